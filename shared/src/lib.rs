@@ -1,0 +1,12 @@
+//! What both ends speak: the STUN wire and the vocabulary of NAT behaviour.
+//!
+//! - [`stun`]: messages as bytes. A borrowed parser and an allocation-free writer for both dialects
+//!   (RFC 8489 with RFC 5780's attributes, and classic RFC 3489), and stun-rs as the strict reader.
+//! - [`nat`]: the words of RFC 4787 as types. The client reports in them, the laboratory builds NATs from
+//!   them, so a test reads "a NAT of this behaviour must be reported as this behaviour".
+//!
+//! Nothing here touches a clock, a socket, a log or a global: bytes, addresses and `now` come in as
+//! arguments, values go out.
+
+pub mod nat;
+pub mod stun;
