@@ -41,7 +41,13 @@ pub type Evidence = BTreeMap<String, serde_json::Value>;
 impl<T> Finding<T> {
     /// A finding with a value.
     pub fn known(value: T, confidence: Confidence, method: &str) -> Self {
-        Self { value: Some(value), confidence, reason: None, method: method.into(), evidence: Evidence::new() }
+        Self {
+            value: Some(value),
+            confidence,
+            reason: None,
+            method: method.into(),
+            evidence: Evidence::new(),
+        }
     }
 
     /// A finding without one, and why.

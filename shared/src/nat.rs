@@ -66,10 +66,9 @@ impl NatType {
             (Mapping::Direct, _) => Self::SymmetricUdpFirewall,
             (Mapping::EndpointIndependent, Filtering::EndpointIndependent) => Self::FullCone,
             (Mapping::EndpointIndependent, Filtering::AddressDependent) => Self::RestrictedCone,
-            (
-                Mapping::EndpointIndependent,
-                Filtering::AddressAndPortDependent | Filtering::PortDependent,
-            ) => Self::PortRestrictedCone,
+            (Mapping::EndpointIndependent, Filtering::AddressAndPortDependent | Filtering::PortDependent) => {
+                Self::PortRestrictedCone
+            }
             (Mapping::AddressDependent | Mapping::AddressAndPortDependent | Mapping::PortDependent, _) => {
                 Self::Symmetric
             }

@@ -154,7 +154,9 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn error(&self) -> Option<ErrorCode> {
         match self.find(attr::ERROR_CODE)? {
-            [_, _, class, number, ..] => Some(ErrorCode(u16::from(class & 7) * 100 + u16::from(*number % 100))),
+            [_, _, class, number, ..] => {
+                Some(ErrorCode(u16::from(class & 7) * 100 + u16::from(*number % 100)))
+            }
             _ => None,
         }
     }

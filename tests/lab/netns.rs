@@ -1,0 +1,195 @@
+//! Network namespaces without names. Each is held by one thread, which does what others ask of it: open sockets,
+//! start programs, set up devices. When the value is dropped, or this process ends in whatever way, the thread
+//! ends, the kernel kills the programs that it started, and with the last of them the namespace is gone.
+
+use std::{
+    fs, io,
+    path::PathBuf,
+    process::{Command, Stdio},
+    sync::{OnceLock, mpsc},
+    thread,
+};
+
+use rustix::thread::gettid;
+
+use crate::{LabError, process::HostCommand, sys};
+
+const ADVICE: &str = "run as root, in a container with CAP_NET_ADMIN and CAP_SYS_ADMIN, or allow unprivileged user \
+                      namespaces (sysctl kernel.unprivileged_userns_clone=1, \
+                      kernel.apparmor_restrict_unprivileged_userns=0)";
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A network of its own: no devices but a loopback, which is up.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+    jobs: Option<mpsc::Sender<Job>>,
+    path: PathBuf,
+    holder: Option<thread::JoinHandle<()>>,
+}
+
+/// Makes sure that this process may create network namespaces, by becoming root of a new user namespace where it
+/// has to. Call it first thing in `main`, while there is one thread.
+///
+/// # Errors
+/// When the system allows neither; the message says what would help.
+pub fn obtain_privilege() -> Result<(), LabError> {
+    static ONCE: OnceLock<Result<(), (&'static str, i32)>> = OnceLock::new();
+    let attempt = ONCE.get_or_init(|| {
+        let code = |what| move |e: io::Error| (what, e.raw_os_error().unwrap_or_default());
+        let probe = || {
+            thread::spawn(sys::unshare_network).join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
+        };
+        match probe() {
+            Ok(()) => Ok(()),
+            Err(_) => {
+                sys::unshare_user().map_err(code("making a user namespace"))?;
+                probe().map_err(code("making a network namespace"))
+            }
+        }
+    });
+    attempt.map_err(|(operation, code)| LabError::Denied {
+        operation,
+        advice: ADVICE,
+        source: io::Error::from_raw_os_error(code),
+    })
+}
+
+impl Namespace {
+    /// Makes a new namespace; the name is for error messages only.
+    ///
+    /// # Errors
+    /// When the system does not allow it.
+    pub fn new(name: impl Into<String>) -> Result<Self, LabError> {
+        let name = name.into();
+        let (jobs, inbox) = mpsc::channel::<Job>();
+        let (ready, made) = mpsc::channel();
+        let holder = thread::Builder::new()
+            .name(format!("netns {name}"))
+            .spawn(move || {
+                let result = sys::unshare_network().map(|()| gettid().as_raw_nonzero());
+                let failed = result.is_err();
+                // Nobody waits for the answer any more: then nobody has jobs either.
+                if ready.send(result).is_err() || failed {
+                    return;
+                }
+                inbox.iter().for_each(|job| job());
+            })
+            .map_err(LabError::io("starting a thread"))?;
+        let tid =
+            made.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into())).map_err(|source| {
+                LabError::Denied { operation: "making a network namespace", advice: ADVICE, source }
+            })?;
+        let path = format!("/proc/{}/task/{tid}/ns/net", std::process::id()).into();
+        let namespace = Self { name, jobs: Some(jobs), path, holder: Some(holder) };
+        namespace.ip("link set lo up")?;
+        Ok(namespace)
+    }
+
+    /// What the namespace is called in messages.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The file by which `ip link set ... netns FILE` knows this namespace.
+    #[must_use]
+    pub fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
+    /// Does something inside: sockets opened and threads started there belong to the namespace for good. One job
+    /// at a time; what takes long belongs on a thread that the job starts.
+    ///
+    /// # Panics
+    /// When the job does.
+    pub fn run<R: Send + 'static>(&self, job: impl FnOnce() -> R + Send + 'static) -> R {
+        let (answer, result) = mpsc::channel();
+        let job: Job = Box::new(move || {
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
+            let _ = answer.send(outcome);
+        });
+        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
+        assert!(sent, "the thread that holds namespace {} is gone", self.name);
+        match result.recv() {
+            Ok(Ok(value)) => value,
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            Err(_) => panic!("the thread that holds namespace {} ended in the middle of a job", self.name),
+        }
+    }
+
+    /// A program to be run inside.
+    #[must_use]
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> HostCommand<'_> {
+        HostCommand::new(self, program)
+    }
+
+    /// Runs `ip` with a batch of commands, one a line.
+    ///
+    /// # Errors
+    /// With what `ip` said, when one of them fails.
+    pub fn ip(&self, batch: &str) -> Result<(), LabError> {
+        self.configure("ip", &["-batch", "-"], batch, "iproute2")
+    }
+
+    /// Loads nftables rules.
+    ///
+    /// # Errors
+    /// With what `nft` said.
+    pub fn nft(&self, rules: &str) -> Result<(), LabError> {
+        self.configure("nft", &["-f", "-"], rules, "nftables")
+    }
+
+    /// Sets a kernel parameter of this namespace: `net/ipv4/ip_forward`.
+    ///
+    /// # Errors
+    /// When there is no such parameter, or it may not be written.
+    pub fn sysctl(&self, key: &str, value: impl ToString) -> Result<(), LabError> {
+        let (path, value) = (format!("/proc/sys/{key}"), value.to_string());
+        let operation = format!("setting {key} to {value}");
+        // /proc/sys/net shows the network of the thread that opens it.
+        self.run(move || fs::write(path, value)).map_err(LabError::io(operation))
+    }
+
+    fn configure(
+        &self,
+        program: &'static str,
+        arguments: &'static [&'static str],
+        input: &str,
+        package: &'static str,
+    ) -> Result<(), LabError> {
+        let text = input.to_owned();
+        let result = self.run(move || {
+            let mut command = Command::new(program);
+            command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut child = command.spawn()?;
+            if let Some(mut stdin) = child.stdin.take() {
+                // A program that does not read to the end has something to say on its standard error.
+                let _ = io::Write::write_all(&mut stdin, text.as_bytes());
+            }
+            child.wait_with_output()
+        });
+        match result {
+            Ok(output) if output.status.success() => Ok(()),
+            Ok(output) => Err(LabError::Setup {
+                operation: format!("{program} in namespace {}", self.name),
+                message: format!("{} (input: {input})", String::from_utf8_lossy(&output.stderr).trim()),
+            }),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                Err(LabError::Missing { program: program.into(), package })
+            }
+            Err(e) => Err(LabError::io(format!("running {program}"))(e)),
+        }
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(holder) = self.holder.take() {
+            // It cannot have panicked: jobs are run under catch_unwind.
+            let _ = holder.join();
+        }
+    }
+}
