@@ -1,0 +1,124 @@
+//! The command line as it is typed. [`crate::plan`] turns it into something that can be run.
+
+use clap::{ArgAction, Parser, ValueEnum, builder::PossibleValuesParser};
+
+use crate::render;
+
+/// Tells what kind of NAT or firewall stands in front of this host, and whether hole punching will work.
+#[derive(Clone, Debug, Default, Parser)]
+#[command(name = "nat-check", version, about, max_term_width = 100, after_help = AFTER_HELP)]
+pub struct Args {
+    /// Probe server: a name or an address. Several give one verdict with the disagreements shown
+    ///
+    /// A name without a port is looked up as SRV (_stun-behavior._udp, then _stun._udp), then as an address with
+    /// port 3478. An IPv6 address with a port is written in brackets. NAT_CHECK_SERVER in the environment stands in.
+    #[arg(short, long = "server", value_name = "HOST[:PORT]", conflicts_with_all = ["local", "simulate"])]
+    pub servers: Vec<String>,
+
+    /// Run against an embedded probe server on loopback: nothing to set up, and no NAT to be found
+    #[arg(long, conflicts_with = "simulate")]
+    pub local: bool,
+
+    /// Run against a simulated NAT: a name such as `symmetric`, or "mapping=apd,filtering=ad,ports=sequential"
+    #[arg(long, value_name = "NAT")]
+    pub simulate: Option<String>,
+
+    /// Test IPv4 only
+    #[arg(short = '4', long = "ipv4", conflicts_with = "ipv6")]
+    pub ipv4: bool,
+
+    /// Test IPv6 only
+    #[arg(short = '6', long = "ipv6")]
+    pub ipv6: bool,
+
+    /// Send from this local address; a port is used for the mapping test only
+    #[arg(long, value_name = "IP[:PORT]")]
+    pub bind: Option<String>,
+
+    /// How to print the report
+    #[arg(long, value_name = "FORMAT", default_value = "table", hide_default_value = true,
+          value_parser = PossibleValuesParser::new(render::names()))]
+    pub format: String,
+
+    /// Short for --format json
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
+
+    /// Measure how long mappings live, for at most this many seconds [60]
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "60")]
+    pub lifetime: Option<f64>,
+
+    /// Run these tests only (and what they build on); --list names them
+    #[arg(long, value_name = "TEST", value_delimiter = ',')]
+    pub only: Vec<String>,
+
+    /// Leave these tests out
+    #[arg(long, value_name = "TEST", value_delimiter = ',', conflicts_with = "only")]
+    pub skip: Vec<String>,
+
+    /// List the tests and end
+    #[arg(long)]
+    pub list: bool,
+
+    /// Exit with 1 unless the report says so, e.g. ipv4.udp.mapping=endpoint-independent
+    ///
+    /// KEY is a path in the JSON report; a finding is compared by its value. hole-punching=LEVEL holds at that level
+    /// or a better one: any-peer, most-peers, some-peers, none.
+    #[arg(long = "require", value_name = "KEY=VALUE")]
+    pub requires: Vec<String>,
+
+    /// Number that every random choice follows from
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+
+    /// End after this many seconds with what is known by then; --lifetime comes on top [15]
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<f64>,
+
+    /// No progress, no logs
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// Show the evidence behind each finding; twice, show log lines as well
+    #[arg(short, long, action = ArgAction::Count, conflicts_with = "quiet")]
+    pub verbose: u8,
+
+    /// Print a file that the project is packaged with
+    #[arg(long, value_name = "WHAT", hide = true)]
+    pub generate: Option<Generate>,
+}
+
+/// What `--generate` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Generate {
+    /// The JSON Schema of the report.
+    Schema,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  the report is complete, whatever the NAT is
+  1  a --require does not hold
+  2  usage
+  3  no probe server could be reached over any transport, or its name did not resolve";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn lifetime_takes_its_seconds_only_behind_an_equals_sign() {
+        let lifetime = |argv: &[&str]| Args::try_parse_from(argv).map(|args| args.lifetime);
+        assert_eq!(lifetime(&["nat-check", "--lifetime"]).unwrap(), Some(60.0));
+        assert_eq!(lifetime(&["nat-check", "--lifetime=300"]).unwrap(), Some(300.0));
+        assert_eq!(lifetime(&["nat-check"]).unwrap(), None);
+        assert!(lifetime(&["nat-check", "--lifetime", "300"]).is_err());
+    }
+}

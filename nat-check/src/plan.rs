@@ -1,0 +1,396 @@
+//! What is to be done: the command line checked, completed and turned into values.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use crate::{
+    args::Args,
+    render::{self, Format},
+    require::Requirement,
+    resolve::Query,
+};
+
+/// A run, ready to go.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Which network is looked at.
+    pub network: Network,
+    /// Which IP families are tested.
+    pub families: Families,
+    /// The local address to send from; port 0 means a random one for every test.
+    pub bind: Option<SocketAddr>,
+    /// Which tests run.
+    pub tests: Selection,
+    /// Budget of the lifetime measurement; none = it is not asked for.
+    pub lifetime: Option<Duration>,
+    /// Budget of everything else.
+    pub timeout: Duration,
+    /// What every random choice follows from.
+    pub seed: u64,
+    /// How the report is printed.
+    pub format: &'static Format,
+    /// What the report must say.
+    pub requires: Vec<Requirement>,
+    /// How much is told besides the report.
+    pub verbosity: Verbosity,
+}
+
+/// Where the probe server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// Out there: one or more servers, in the order in which they are asked.
+    Servers(Vec<Query>),
+    /// Embedded, on loopback.
+    Local,
+    /// Behind a simulated NAT of this description.
+    Simulated(String),
+}
+
+/// The IP families of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Families {
+    /// Whether IPv4 is tested.
+    pub v4: bool,
+    /// Whether IPv6 is tested.
+    pub v6: bool,
+}
+
+/// The tests of a run, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Selection {
+    /// All that run without being asked for.
+    #[default]
+    Default,
+    /// These, and what they build on.
+    Only(Vec<String>),
+    /// All but these.
+    Except(Vec<String>),
+}
+
+/// How much is told besides the report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verbosity {
+    /// The report and errors.
+    Quiet,
+    /// Progress, on a terminal.
+    Normal,
+    /// The evidence behind each finding.
+    Evidence,
+    /// Log lines as well.
+    Logs,
+}
+
+/// What a plan needs to know beside the command line.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings<'a> {
+    /// NAT_CHECK_SERVER, if it is set.
+    pub server: Option<&'a str>,
+    /// The names of the tests that exist.
+    pub tests: &'a [&'a str],
+    /// The seed, where none is given.
+    pub seed: u64,
+}
+
+/// A command line that cannot be run. Each message names the value.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UsageError {
+    /// Nothing to ask.
+    #[error(
+        "no probe server: give --server HOST, or set NAT_CHECK_SERVER; \
+         --local and --simulate NAT need none"
+    )]
+    NoServer,
+    /// A server that is neither a name nor an address.
+    #[error("--server {value}: {reason}")]
+    Server {
+        /// What was given.
+        value: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A literal server of the family that is not wanted.
+    #[error("--server {value} is an IPv{is} address, but only IPv{wanted} is asked for")]
+    ServerFamily {
+        /// What was given.
+        value: String,
+        /// Its family.
+        is: u8,
+        /// The family wanted.
+        wanted: u8,
+    },
+    /// `--bind` that is no address.
+    #[error("--bind {0}: not an IP address, nor IP:PORT (an IPv6 address with a port is written [IP]:PORT)")]
+    Bind(String),
+    /// `--bind` of the family that is not wanted.
+    #[error("--bind {value} is an IPv{is} address, but only IPv{wanted} is asked for")]
+    BindFamily {
+        /// What was given.
+        value: String,
+        /// Its family.
+        is: u8,
+        /// The family wanted.
+        wanted: u8,
+    },
+    /// A number of seconds that makes no sense.
+    #[error("--{flag} {value}: not a number of seconds between {min} and {max}")]
+    Seconds {
+        /// The flag.
+        flag: &'static str,
+        /// What was given.
+        value: String,
+        /// Fewest that are accepted.
+        min: u32,
+        /// Most that are accepted.
+        max: u32,
+    },
+    /// `--only` or `--skip` of something that is no test.
+    #[error("--{flag} {name}: no such test; there are: {}", known.join(", "))]
+    Test {
+        /// The flag.
+        flag: &'static str,
+        /// What was given.
+        name: String,
+        /// The names that exist.
+        known: Vec<String>,
+    },
+    /// `--lifetime` where that measurement is not part of the program.
+    #[error("--lifetime: this version has no lifetime test")]
+    NoLifetime,
+    /// `--require` that is not KEY=VALUE or names something that no report has.
+    #[error("--require {value}: {reason}")]
+    Require {
+        /// What was given.
+        value: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl Plan {
+    /// Checks and completes the command line.
+    ///
+    /// # Errors
+    /// The first value that makes no sense.
+    pub fn new(args: Args, around: Surroundings<'_>) -> Result<Self, UsageError> {
+        let bind = args.bind.as_deref().map(parse_bind).transpose()?;
+        let families = families(&args, bind)?;
+        Ok(Self {
+            network: network(&args, around.server, families)?,
+            families,
+            bind,
+            tests: selection(&args, around.tests)?,
+            lifetime: match args.lifetime {
+                Some(_) if !around.tests.contains(&"lifetime") => return Err(UsageError::NoLifetime),
+                asked => asked.map(|s| seconds("lifetime", s, 5, 86_400)).transpose()?,
+            },
+            timeout: seconds("timeout", args.timeout.unwrap_or(DEFAULT_TIMEOUT_S), 0, 3600)?,
+            seed: args.seed.unwrap_or(around.seed),
+            format: render::by_name(if args.json { "json" } else { &args.format }),
+            requires: args.requires.iter().map(|r| parse_requirement(r)).collect::<Result<_, _>>()?,
+            verbosity: match (args.quiet, args.verbose) {
+                (true, _) => Verbosity::Quiet,
+                (false, 0) => Verbosity::Normal,
+                (false, 1) => Verbosity::Evidence,
+                (false, _) => Verbosity::Logs,
+            },
+        })
+    }
+}
+
+impl Selection {
+    /// Whether the test of this name is to run, `by_default` saying whether it does so without being asked for.
+    /// What a wanted test builds on is the engine's business.
+    #[must_use]
+    pub fn wants(&self, test: &str, by_default: bool) -> bool {
+        match self {
+            Self::Default => by_default,
+            Self::Only(names) => names.iter().any(|name| name == test),
+            Self::Except(names) => by_default && names.iter().all(|name| name != test),
+        }
+    }
+}
+
+impl Families {
+    /// Whether addresses like this one are wanted.
+    #[must_use]
+    pub fn contain(self, ip: IpAddr) -> bool {
+        if ip.is_ipv4() { self.v4 } else { self.v6 }
+    }
+}
+
+/// Twice what a run over a path of 700 ms takes.
+const DEFAULT_TIMEOUT_S: f64 = 15.0;
+
+fn network(args: &Args, from_environment: Option<&str>, families: Families) -> Result<Network, UsageError> {
+    if args.local {
+        return Ok(Network::Local);
+    }
+    if let Some(nat) = &args.simulate {
+        return Ok(Network::Simulated(nat.clone()));
+    }
+    let environment: Vec<String> =
+        from_environment.filter(|server| !server.is_empty()).map(str::to_owned).into_iter().collect();
+    let given = if args.servers.is_empty() { &environment } else { &args.servers };
+    if given.is_empty() {
+        return Err(UsageError::NoServer);
+    }
+    let mut servers: Vec<Query> = Vec::with_capacity(given.len());
+    for value in given {
+        let query = Query::parse(value)
+            .map_err(|reason| UsageError::Server { value: value.clone(), reason: reason.to_string() })?;
+        if let Some(ip) = query.literal()
+            && !families.contain(ip)
+        {
+            let (is, wanted) = (family(ip), if families.v4 { 4 } else { 6 });
+            return Err(UsageError::ServerFamily { value: value.clone(), is, wanted });
+        }
+        if !servers.contains(&query) {
+            servers.push(query);
+        }
+    }
+    Ok(Network::Servers(servers))
+}
+
+fn families(args: &Args, bind: Option<SocketAddr>) -> Result<Families, UsageError> {
+    let wanted = Families { v4: !args.ipv6, v6: !args.ipv4 };
+    let Some(bind) = bind else { return Ok(wanted) };
+    if !wanted.contain(bind.ip()) {
+        return Err(UsageError::BindFamily {
+            value: args.bind.clone().unwrap_or_default(),
+            is: family(bind.ip()),
+            wanted: if wanted.v4 { 4 } else { 6 },
+        });
+    }
+    Ok(Families { v4: bind.is_ipv4(), v6: bind.is_ipv6() })
+}
+
+fn parse_bind(value: &str) -> Result<SocketAddr, UsageError> {
+    let bare = value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(value);
+    bare.parse::<IpAddr>()
+        .map(|ip| SocketAddr::new(ip, 0))
+        .or_else(|_| value.parse())
+        .map_err(|_| UsageError::Bind(value.to_owned()))
+}
+
+fn selection(args: &Args, known: &[&str]) -> Result<Selection, UsageError> {
+    let (flag, names) = if args.only.is_empty() { ("skip", &args.skip) } else { ("only", &args.only) };
+    match names.iter().find(|name| !known.contains(&name.as_str())) {
+        Some(name) => Err(UsageError::Test {
+            flag,
+            name: name.clone(),
+            known: known.iter().map(ToString::to_string).collect(),
+        }),
+        None if names.is_empty() => Ok(Selection::Default),
+        None if flag == "only" => Ok(Selection::Only(names.clone())),
+        None => Ok(Selection::Except(names.clone())),
+    }
+}
+
+fn seconds(flag: &'static str, value: f64, min: u32, max: u32) -> Result<Duration, UsageError> {
+    let sane = value > 0.0 && (f64::from(min)..=f64::from(max)).contains(&value);
+    if sane {
+        Ok(Duration::from_secs_f64(value))
+    } else {
+        Err(UsageError::Seconds { flag, value: value.to_string(), min, max })
+    }
+}
+
+fn parse_requirement(value: &str) -> Result<Requirement, UsageError> {
+    Requirement::parse(value)
+        .map_err(|reason| UsageError::Require { value: value.to_owned(), reason: reason.to_string() })
+}
+
+fn family(ip: IpAddr) -> u8 {
+    if ip.is_ipv4() { 4 } else { 6 }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    const TESTS: &[&str] = &["mapping", "filtering", "lifetime"];
+
+    fn plan(line: &str) -> Result<Plan, UsageError> {
+        let argv = std::iter::once("nat-check").chain(line.split_whitespace());
+        Plan::new(Args::try_parse_from(argv).unwrap(), Surroundings { server: None, tests: TESTS, seed: 7 })
+    }
+
+    fn message(line: &str) -> String {
+        plan(line).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_plan_is_complete() {
+        let plan = plan("--server probe.example.org --only mapping --json --seed 5 -v").unwrap();
+        assert_eq!(plan.network, Network::Servers(vec![Query::parse("probe.example.org").unwrap()]));
+        assert_eq!(plan.families, Families { v4: true, v6: true });
+        assert_eq!(plan.tests, Selection::Only(vec!["mapping".into()]));
+        assert_eq!(plan.format.name, "json");
+        assert_eq!((plan.seed, plan.verbosity), (5, Verbosity::Evidence));
+        assert_eq!(plan.timeout, Duration::from_secs(15));
+        assert_eq!(plan.lifetime, None);
+    }
+
+    #[test]
+    fn every_message_names_the_value() {
+        for (line, wanted) in [
+            ("", "--local"),
+            ("", "--simulate"),
+            ("--server example.org:99999", "99999"),
+            ("--server 192.0.2.1 -6", "192.0.2.1 is an IPv4 address"),
+            ("--server 2001:db8::1 -4", "2001:db8::1 is an IPv6 address"),
+            ("--local --bind 10.0.0", "--bind 10.0.0"),
+            ("--local -6 --bind 127.0.0.1", "127.0.0.1 is an IPv4 address"),
+            ("--local --timeout 0", "--timeout 0"),
+            ("--local --timeout nan", "--timeout NaN"),
+            ("--local --lifetime=1", "--lifetime 1"),
+            ("--local --only mapping,bogus", "--only bogus: no such test; there are: mapping, filtering"),
+            ("--local --skip bogus", "--skip bogus"),
+            ("--local --require mapping", "--require mapping"),
+        ] {
+            let message = message(line);
+            assert!(message.contains(wanted), "{line:?} gives {message:?}");
+            assert!(!message.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn the_environment_stands_in_but_never_contradicts() {
+        let with = |line: &str, server| {
+            let argv = std::iter::once("nat-check").chain(line.split_whitespace());
+            let args = Args::try_parse_from(argv).unwrap();
+            Plan::new(args, Surroundings { server, tests: TESTS, seed: 7 }).map(|plan| plan.network)
+        };
+        let query = |s| Query::parse(s).unwrap();
+        assert_eq!(with("", Some("a.example")).unwrap(), Network::Servers(vec![query("a.example")]));
+        assert_eq!(
+            with("-s b.example", Some("a.example")).unwrap(),
+            Network::Servers(vec![query("b.example")])
+        );
+        assert_eq!(with("--local", Some("a.example")).unwrap(), Network::Local);
+        assert_eq!(with("", Some("")).unwrap_err(), UsageError::NoServer);
+    }
+
+    #[test]
+    fn a_local_address_decides_the_family() {
+        let bound = plan("--local --bind 127.0.0.1:4000").unwrap();
+        assert_eq!(bound.families, Families { v4: true, v6: false });
+        assert_eq!(bound.bind, Some("127.0.0.1:4000".parse().unwrap()));
+        assert_eq!(plan("--local --bind ::1").unwrap().bind, Some("[::1]:0".parse().unwrap()));
+        assert_eq!(plan("--local --bind [::1]:5").unwrap().bind, Some("[::1]:5".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_selection_wants_what_it_says() {
+        let names = vec!["hairpin".to_owned()];
+        assert!(Selection::Default.wants("hairpin", true) && !Selection::Default.wants("hairpin", false));
+        assert!(Selection::Only(names.clone()).wants("hairpin", false));
+        assert!(!Selection::Only(names.clone()).wants("mapping", true));
+        assert!(!Selection::Except(names.clone()).wants("hairpin", true));
+        assert!(!Selection::Except(names).wants("lifetime", false));
+    }
+}

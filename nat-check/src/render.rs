@@ -1,0 +1,41 @@
+//! The report as bytes: one file a format, and [`FORMATS`], the one list of them.
+
+mod json;
+
+use crate::report::Report;
+
+/// A way to print a report.
+#[derive(Clone, Copy, Debug)]
+pub struct Format {
+    /// What `--format` calls it.
+    pub name: &'static str,
+    /// Turns a report into text.
+    pub render: fn(&Report, &Style) -> String,
+}
+
+/// What a format may take into account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Style {
+    /// Columns of the terminal.
+    pub width: u16,
+    /// Whether the evidence behind each finding is shown.
+    pub evidence: bool,
+}
+
+/// Every format.
+pub const FORMATS: &[Format] = &[TABLE, json::FORMAT];
+
+/// For people; the one without `--format`.
+const TABLE: Format =
+    Format { name: "table", render: |report, _| format!("{}\n", report.hole_punching.summary) };
+
+/// The names of the formats.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    FORMATS.iter().map(|format| format.name)
+}
+
+/// The format of this name; the first one where there is none.
+#[must_use]
+pub fn by_name(name: &str) -> &'static Format {
+    FORMATS.iter().find(|format| format.name == name).unwrap_or(&FORMATS[0])
+}
