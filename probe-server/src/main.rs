@@ -1,1 +1,3 @@
+//! The probe server as a program.
+
 fn main() {}

@@ -5,6 +5,8 @@
 //! id that is echoed whole is right in both.
 
 pub mod attr;
+pub mod frame;
+pub mod strict;
 mod view;
 mod writer;
 
