@@ -1,6 +1,8 @@
 //! The words of NAT behaviour: mapping, filtering, port allocation, lifetime (RFC 4787), and the classic type
 //! (RFC 3489) derived from them.
 
+pub mod model;
+
 use std::fmt;
 
 use schemars::JsonSchema;

@@ -1,0 +1,156 @@
+//! The oracle: what a truthful client must report of a NAT, or of several in a row.
+
+use std::time::Duration;
+
+use super::{
+    spec::{Hairpin, NatSpec, Refreshing, Scope, Tracking},
+    words::Stack,
+};
+use crate::nat::{Filtering, Mapping, NatType, PortPolicy};
+
+/// What there is to find behind a NAT. `None` = not to be judged from outside.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Behaviour {
+    /// The classic name.
+    pub nat_type: NatType,
+    /// UDP, where it passes.
+    pub udp: Option<UdpBehaviour>,
+    /// Whether TCP passes.
+    pub tcp: bool,
+}
+
+/// What there is to find about UDP.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UdpBehaviour {
+    /// RFC 4787 section 4.1.
+    pub mapping: Mapping,
+    /// RFC 4787 section 5.
+    pub filtering: Filtering,
+    /// The allocation policy; `None` without translation.
+    pub ports: Option<PortPolicy>,
+    /// The step, when that is sequential.
+    pub delta: Option<i32>,
+    /// Whether parity is kept, where the policy leaves that open.
+    pub parity: Option<bool>,
+    /// Whether a packet to the own external endpoint comes back.
+    pub hairpinning: Option<bool>,
+    /// Whether payloads are rewritten.
+    pub alg: bool,
+    /// Whether an unsolicited packet changes the mapping towards its sender.
+    pub inbound_first_remap: bool,
+    /// Idle time that a mapping without answers lives.
+    pub unreplied: Duration,
+    /// Idle time that a stream lives.
+    pub stream: Duration,
+    /// How much longer either may live, by jitter and sweeps.
+    pub slack: Duration,
+    /// What keeps it alive.
+    pub refresh: Refreshing,
+    /// Whether traffic with one destination keeps the way to another one open.
+    pub timer_shared: bool,
+}
+
+impl NatSpec {
+    /// What a truthful client behind it must report.
+    #[must_use]
+    pub fn behaviour(&self) -> Behaviour {
+        let tcp = !self.tcp.blocked;
+        if self.udp.blocked {
+            return Behaviour { nat_type: NatType::UdpBlocked, udp: None, tcp };
+        }
+        let translated = self.udp.mapping != Mapping::Direct;
+        let policy = translated.then_some(self.ports.policy);
+        let hairpinning = match (self.hairpin, self.udp.mapping) {
+            (_, Mapping::Direct) => None,
+            (Hairpin::Off, _) => Some(false),
+            (_, Mapping::EndpointIndependent) => Some(true),
+            // Each way round such a NAT has a mapping and a filter of its own.
+            (_, Mapping::AddressDependent | Mapping::AddressAndPortDependent | Mapping::PortDependent) => {
+                None
+            }
+        };
+        let udp = UdpBehaviour {
+            mapping: self.udp.mapping,
+            filtering: self.udp.filtering,
+            ports: policy,
+            delta: (policy == Some(PortPolicy::Sequential)).then_some(self.ports.step),
+            parity: match policy {
+                Some(PortPolicy::Random | PortPolicy::Block) => Some(self.ports.parity),
+                Some(PortPolicy::Preserving | PortPolicy::Sequential) | None => None,
+            },
+            hairpinning,
+            alg: self.alg && translated,
+            inbound_first_remap: self.inbound_first,
+            unreplied: self.timers.unreplied,
+            stream: self.timers.stream,
+            slack: self.timers.jitter + self.timers.sweep,
+            refresh: self.refresh,
+            timer_shared: self.tracking == Tracking::Mapping && self.timers.scope == Scope::Mapping,
+        };
+        Behaviour { nat_type: NatType::derive(udp.mapping, udp.filtering), udp: Some(udp), tcp }
+    }
+}
+
+impl Stack {
+    /// What a truthful client behind all of them must report: at each point the stricter behaviour counts.
+    #[must_use]
+    pub fn behaviour(&self) -> Behaviour {
+        let open = Behaviour { nat_type: NatType::OpenInternet, udp: None, tcp: true };
+        self.0.iter().map(NatSpec::behaviour).reduce(Behaviour::behind).unwrap_or(open)
+    }
+}
+
+impl Behaviour {
+    /// `self` behind `outer`.
+    fn behind(self, outer: Self) -> Self {
+        let tcp = self.tcp && outer.tcp;
+        let (Some(inner), Some(outer)) = (self.udp, outer.udp) else {
+            return Self { nat_type: NatType::UdpBlocked, udp: None, tcp };
+        };
+        let keeps = matches!(outer.ports, None | Some(PortPolicy::Preserving));
+        let chosen = if keeps { &inner } else { &outer };
+        let udp = UdpBehaviour {
+            mapping: mapping_behind(inner.mapping, outer.mapping),
+            filtering: filtering_behind(inner.filtering, outer.filtering),
+            ports: chosen.ports.or(outer.ports),
+            delta: chosen.delta,
+            parity: chosen.parity,
+            hairpinning: None,
+            alg: inner.alg || outer.alg,
+            inbound_first_remap: inner.inbound_first_remap || outer.inbound_first_remap,
+            unreplied: inner.unreplied.min(outer.unreplied),
+            stream: inner.stream.min(outer.stream),
+            slack: inner.slack.max(outer.slack),
+            refresh: Refreshing {
+                outbound: inner.refresh.outbound && outer.refresh.outbound,
+                inbound: inner.refresh.inbound && outer.refresh.inbound,
+            },
+            timer_shared: inner.timer_shared && outer.timer_shared,
+        };
+        Self { nat_type: NatType::derive(udp.mapping, udp.filtering), udp: Some(udp), tcp }
+    }
+}
+
+fn mapping_behind(inner: Mapping, outer: Mapping) -> Mapping {
+    use Mapping as M;
+    match (inner, outer) {
+        (a, b) if a == b => a,
+        (M::Direct, other) | (other, M::Direct) => other,
+        (M::EndpointIndependent, other) | (other, M::EndpointIndependent) => other,
+        // Each depends on another part of the destination, together on all of it.
+        (M::AddressDependent | M::AddressAndPortDependent | M::PortDependent, _) => {
+            M::AddressAndPortDependent
+        }
+    }
+}
+
+fn filtering_behind(inner: Filtering, outer: Filtering) -> Filtering {
+    use Filtering as F;
+    match (inner, outer) {
+        (a, b) if a == b => a,
+        (F::EndpointIndependent, other) | (other, F::EndpointIndependent) => other,
+        (F::AddressDependent | F::AddressAndPortDependent | F::PortDependent, _) => {
+            F::AddressAndPortDependent
+        }
+    }
+}

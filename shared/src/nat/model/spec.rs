@@ -1,0 +1,314 @@
+//! What a modelled NAT does, as data: [`NatSpec`] and its parts, in the words of RFC 4787, RFC 5382 and RFC 6888.
+
+use std::time::Duration;
+
+use crate::nat::{Filtering, Mapping, PortPolicy};
+
+/// One NAT or firewall. Built from a name or from settings, see [`super::words`]; `Default` is a port-restricted cone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NatSpec {
+    /// What happens to UDP.
+    pub udp: Rules,
+    /// What happens to TCP.
+    pub tcp: Rules,
+    /// What a filter entry belongs to.
+    pub keyed: Keying,
+    /// Whether state is kept by mapping, or by flow as Linux does.
+    pub tracking: Tracking,
+    /// How external ports are chosen.
+    pub ports: Ports,
+    /// How external addresses are chosen.
+    pub pool: Pool,
+    /// How long state lives.
+    pub timers: Timers,
+    /// Which packets restart the timer.
+    pub refresh: Refreshing,
+    /// Most mappings that one inside host may hold at a time; `None` = as many as there are ports.
+    pub quota: Option<u32>,
+    /// What becomes of packets from inside to an external address of the NAT.
+    pub hairpin: Hairpin,
+    /// Whether addresses inside payloads are rewritten (RFC 4787 section 7).
+    pub alg: bool,
+    /// Whether an unsolicited packet from outside takes its tuple, so that the inside is remapped towards that
+    /// sender afterwards: Linux routers that accept input on their WAN side.
+    pub inbound_first: bool,
+    /// A change of mapping behaviour (RFC 4787 REQ-11 forbids it).
+    pub change: Option<Change>,
+    /// What becomes of IP fragments (RFC 4787 section 11).
+    pub fragments: Fragments,
+    /// The answer to a TCP SYN that nobody asked for (RFC 5382 REQ-4).
+    pub unsolicited_syn: Refusal,
+    /// How long that answer takes (RFC 5382 asks for 6 s).
+    pub refuse_after: Duration,
+}
+
+/// Mapping and filtering of one protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Nothing passes at all.
+    pub blocked: bool,
+    /// RFC 4787 section 4.1.
+    pub mapping: Mapping,
+    /// RFC 4787 section 5.
+    pub filtering: Filtering,
+}
+
+/// What a filter entry belongs to. The RFCs leave it open, and it decides several pairs of NATs that try to punch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keying {
+    /// The mapping that the packet left through.
+    Mapping,
+    /// The inside address and port, whatever mapping the packet left through.
+    Endpoint,
+    /// The inside address: one allow-list for the whole host.
+    Host,
+}
+
+/// The unit of state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tracking {
+    /// A mapping, shared by the destinations that its mapping behaviour lets share.
+    Mapping,
+    /// A flow of two endpoints, with its own timer; flows of one inside endpoint share a port where they can, and
+    /// flows of several inside endpoints share a port as long as their destinations differ. Linux connection tracking.
+    Flow,
+}
+
+/// Port allocation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ports {
+    /// The first choice.
+    pub policy: PortPolicy,
+    /// What a preserving NAT takes when the wanted port is in use.
+    pub fallback: Fallback,
+    /// Whether even ports stay even and odd ones odd (RFC 4787 REQ-4).
+    pub parity: bool,
+    /// From one mapping to the next of a sequential NAT.
+    pub step: i32,
+    /// Lowest and highest port to give out.
+    pub range: (u16, u16),
+    /// Ports in a block, each block being one inside host's.
+    pub block: u16,
+    /// Mappings a second that other customers behind the same NAT open: a sequential NAT then skips ports.
+    pub cross_traffic: f64,
+    /// Whether one external port may serve two inside endpoints at a time towards different destinations.
+    pub overload: bool,
+    /// How long a freed port rests (RFC 6888 REQ-8).
+    pub hold: Duration,
+}
+
+/// The second choice of a preserving NAT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fallback {
+    /// The next free port above the wanted one.
+    Next,
+    /// A random free port.
+    Random,
+    /// None: the packet is dropped.
+    Refuse,
+}
+
+/// External addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// How many there are.
+    pub ips: u8,
+    /// Which one a mapping gets.
+    pub pooling: Pooling,
+}
+
+/// RFC 4787 REQ-2 and its opposites.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// Always the same one for an inside host.
+    Paired,
+    /// Any, chosen for each mapping.
+    Arbitrary,
+    /// By the destination address.
+    Destination,
+}
+
+/// Lifetimes (RFC 4787 section 4.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timers {
+    /// Idle time after which a mapping that never saw an answer is gone.
+    pub unreplied: Duration,
+    /// The same once an answer came in.
+    pub replied: Duration,
+    /// The same for a stream.
+    pub stream: Duration,
+    /// A replied flow becomes a stream by a packet at least this long after it began.
+    pub stream_after: Duration,
+    /// What a timer belongs to.
+    pub scope: Scope,
+    /// Each mapping lives up to this much longer, at random.
+    pub jitter: Duration,
+    /// State is looked through only at multiples of this: what is due lives on till then. Zero = at once.
+    pub sweep: Duration,
+    /// TCP before the connection is up and after it was closed.
+    pub tcp_transitory: Duration,
+    /// TCP while the connection is up.
+    pub tcp_established: Duration,
+}
+
+/// What a timer belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The mapping: traffic with any destination keeps it alive for all.
+    Mapping,
+    /// The flow: each remote endpoint has its own, the mapping lives as long as one of them.
+    Flow,
+}
+
+/// RFC 4787 REQ-6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refreshing {
+    /// Packets from inside restart the timer.
+    pub outbound: bool,
+    /// Packets from outside restart the timer.
+    pub inbound: bool,
+}
+
+/// RFC 4787 section 6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hairpin {
+    /// They are dropped.
+    Off,
+    /// They come back with the inside source, past the filter.
+    InternalSource,
+    /// They come back with the external source, through the filter (REQ-9).
+    ExternalSource,
+}
+
+/// A NAT that behaves otherwise under load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Number of mappings that behave as stated.
+    pub after: u32,
+    /// The mapping behaviour of further ones.
+    pub mapping: Mapping,
+}
+
+/// RFC 4787 REQ-14.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fragments {
+    /// All pass, in any order.
+    Pass,
+    /// Those that follow their first one pass.
+    InOrder,
+    /// None passes.
+    Drop,
+}
+
+/// The answer to what is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// None.
+    Drop,
+    /// A TCP reset.
+    Reset,
+    /// ICMP port unreachable.
+    Unreachable,
+}
+
+impl Default for NatSpec {
+    /// A port-restricted cone that keeps port numbers: what most homes have.
+    fn default() -> Self {
+        let rules = Rules {
+            blocked: false,
+            mapping: Mapping::EndpointIndependent,
+            filtering: Filtering::AddressAndPortDependent,
+        };
+        let idle = Duration::from_secs(120);
+        Self {
+            udp: rules,
+            tcp: rules,
+            keyed: Keying::Mapping,
+            tracking: Tracking::Mapping,
+            ports: Ports {
+                policy: PortPolicy::Preserving,
+                fallback: Fallback::Next,
+                parity: false,
+                step: 1,
+                range: (1024, 65535),
+                block: 512,
+                cross_traffic: 0.0,
+                overload: false,
+                hold: Duration::ZERO,
+            },
+            pool: Pool { ips: 1, pooling: Pooling::Paired },
+            timers: Timers {
+                unreplied: idle,
+                replied: idle,
+                stream: idle,
+                stream_after: Duration::from_secs(2),
+                scope: Scope::Mapping,
+                jitter: Duration::ZERO,
+                sweep: Duration::ZERO,
+                tcp_transitory: Duration::from_secs(240),
+                tcp_established: Duration::from_secs(7440),
+            },
+            refresh: Refreshing { outbound: true, inbound: true },
+            quota: None,
+            hairpin: Hairpin::Off,
+            alg: false,
+            inbound_first: false,
+            change: None,
+            fragments: Fragments::Pass,
+            unsolicited_syn: Refusal::Drop,
+            refuse_after: Duration::ZERO,
+        }
+    }
+}
+
+impl NatSpec {
+    /// The rules for a protocol.
+    #[must_use]
+    pub fn rules(&self, protocol: super::Protocol) -> Rules {
+        match protocol {
+            super::Protocol::Udp => self.udp,
+            super::Protocol::Tcp => self.tcp,
+        }
+    }
+
+    /// Why the settings cannot stand together, if they cannot.
+    pub(super) fn contradiction(&self) -> Option<&'static str> {
+        let kept_by_flow = |r: Rules| {
+            matches!(
+                r.mapping,
+                Mapping::Direct | Mapping::EndpointIndependent | Mapping::AddressAndPortDependent
+            ) && r.filtering == Filtering::AddressAndPortDependent
+        };
+        let exact = |r: Rules| {
+            r.mapping == Mapping::AddressAndPortDependent && r.filtering == Filtering::AddressAndPortDependent
+        };
+        let flow = self.tracking == Tracking::Flow;
+        let (low, high) = self.ports.range;
+        [
+            (low > high || low == 0, "range: the lowest port must be above 0 and not above the highest"),
+            (
+                self.ports.policy == PortPolicy::Block && u32::from(self.ports.block) > u32::from(high - low.min(high)) + 1,
+                "block: larger than the range",
+            ),
+            (self.ports.block < 2, "block: at least 2 ports"),
+            (self.ports.step == 0, "step: a sequential NAT moves on, so the step is not 0"),
+            (self.pool.ips == 0, "ips: at least one external address"),
+            (
+                flow && !(kept_by_flow(self.udp) && kept_by_flow(self.tcp)),
+                "tracking=flow: a flow is known by both its ends, so the mapping is direct, endpoint-independent or \
+                 address-and-port-dependent and the filtering address-and-port-dependent",
+            ),
+            (self.inbound_first && !flow, "inbound-first: only with tracking=flow"),
+            (
+                self.ports.overload && !flow && !(exact(self.udp) && exact(self.tcp)),
+                "overload: only where mapping and filtering are address-and-port-dependent, or with tracking=flow",
+            ),
+            (
+                self.change.is_some_and(|c| c.mapping == Mapping::Direct),
+                "then-mapping: a NAT cannot stop translating",
+            ),
+        ]
+        .into_iter()
+        .find_map(|(wrong, why)| wrong.then_some(why))
+    }
+}

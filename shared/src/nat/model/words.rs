@@ -1,0 +1,677 @@
+//! The vocabulary: names and `key=value` settings from which a [`NatSpec`] is read and to which it is printed.
+//!
+//! One table, [`KEYS`], serves the command line, the scenario files and the help texts.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::spec::{
+    Change, Fallback, Fragments, Hairpin, Keying, NatSpec, Pooling, Refreshing, Refusal, Scope, Tracking,
+};
+use crate::nat::{Filtering, Mapping, PortPolicy};
+
+/// Why a text describes no NAT.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// Neither a name nor a setting.
+    #[error("unknown NAT `{given}`; known are {}, and settings such as mapping=apd,filtering=ad", list(PRESETS.iter().map(|p| p.name)))]
+    Name {
+        /// What was given.
+        given: String,
+    },
+    /// A setting that does not exist.
+    #[error("unknown NAT setting `{given}`; known are {}", list(KEYS.iter().map(|k| k.name)))]
+    Key {
+        /// What was given.
+        given: String,
+    },
+    /// A setting was given twice.
+    #[error("NAT setting `{key}` is given twice")]
+    Twice {
+        /// The setting.
+        key: String,
+    },
+    /// A setting with a value that it cannot have.
+    #[error("NAT setting `{key}` cannot be `{given}`; it takes {takes}")]
+    Value {
+        /// The setting.
+        key: &'static str,
+        /// What was given.
+        given: String,
+        /// What it takes.
+        takes: String,
+    },
+    /// Settings that exclude each other.
+    #[error("the NAT settings contradict each other: {0}")]
+    Contradiction(&'static str),
+}
+
+/// A NAT with a name.
+#[derive(Clone, Copy, Debug)]
+pub struct Preset {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is, in a line.
+    pub about: &'static str,
+    /// Its settings.
+    pub settings: &'static str,
+}
+
+/// Every NAT that has a name.
+pub const PRESETS: &[Preset] = &[
+    preset("open", "no NAT, no firewall", "mapping=direct,filtering=ei"),
+    preset("firewall", "no NAT, a stateful firewall", "mapping=direct,filtering=apd"),
+    preset(
+        "firewall-address",
+        "no NAT, a firewall that looks at addresses only",
+        "mapping=direct,filtering=ad",
+    ),
+    preset("full-cone", "one mapping, open to all", "mapping=ei,filtering=ei"),
+    preset("restricted-cone", "one mapping, open to contacted addresses", "mapping=ei,filtering=ad"),
+    preset("port-restricted-cone", "one mapping, open to contacted endpoints", "mapping=ei,filtering=apd"),
+    preset("address-dependent", "a mapping for each remote address", "mapping=ad,filtering=ad,ports=random"),
+    preset(
+        "symmetric",
+        "a mapping for each remote endpoint, random ports",
+        "mapping=apd,filtering=apd,ports=random",
+    ),
+    preset(
+        "symmetric-sequential",
+        "a mapping for each remote endpoint, ports in a row",
+        "mapping=apd,filtering=apd,ports=sequential",
+    ),
+    preset("port-dependent", "a mapping for each remote port", "mapping=pd,filtering=apd,ports=random"),
+    preset("udp-blocked", "no UDP; TCP passes through a port-restricted cone", "udp=blocked"),
+    preset("linux", "Linux masquerade, input from the WAN dropped", LINUX),
+    preset(
+        "linux-open-input",
+        "Linux masquerade, input from the WAN accepted",
+        "tracking=flow,mapping=ei,filtering=apd,fallback=random,unreplied=30,replied=30,stream=120,inbound-first=yes",
+    ),
+    preset(
+        "linux-random",
+        "Linux masquerade with fully random ports",
+        "tracking=flow,mapping=apd,filtering=apd,ports=random,unreplied=30,replied=30,stream=120",
+    ),
+    preset(
+        "linux-firewall",
+        "Linux router without NAT, new flows from outside dropped",
+        "tracking=flow,mapping=direct,filtering=apd,unreplied=30,replied=30,stream=120",
+    ),
+    preset(
+        "carrier",
+        "a carrier-grade NAT as RFC 6888 wants it: port blocks, paired addresses",
+        "mapping=ei,filtering=ei,ports=block,block=512,ips=4,pooling=paired,hairpin=external,hold=120,timeout=300",
+    ),
+];
+
+const LINUX: &str =
+    "tracking=flow,mapping=ei,filtering=apd,fallback=random,unreplied=30,replied=30,stream=120";
+
+const fn preset(name: &'static str, about: &'static str, settings: &'static str) -> Preset {
+    Preset { name, about, settings }
+}
+
+/// One setting: its name, what it takes, and how it is written to and read from a [`NatSpec`].
+pub struct Key {
+    /// Its name.
+    pub name: &'static str,
+    /// What it means, in a line.
+    pub about: &'static str,
+    takes: fn() -> String,
+    set: fn(&mut NatSpec, &str) -> Option<()>,
+    get: fn(&NatSpec) -> String,
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl Key {
+    /// The values that it takes, for a help text.
+    #[must_use]
+    pub fn takes(&self) -> String {
+        (self.takes)()
+    }
+}
+
+macro_rules! key {
+    ($name:literal, $about:literal, $t:ty, $($field:ident).+) => {
+        Key {
+            name: $name,
+            about: $about,
+            takes: <$t as Value>::takes,
+            set: |spec, text| { spec.$($field).+ = <$t as Value>::read(text)?; Some(()) },
+            get: |spec| Value::print(&spec.$($field).+),
+        }
+    };
+    ($name:literal, $about:literal, $t:ty, set $set:expr, get $get:expr) => {
+        Key {
+            name: $name,
+            about: $about,
+            takes: <$t as Value>::takes,
+            set: |spec, text| {
+                let set: fn(&mut NatSpec, $t) = $set;
+                set(spec, <$t as Value>::read(text)?);
+                Some(())
+            },
+            get: |spec| { let get: fn(&NatSpec) -> String = $get; get(spec) },
+        }
+    };
+}
+
+/// Every setting, in the order in which they are applied: the general before the particular.
+pub const KEYS: &[Key] = &[
+    key!(
+        "mapping",
+        "on what the external endpoint depends",
+        Mapping,
+        set | s,
+        m | {
+            s.udp.mapping = m;
+            s.tcp.mapping = m;
+        },
+        get | s | s.udp.mapping.print()
+    ),
+    key!(
+        "filtering",
+        "who is let in",
+        Filtering,
+        set | s,
+        f | {
+            s.udp.filtering = f;
+            s.tcp.filtering = f;
+        },
+        get | s | s.udp.filtering.print()
+    ),
+    key!("tcp-mapping", "the same for TCP, where it differs", Mapping, tcp.mapping),
+    key!("tcp-filtering", "the same for TCP, where it differs", Filtering, tcp.filtering),
+    key!(
+        "udp",
+        "whether UDP passes",
+        Passage,
+        set | s,
+        p | s.udp.blocked = p == Passage::Blocked,
+        get | s | Passage::of(s.udp.blocked).print()
+    ),
+    key!(
+        "tcp",
+        "whether TCP passes",
+        Passage,
+        set | s,
+        p | s.tcp.blocked = p == Passage::Blocked,
+        get | s | Passage::of(s.tcp.blocked).print()
+    ),
+    key!("keyed", "what a filter entry belongs to", Keying, keyed),
+    key!("tracking", "state by mapping, or by flow as Linux does", Tracking, tracking),
+    key!("ports", "how external ports are chosen", PortPolicy, ports.policy),
+    key!("fallback", "second choice of a preserving NAT", Fallback, ports.fallback),
+    key!("parity", "even ports stay even", bool, ports.parity),
+    key!("step", "from one sequential port to the next", i32, ports.step),
+    key!("range", "ports to choose from", (u16, u16), ports.range),
+    key!("block", "ports in one host's block", u16, ports.block),
+    key!("cross-traffic", "mappings a second that strangers open", f64, ports.cross_traffic),
+    key!("overload", "one port for several inside endpoints", bool, ports.overload),
+    key!("hold", "rest of a freed port", Duration, ports.hold),
+    key!("ips", "number of external addresses", u8, pool.ips),
+    key!("pooling", "which external address a mapping gets", Pooling, pool.pooling),
+    key!(
+        "timeout",
+        "all three idle timers at once",
+        Duration,
+        set | s,
+        t | {
+            s.timers.unreplied = t;
+            s.timers.replied = t;
+            s.timers.stream = t;
+        },
+        get | s | s.timers.unreplied.print()
+    ),
+    key!("unreplied", "idle time without any answer", Duration, timers.unreplied),
+    key!("replied", "idle time after an answer", Duration, timers.replied),
+    key!("stream", "idle time of a stream", Duration, timers.stream),
+    key!("stream-after", "age at which a flow becomes a stream", Duration, timers.stream_after),
+    key!("timer-per", "what a timer belongs to", Scope, timers.scope),
+    key!("jitter", "random addition to a timer", Duration, timers.jitter),
+    key!("sweep", "interval at which state is cleared away", Duration, timers.sweep),
+    key!(
+        "tcp-transitory",
+        "idle time of a TCP connection that opens or closes",
+        Duration,
+        timers.tcp_transitory
+    ),
+    key!("tcp-established", "idle time of an open TCP connection", Duration, timers.tcp_established),
+    key!("refresh", "packets that restart the timer", Refreshing, refresh),
+    key!("quota", "most mappings of one inside host", Option<u32>, quota),
+    key!("hairpin", "packets from inside to an external address", Hairpin, hairpin),
+    key!("alg", "rewrites addresses in payloads", bool, alg),
+    key!("inbound-first", "unsolicited packets take their tuple", bool, inbound_first),
+    key!(
+        "change-after",
+        "mappings until the behaviour changes",
+        u32,
+        set | s,
+        n | s.change = Some(Change {
+            after: n,
+            mapping: s.change.map_or(Mapping::AddressAndPortDependent, |c| c.mapping)
+        }),
+        get | s | s.change.map_or_else(|| "none".into(), |c| c.after.print())
+    ),
+    key!(
+        "then-mapping",
+        "the mapping after that change",
+        Mapping,
+        set | s,
+        m | s.change = Some(Change { after: s.change.map_or(0, |c| c.after), mapping: m }),
+        get | s | s.change.map_or_else(|| "none".into(), |c| c.mapping.print())
+    ),
+    key!("fragments", "what becomes of IP fragments", Fragments, fragments),
+    key!("syn", "answer to an unsolicited TCP SYN", Refusal, unsolicited_syn),
+    key!("syn-delay", "how long that answer takes", Duration, refuse_after),
+];
+
+impl NatSpec {
+    /// Reads a spec from settings on top of a named NAT or, without a name, of the default.
+    ///
+    /// # Errors
+    /// Unknown names and settings, values out of range, settings that contradict each other.
+    pub fn from_settings<'a>(
+        base: Option<&str>,
+        settings: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, SpecError> {
+        let mut spec = Self::default();
+        if let Some(name) = base {
+            let preset = PRESETS.iter().find(|p| p.name == name);
+            let Some(preset) = preset else { return Err(SpecError::Name { given: name.into() }) };
+            spec.apply(preset.settings.split(',').filter_map(|s| s.split_once('=')))?;
+        }
+        spec.apply(settings)?;
+        match spec.contradiction() {
+            Some(why) => Err(SpecError::Contradiction(why)),
+            None => Ok(spec),
+        }
+    }
+
+    /// Applies settings in the order of [`KEYS`], whatever the order in which they come.
+    fn apply<'a>(&mut self, settings: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<(), SpecError> {
+        let mut given: Vec<Option<&str>> = vec![None; KEYS.len()];
+        for (name, value) in settings {
+            let Some(at) = KEYS.iter().position(|k| k.name == name) else {
+                return Err(SpecError::Key { given: name.into() });
+            };
+            if given[at].replace(value).is_some() {
+                return Err(SpecError::Twice { key: name.into() });
+            }
+        }
+        for (key, value) in KEYS.iter().zip(given) {
+            let Some(value) = value else { continue };
+            (key.set)(self, value).ok_or_else(|| SpecError::Value {
+                key: key.name,
+                given: value.into(),
+                takes: key.takes(),
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for NatSpec {
+    type Err = SpecError;
+
+    /// A name (`symmetric`), settings (`mapping=apd,filtering=ad`), or a name with settings (`linux,stream=60`).
+    fn from_str(text: &str) -> Result<Self, SpecError> {
+        let mut words = text.split(',').map(str::trim).filter(|w| !w.is_empty()).peekable();
+        let base = words.next_if(|w| !w.contains('='));
+        let settings = words
+            .map(|w| {
+                w.split_once('=')
+                    .map(|(k, v)| (k.trim(), v.trim()))
+                    .ok_or_else(|| SpecError::Name { given: w.into() })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        if base.is_none() && settings.is_empty() {
+            return Err(SpecError::Name { given: text.into() });
+        }
+        Self::from_settings(base, settings)
+    }
+}
+
+impl fmt::Display for NatSpec {
+    /// The settings that differ from the default, mapping and filtering in any case: what `from_str` reads.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut base = Self::default();
+        for (n, key) in KEYS.iter().enumerate() {
+            let value = (key.get)(self);
+            let same = value == (key.get)(&base);
+            if same && n > 1 || key.name == "timeout" {
+                continue;
+            }
+            // What a general setting implies for particular ones need not be said again.
+            (key.set)(&mut base, &value);
+            write!(f, "{}{}={value}", if n == 0 { "" } else { "," }, key.name)?;
+        }
+        Ok(())
+    }
+}
+
+impl Serialize for NatSpec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for NatSpec {
+    /// A text as for `from_str`, or a table of settings in which `like` names the NAT to begin with.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Scalar {
+            Bool(bool),
+            Int(i64),
+            Float(f64),
+            Text(String),
+        }
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Given {
+            Text(String),
+            Table(std::collections::BTreeMap<String, Scalar>),
+        }
+        let spec = match Given::deserialize(deserializer)? {
+            Given::Text(text) => text.parse(),
+            Given::Table(table) => {
+                let table: Vec<(String, String)> = table
+                    .into_iter()
+                    .map(|(key, value)| {
+                        let text = match value {
+                            Scalar::Bool(b) => b.print(),
+                            Scalar::Int(i) => i.to_string(),
+                            Scalar::Float(x) => x.to_string(),
+                            Scalar::Text(t) => t,
+                        };
+                        (key, text)
+                    })
+                    .collect();
+                let base = table.iter().find(|(k, _)| k == "like").map(|(_, v)| v.as_str());
+                let settings =
+                    table.iter().filter(|(k, _)| k != "like").map(|(k, v)| (k.as_str(), v.as_str()));
+                Self::from_settings(base, settings)
+            }
+        };
+        spec.map_err(serde::de::Error::custom)
+    }
+}
+
+/// NATs in a row, the innermost first: a home router behind a carrier's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stack(pub Vec<NatSpec>);
+
+impl FromStr for Stack {
+    type Err = SpecError;
+
+    /// One NAT, or several joined by `+`, the innermost first: `linux+symmetric`.
+    fn from_str(text: &str) -> Result<Self, SpecError> {
+        text.split('+').map(str::parse).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl fmt::Display for Stack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("+"))
+    }
+}
+
+impl From<NatSpec> for Stack {
+    fn from(spec: NatSpec) -> Self {
+        Self(vec![spec])
+    }
+}
+
+impl<'de> Deserialize<'de> for Stack {
+    /// One NAT (text or table), or a list of them.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Given {
+            Text(String),
+            Many(Vec<NatSpec>),
+            One(NatSpec),
+        }
+        match Given::deserialize(deserializer)? {
+            Given::Text(text) => text.parse().map_err(serde::de::Error::custom),
+            Given::Many(specs) => Ok(Self(specs)),
+            Given::One(spec) => Ok(spec.into()),
+        }
+    }
+}
+
+/// A value of a setting, as text.
+trait Value: Sized {
+    fn read(text: &str) -> Option<Self>;
+    fn print(&self) -> String;
+    fn takes() -> String;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Passage {
+    Passes,
+    Blocked,
+}
+
+impl Passage {
+    const fn of(blocked: bool) -> Self {
+        if blocked { Self::Blocked } else { Self::Passes }
+    }
+}
+
+macro_rules! words {
+    ($($t:ty { $($variant:expr => $word:literal $(| $alias:literal)*;)* })*) => {$(
+        impl Value for $t {
+            fn read(text: &str) -> Option<Self> {
+                match text {
+                    $($word $(| $alias)* => Some($variant),)*
+                    _ => None,
+                }
+            }
+
+            fn print(&self) -> String {
+                [$(($variant, $word)),*].iter().find(|(v, _)| v == self).map_or("", |(_, w)| w).to_owned()
+            }
+
+            fn takes() -> String {
+                list([$($word),*])
+            }
+        }
+    )*};
+}
+
+words! {
+    Mapping {
+        Mapping::Direct => "direct" | "none";
+        Mapping::EndpointIndependent => "endpoint-independent" | "ei" | "eim";
+        Mapping::AddressDependent => "address-dependent" | "ad" | "adm";
+        Mapping::AddressAndPortDependent => "address-and-port-dependent" | "apd" | "apdm";
+        Mapping::PortDependent => "port-dependent" | "pd" | "pdm";
+    }
+    Filtering {
+        Filtering::EndpointIndependent => "endpoint-independent" | "ei" | "eif" | "none";
+        Filtering::AddressDependent => "address-dependent" | "ad" | "adf";
+        Filtering::AddressAndPortDependent => "address-and-port-dependent" | "apd" | "apdf";
+        Filtering::PortDependent => "port-dependent" | "pd" | "pdf";
+    }
+    PortPolicy {
+        PortPolicy::Preserving => "preserving";
+        PortPolicy::Sequential => "sequential";
+        PortPolicy::Random => "random";
+        PortPolicy::Block => "block";
+    }
+    Passage { Passage::Passes => "pass"; Passage::Blocked => "blocked"; }
+    Keying { Keying::Mapping => "mapping"; Keying::Endpoint => "endpoint"; Keying::Host => "host"; }
+    Tracking { Tracking::Mapping => "mapping"; Tracking::Flow => "flow"; }
+    Scope { Scope::Mapping => "mapping"; Scope::Flow => "flow"; }
+    Fallback { Fallback::Next => "next"; Fallback::Random => "random"; Fallback::Refuse => "refuse"; }
+    Pooling {
+        Pooling::Paired => "paired";
+        Pooling::Arbitrary => "arbitrary";
+        Pooling::Destination => "destination";
+    }
+    Refreshing {
+        Refreshing { outbound: true, inbound: true } => "both";
+        Refreshing { outbound: true, inbound: false } => "outbound";
+        Refreshing { outbound: false, inbound: true } => "inbound";
+        Refreshing { outbound: false, inbound: false } => "none";
+    }
+    Hairpin {
+        Hairpin::Off => "off";
+        Hairpin::InternalSource => "internal";
+        Hairpin::ExternalSource => "external";
+    }
+    Fragments { Fragments::Pass => "pass"; Fragments::InOrder => "in-order"; Fragments::Drop => "drop"; }
+    Refusal { Refusal::Drop => "drop"; Refusal::Reset => "reset"; Refusal::Unreachable => "icmp"; }
+    bool { true => "yes" | "true" | "on"; false => "no" | "false" | "off"; }
+}
+
+macro_rules! numbers {
+    ($($t:ty: $takes:literal;)*) => {$(
+        impl Value for $t {
+            fn read(text: &str) -> Option<Self> {
+                text.parse().ok()
+            }
+
+            fn print(&self) -> String {
+                self.to_string()
+            }
+
+            fn takes() -> String {
+                $takes.into()
+            }
+        }
+    )*};
+}
+
+numbers! {
+    u8: "a number from 0 to 255";
+    u16: "a number from 0 to 65535";
+    u32: "a number";
+    i32: "a number, negative ones too";
+}
+
+impl Value for f64 {
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok().filter(|x: &f64| x.is_finite() && *x >= 0.0)
+    }
+
+    fn print(&self) -> String {
+        self.to_string()
+    }
+
+    fn takes() -> String {
+        "a number of at least 0".into()
+    }
+}
+
+impl Value for Option<u32> {
+    fn read(text: &str) -> Option<Self> {
+        if text == "none" { Some(None) } else { text.parse().ok().map(Some) }
+    }
+
+    fn print(&self) -> String {
+        self.map_or_else(|| "none".into(), |n| n.to_string())
+    }
+
+    fn takes() -> String {
+        "a number, or none".into()
+    }
+}
+
+impl Value for (u16, u16) {
+    fn read(text: &str) -> Option<Self> {
+        let (low, high) = text.split_once('-')?;
+        Some((low.parse().ok()?, high.parse().ok()?))
+    }
+
+    fn print(&self) -> String {
+        format!("{}-{}", self.0, self.1)
+    }
+
+    fn takes() -> String {
+        "two ports, such as 50000-50999".into()
+    }
+}
+
+impl Value for Duration {
+    /// Seconds without a unit, otherwise `ms`, `s`, `m` or `h`.
+    fn read(text: &str) -> Option<Self> {
+        let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(split);
+        let factor = match unit {
+            "ms" => 0.001,
+            "" | "s" => 1.0,
+            "m" | "min" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        Duration::try_from_secs_f64(number.trim().parse::<f64>().ok()? * factor).ok()
+    }
+
+    fn print(&self) -> String {
+        self.as_secs_f64().to_string()
+    }
+
+    fn takes() -> String {
+        "a time, such as 30, 30s, 500ms or 2m".into()
+    }
+}
+
+fn list<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+    words.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_named_nat_is_read_and_survives_being_printed() {
+        for preset in PRESETS {
+            let spec: NatSpec = preset.name.parse().expect(preset.name);
+            assert_eq!(spec.to_string().parse(), Ok(spec), "{}", preset.name);
+        }
+    }
+
+    #[test]
+    fn a_name_can_be_refined_and_the_order_of_settings_does_not_matter() {
+        let spec: NatSpec = "linux, stream=60s".parse().expect("spec");
+        assert_eq!(spec.timers.stream, Duration::from_secs(60));
+        assert_eq!(spec.timers.unreplied, Duration::from_secs(30));
+        let a: NatSpec = "tcp-mapping=ei,mapping=apd".parse().expect("spec");
+        assert_eq!(
+            (a.udp.mapping, a.tcp.mapping),
+            (Mapping::AddressAndPortDependent, Mapping::EndpointIndependent)
+        );
+        assert_eq!(a.to_string().parse(), Ok(a));
+    }
+
+    #[test]
+    fn errors_say_what_is_known() {
+        let error = |text: &str| text.parse::<NatSpec>().expect_err(text).to_string();
+        assert!(error("cone").contains("full-cone"), "{}", error("cone"));
+        assert!(error("").contains("full-cone"));
+        assert!(error("maping=ei").contains("mapping"));
+        assert_eq!(error("keyed=x"), "NAT setting `keyed` cannot be `x`; it takes mapping, endpoint, host");
+        assert!(error("range=9-1").contains("range"));
+        assert!(error("linux,filtering=ei").contains("tracking=flow"));
+        assert!(error("hold=1,hold=2").contains("twice"));
+    }
+
+    #[test]
+    fn nats_in_a_row_are_joined_by_plus() {
+        let stack: Stack = "linux+symmetric,quota=5".parse().expect("stack");
+        assert_eq!(stack.0.len(), 2);
+        assert_eq!(stack.0[1].quota, Some(5));
+        assert_eq!(stack.to_string().parse(), Ok(stack));
+    }
+}
