@@ -438,12 +438,12 @@ impl<'de> Deserialize<'de> for Stack {
         enum Given {
             Text(String),
             Many(Vec<NatSpec>),
-            One(NatSpec),
+            One(Box<NatSpec>),
         }
         match Given::deserialize(deserializer)? {
             Given::Text(text) => text.parse().map_err(serde::de::Error::custom),
             Given::Many(specs) => Ok(Self(specs)),
-            Given::One(spec) => Ok(spec.into()),
+            Given::One(spec) => Ok((*spec).into()),
         }
     }
 }
