@@ -8,3 +8,4 @@ pub mod report;
 pub mod require;
 pub mod resolve;
 pub mod schema;
+pub mod verdict;
