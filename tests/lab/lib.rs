@@ -1,17 +1,37 @@
 //! The NAT laboratory: simulated, user-space and kernel NATs that nat-check and probe-server are judged by.
 //!
 //! Real networks, on Linux:
-//! - [`netns`]: network namespaces without names, each held by a thread and gone with it;
-//! - [`process`]: programs that run inside them;
-//! - [`sys`]: the few unsafe system calls.
+//! - [`Lab`]: hosts behind NATs and a server, with real programs on them;
+//! - [`rules`]: the kernel's own NAT in the words of RFC 4787;
+//! - [`netns`], [`process`], [`host`]: network namespaces without names, and programs inside them;
+//! - [`truth`]: what a NAT really does, observed from both sides;
+//! - [`harness`]: runs tests that need all this, and skips them loudly where it is not allowed;
+//! - [`address`]: the address plan.
 
+pub mod address;
 pub mod error;
 
+#[cfg(target_os = "linux")]
+pub mod binaries;
+#[cfg(target_os = "linux")]
+pub mod harness;
+#[cfg(target_os = "linux")]
+pub mod host;
+#[cfg(target_os = "linux")]
+mod kernel;
+#[cfg(target_os = "linux")]
+mod lab;
 #[cfg(target_os = "linux")]
 pub mod netns;
 #[cfg(target_os = "linux")]
 pub mod process;
 #[cfg(target_os = "linux")]
+pub mod rules;
+#[cfg(target_os = "linux")]
 pub mod sys;
+#[cfg(target_os = "linux")]
+pub mod truth;
 
 pub use error::LabError;
+#[cfg(target_os = "linux")]
+pub use lab::Lab;

@@ -84,6 +84,9 @@ impl Namespace {
         let path = format!("/proc/{}/task/{tid}/ns/net", std::process::id()).into();
         let namespace = Self { name, jobs: Some(jobs), path, holder: Some(holder) };
         namespace.ip("link set lo up")?;
+        // Nobody else can have these addresses: without this, each first packet over IPv6 waits a second for that.
+        namespace.sysctl("net/ipv6/conf/all/accept_dad", 0)?;
+        namespace.sysctl("net/ipv6/conf/default/accept_dad", 0)?;
         Ok(namespace)
     }
 

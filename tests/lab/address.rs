@@ -1,0 +1,115 @@
+//! The address plan that all laboratories share. Everything public is from the documentation ranges of RFC 5737 and
+//! RFC 3849, so nothing of it can be mistaken for somebody's host.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+/// The server's two IPv4 addresses.
+pub const SERVER4: [Ipv4Addr; 2] = [Ipv4Addr::new(198, 51, 100, 10), Ipv4Addr::new(198, 51, 100, 11)];
+/// The server's two IPv6 addresses.
+pub const SERVER6: [Ipv6Addr; 2] = [
+    Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 0x10),
+    Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 0x11),
+];
+/// The ports that a probe server listens on in the laboratory: the standard's, and the next one.
+pub const PORTS: [u16; 2] = [3478, 3479];
+/// The router hop, as the sites' routers see it.
+pub const CORE4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 254);
+/// The router hop over IPv6.
+pub const CORE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x203, 0, 0, 0, 0, 0xfe);
+
+/// The probe server's endpoint: address 0 or 1, port 0 or 1.
+#[must_use]
+pub fn server_endpoint(v6: bool, address: usize, port: usize) -> SocketAddr {
+    let ip = if v6 { IpAddr::V6(SERVER6[address]) } else { IpAddr::V4(SERVER4[address]) };
+    SocketAddr::new(ip, PORTS[port])
+}
+
+/// One customer of the simulated Internet: a LAN behind a router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// Which one, from 0.
+    pub number: u8,
+    /// Whether its LAN has private addresses.
+    pub translated: bool,
+}
+
+/// A network and its prefix length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subnet(pub IpAddr, pub u8);
+
+impl fmt::Display for Subnet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.0, self.1)
+    }
+}
+
+impl Site {
+    /// The router's public address.
+    #[must_use]
+    pub fn wan4(&self) -> Ipv4Addr {
+        Ipv4Addr::new(203, 0, 113, 1 + self.number)
+    }
+
+    /// The router's outer IPv6 address.
+    #[must_use]
+    pub fn wan6(&self) -> Ipv6Addr {
+        Ipv6Addr::new(0x2001, 0xdb8, 0x203, 0, 0, 0, 0, 1 + u16::from(self.number))
+    }
+
+    /// The LAN.
+    #[must_use]
+    pub fn lan4(&self) -> Subnet {
+        Subnet(self.in_lan4(0).into(), self.prefix4())
+    }
+
+    /// The LAN over IPv6.
+    #[must_use]
+    pub fn lan6(&self) -> Subnet {
+        Subnet(self.in_lan6(0).into(), 64)
+    }
+
+    /// Prefix length of the LAN.
+    #[must_use]
+    pub fn prefix4(&self) -> u8 {
+        if self.translated { 24 } else { 28 }
+    }
+
+    /// The router's inner address.
+    #[must_use]
+    pub fn router4(&self) -> Ipv4Addr {
+        self.in_lan4(1)
+    }
+
+    /// The router's inner IPv6 address.
+    #[must_use]
+    pub fn router6(&self) -> Ipv6Addr {
+        self.in_lan6(1)
+    }
+
+    /// A host's address.
+    #[must_use]
+    pub fn host4(&self, index: u8) -> Ipv4Addr {
+        self.in_lan4(2 + index)
+    }
+
+    /// A host's IPv6 address.
+    #[must_use]
+    pub fn host6(&self, index: u8) -> Ipv6Addr {
+        self.in_lan6(2 + index)
+    }
+
+    fn in_lan4(&self, host: u8) -> Ipv4Addr {
+        if self.translated {
+            Ipv4Addr::new(192, 168, 77 + self.number, host)
+        } else {
+            Ipv4Addr::new(192, 0, 2, 16 * self.number + host)
+        }
+    }
+
+    fn in_lan6(&self, host: u8) -> Ipv6Addr {
+        Ipv6Addr::new(0x2001, 0xdb8, 0x77 + u16::from(self.number), 0, 0, 0, 0, host.into())
+    }
+}

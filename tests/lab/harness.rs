@@ -1,0 +1,42 @@
+//! Runs tests that need network namespaces. Each test file is a program of its own (`harness = false`), because
+//! privilege has to be obtained while the process has a single thread.
+
+use std::{env, process::ExitCode};
+
+use libtest_mimic::{Arguments, run};
+pub use libtest_mimic::{Failed, Trial};
+
+use crate::{LabError, netns::obtain_privilege};
+
+/// Runs the trials, or skips them loudly where this system allows no namespaces. With `LAB=required` in the
+/// environment that is a failure.
+#[must_use]
+pub fn main(trials: impl FnOnce() -> Vec<Trial>) -> ExitCode {
+    let arguments = Arguments::from_args();
+    let privilege = obtain_privilege();
+    let mut trials = trials();
+    if let Err(reason) = &privilege
+        && !arguments.list
+    {
+        if required() {
+            eprintln!("LAB=required, but there is no laboratory: {reason}");
+            return ExitCode::FAILURE;
+        }
+        eprintln!(
+            "\n==> SKIPPED: {} tests on real networks did NOT run: {reason}\n==> LAB=required makes this a failure\n",
+            trials.len()
+        );
+        trials = trials.into_iter().map(|trial| trial.with_ignored_flag(true)).collect();
+    }
+    run(&arguments, trials).exit_code()
+}
+
+/// One test: an error is a failure, and so is a panic.
+#[must_use]
+pub fn trial(name: impl Into<String>, test: impl FnOnce() -> Result<(), LabError> + Send + 'static) -> Trial {
+    Trial::test(name, move || test().map_err(|e| Failed::from(e.to_string())))
+}
+
+fn required() -> bool {
+    env::var_os("LAB").is_some_and(|value| value == "required")
+}

@@ -1,0 +1,74 @@
+//! The one facade over the real drivers: hosts, a server, and something between them.
+
+use std::time::Duration;
+
+use crate::{
+    LabError,
+    address::{PORTS, SERVER4, SERVER6},
+    binaries::binary,
+    host::Host,
+    kernel,
+    netns::Namespace,
+    process::Running,
+    rules::KernelNat,
+};
+
+/// A built network. Dropping it takes everything down.
+#[derive(Debug)]
+pub struct Lab {
+    hosts: Vec<Host>,
+    server: Host,
+    routers: Vec<Namespace>,
+}
+
+/// How long a program may take to say that it is ready: generous, because machines may be busy.
+const START: Duration = Duration::from_secs(20);
+
+impl Lab {
+    /// One host behind each of these NATs, which are the kernel's own; a router hop; the server.
+    ///
+    /// # Errors
+    /// When the system does not allow it, or a tool is missing.
+    pub fn kernel(nats: &[KernelNat]) -> Result<Self, LabError> {
+        let kernel::Kernel { hosts, server, routers } = kernel::build(nats, 1)?;
+        Ok(Self { hosts, server, routers })
+    }
+
+    /// A host, from 0 in the order of the NATs.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    #[must_use]
+    pub fn host(&self, index: usize) -> &Host {
+        &self.hosts[index]
+    }
+
+    /// The host that servers run on; it has all of [`SERVER4`] and [`SERVER6`].
+    #[must_use]
+    pub fn server_host(&self) -> &Host {
+        &self.server
+    }
+
+    /// The routers, the core first; none where the NAT is not the kernel's.
+    #[must_use]
+    pub fn routers(&self) -> &[Namespace] {
+        &self.routers
+    }
+
+    /// Starts `probe-server` on all four endpoints of both families, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub fn server(&self) -> Result<Running, LabError> {
+        let ips = |at: usize| [SERVER4[at].to_string(), SERVER6[at].to_string()];
+        let mut command = self.server.command(binary("probe-server")?);
+        for (flag, ip) in [("--primary", ips(0)), ("--alternate", ips(1))] {
+            command = ip.iter().fold(command, |command, ip| command.args([flag, ip]));
+        }
+        let [port, alternate] = PORTS.map(|port| port.to_string());
+        let mut server = command.args(["--port", &port, "--alternate-port", &alternate]).start()?;
+        // One line for each family; the last one is IPv6's.
+        server.line(START, |line| line.starts_with("ready udp ["))?;
+        Ok(server)
+    }
+}
