@@ -151,6 +151,9 @@ impl Nat {
             return self.refuse(packet, DropReason::Filtered);
         }
         self.touch(slot, &packet, Direction::Inbound, now);
+        if self.spec.tracking == Tracking::Mapping && rules.mapping != Mapping::EndpointIndependent {
+            self.table.came_in(slot, packet.source);
+        }
         let outside = packet.destination;
         packet.destination = self.table[slot].inside;
         if self.spec.alg && outside.ip() != packet.destination.ip() {
@@ -220,6 +223,10 @@ impl Nat {
             Tracking::Mapping if !translates => nobody(),
             Tracking::Mapping => by_mapping(mapping, destination),
         };
+        if let Some(slot) = self.table.way_back(protocol, source, destination, now) {
+            self.touch(slot, packet, Direction::Outbound, now);
+            return Ok(slot);
+        }
         let mut key = keyed_by(rules.mapping);
         if let Some(slot) = self.table.find_inside(protocol, source, key, now) {
             self.touch(slot, packet, Direction::Outbound, now);
@@ -339,5 +346,37 @@ impl Nat {
     fn extra(&mut self) -> Duration {
         let jitter = self.spec.timers.jitter;
         if jitter.is_zero() { jitter } else { jitter.mul_f64(self.rng.f64()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> SocketAddr {
+        text.parse().expect("address")
+    }
+
+    fn forwarded(verdict: Verdict) -> Packet {
+        match verdict {
+            Verdict::Forward(packet) => packet,
+            other => panic!("not forwarded: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_reply_leaves_the_way_that_the_packet_came_in() {
+        let spec: NatSpec = "mapping=apd,filtering=ei,ports=random".parse().expect("spec");
+        let mut nat = Nat::new(spec, &[at("203.0.113.1:0").ip()], 1);
+        let (inside, server, peer) =
+            (at("192.168.1.2:5000"), at("198.51.100.1:3478"), at("198.51.100.9:7000"));
+        let send =
+            |nat: &mut Nat, to| forwarded(nat.outbound(Packet::udp(inside, to, vec![]), Duration::ZERO));
+        let known = send(&mut nat, server).source;
+        let early = send(&mut nat, peer).source;
+        assert_ne!(known, early);
+        forwarded(nat.inbound(Packet::udp(peer, known, vec![]), Duration::ZERO));
+        assert_eq!(send(&mut nat, peer).source, known);
+        assert_eq!(send(&mut nat, server).source, known);
     }
 }

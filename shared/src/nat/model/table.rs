@@ -52,6 +52,8 @@ pub(super) struct Table {
     outside: Map<Key, usize>,
     /// Slots by inside endpoint, in order of age; serials tell whether they still hold the same binding.
     sources: Map<(Protocol, SocketAddr), Vec<(usize, u64)>>,
+    /// By inside and remote endpoint: the binding that the last packet of that remote came in through.
+    ways_back: Map<Key, (usize, u64)>,
     held: Map<IpAddr, u32>,
     resting: Map<(Protocol, SocketAddr), Duration>,
     pub(super) permits: Map<(Owner, SocketAddr), Clock>,
@@ -72,6 +74,7 @@ impl Table {
             inside: Map::default(),
             outside: Map::default(),
             sources: Map::default(),
+            ways_back: Map::default(),
             held: Map::default(),
             resting: Map::default(),
             permits: Map::default(),
@@ -100,6 +103,25 @@ impl Table {
     ) -> Option<usize> {
         let slot = *self.outside.get(&(protocol, outside, remote))?;
         self.still_alive(slot, now)
+    }
+
+    /// Notes that a packet from a remote endpoint came in through this binding: what is sent back to it belongs to
+    /// the same session, whatever the mapping would be for a first packet.
+    pub(super) fn came_in(&mut self, slot: usize, remote: SocketAddr) {
+        let Binding { serial, protocol, inside, .. } = self[slot];
+        self.ways_back.insert((protocol, inside, remote), (slot, serial));
+    }
+
+    pub(super) fn way_back(
+        &mut self,
+        protocol: Protocol,
+        inside: SocketAddr,
+        remote: SocketAddr,
+        now: Duration,
+    ) -> Option<usize> {
+        let (slot, serial) = *self.ways_back.get(&(protocol, inside, remote))?;
+        let same = self.slots[slot].is_some_and(|binding| binding.serial == serial);
+        if same { self.still_alive(slot, now) } else { None }
     }
 
     /// External endpoints of the bindings of an inside endpoint, the youngest first.
@@ -186,6 +208,7 @@ impl Table {
             list.retain(|(slot, serial)| slots[*slot].is_some_and(|b| b.serial == *serial));
             !list.is_empty()
         });
+        self.ways_back.retain(|_, (slot, serial)| slots[*slot].is_some_and(|b| b.serial == *serial));
         self.resting.retain(|_, until| now < *until);
         let alive: std::collections::HashSet<u64, BuildHasherDefault<DefaultHasher>> =
             slots.iter().flatten().map(|b| b.serial).collect();
