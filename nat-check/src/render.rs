@@ -1,6 +1,10 @@
 //! The report as bytes: one file a format, and [`FORMATS`], the one list of them.
 
 mod json;
+mod table;
+#[cfg(test)]
+mod tests;
+mod words;
 
 use crate::report::Report;
 
@@ -9,7 +13,7 @@ use crate::report::Report;
 pub struct Format {
     /// What `--format` calls it.
     pub name: &'static str,
-    /// Turns a report into text.
+    /// Turns a report into text, with ANSI styles that whoever writes it to something else than a terminal strips.
     pub render: fn(&Report, &Style) -> String,
 }
 
@@ -22,12 +26,8 @@ pub struct Style {
     pub evidence: bool,
 }
 
-/// Every format.
-pub const FORMATS: &[Format] = &[TABLE, json::FORMAT];
-
-/// For people; the one without `--format`.
-const TABLE: Format =
-    Format { name: "table", render: |report, _| format!("{}\n", report.hole_punching.summary) };
+/// Every format; the first one is the one without `--format`.
+pub const FORMATS: &[Format] = &[table::FORMAT, json::FORMAT];
 
 /// The names of the formats.
 pub fn names() -> impl Iterator<Item = &'static str> {

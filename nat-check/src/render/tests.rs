@@ -1,0 +1,191 @@
+//! Fixed reports in every format, as snapshots.
+
+use serde_json::json;
+use shared::nat::{Bracket, Filtering, Lifetime, Mapping, NatType, PortAllocation, PortPolicy, Refresh};
+
+use super::*;
+use crate::report::{
+    Confidence, FamilyReport, FamilyStatus, Finding, HolePunching, Level, ServerAddresses, ServerFeatures,
+    ServerReport, TcpReport, UdpReport,
+};
+
+const STYLE: Style = Style { width: 100, evidence: false };
+
+fn text(format: &str, report: &Report, style: Style) -> String {
+    anstream::adapter::strip_str(&(by_name(format).render)(report, &style)).to_string()
+}
+
+fn certain<T>(value: T) -> Finding<T> {
+    Finding::known(value, Confidence::Certain, "RFC 5780 4.3").with("sent", 5).with("answered", 5)
+}
+
+fn unknown<T>(reason: &str) -> Finding<T> {
+    Finding::unknown(reason, "RFC 4787")
+}
+
+fn skipped(reason: &str) -> FamilyReport {
+    FamilyReport { status: FamilyStatus::Unavailable, reason: Some(reason.into()), udp: None, tcp: None }
+}
+
+/// A home router as there are many.
+fn home() -> Report {
+    let udp = UdpReport {
+        local: Some("192.168.77.2:53211".parse().unwrap()),
+        external: vec!["203.0.113.1:53211".parse().unwrap()],
+        rtt_s: Some(0.0213),
+        loss: Some(0.0),
+        nat_type: certain(NatType::PortRestrictedCone),
+        mapping: certain(Mapping::EndpointIndependent),
+        filtering: Finding::known(Filtering::AddressAndPortDependent, Confidence::Strong, "RFC 5780 4.4")
+            .with("controls_answered", 8),
+        port_allocation: certain(PortAllocation {
+            policy: PortPolicy::Preserving,
+            delta: None,
+            range: (1024, 65535),
+            external_ips: 1,
+            parity: None,
+        }),
+        hairpinning: unknown("no answer, which a filter on this host would explain as well"),
+        alg: certain(false),
+        inbound_first_remap: certain(false),
+        lifetime: certain(Lifetime {
+            unreplied: Some(Bracket { alive_s: 30.0, expired_s: Some(31.0) }),
+            stream: Some(Bracket { alive_s: 60.0, expired_s: None }),
+            refresh: Refresh { outbound: Some(true), inbound: Some(true) },
+        }),
+    };
+    let ipv4 = FamilyReport { status: FamilyStatus::Tested, reason: None, udp: Some(udp), tcp: None };
+    let ipv6 = skipped("this host has no IPv6 address");
+    Report {
+        version: 1,
+        tool: "nat-check 0.1.0".into(),
+        started_at: "2026-01-31T12:00:00Z".into(),
+        duration_s: 0.61,
+        simulated: false,
+        partial: false,
+        server: ServerReport {
+            query: "probe.example.org".into(),
+            found_by: Some("srv".into()),
+            software: None,
+            ipv4: Some(ServerAddresses {
+                primary: "198.51.100.10:3478".parse().unwrap(),
+                alternate: Some("198.51.100.11:3479".parse().unwrap()),
+            }),
+            ipv6: None,
+            features: ServerFeatures { change_request: certain(true), response_port: certain(true) },
+            faults: Vec::new(),
+        },
+        more_servers: Vec::new(),
+        hole_punching: crate::verdict::conclude(&ipv4, &ipv6),
+        ipv4,
+        ipv6,
+        warnings: Vec::new(),
+    }
+}
+
+/// Nothing is known, and the server is to blame.
+fn poor() -> Report {
+    let mut report = home();
+    let udp = report.ipv4.udp.as_mut().unwrap();
+    udp.nat_type = unknown("filtering is not known");
+    udp.filtering = unknown("the server cannot answer from another address");
+    udp.port_allocation = unknown("not asked for");
+    udp.lifetime = unknown("not asked for");
+    udp.loss = Some(0.1);
+    report.simulated = true;
+    report.partial = true;
+    report.server.ipv4.as_mut().unwrap().alternate = None;
+    report.server.features.change_request = certain(false);
+    report.server.faults = vec!["names itself as its other address".into()];
+    report.warnings = vec!["the port 53211 was already mapped by an earlier run".into()];
+    report.hole_punching = crate::verdict::conclude(&report.ipv4, &report.ipv6);
+    report
+}
+
+/// UDP is blocked, TCP is not.
+fn blocked() -> Report {
+    let mut report = home();
+    let udp = report.ipv4.udp.as_mut().unwrap();
+    let nothing = "no UDP answer";
+    udp.local = None;
+    udp.external = Vec::new();
+    udp.rtt_s = None;
+    udp.loss = None;
+    udp.nat_type = certain(NatType::UdpBlocked);
+    udp.mapping = unknown(nothing);
+    udp.filtering = unknown(nothing);
+    udp.port_allocation = unknown(nothing);
+    udp.hairpinning = unknown(nothing);
+    udp.alg = unknown(nothing);
+    udp.inbound_first_remap = unknown(nothing);
+    udp.lifetime = unknown(nothing);
+    report.ipv4.tcp =
+        Some(TcpReport { reachable: true, external: Some("203.0.113.1:40112".parse().unwrap()) });
+    report.hole_punching = crate::verdict::conclude(&report.ipv4, &report.ipv6);
+    report
+}
+
+/// No server answered.
+fn unreachable() -> Report {
+    let mut report = home();
+    report.ipv4 = FamilyReport {
+        status: FamilyStatus::Unreachable,
+        reason: Some("198.51.100.10:3478 did not answer over UDP or TCP".into()),
+        udp: None,
+        tcp: None,
+    };
+    report.hole_punching = HolePunching {
+        level: Level::Unknown,
+        summary: "Whether hole punching works is not known: no server answered.".into(),
+        keepalive_s: None,
+        peers: Vec::new(),
+    };
+    report
+}
+
+#[test]
+fn the_table_answers_in_its_first_line() {
+    insta::assert_snapshot!("home", text("table", &home(), STYLE));
+    insta::assert_snapshot!("poor", text("table", &poor(), STYLE));
+    insta::assert_snapshot!("blocked", text("table", &blocked(), STYLE));
+    insta::assert_snapshot!("unreachable", text("table", &unreachable(), STYLE));
+}
+
+#[test]
+fn the_table_shows_evidence_when_asked() {
+    insta::assert_snapshot!("evidence", text("table", &home(), Style { evidence: true, ..STYLE }));
+}
+
+#[test]
+fn no_line_is_wider_than_the_terminal() {
+    for report in [home(), poor(), blocked(), unreachable()] {
+        for evidence in [false, true] {
+            for width in [60, 80, 100, 140] {
+                let text = text("table", &report, Style { width, evidence });
+                for line in text.lines() {
+                    assert!(line.chars().count() <= usize::from(width), "{width}: {line}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn json_is_what_the_schema_says() {
+    let schema = jsonschema::validator_for(&crate::schema::report()).unwrap();
+    for report in [home(), poor(), blocked(), unreachable()] {
+        let value = serde_json::from_str(&text("json", &report, STYLE)).unwrap();
+        let errors: Vec<String> = schema.iter_errors(&value).map(|error| error.to_string()).collect();
+        assert!(errors.is_empty(), "{errors:?}");
+    }
+    assert!(!schema.is_valid(&json!({ "version": 1 })));
+    insta::assert_snapshot!("json", text("json", &home(), STYLE));
+}
+
+#[test]
+fn a_terminal_gets_colour_and_a_file_does_not() {
+    let coloured = (by_name("table").render)(&home(), &STYLE);
+    assert!(coloured.starts_with("\u{1b}["));
+    assert!(!text("table", &home(), STYLE).contains('\u{1b}'));
+    assert!(!(by_name("json").render)(&home(), &STYLE).contains('\u{1b}'));
+}
