@@ -1,6 +1,8 @@
 //! The network as the probes see it: datagram sockets, byte streams, local addresses. One trait, two worlds: the
 //! operating system's and the simulated one.
 
+pub mod os;
+
 use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},

@@ -142,6 +142,8 @@ pub struct ServerFeatures {
     pub change_request: Finding<bool>,
     /// Answers to another port on request (RFC 5780 section 7.5).
     pub response_port: Finding<bool>,
+    /// Answers classic clients (RFC 3489).
+    pub classic: Finding<bool>,
 }
 
 /// Whether a family was tested.

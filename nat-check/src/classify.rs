@@ -1,0 +1,145 @@
+//! From what was observed to what is reported: each measurement's own conclusion, and the classic name over them.
+
+use shared::nat::{Filtering, Lifetime, Mapping, NatType};
+
+use crate::{
+    engine::Observed,
+    ledger::{Ledger, Place},
+    probe::{alg, dialect, filtering, hairpinning, inbound_first, mapping, port_allocation, response_port},
+    report::{Confidence, Finding, ServerAddresses, ServerFeatures, UdpReport},
+    server::{self, Places},
+};
+
+/// What one server over one family tells of itself.
+#[derive(Clone, Debug)]
+pub struct ServerSide {
+    /// Its addresses.
+    pub addresses: ServerAddresses,
+    /// What it can do.
+    pub features: ServerFeatures,
+    /// What is wrong with it.
+    pub faults: Vec<String>,
+    /// Its name for itself.
+    pub software: Option<String>,
+}
+
+const DERIVED: &str = "RFC 3489 5, derived from mapping and filtering";
+
+/// The UDP part of the report.
+#[must_use]
+pub fn udp(observed: &Observed) -> UdpReport {
+    let ledger = &observed.ledger;
+    if !observed.udp_works() {
+        return blocked(ledger);
+    }
+    let mapping = mapping::conclude(ledger);
+    let filtering = filtering::conclude(ledger);
+    let controls: Vec<bool> = ledger.controls(last_ripe(observed)).map(|t| t.returned()).collect();
+    let lost = controls.iter().filter(|&&returned| !returned).count();
+    let socket = mapping::main_socket(ledger);
+    let mut external = Vec::new();
+    for mapped in
+        ledger.trials.iter().filter(|t| Some(t.socket) == socket).filter_map(|t| t.direct()?.mapped())
+    {
+        if !external.contains(&mapped) {
+            external.push(mapped);
+        }
+    }
+    UdpReport {
+        local: socket.and_then(|s| ledger.local(s)),
+        external,
+        rtt_s: observed.rtt.map(|rtt| round(rtt.smoothed.as_secs_f64(), 6)),
+        loss: (!controls.is_empty()).then(|| round(lost as f64 / controls.len() as f64, 4)),
+        nat_type: nat_type(&mapping, &filtering),
+        port_allocation: port_allocation::conclude(ledger),
+        hairpinning: hairpinning::conclude(ledger),
+        alg: alg::conclude(ledger),
+        inbound_first_remap: inbound_first::conclude(ledger),
+        lifetime: lifetime_not_asked(),
+        mapping,
+        filtering,
+    }
+}
+
+/// What the run tells of the server.
+#[must_use]
+pub fn server(observed: &Observed) -> ServerSide {
+    let ledger = &observed.ledger;
+    let places = Places::of(ledger.server, ledger);
+    let first = |t: &crate::ledger::Trial| t.direct().and_then(|a| a.other);
+    let named = ledger.trials.iter().filter(|t| t.to == ledger.server).find_map(first);
+    ServerSide {
+        addresses: ServerAddresses { primary: ledger.server, alternate: places.get(Place::BOTH).or(named) },
+        features: ServerFeatures {
+            change_request: filtering::server_can(ledger),
+            response_port: response_port::conclude(ledger),
+            classic: dialect::conclude(ledger),
+        },
+        faults: server::faults(ledger),
+        software: ledger.software.clone(),
+    }
+}
+
+/// The classic name. Where the mapping depends on the destination, the filter does not matter for it.
+fn nat_type(mapping: &Finding<Mapping>, filtering: &Finding<Filtering>) -> Finding<NatType> {
+    match (mapping.value, filtering.value) {
+        (Some(Mapping::Direct | Mapping::EndpointIndependent), None) => {
+            let why = filtering.reason.as_deref().unwrap_or("filtering is not known");
+            Finding::unknown(why, DERIVED)
+        }
+        (None, _) => {
+            let why = mapping.reason.as_deref().unwrap_or("mapping is not known");
+            Finding::unknown(why, DERIVED)
+        }
+        (Some(m @ (Mapping::Direct | Mapping::EndpointIndependent)), Some(f)) => {
+            Finding::known(NatType::derive(m, f), mapping.confidence.min(filtering.confidence), DERIVED)
+        }
+        (Some(m), f) => {
+            let f = f.unwrap_or(Filtering::AddressAndPortDependent);
+            Finding::known(NatType::derive(m, f), mapping.confidence, DERIVED)
+        }
+    }
+}
+
+/// UDP does not pass, though the server was reached otherwise.
+fn blocked(ledger: &Ledger) -> UdpReport {
+    const WHY: &str = "no UDP passes";
+    let sent = ledger.trials.len();
+    let nat_type = Finding::known(
+        NatType::UdpBlocked,
+        Confidence::Strong,
+        "RFC 3489 10.1, test I, beside TCP",
+    )
+    .because("the server answers over TCP but not over UDP: UDP is blocked on the way, or not served there")
+    .with("udp_sent", sent)
+    .with("udp_answered", 0);
+    UdpReport {
+        local: None,
+        external: Vec::new(),
+        rtt_s: None,
+        loss: None,
+        nat_type,
+        mapping: Finding::unknown(WHY, DERIVED),
+        filtering: Finding::unknown(WHY, DERIVED),
+        port_allocation: Finding::unknown(WHY, DERIVED),
+        hairpinning: Finding::unknown(WHY, DERIVED),
+        alg: Finding::unknown(WHY, DERIVED),
+        inbound_first_remap: Finding::unknown(WHY, DERIVED),
+        lifetime: Finding::unknown(WHY, DERIVED),
+    }
+}
+
+fn lifetime_not_asked() -> Finding<Lifetime> {
+    Finding::unknown("not asked for (--lifetime)", "RFC 5780 4.6")
+}
+
+/// Requests that were sent later may still be under way.
+fn last_ripe(observed: &Observed) -> std::time::Duration {
+    let last = observed.ledger.trials.last().map(|t| t.sent).unwrap_or_default();
+    observed.rtt.map_or(last, |rtt| last.saturating_sub(rtt.patience()))
+}
+
+fn round(value: f64, digits: i32) -> f64 {
+    let scale = 10f64.powi(digits);
+    (value * scale).round() / scale
+}

@@ -1,0 +1,127 @@
+//! Runs the registry against one server over one family: stage by stage, all steps of a stage at the same time.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{sync::watch, task::JoinSet};
+
+use crate::{
+    ledger::Ledger,
+    net::Net,
+    plan::Selection,
+    probe::{Probe, REGISTRY, Stage, contact},
+    progress::{Event, Progress},
+    report::TcpReport,
+    session::{Contact, Rtt, Session},
+};
+
+/// How a server is to be examined.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Which tests run.
+    pub tests: Selection,
+    /// The time after which the run ends with what is known by then.
+    pub timeout: Duration,
+    /// What every random choice follows from.
+    pub seed: u64,
+}
+
+/// What was observed.
+#[derive(Debug)]
+pub struct Observed {
+    /// Every request and what came of it.
+    pub ledger: Ledger,
+    /// What is known over TCP; only when UDP was silent.
+    pub tcp: Option<TcpReport>,
+    /// The round-trip time.
+    pub rtt: Option<Rtt>,
+    /// Whether the run was ended before all was done.
+    pub partial: bool,
+}
+
+impl Observed {
+    /// Whether the server was reached over any transport.
+    #[must_use]
+    pub fn reached(&self) -> bool {
+        self.udp_works() || self.tcp.as_ref().is_some_and(|tcp| tcp.reachable)
+    }
+
+    /// Whether any answer came over UDP.
+    #[must_use]
+    pub fn udp_works(&self) -> bool {
+        self.ledger.dialect().is_some()
+    }
+}
+
+/// Examines one server over one family.
+///
+/// # Errors
+/// When there is no route to the server.
+pub async fn examine(
+    net: Arc<dyn Net>,
+    server: SocketAddr,
+    bind: SocketAddr,
+    settings: &Settings,
+    progress: &dyn Progress,
+    mut stop: watch::Receiver<bool>,
+) -> io::Result<Observed> {
+    let session = Session::new(net, server, bind, settings.seed)?;
+    let mut tcp = None;
+    let done = tokio::select! {
+        biased;
+        // An error means that nobody can stop the run any more: then it goes on.
+        Ok(_) = stop.wait_for(|stopped| *stopped) => false,
+        () = run(&session, settings, progress, &mut tcp) => true,
+        () = tokio::time::sleep(settings.timeout) => false,
+    };
+    let rtt = session.rtt();
+    Ok(Observed { ledger: session.finish(), tcp, rtt, partial: !done })
+}
+
+async fn run(
+    session: &Arc<Session>,
+    settings: &Settings,
+    progress: &dyn Progress,
+    tcp: &mut Option<TcpReport>,
+) {
+    let probes = selected(&settings.tests);
+    let contact = contact::establish(session.clone(), settings.timeout);
+    let (report, ()) = tokio::join!(contact, run_stages(session, &probes, progress));
+    *tcp = report;
+}
+
+async fn run_stages(session: &Arc<Session>, probes: &[&'static Probe], progress: &dyn Progress) {
+    for stage in Stage::ALL {
+        let mut steps = JoinSet::new();
+        for &probe in probes {
+            for step in probe.steps.iter().filter(|step| step.stage == stage) {
+                progress.event(Event::Started { test: probe.name, about: probe.about });
+                let (run, name, session) = (step.run, probe.name, session.clone());
+                steps.spawn(async move {
+                    let begun = session.now();
+                    run(session.clone()).await;
+                    (name, session.now() - begun)
+                });
+            }
+        }
+        while let Some(ended) = steps.join_next().await {
+            // A step that panics is a defect of ours; the others' findings are still good.
+            if let Ok((test, took)) = ended {
+                progress.event(Event::Finished { test, outcome: "", took });
+            }
+        }
+        if session.contact().await == Contact::None {
+            return;
+        }
+    }
+}
+
+/// The measurements that run: those that are wanted, and what they build on.
+fn selected(tests: &Selection) -> Vec<&'static Probe> {
+    let wanted = |name: &str| {
+        REGISTRY
+            .iter()
+            .filter(|probe| tests.wants(probe.name, true))
+            .any(|probe| probe.name == name || probe.needs.contains(&name))
+    };
+    REGISTRY.iter().filter(|probe| wanted(probe.name)).collect()
+}

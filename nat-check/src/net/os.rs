@@ -1,0 +1,123 @@
+//! The operating system's network.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket as StdUdp},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpSocket, TcpStream, UdpSocket},
+};
+
+use super::{Boxed, Datagram, Net, Stream};
+
+/// Sockets of this machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OsNet;
+
+impl Net for OsNet {
+    fn bind(&self, local: SocketAddr) -> Boxed<'_, io::Result<Box<dyn Datagram>>> {
+        Box::pin(async move {
+            let socket = Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
+            if local.is_ipv6() {
+                // Each family is tested by itself.
+                socket.set_only_v6(true)?;
+            }
+            socket.set_nonblocking(true)?;
+            socket.bind(&local.into())?;
+            let socket = UdpSocket::from_std(socket.into())?;
+            Ok(Box::new(OsDatagram(socket)) as Box<dyn Datagram>)
+        })
+    }
+
+    fn source_for(&self, remote: SocketAddr) -> io::Result<IpAddr> {
+        let any: IpAddr =
+            if remote.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        // Connecting a UDP socket sends nothing; it makes the system choose a route and with it an address.
+        let socket = StdUdp::bind(SocketAddr::new(any, 0))?;
+        socket.connect(remote)?;
+        Ok(socket.local_addr()?.ip())
+    }
+
+    fn connect(
+        &self,
+        local: Option<SocketAddr>,
+        remote: SocketAddr,
+    ) -> Boxed<'_, io::Result<Box<dyn Stream>>> {
+        Box::pin(async move {
+            let socket = if remote.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            if let Some(local) = local {
+                socket.set_reuseaddr(true)?;
+                socket.bind(local)?;
+            }
+            let stream = socket.connect(remote).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(OsStream(stream)) as Box<dyn Stream>)
+        })
+    }
+}
+
+#[derive(Debug)]
+struct OsDatagram(UdpSocket);
+
+impl Datagram for OsDatagram {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    fn send_to<'a>(&'a self, datagram: &'a [u8], to: SocketAddr) -> Boxed<'a, io::Result<()>> {
+        Box::pin(async move { self.0.send_to(datagram, to).await.map(|_| ()) })
+    }
+
+    fn recv_from<'a>(&'a self, buffer: &'a mut [u8]) -> Boxed<'a, io::Result<(usize, SocketAddr)>> {
+        Box::pin(self.0.recv_from(buffer))
+    }
+
+    fn set_ttl(&self, ttl: u32) -> io::Result<()> {
+        if self.0.local_addr()?.is_ipv4() {
+            self.0.set_ttl(ttl)
+        } else {
+            SockRef::from(&self.0).set_unicast_hops_v6(ttl)
+        }
+    }
+}
+
+struct OsStream(TcpStream);
+
+impl Stream for OsStream {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}
+
+impl AsyncRead for OsStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for OsStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}

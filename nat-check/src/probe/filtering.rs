@@ -1,0 +1,347 @@
+//! Filtering behaviour (RFC 4787 section 5, RFC 5780 section 4.4): whose packets does an open mapping let in?
+//!
+//! One fresh socket sends to A1:P1 alone and asks for answers from the other three endpoints. What arrives proves
+//! that it is let in; what does not is judged by [`crate::silence`].
+
+use std::{sync::Arc, time::Duration};
+
+use shared::{nat::Filtering, stun::Dialect};
+
+use crate::{
+    ledger::{Ask, Ledger, Place, Trial},
+    probe::{Probe, Stage, Step},
+    report::{Confidence, Finding},
+    server::{AlternateFault, Places},
+    session::{BEAT, BUDGET, Contact, Request, Session, Socket},
+    silence::Tally,
+};
+
+/// The measurement.
+pub const PROBE: Probe = Probe {
+    name: "filtering",
+    about: "whose packets are let in: anybody's, those of contacted addresses, or of contacted endpoints",
+    needs: &["mapping"],
+    steps: &[
+        Step { stage: Stage::Primary, run: |session| Box::pin(ask_from_elsewhere(session)) },
+        Step { stage: Stage::Confirm, run: |session| Box::pin(prove_the_server(session)) },
+    ],
+};
+
+/// The name of the trials that show whether the server answers from elsewhere at all.
+const PROOF: &str = "filtering-proof";
+const METHOD: &str = "RFC 5780 4.4, all four CHANGE-REQUEST cases, silence judged beside controls";
+/// The endpoints that are asked to answer.
+const TESTED: [Place; 3] = [Place::BOTH, Place::PORT, Place::IP];
+/// What later measurements need of the budget.
+const RESERVE: usize = 42;
+/// Rounds, at the most.
+const ROUNDS: u32 = 34;
+
+async fn ask_from_elsewhere(session: Arc<Session>) {
+    let Ok(socket) = session.open().await else { return };
+    session.slots(|slots| slots.filtering = Some(socket.clone()));
+    round(&session, &socket, &TESTED).await;
+    match session.contact().await {
+        Contact::None | Contact::Pending => return,
+        // The first round was in a dialect that the server does not speak.
+        Contact::Udp(Dialect::Classic) => round(&session, &socket, &TESTED).await,
+        Contact::Udp(Dialect::Modern) => {}
+    }
+    // What is let in is about to arrive.
+    session.until(session.now() + BEAT / 3, |ledger| answered(ledger, Place::BOTH)).await;
+    for _ in 1..ROUNDS {
+        let patience = session.patience();
+        let now = session.now();
+        let (done, kinds, last) = session.read(|ledger| {
+            let sight = Sight { ledger, now, patience };
+            (sight.is_decided(), sight.open_kinds(), sight.last_sent())
+        });
+        let afford = session.spent() + RESERVE < BUDGET;
+        if done || (kinds.is_empty() && last + patience < now) || (!afford && last + patience < now) {
+            return;
+        }
+        let more = afford && !kinds.is_empty();
+        if more {
+            round(&session, &socket, &kinds).await;
+        }
+        let next = if more { now + session.beat() } else { last + patience + Duration::from_millis(1) };
+        session.until(next, |ledger| Sight { ledger, now: session.now(), patience }.is_decided()).await;
+    }
+}
+
+/// One round: the tests between two controls. Where the server gives receipts, each test is its own control.
+async fn round(session: &Arc<Session>, socket: &Socket, kinds: &[Place]) {
+    let (to, round) = (session.server(), session.round());
+    let request = |ask| Request { purpose: PROBE.name, to, ask, round };
+    let receipts = session.read(Ledger::gives_receipts);
+    if !receipts {
+        session.send(socket, request(Ask::Plain)).await;
+    }
+    for &kind in kinds {
+        session.send(socket, request(Ask::From(kind))).await;
+    }
+    if !receipts {
+        session.send(socket, request(Ask::Plain)).await;
+    }
+}
+
+/// Behind a filter, and without receipts, silence may also mean that the server never answers from elsewhere. The
+/// socket of the mapping test has sent to all four endpoints: what it asks for must come in, if it is sent.
+async fn prove_the_server(session: Arc<Session>) {
+    let Some(socket) = session.slots(|slots| slots.mapping.clone()) else { return };
+    let needed = session.read(|ledger| obstacle(ledger).is_none() && !honours_change_request(ledger));
+    if !needed {
+        return;
+    }
+    for _ in 0..3 {
+        let round = session.round();
+        for kind in TESTED {
+            if session.spent() < BUDGET {
+                let request = Request { purpose: PROOF, to: session.server(), ask: Ask::From(kind), round };
+                session.send(&socket, request).await;
+            }
+        }
+        if session.until(session.now() + session.patience(), honours_change_request).await {
+            return;
+        }
+    }
+}
+
+/// What is known at a moment.
+struct Sight<'a> {
+    ledger: &'a Ledger,
+    now: Duration,
+    patience: Duration,
+}
+
+impl Sight<'_> {
+    fn is_decided(&self) -> bool {
+        answered(self.ledger, Place::BOTH)
+            || obstacle(self.ledger).is_some()
+            || TESTED.iter().all(|&kind| {
+                answered(self.ledger, kind) || tally(self.ledger, kind, self.ripe()).is_filtered()
+            })
+    }
+
+    /// The kinds that need another round: those that would stay open even if all that is under way stayed silent.
+    fn open_kinds(&self) -> Vec<Place> {
+        let under_way = |kind| {
+            let asked = self.ledger.of(PROBE.name).filter(|t| t.ask == Ask::From(kind));
+            asked.filter(|t| t.sent > self.ripe()).count() as u32
+        };
+        let hopeful = |kind| {
+            let (mut tally, more) = (tally(self.ledger, kind, self.ripe()), under_way(kind));
+            tally.silent += more;
+            tally.controls_sent += more;
+            tally.controls_answered += more;
+            tally
+        };
+        TESTED
+            .into_iter()
+            .filter(|&kind| !answered(self.ledger, kind) && !hopeful(kind).is_filtered())
+            .collect()
+    }
+
+    fn last_sent(&self) -> Duration {
+        self.ledger.of(PROBE.name).map(|t| t.sent).max().unwrap_or_default()
+    }
+
+    /// What was sent until then has had its time.
+    fn ripe(&self) -> Duration {
+        self.now.saturating_sub(self.patience)
+    }
+}
+
+/// What in the server stands against the test.
+fn obstacle(ledger: &Ledger) -> Option<String> {
+    let asked = || ledger.trials.iter().filter(|t| matches!(t.ask, Ask::From(_)));
+    if TESTED.iter().any(|&kind| answered(ledger, kind)) {
+        return None;
+    }
+    if let Some(code) = asked().find_map(Trial::refused) {
+        return Some(format!("the server refuses to answer from elsewhere (CHANGE-REQUEST: error {code})"));
+    }
+    if asked().any(|t| t.direct().is_some()) {
+        return Some(
+            "the server ignores CHANGE-REQUEST: it answers from the address that was asked, which tells \
+             nothing of filters"
+                .into(),
+        );
+    }
+    match Places::of(ledger.server, ledger).fault() {
+        Some(fault @ AlternateFault::Missing) => Some(fault.sentence()),
+        _ => None,
+    }
+}
+
+/// Whether the server is known to answer from elsewhere when asked to; unknown where this is false.
+pub(crate) fn honours_change_request(ledger: &Ledger) -> bool {
+    let proven = |t: &Trial| matches!(t.ask, Ask::From(kind) if came_from(t, kind));
+    ledger.gives_receipts() || ledger.of(PROBE.name).chain(ledger.of(PROOF)).any(proven)
+}
+
+/// Whether an answer came in from an endpoint of this kind.
+fn answered(ledger: &Ledger, kind: Place) -> bool {
+    ledger.of(PROBE.name).any(|t| t.ask == Ask::From(kind) && came_from(t, kind))
+}
+
+/// Judged by what the source differs in from the endpoint that was asked, so that a server that misnames its
+/// alternate address cannot mislead.
+fn came_from(trial: &Trial, kind: Place) -> bool {
+    trial.successes().any(|a| {
+        (a.from.ip() != trial.to.ip()) == kind.other_ip
+            && (a.from.port() != trial.to.port()) == kind.other_port
+    })
+}
+
+/// The counts for one kind, of what was sent until `ripe`.
+fn tally(ledger: &Ledger, kind: Place, ripe: Duration) -> Tally {
+    let receipts = ledger.gives_receipts();
+    let mut tally = Tally::default();
+    for trial in ledger.of(PROBE.name).filter(|t| !t.unsent && t.sent <= ripe && t.ask == Ask::From(kind)) {
+        let vouched = if receipts { trial.receipt.is_some() } else { flanked(ledger, trial.round) };
+        tally.sent += 1;
+        tally.answered += u32::from(came_from(trial, kind));
+        tally.silent += u32::from(vouched && !came_from(trial, kind));
+    }
+    for control in ledger.controls(ripe) {
+        tally.controls_sent += 1;
+        tally.controls_answered += u32::from(control.returned());
+    }
+    tally
+}
+
+/// Whether all controls of a round came back.
+fn flanked(ledger: &Ledger, round: u32) -> bool {
+    let mut controls = ledger.of(PROBE.name).filter(|t| t.round == round && t.ask == Ask::Plain).peekable();
+    controls.peek().is_some() && controls.all(Trial::returned)
+}
+
+/// What one kind of stranger meets with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    LetIn,
+    ShutOut(Confidence),
+    Unknown,
+}
+
+/// Draws the conclusion.
+#[must_use]
+pub fn conclude(ledger: &Ledger) -> Finding<Filtering> {
+    let places = Places::of(ledger.server, ledger);
+    let finding = judge(ledger, &places);
+    let tallies = TESTED.map(|kind| (kind, tally(ledger, kind, Duration::MAX)));
+    let controls = tallies[0].1;
+    let mut finding = finding
+        .with("controls_sent", controls.controls_sent)
+        .with("controls_answered", controls.controls_answered)
+        .with("receipts", ledger.gives_receipts());
+    for (kind, tally) in tallies {
+        finding = finding.with(
+            &format!("from_{}", kind.name()),
+            serde_json::json!({
+                "sent": tally.sent, "answered": tally.answered, "silent_beside_controls": tally.silent,
+            }),
+        );
+    }
+    finding
+}
+
+fn judge(ledger: &Ledger, places: &Places) -> Finding<Filtering> {
+    if ledger.of(PROBE.name).next().is_none() {
+        return Finding::unknown("not asked for", METHOD);
+    }
+    if let Some(reason) = obstacle(ledger) {
+        return Finding::unknown(reason, METHOD);
+    }
+    let fate = |kind| {
+        let tally = tally(ledger, kind, Duration::MAX);
+        let alive = places.get(kind).is_some_and(|endpoint| ledger.is_alive(endpoint));
+        match () {
+            () if tally.answered > 0 => Fate::LetIn,
+            () if !alive => Fate::Unknown,
+            () if tally.is_filtered() && honours_change_request(ledger) => Fate::ShutOut(Confidence::Strong),
+            () if tally.log_ratio() <= LIKELY => Fate::ShutOut(Confidence::Weak),
+            () => Fate::Unknown,
+        }
+    };
+    let [both, port, ip] = TESTED.map(fate);
+    let weakest = |fates: &[Fate]| {
+        let weak = fates.contains(&Fate::ShutOut(Confidence::Weak));
+        if weak { Confidence::Weak } else { Confidence::Strong }
+    };
+    use Fate::{LetIn, ShutOut, Unknown};
+    let finding = match (both, port, ip) {
+        (LetIn, _, _) => Finding::known(Filtering::EndpointIndependent, Confidence::Certain, METHOD),
+        (ShutOut(_), LetIn, ShutOut(_)) => {
+            Finding::known(Filtering::AddressDependent, weakest(&[both, ip]), METHOD)
+        }
+        (ShutOut(_), ShutOut(_), LetIn) => {
+            Finding::known(Filtering::PortDependent, weakest(&[both, port]), METHOD)
+        }
+        (ShutOut(_), ShutOut(_), ShutOut(_)) => {
+            Finding::known(Filtering::AddressAndPortDependent, weakest(&[both, port, ip]), METHOD)
+        }
+        (ShutOut(_), LetIn, LetIn) => Finding::unknown(
+            "the filter lets in whoever has either a contacted address or a contacted port: RFC 4787 has no word \
+             for it",
+            METHOD,
+        ),
+        (Unknown, _, _) | (_, Unknown, _) | (_, _, Unknown) => {
+            Finding::unknown(why_undecided(ledger, places, [both, port, ip]), METHOD)
+        }
+    };
+    if finding.confidence == Confidence::Weak {
+        let reason = if honours_change_request(ledger) {
+            "loss leaves room for doubt"
+        } else {
+            "nothing shows that this server really answers from elsewhere: it gives no receipts, and the NAT \
+             hides the proof"
+        };
+        return finding.because(reason);
+    }
+    finding
+}
+
+/// Silence is called likely to be a filter at odds of 1 in 1,000.
+const LIKELY: f64 = -3.0;
+
+fn why_undecided(ledger: &Ledger, places: &Places, fates: [Fate; 3]) -> String {
+    let dead = TESTED
+        .iter()
+        .filter_map(|&p| places.get(p))
+        .find(|&endpoint| !ledger.is_alive(endpoint) && ledger.trials.iter().any(|t| t.to == endpoint));
+    let known = match fates[1] {
+        Fate::LetIn => "; other ports of a contacted address are let in",
+        Fate::ShutOut(_) => "; other ports of a contacted address are shut out",
+        Fate::Unknown => "",
+    };
+    if let Some(fault) = places.fault() {
+        return format!("{}{known}", fault.sentence());
+    }
+    if let Some(dead) = dead {
+        return format!(
+            "the server's endpoint {dead} does not answer from here even when it is asked itself, so silence from \
+             it means nothing{known}"
+        );
+    }
+    let loss = tally(ledger, Place::BOTH, Duration::MAX).loss();
+    format!(
+        "too much loss to tell filtered from lost: {:.0} % of the controls went unanswered{known}",
+        loss * 100.0
+    )
+}
+
+/// Whether the server answers from elsewhere on request: a feature of the server.
+#[must_use]
+pub fn server_can(ledger: &Ledger) -> Finding<bool> {
+    const METHOD: &str = "RFC 5780 7.2, answers from elsewhere, or receipts that say so";
+    let asked = ledger.trials.iter().filter(|t| matches!(t.ask, Ask::From(_))).count();
+    let finding = match (obstacle(ledger), honours_change_request(ledger)) {
+        (_, true) => Finding::known(true, Confidence::Certain, METHOD),
+        (Some(reason), false) => Finding::known(false, Confidence::Certain, METHOD).because(reason),
+        (None, false) if asked == 0 => Finding::unknown("not asked for", METHOD),
+        (None, false) => Finding::unknown("no answer came from elsewhere, and nothing tells why", METHOD),
+    };
+    finding.with("asked", asked)
+}

@@ -1,0 +1,452 @@
+//! One server over one family: opens sockets, sends trials, receives what comes, keeps the ledger and the round-trip
+//! time. The only place of the engine that does I/O, always through [`Net`].
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use shared::stun::{Class, Dialect, TransactionId, Writer, attr};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    ledger::{Ask, Ledger, Opened, Place, SocketId, Trial},
+    net::{Datagram, Net},
+    server::Places,
+};
+
+/// Packets that one run may send to one server, retransmissions included.
+pub const BUDGET: usize = 150;
+/// The time between rounds of a test.
+pub const BEAT: Duration = Duration::from_millis(60);
+/// Longest datagram that is sent or read.
+const DATAGRAM: usize = 1500;
+
+/// What is known of the way to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contact {
+    /// Nothing yet.
+    Pending,
+    /// It answers over UDP, in this dialect.
+    Udp(Dialect),
+    /// It does not answer over UDP.
+    None,
+}
+
+/// A UDP socket of this run. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Socket {
+    /// Its number in the ledger.
+    pub id: SocketId,
+    datagram: Arc<dyn Datagram>,
+}
+
+/// The sockets that one measurement leaves for a later one.
+#[derive(Clone, Debug, Default)]
+pub struct Slots {
+    /// The socket of the filtering test: it has asked for answers from all four endpoints, sent to one.
+    pub filtering: Option<Socket>,
+    /// The socket of the mapping test: it has sent to all four endpoints.
+    pub mapping: Option<Socket>,
+}
+
+/// A request to be sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// The measurement that it belongs to.
+    pub purpose: &'static str,
+    /// Where it goes.
+    pub to: SocketAddr,
+    /// What it asks for.
+    pub ask: Ask,
+    /// What travels together carries the same number, from [`Session::round`].
+    pub round: u32,
+}
+
+/// What all measurements of one server over one family share.
+pub struct Session {
+    net: Arc<dyn Net>,
+    server: SocketAddr,
+    /// The address that packets to the server leave from.
+    local_ip: IpAddr,
+    bind: SocketAddr,
+    started: Instant,
+    contact: watch::Sender<Contact>,
+    changed: watch::Sender<()>,
+    state: Mutex<State>,
+}
+
+struct State {
+    ledger: Ledger,
+    rng: fastrand::Rng,
+    rtt: Option<Rtt>,
+    rounds: u32,
+    slots: Slots,
+    receivers: JoinSet<()>,
+}
+
+impl Session {
+    /// Begins a session. `bind` is the local address to use, unspecified for any; its port, if not 0, is used by the
+    /// mapping test.
+    ///
+    /// # Errors
+    /// When there is no route to the server in this family.
+    pub fn new(net: Arc<dyn Net>, server: SocketAddr, bind: SocketAddr, seed: u64) -> io::Result<Arc<Self>> {
+        let local_ip = if bind.ip().is_unspecified() { net.source_for(server)? } else { bind.ip() };
+        Ok(Arc::new(Self {
+            net,
+            server,
+            local_ip,
+            bind,
+            started: Instant::now(),
+            contact: watch::Sender::new(Contact::Pending),
+            changed: watch::Sender::new(()),
+            state: Mutex::new(State {
+                ledger: Ledger::new(server),
+                rng: fastrand::Rng::with_seed(seed),
+                rtt: None,
+                rounds: 0,
+                slots: Slots::default(),
+                receivers: JoinSet::new(),
+            }),
+        }))
+    }
+
+    /// The endpoint that was asked first, A1:P1.
+    #[must_use]
+    pub fn server(&self) -> SocketAddr {
+        self.server
+    }
+
+    /// The local port that the user wants, if any.
+    #[must_use]
+    pub fn forced_port(&self) -> Option<u16> {
+        Some(self.bind.port()).filter(|&port| port != 0)
+    }
+
+    /// The network.
+    #[must_use]
+    pub fn net(&self) -> &Arc<dyn Net> {
+        &self.net
+    }
+
+    /// Time since the session began.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The moment that is `at` into the session.
+    #[must_use]
+    pub fn instant(&self, at: Duration) -> Instant {
+        self.started + at
+    }
+
+    /// Opens a socket with a fresh random port.
+    ///
+    /// # Errors
+    /// When the system has none to give.
+    pub async fn open(self: &Arc<Self>) -> io::Result<Socket> {
+        self.open_at(0).await
+    }
+
+    /// Opens a socket on a port of the user's choice.
+    ///
+    /// # Errors
+    /// When it is taken, or not allowed.
+    pub async fn open_at(self: &Arc<Self>, port: u16) -> io::Result<Socket> {
+        let datagram: Arc<dyn Datagram> = self.net.bind(SocketAddr::new(self.bind.ip(), port)).await?.into();
+        let local = SocketAddr::new(self.local_ip, datagram.local_addr()?.port());
+        let mut state = self.lock();
+        let id = SocketId(state.ledger.sockets.len());
+        state.ledger.sockets.push(Opened { local });
+        state.receivers.spawn(receive(Arc::downgrade(self), datagram.clone(), id));
+        Ok(Socket { id, datagram })
+    }
+
+    /// A number for what travels together.
+    pub fn round(&self) -> u32 {
+        let mut state = self.lock();
+        state.rounds += 1;
+        state.rounds
+    }
+
+    /// Sends one request in the dialect that the server speaks, as far as that is known.
+    pub async fn send(&self, socket: &Socket, request: Request) {
+        let dialect = match *self.contact.borrow() {
+            Contact::Udp(dialect) => dialect,
+            Contact::Pending | Contact::None => Dialect::Modern,
+        };
+        self.send_as(socket, request, dialect).await;
+    }
+
+    /// Sends one request in this dialect, under an id of its own.
+    pub async fn send_as(&self, socket: &Socket, request: Request, dialect: Dialect) {
+        let Request { purpose, to, ask, round } = request;
+        let wants_receipt = matches!(ask, Ask::From(_)) && dialect == Dialect::Modern;
+        let mut buffer = [0; DATAGRAM];
+        let (length, trial) = {
+            let mut state = self.lock();
+            let id = match dialect {
+                Dialect::Modern => TransactionId::modern(&mut state.rng),
+                Dialect::Classic => TransactionId::classic(&mut state.rng),
+            };
+            let Ok(length) = write(&mut buffer, &id, ask, wants_receipt.then(|| to.is_ipv6())) else {
+                return; // no request comes near the size of the buffer
+            };
+            let trial = state.ledger.trials.len();
+            state.ledger.sent(
+                id,
+                Trial {
+                    purpose,
+                    socket: socket.id,
+                    to,
+                    ask,
+                    round,
+                    dialect,
+                    wants_receipt,
+                    sent: self.now(),
+                    answers: Vec::new(),
+                    unsent: false,
+                    receipt: None,
+                },
+            );
+            (length, trial)
+        };
+        if let Err(error) = socket.datagram.send_to(&buffer[..length], to).await {
+            tracing::debug!(%to, %error, "not sent");
+            self.lock().ledger.trials[trial].unsent = true;
+        }
+    }
+
+    /// Reads the ledger.
+    pub fn read<T>(&self, look: impl FnOnce(&Ledger) -> T) -> T {
+        look(&self.lock().ledger)
+    }
+
+    /// The time between rounds: longer where the server limits the rate.
+    #[must_use]
+    pub fn beat(&self) -> Duration {
+        if self.is_slow() { BEAT * 9 } else { BEAT }
+    }
+
+    /// Whether the server limits the rate.
+    #[must_use]
+    pub fn is_slow(&self) -> bool {
+        let ripe = self.now().saturating_sub(self.patience());
+        self.read(|ledger| ledger.rate_limit().is_some_and(|limit| limit.until <= ripe))
+    }
+
+    /// Requests sent so far.
+    #[must_use]
+    pub fn spent(&self) -> usize {
+        self.read(|ledger| ledger.trials.len())
+    }
+
+    /// Takes the ledger out at the end.
+    #[must_use]
+    pub fn finish(&self) -> Ledger {
+        let mut state = self.lock();
+        state.receivers.abort_all();
+        std::mem::replace(&mut state.ledger, Ledger::new(self.server))
+    }
+
+    /// Sockets that one measurement leaves for a later one.
+    pub fn slots<T>(&self, change: impl FnOnce(&mut Slots) -> T) -> T {
+        change(&mut self.lock().slots)
+    }
+
+    /// The round-trip time, once something came back.
+    #[must_use]
+    pub fn rtt(&self) -> Option<Rtt> {
+        self.lock().rtt
+    }
+
+    /// How long after sending an answer would have been here. Before anything came back: a second.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        self.rtt().map_or(Duration::from_secs(1), |rtt| rtt.patience())
+    }
+
+    /// The server's endpoints, as far as it named them.
+    #[must_use]
+    pub fn places(&self) -> Places {
+        self.read(|ledger| Places::of(self.server, ledger))
+    }
+
+    /// Waits until something is known of the way to the server.
+    pub async fn contact(&self) -> Contact {
+        let mut contact = self.contact.subscribe();
+        // The sender lives in self: waiting cannot fail.
+        contact.wait_for(|c| *c != Contact::Pending).await.map_or(Contact::None, |c| *c)
+    }
+
+    /// Declares what is known of the way to the server; the first word counts.
+    pub fn declare(&self, contact: Contact) {
+        self.contact.send_if_modified(|c| {
+            let first = *c == Contact::Pending;
+            if first {
+                *c = contact;
+            }
+            first
+        });
+    }
+
+    /// Waits until `done` says so, at the latest until `deadline`; asked again whenever something arrives. Tells
+    /// whether it was done.
+    pub async fn until(&self, deadline: Duration, mut done: impl FnMut(&Ledger) -> bool) -> bool {
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.mark_unchanged();
+            if self.read(&mut done) {
+                return true;
+            }
+            match timeout_at(self.instant(deadline), changed.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return self.read(&mut done),
+            }
+        }
+    }
+
+    /// Repeats a plain request from this socket until it is answered, and gives the external endpoint that the
+    /// answer shows. Gives up after `tries`.
+    pub async fn learn(
+        &self,
+        socket: &Socket,
+        purpose: &'static str,
+        to: SocketAddr,
+        tries: u32,
+    ) -> Option<SocketAddr> {
+        for _ in 0..tries {
+            if self.spent() < BUDGET {
+                let round = self.round();
+                self.send(socket, Request { purpose, to, ask: Ask::Plain, round }).await;
+            }
+            if self.contact().await == Contact::None {
+                return None;
+            }
+            let answered = |ledger: &Ledger| ledger.mapped(socket.id, to).is_some();
+            if self.until(self.now() + self.patience(), answered).await {
+                break;
+            }
+        }
+        self.read(|ledger| ledger.mapped(socket.id, to))
+    }
+
+    fn take(&self, datagram: &[u8], from: SocketAddr, on: SocketId) {
+        let now = self.now();
+        let mut state = self.lock();
+        let State { ledger, rtt, .. } = &mut *state;
+        let Some(trial) = ledger.received(datagram, from, on, now) else {
+            return;
+        };
+        if trial.ask != Ask::Loop && trial.first_reaction() == Some(now) {
+            let sample = now - trial.sent;
+            *rtt = Some(rtt.map_or_else(|| Rtt::first(sample), |rtt| rtt.next(sample)));
+        }
+        let alive = trial.answers.iter().any(|a| a.class == Class::Success && trial.ask != Ask::Loop);
+        let dialect = trial.dialect;
+        drop(state);
+        if alive {
+            self.declare(Contact::Udp(dialect));
+        }
+        self.changed.send_replace(());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that holds the lock can panic half-way through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Round-trip time and its variation, smoothed as TCP does (RFC 6298).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rtt {
+    /// Smoothed round-trip time.
+    pub smoothed: Duration,
+    /// Smoothed deviation.
+    pub deviation: Duration,
+    /// Longest so far.
+    pub longest: Duration,
+}
+
+impl Rtt {
+    fn first(sample: Duration) -> Self {
+        // One sample says nothing of the deviation; a tenth and a few milliseconds are a beginning.
+        Self { smoothed: sample, deviation: sample / 10 + Duration::from_millis(2), longest: sample }
+    }
+
+    fn next(self, sample: Duration) -> Self {
+        let off = self.smoothed.abs_diff(sample);
+        Self {
+            smoothed: (self.smoothed * 7 + sample) / 8,
+            deviation: (self.deviation * 3 + off) / 4,
+            longest: self.longest.max(sample),
+        }
+    }
+
+    /// How long to wait for an answer before calling it missing.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        let usual = self.smoothed + self.deviation * 4;
+        let seen = self.longest + self.longest / 8;
+        usual.max(seen.min(self.smoothed * 3)) + Duration::from_millis(15)
+    }
+}
+
+/// Writes a request. `receipt` tells whether one is wanted, and if so whether over IPv6.
+fn write(
+    buffer: &mut [u8],
+    id: &TransactionId,
+    ask: Ask,
+    receipt: Option<bool>,
+) -> Result<usize, shared::stun::WriteError> {
+    let mut writer = Writer::new(buffer, Class::Request, id);
+    match ask {
+        Ask::Plain | Ask::Loop => {}
+        Ask::From(place) => {
+            writer.u32(attr::CHANGE_REQUEST, Place::change_flags(place));
+        }
+        Ask::ToPort { port, long: false } => {
+            writer.response_port(port);
+        }
+        Ask::ToPort { port, long: true } => {
+            let [high, low] = port.to_be_bytes();
+            writer.bytes(attr::RESPONSE_PORT, &[high, low, 0, 0]);
+        }
+    }
+    if let Some(v6) = receipt {
+        // The request pays for both answers in advance: this long, they cannot amplify.
+        let whole: usize = if v6 { 208 } else { 128 };
+        writer.bytes(attr::RECEIPT, &[]);
+        writer.zeros(attr::FILLER, whole.saturating_sub(writer.len() + 4));
+    }
+    writer.finish()
+}
+
+/// Receives on one socket until the session is gone.
+async fn receive(session: Weak<Session>, datagram: Arc<dyn Datagram>, on: SocketId) {
+    let mut buffer = [0; DATAGRAM];
+    let mut failures = 0;
+    // Errors that ICMP brings back concern one destination, not the socket; but a socket that only fails is dead.
+    while failures < 100 {
+        match datagram.recv_from(&mut buffer).await {
+            Ok((length, from)) => {
+                failures = 0;
+                let Some(session) = session.upgrade() else { return };
+                session.take(&buffer[..length], from, on);
+            }
+            Err(error) => {
+                failures += 1;
+                tracing::trace!(%error, "receiving failed");
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
