@@ -40,6 +40,18 @@ pub struct Site {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subnet(pub IpAddr, pub u8);
 
+impl Subnet {
+    /// Whether an address is in it.
+    #[must_use]
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        let bits = |ip: IpAddr| match ip {
+            IpAddr::V4(ip) => u128::from(ip.to_bits()) << 96,
+            IpAddr::V6(ip) => ip.to_bits(),
+        };
+        self.0.is_ipv4() == ip.is_ipv4() && (bits(self.0) ^ bits(ip)).leading_zeros() >= u32::from(self.1)
+    }
+}
+
 impl fmt::Display for Subnet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.0, self.1)
@@ -51,6 +63,23 @@ impl Site {
     #[must_use]
     pub fn wan4(&self) -> Ipv4Addr {
         Ipv4Addr::new(203, 0, 113, 1 + self.number)
+    }
+
+    /// The `n`th external address of the NAT on this level (0 is the innermost), public or in the carrier's realm.
+    #[must_use]
+    pub fn external4(&self, public: bool, level: usize, n: u8) -> Ipv4Addr {
+        match (public, n) {
+            (true, 0) => self.wan4(),
+            (true, n) => Ipv4Addr::new(203, 0, 113, 16 * (1 + self.number) + n),
+            // Levels are few: a stack of them is written by hand.
+            (false, n) => Ipv4Addr::new(100, 64 + level as u8, self.number, 2 + n),
+        }
+    }
+
+    /// Whether an address is in the realm between a customer's NAT and the carrier's (RFC 6598).
+    #[must_use]
+    pub fn is_carrier_realm(ip: Ipv4Addr) -> bool {
+        ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64
     }
 
     /// The router's outer IPv6 address.

@@ -10,12 +10,14 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use shared::nat::model::Stack;
+
 use crate::{
     LabError,
     address::{CORE4, CORE6, SERVER4, SERVER6, Site},
     host::Host,
     netns::Namespace,
-    rules::KernelNat,
+    rules::{Rules, express},
 };
 
 /// The namespaces of a built laboratory.
@@ -28,7 +30,7 @@ pub(crate) struct Kernel {
 }
 
 /// Builds one site for each NAT, each with this many hosts.
-pub(crate) fn build(nats: &[KernelNat], hosts_per_site: u8) -> Result<Kernel, LabError> {
+pub(crate) fn build(nats: &[Stack], hosts_per_site: u8) -> Result<Kernel, LabError> {
     let core = Namespace::new("core")?;
     let server = Namespace::new("server")?;
     forward(&core)?;
@@ -47,9 +49,12 @@ pub(crate) fn build(nats: &[KernelNat], hosts_per_site: u8) -> Result<Kernel, La
     let mut hosts = Vec::new();
     let mut routers = vec![core];
     for (number, nat) in (0..).zip(nats) {
-        let site = Site { number, translated: nat.translates() };
-        build_site(&site, nat, hosts_per_site, &mut routers, &mut hosts)?;
+        let rules = express(nat)?;
+        let site = Site { number, translated: rules.iter().any(Rules::translates) };
+        build_site(&site, &rules, hosts_per_site, &mut routers, &mut hosts)?;
     }
+    hosts.iter().try_for_each(|host: &Host| host.settle())?;
+    routers.iter().chain([&server]).try_for_each(Namespace::settle)?;
     Ok(Kernel { hosts, server: Host::new(server, SERVER4[0], SERVER6[0]), routers })
 }
 
@@ -63,14 +68,14 @@ struct Uplink {
 
 fn build_site(
     site: &Site,
-    nat: &KernelNat,
+    nats: &[Rules],
     hosts_per_site: u8,
     routers: &mut Vec<Namespace>,
     hosts: &mut Vec<Host>,
 ) -> Result<(), LabError> {
     let number = site.number;
     let mut outer = 0;
-    for (level, rules) in (0..).zip(&nat.routers) {
+    for (level, rules) in (0..).zip(nats.iter().rev()) {
         let router = Namespace::new(format!("router {number}.{level}"))?;
         forward(&router)?;
         let up = uplink(site, level);
@@ -92,7 +97,7 @@ fn build_site(
              link add lan type bridge\nlink set lan up\n",
             up.address4, up.address6, up.gateway4, up.gateway6
         ))?;
-        if level + 1 < nat.routers.len() {
+        if level + 1 < nats.len() {
             let inner = uplink(site, level + 1);
             router.ip(&format!(
                 "addr add {}/24 dev lan\naddr add {}/64 dev lan nodad\n",
@@ -100,9 +105,9 @@ fn build_site(
             ))?;
         }
         router.nft(&rules.nft(up.address4))?;
-        let timers = [("udp_timeout", rules.unreplied_s), ("udp_timeout_stream", rules.stream_s)];
-        for (key, seconds) in timers.into_iter().filter_map(|(key, seconds)| Some((key, seconds?))) {
-            router.sysctl(&format!("net/netfilter/nf_conntrack_{key}"), seconds)?;
+        if let Some((before, stream)) = rules.timers() {
+            router.sysctl("net/netfilter/nf_conntrack_udp_timeout", before)?;
+            router.sysctl("net/netfilter/nf_conntrack_udp_timeout_stream", stream)?;
         }
         routers.push(router);
         outer = routers.len() - 1;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use shared::nat::model::Stack;
+
 use crate::{
     LabError,
     address::{PORTS, SERVER4, SERVER6},
@@ -10,7 +12,7 @@ use crate::{
     kernel,
     netns::Namespace,
     process::Running,
-    rules::KernelNat,
+    tun::{self, Forwarder, TunSite},
 };
 
 /// A built network. Dropping it takes everything down.
@@ -19,6 +21,7 @@ pub struct Lab {
     hosts: Vec<Host>,
     server: Host,
     routers: Vec<Namespace>,
+    _forwarder: Option<Forwarder>,
 }
 
 /// How long a program may take to say that it is ready: generous, because machines may be busy.
@@ -28,10 +31,20 @@ impl Lab {
     /// One host behind each of these NATs, which are the kernel's own; a router hop; the server.
     ///
     /// # Errors
-    /// When the system does not allow it, or a tool is missing.
-    pub fn kernel(nats: &[KernelNat]) -> Result<Self, LabError> {
+    /// When the system does not allow it, a tool is missing, or the kernel cannot do what a spec says.
+    pub fn kernel(nats: &[Stack]) -> Result<Self, LabError> {
         let kernel::Kernel { hosts, server, routers } = kernel::build(nats, 1)?;
-        Ok(Self { hosts, server, routers })
+        Ok(Self { hosts, server, routers, _forwarder: None })
+    }
+
+    /// Hosts behind modelled NATs, a router hop, the server, with packets carried by a thread of this process. The same
+    /// seed gives the same ports and losses for the same packets.
+    ///
+    /// # Errors
+    /// When the system does not allow it.
+    pub fn tun(sites: &[TunSite], seed: u64) -> Result<Self, LabError> {
+        let tun::Tun { hosts, server, forwarder } = tun::build(sites, seed)?;
+        Ok(Self { hosts, server, routers: Vec::new(), _forwarder: Some(forwarder) })
     }
 
     /// A host, from 0 in the order of the NATs.

@@ -10,6 +10,9 @@
 
 pub mod address;
 pub mod error;
+mod internet;
+mod ip;
+pub mod link;
 
 #[cfg(target_os = "linux")]
 pub mod binaries;
@@ -31,6 +34,8 @@ pub mod rules;
 pub mod sys;
 #[cfg(target_os = "linux")]
 pub mod truth;
+#[cfg(target_os = "linux")]
+pub mod tun;
 
 pub use error::LabError;
 #[cfg(target_os = "linux")]

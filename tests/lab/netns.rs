@@ -8,15 +8,20 @@ use std::{
     process::{Command, Stdio},
     sync::{OnceLock, mpsc},
     thread,
+    time::Duration,
 };
 
 use rustix::thread::gettid;
+use tokio::time::Instant;
 
 use crate::{LabError, process::HostCommand, sys};
 
 const ADVICE: &str = "run as root, in a container with CAP_NET_ADMIN and CAP_SYS_ADMIN, or allow unprivileged user \
                       namespaces (sysctl kernel.unprivileged_userns_clone=1, \
                       kernel.apparmor_restrict_unprivileged_userns=0)";
+
+/// Far more than it takes.
+const SETTLE: Duration = Duration::from_secs(5);
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -155,6 +160,34 @@ impl Namespace {
         self.run(move || fs::write(path, value)).map_err(LabError::io(operation))
     }
 
+    /// Waits until packets to every IPv6 address of this namespace are taken in. The kernel does that in the
+    /// background, a little after `ip addr add` has returned.
+    ///
+    /// # Errors
+    /// When it takes longer than a few seconds.
+    pub fn settle(&self) -> Result<(), LabError> {
+        let settled = self.run(|| {
+            let deadline = Instant::now() + SETTLE;
+            loop {
+                if addresses_are_routed()? {
+                    return Ok(true);
+                }
+                if Instant::now() > deadline {
+                    return Ok(false);
+                }
+                // There is an event for this (netlink), but it is over in a millisecond or two.
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        match settled.map_err(LabError::io("reading the routes"))? {
+            true => Ok(()),
+            false => Err(LabError::Setup {
+                operation: format!("IPv6 in namespace {}", self.name),
+                message: format!("the kernel did not take its addresses up within {SETTLE:?}"),
+            }),
+        }
+    }
+
     fn configure(
         &self,
         program: &'static str,
@@ -195,4 +228,18 @@ impl Drop for Namespace {
             let _ = holder.join();
         }
     }
+}
+
+/// Whether each IPv6 address has its entry in the local routing table, in the network of this thread.
+fn addresses_are_routed() -> io::Result<bool> {
+    // An entry for a single address (prefix length 0x80) with the flag for local delivery.
+    const LOCAL: u32 = 0x8000_0000;
+    let addresses = fs::read_to_string("/proc/thread-self/net/if_inet6")?;
+    let routes = fs::read_to_string("/proc/thread-self/net/ipv6_route")?;
+    let is_local = |route: &&str| {
+        let flags = route.split_whitespace().nth(8).and_then(|flags| u32::from_str_radix(flags, 16).ok());
+        flags.is_some_and(|flags| flags & LOCAL != 0)
+    };
+    let local: Vec<_> = routes.lines().filter(is_local).filter_map(|route| route.get(..35)).collect();
+    Ok(addresses.lines().filter_map(|line| line.get(..32)).all(|ip| local.contains(&&*format!("{ip} 80"))))
 }

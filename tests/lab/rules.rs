@@ -3,36 +3,32 @@
 //! One template gives every mapping x filtering class. Source ports come from a hash of what the mapping depends
 //! on, a map remembers who is behind each external port, a set remembers whom each inside endpoint has sent to.
 
-use std::{fmt::Write, net::Ipv4Addr, str::FromStr};
+use std::{fmt::Write, net::Ipv4Addr, time::Duration};
 
-use shared::nat::{Filtering, Mapping};
+use shared::nat::{
+    Filtering, Mapping, PortPolicy,
+    model::{
+        NatSpec, Stack,
+        spec::{Fallback, Tracking},
+    },
+};
 
 use crate::LabError;
 
 /// What one router does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rules {
-    /// How it translates UDP over IPv4.
-    pub translation: Translation,
-    /// Whom it lets in over UDP and IPv4. [`Translation::Masquerade`] and its like know only the kernel's own
-    /// filter, which is address-and-port-dependent.
-    pub filtering: Filtering,
-    /// Whom it lets in over IPv6, which is never translated.
-    pub filtering6: Filtering,
-    /// Whether new packets to the router itself are accepted on its WAN side. The kernel then keeps track of them,
-    /// and a stranger's packet that came first changes the port of a later mapping towards that stranger.
-    pub wan_input: bool,
-    /// Whether UDP passes at all.
-    pub udp: bool,
-    /// Seconds that a mapping without an answer lives.
-    pub unreplied_s: Option<u32>,
-    /// Seconds that a mapping with a stream in both directions lives.
-    pub stream_s: Option<u32>,
+pub(crate) struct Rules {
+    translation: Translation,
+    filtering: Filtering,
+    /// New packets to the router itself are accepted on its WAN side.
+    wan_input: bool,
+    udp: bool,
+    /// Seconds that a mapping lives before and after its stream rule holds; `None` = the kernel's own.
+    timers: Option<(u32, u32)>,
 }
 
-/// How a router translates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Translation {
+enum Translation {
     /// Not at all: addresses inside are public ones.
     None,
     /// The kernel's `masquerade`: ports preserved where free.
@@ -41,144 +37,144 @@ pub enum Translation {
     MasqueradeRandom,
     /// The template: ports by hash, or preserved where the mapping is endpoint-independent.
     Template(Mapping),
-    /// A new port for every flow, each one higher than the last.
-    Sequential,
+    /// A new port for every flow, each one this much higher than the last.
+    Sequential(i32),
 }
 
-/// A named stack of routers, outermost first, and what a client behind it must report.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KernelNat {
-    /// The name by which scenarios call it.
-    pub name: &'static str,
-    /// The routers, from the Internet inwards.
-    pub routers: Vec<Rules>,
-    /// The mapping that a client inside must find; `None` where UDP is blocked.
-    pub mapping: Option<Mapping>,
-    /// The filtering that a client inside must find; `None` where UDP is blocked.
-    pub filtering: Option<Filtering>,
+/// Every NAT that the kernel driver is tried with, in the words of [`Stack`].
+pub const KERNEL_NATS: &[&str] = &[
+    "open",
+    "firewall",
+    "firewall-address",
+    "linux",
+    "linux-open-input",
+    "linux-random",
+    "linux-firewall",
+    "full-cone",
+    "restricted-cone",
+    "port-restricted-cone",
+    "mapping=ad,filtering=ei,ports=random",
+    "mapping=ad,filtering=ad,ports=random",
+    "mapping=ad,filtering=apd,ports=random",
+    "mapping=apd,filtering=ei,ports=random",
+    "mapping=apd,filtering=ad,ports=random",
+    "symmetric",
+    "symmetric-sequential",
+    "mapping=pd,filtering=pd,ports=random",
+    "linux+linux",
+    "linux+linux-random",
+    "udp-blocked",
+];
+
+/// The rules for each router of a stack, in its order.
+///
+/// # Errors
+/// When the kernel cannot do what a spec says; the message names the spec.
+pub(crate) fn express(stack: &Stack) -> Result<Vec<Rules>, LabError> {
+    let rules = stack.0.iter().map(|spec| {
+        Rules::of(spec).ok_or_else(|| LabError::Words(format!("the kernel driver cannot express `{spec}`")))
+    });
+    let rules = rules.collect::<Result<Vec<_>, _>>()?;
+    match rules.split_last() {
+        Some((outermost, inner)) if !inner.is_empty() && !outermost.translates() => Err(LabError::Words(
+            format!("the kernel driver wants the outermost NAT of a stack to translate, unlike `{stack}`"),
+        )),
+        None => Err(LabError::Words("an empty stack of NATs has no router".into())),
+        Some(_) => Ok(rules),
+    }
 }
 
-const MASQUERADE: Rules = Rules {
-    translation: Translation::Masquerade,
-    filtering: Filtering::AddressAndPortDependent,
-    filtering6: Filtering::AddressAndPortDependent,
-    wan_input: false,
-    udp: true,
-    unreplied_s: None,
-    stream_s: None,
-};
-
-/// Every NAT that the kernel can be made to be.
+/// Whether the kernel driver can do what a stack says.
 #[must_use]
-pub fn kernel_nats() -> Vec<KernelNat> {
-    use Filtering as F;
-    use Mapping as M;
-    let one = |name, mapping, filtering, rules| KernelNat {
-        name,
-        routers: vec![rules],
-        mapping: Some(mapping),
-        filtering: Some(filtering),
-    };
-    let template = |name, mapping, filtering| {
-        let rules = Rules { translation: Translation::Template(mapping), filtering, ..MASQUERADE };
-        one(name, mapping, filtering, rules)
-    };
-    let direct = |name, filtering| {
-        let rules = Rules { translation: Translation::None, filtering, filtering6: filtering, ..MASQUERADE };
-        one(name, M::Direct, filtering, rules)
-    };
-    let random = Rules { translation: Translation::MasqueradeRandom, ..MASQUERADE };
-    vec![
-        direct("open", F::EndpointIndependent),
-        direct("firewall", F::AddressAndPortDependent),
-        direct("address-firewall", F::AddressDependent),
-        one("linux", M::EndpointIndependent, F::AddressAndPortDependent, MASQUERADE),
-        one(
-            "linux-wan-input",
-            M::EndpointIndependent,
-            F::AddressAndPortDependent,
-            Rules { wan_input: true, ..MASQUERADE },
-        ),
-        one("linux-random", M::AddressAndPortDependent, F::AddressAndPortDependent, random),
-        one(
-            "symmetric-sequential",
-            M::AddressAndPortDependent,
-            F::AddressAndPortDependent,
-            Rules { translation: Translation::Sequential, ..MASQUERADE },
-        ),
-        template("full-cone", M::EndpointIndependent, F::EndpointIndependent),
-        template("restricted-cone", M::EndpointIndependent, F::AddressDependent),
-        template("port-restricted-cone", M::EndpointIndependent, F::AddressAndPortDependent),
-        template("mapping=ad,filtering=ei", M::AddressDependent, F::EndpointIndependent),
-        template("mapping=ad,filtering=ad", M::AddressDependent, F::AddressDependent),
-        template("mapping=ad,filtering=apd", M::AddressDependent, F::AddressAndPortDependent),
-        template("mapping=apd,filtering=ei", M::AddressAndPortDependent, F::EndpointIndependent),
-        template("mapping=apd,filtering=ad", M::AddressAndPortDependent, F::AddressDependent),
-        template("symmetric", M::AddressAndPortDependent, F::AddressAndPortDependent),
-        KernelNat {
-            name: "double-nat",
-            routers: vec![MASQUERADE, MASQUERADE],
-            mapping: Some(M::EndpointIndependent),
-            filtering: Some(F::AddressAndPortDependent),
-        },
-        KernelNat {
-            name: "carrier-symmetric",
-            routers: vec![random, MASQUERADE],
-            mapping: Some(M::AddressAndPortDependent),
-            filtering: Some(F::AddressAndPortDependent),
-        },
-        KernelNat {
-            name: "udp-blocked",
-            routers: vec![Rules { udp: false, ..MASQUERADE }],
-            mapping: None,
-            filtering: None,
-        },
-    ]
-}
-
-impl FromStr for KernelNat {
-    type Err = LabError;
-
-    fn from_str(name: &str) -> Result<Self, LabError> {
-        kernel_nats().into_iter().find(|nat| nat.name == name).ok_or_else(|| {
-            let names: Vec<_> = kernel_nats().iter().map(|nat| nat.name).collect();
-            LabError::Words(format!(
-                "the kernel driver knows no NAT \"{name}\"; it knows {}",
-                names.join(", ")
-            ))
-        })
-    }
-}
-
-impl KernelNat {
-    /// The same NAT with these timers in every router, in seconds.
-    #[must_use]
-    pub fn with_timers(mut self, unreplied_s: u32, stream_s: u32) -> Self {
-        for router in &mut self.routers {
-            (router.unreplied_s, router.stream_s) = (Some(unreplied_s), Some(stream_s));
-        }
-        self
-    }
-
-    /// Whether some router on the way translates.
-    #[must_use]
-    pub fn translates(&self) -> bool {
-        self.routers.iter().any(|rules| rules.translation != Translation::None)
-    }
+pub fn can_express(stack: &Stack) -> bool {
+    express(stack).is_ok()
 }
 
 impl Rules {
+    /// Reads a spec; `None` when it asks for something that the kernel does not do. Timers of the template are
+    /// several (conntrack's, the map's, the set's), so it has none to choose; its TCP is the kernel's own.
+    fn of(spec: &NatSpec) -> Option<Self> {
+        let plain = NatSpec::default();
+        let udp = spec.udp;
+        let flow = spec.tracking == Tracking::Flow;
+        let known = NatSpec {
+            udp,
+            tcp: spec.tcp,
+            tracking: spec.tracking,
+            inbound_first: spec.inbound_first,
+            ports: spec.ports.clone(),
+            timers: spec.timers,
+            ..plain.clone()
+        };
+        let same_timers = flow || spec.timers == plain.timers;
+        if *spec != known || spec.tcp.blocked || !same_timers {
+            return None;
+        }
+        let mut ports = spec.ports.clone();
+        (ports.policy, ports.fallback, ports.step) =
+            (plain.ports.policy, plain.ports.fallback, plain.ports.step);
+        let usual_ports = ports == plain.ports;
+        let translation = match (spec.ports.policy, udp.mapping) {
+            (_, Mapping::Direct) => Translation::None,
+            _ if !usual_ports => return None,
+            (PortPolicy::Preserving, Mapping::EndpointIndependent)
+                if flow && spec.ports.fallback == Fallback::Random =>
+            {
+                Translation::Masquerade
+            }
+            (PortPolicy::Random, Mapping::AddressAndPortDependent) if flow => Translation::MasqueradeRandom,
+            _ if flow => return None,
+            (PortPolicy::Preserving, Mapping::EndpointIndependent) => Translation::Template(udp.mapping),
+            (PortPolicy::Sequential, Mapping::AddressAndPortDependent)
+                if udp.filtering == Filtering::AddressAndPortDependent =>
+            {
+                Translation::Sequential(spec.ports.step)
+            }
+            (PortPolicy::Random, mapping) if mapping != Mapping::EndpointIndependent => {
+                Translation::Template(mapping)
+            }
+            (PortPolicy::Preserving | PortPolicy::Sequential | PortPolicy::Random | PortPolicy::Block, _) => {
+                return None;
+            }
+        };
+        // Connection tracking has one timer before the stream rule holds, answered or not.
+        let timers = spec.timers;
+        if flow && timers.unreplied != timers.replied {
+            return None;
+        }
+        let seconds =
+            |time: Duration| u32::try_from(time.as_secs()).ok().filter(|_| time.subsec_nanos() == 0);
+        let timers = if flow { Some((seconds(timers.unreplied)?, seconds(timers.stream)?)) } else { None };
+        Some(Self {
+            translation,
+            filtering: udp.filtering,
+            wan_input: spec.inbound_first,
+            udp: !udp.blocked,
+            timers,
+        })
+    }
+
+    /// Whether addresses change on the way through.
+    pub(crate) fn translates(&self) -> bool {
+        self.translation != Translation::None
+    }
+
+    /// The kernel's UDP timers that it wants: before and after a flow counts as a stream, in seconds.
+    pub(crate) fn timers(&self) -> Option<(u32, u32)> {
+        self.timers
+    }
+
     /// The rule set for a router with this address on its interface `wan`.
     #[must_use]
-    pub fn nft(&self, address: Ipv4Addr) -> String {
+    pub(crate) fn nft(&self, address: Ipv4Addr) -> String {
         let mut text = String::from("table ip nat-lab {\n");
         text += &self.translate(address);
-        text += &self.filter();
+        text += &self.filter(false);
         if !self.wan_input {
             text += " chain inp { type filter hook input priority 0; iifname \"wan\" ct state new drop; }\n";
         }
         text += "}\ntable ip6 nat-lab {\n";
-        text += &self.filter6();
+        text += &self.filter(true);
         text += "}\n";
         text
     }
@@ -191,8 +187,10 @@ impl Rules {
             Translation::None => String::new(),
             Translation::Masquerade => post("masquerade"),
             Translation::MasqueradeRandom => post("masquerade fully-random"),
-            Translation::Sequential => {
-                let ports: Vec<_> = (0..2000).map(|n| format!("{n} : {}", 50_000 + n)).collect();
+            Translation::Sequential(step) => {
+                // Round and round through a range that holds some hundred steps even when they are long.
+                let port = |n: i32| 20_000 + (n * step).rem_euclid(40_000);
+                let ports: Vec<_> = (0..2000).map(|n| format!("{n} : {}", port(n))).collect();
                 let ports = ports.join(", ");
                 let udp = format!("meta l4proto udp snat to {wan} : numgen inc mod 2000 map {{ {ports} }}");
                 post(&format!("{udp}; oifname \"wan\" masquerade"))
@@ -220,54 +218,45 @@ impl Rules {
         }
     }
 
-    fn filter(&self) -> String {
+    fn filter(&self, v6: bool) -> String {
+        let (ip, kind) = if v6 { ("ip6", "ipv6_addr") } else { ("ip", "ipv4_addr") };
+        let translates = !v6 && self.translates();
+        // What a packet from inside leaves behind, what one from outside has to match, and the type of both.
+        let seen = match self.filtering {
+            Filtering::EndpointIndependent | Filtering::AddressAndPortDependent => None,
+            Filtering::AddressDependent => Some((
+                format!("{ip} saddr . udp sport . {ip} daddr"),
+                format!("{ip} daddr . udp dport . {ip} saddr"),
+                format!("{kind} . inet_service . {kind}"),
+            )),
+            Filtering::PortDependent => Some((
+                format!("{ip} saddr . udp sport . udp dport"),
+                format!("{ip} daddr . udp dport . udp sport"),
+                format!("{kind} . inet_service . inet_service"),
+            )),
+        };
         let mut text = String::new();
-        if self.filtering == Filtering::AddressDependent {
-            text += " set seen { type ipv4_addr . inet_service . ipv4_addr; flags dynamic,timeout; timeout 300s; \
-                       size 65536; }\n \
-                     chain seen-learn { type filter hook postrouting priority srcnat - 2; oifname \"wan\" \
-                       meta l4proto udp update @seen { ip saddr . udp sport . ip daddr timeout 300s }; }\n";
+        if let Some((left, _, kind)) = &seen {
+            let _ = write!(
+                text,
+                " set seen {{ type {kind}; flags dynamic,timeout; timeout 300s; size 65536; }}\n \
+                 chain seen-learn {{ type filter hook postrouting priority 90; oifname \"wan\" meta l4proto udp \
+                   update @seen {{ {left} timeout 300s }}; }}\n"
+            );
         }
         text += " chain forw { type filter hook forward priority 0;\n";
         if !self.udp {
             text += "  meta l4proto udp drop\n";
         }
+        if let Some((_, matches, _)) = &seen {
+            let _ = writeln!(text, "  iifname \"wan\" meta l4proto udp ct state new {matches} @seen accept");
+        }
         match self.filtering {
-            Filtering::EndpointIndependent if self.translation == Translation::None => {}
+            Filtering::EndpointIndependent if !translates => {}
             Filtering::EndpointIndependent => {
                 text += "  iifname \"wan\" meta l4proto != udp ct state new drop\n";
             }
-            Filtering::AddressDependent => {
-                text += "  iifname \"wan\" meta l4proto udp ct state new ip daddr . udp dport . ip saddr @seen accept\n";
-                text += "  iifname \"wan\" ct state new drop\n";
-            }
-            Filtering::AddressAndPortDependent | Filtering::PortDependent => {
-                text += "  iifname \"wan\" ct state new drop\n";
-            }
-        }
-        text + " }\n"
-    }
-
-    fn filter6(&self) -> String {
-        let mut text = String::new();
-        if self.filtering6 == Filtering::AddressDependent {
-            text += " set seen { type ipv6_addr . inet_service . ipv6_addr; flags dynamic,timeout; timeout 300s; \
-                       size 65536; }\n \
-                     chain seen-learn { type filter hook postrouting priority 0; oifname \"wan\" \
-                       meta l4proto udp update @seen { ip6 saddr . udp sport . ip6 daddr timeout 300s }; }\n";
-        }
-        text += " chain forw { type filter hook forward priority 0;\n";
-        if !self.udp {
-            text += "  meta l4proto udp drop\n";
-        }
-        match self.filtering6 {
-            Filtering::EndpointIndependent => {}
-            Filtering::AddressDependent => {
-                text += "  iifname \"wan\" meta l4proto udp ct state new \
-                           ip6 daddr . udp dport . ip6 saddr @seen accept\n";
-                text += "  iifname \"wan\" ct state new drop\n";
-            }
-            Filtering::AddressAndPortDependent | Filtering::PortDependent => {
+            Filtering::AddressDependent | Filtering::AddressAndPortDependent | Filtering::PortDependent => {
                 text += "  iifname \"wan\" ct state new drop\n";
             }
         }

@@ -52,7 +52,6 @@ pub fn die_with_spawner(command: &mut Command) {
 
 /// Opens a TUN device of this name (IP packets without any header) in the network namespace of the calling thread.
 /// It goes away when the file is closed.
-#[allow(dead_code)]
 pub(crate) fn open_tun(name: &str) -> io::Result<File> {
     let file = OpenOptions::new().read(true).write(true).open("/dev/net/tun")?;
     // SAFETY: ifreq is plain old data, for which all zeros is a valid value.

@@ -119,6 +119,21 @@ impl Nat {
         self.let_in(packet, now, true)
     }
 
+    /// The inside endpoint for which packets from `remote` to the external endpoint `outside` are meant: whom an
+    /// ICMP error is for. It looks without touching: no timer restarts.
+    pub fn inside_of(
+        &mut self,
+        protocol: Protocol,
+        outside: SocketAddr,
+        remote: SocketAddr,
+        now: Duration,
+    ) -> Option<SocketAddr> {
+        match self.table.find_outside(protocol, outside, self.shared(remote), now) {
+            Some(slot) => (!self.table[slot].foreign).then_some(self.table[slot].inside),
+            None => self.is_open(self.spec.rules(protocol), outside.ip()).then_some(outside),
+        }
+    }
+
     fn refuses(&mut self, rules: Rules, packet: &Packet) -> Option<DropReason> {
         if rules.blocked {
             return Some(DropReason::Blocked);

@@ -1,0 +1,108 @@
+//! What a packet meets on its way between a site and the Internet: delay, jitter, loss.
+
+use std::{str::FromStr, time::Duration};
+
+use crate::LabError;
+
+/// One access line. Everything holds for each way by itself.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Link {
+    /// Time that every packet takes.
+    pub delay: Duration,
+    /// Up to this much more, at random for each packet: packets may overtake one another.
+    pub jitter: Duration,
+    /// Share of packets that get lost, 0 to 1, each for itself.
+    pub loss: f64,
+}
+
+impl Link {
+    /// No delay, no loss.
+    pub const PERFECT: Self = Self { delay: Duration::ZERO, jitter: Duration::ZERO, loss: 0.0 };
+
+    /// How long one packet takes; `None` = it is lost.
+    #[must_use]
+    pub fn carry(&self, rng: &mut fastrand::Rng) -> Option<Duration> {
+        // A line without loss takes nothing from the generator, so that its runs stay comparable.
+        if self.loss > 0.0 && rng.f64() < self.loss {
+            return None;
+        }
+        let extra = if self.jitter.is_zero() { Duration::ZERO } else { self.jitter.mul_f64(rng.f64()) };
+        Some(self.delay + extra)
+    }
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self::PERFECT
+    }
+}
+
+/// A share, as people write it: `5%` or `0.05`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Share(pub f64);
+
+impl FromStr for Share {
+    type Err = LabError;
+
+    fn from_str(text: &str) -> Result<Self, LabError> {
+        let (number, unit) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
+        match number.trim().parse::<f64>().map(|value| value / unit) {
+            Ok(share) if (0.0..=1.0).contains(&share) => Ok(Self(share)),
+            _ => Err(LabError::Words(format!("`{text}` is no share: write 5% or 0.05, at most 100%"))),
+        }
+    }
+}
+
+/// A duration, as people write it: `40ms`, `1.5s`, `2m`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Time(pub Duration);
+
+impl FromStr for Time {
+    type Err = LabError;
+
+    fn from_str(text: &str) -> Result<Self, LabError> {
+        let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let (number, unit) = text.split_at(split);
+        let unit = match unit.trim() {
+            "us" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" | "min" => 60.0,
+            _ => f64::NAN,
+        };
+        number
+            .parse::<f64>()
+            .ok()
+            .and_then(|value| Duration::try_from_secs_f64(value * unit).ok())
+            .map(Self)
+            .ok_or_else(|| LabError::Words(format!("`{text}` is no duration: write 40ms, 1.5s or 2m")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_write_shares_and_durations() {
+        assert_eq!("5%".parse::<Share>().unwrap(), Share(0.05));
+        assert_eq!("0.25".parse::<Share>().unwrap(), Share(0.25));
+        assert_eq!("40ms".parse::<Time>().unwrap(), Time(Duration::from_millis(40)));
+        assert_eq!("1.5s".parse::<Time>().unwrap(), Time(Duration::from_millis(1500)));
+        for wrong in ["", "5", "ms", "-1s", "1h", "x%"] {
+            assert!(wrong.parse::<Time>().is_err(), "{wrong}");
+        }
+        for wrong in ["", "101%", "-1%", "x", "1.5"] {
+            assert!(wrong.parse::<Share>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn loss_and_jitter_are_what_was_asked_for() {
+        let link = Link { delay: Duration::from_millis(40), jitter: Duration::from_millis(10), loss: 0.25 };
+        let mut rng = fastrand::Rng::with_seed(1);
+        let carried: Vec<_> = (0..10_000).filter_map(|_| link.carry(&mut rng)).collect();
+        assert!((7_300..7_700).contains(&carried.len()), "{}", carried.len());
+        assert!(carried.iter().all(|d| (40..=50).contains(&d.as_millis())));
+    }
+}

@@ -1,0 +1,213 @@
+//! The user-space driver: hosts in namespaces whose only way out is a TUN device, and between the devices one thread
+//! that runs the model's NATs. Neither nftables nor netem is needed, and every behaviour of the model is there.
+
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    thread,
+};
+
+use shared::nat::model::Stack;
+use tokio::{
+    io::unix::AsyncFd,
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    LabError,
+    address::{SERVER4, SERVER6, Site},
+    host::Host,
+    internet::{Internet, Port},
+    link::Link,
+    netns::Namespace,
+    sys,
+};
+
+/// What stands between one customer and the Internet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TunSite {
+    /// Its NATs, the innermost first.
+    pub nat: Stack,
+    /// Its access line.
+    pub link: Link,
+    /// How many hosts are on its LAN.
+    pub hosts: u8,
+}
+
+impl TunSite {
+    /// One host behind a NAT, on a perfect line.
+    #[must_use]
+    pub fn new(nat: impl Into<Stack>) -> Self {
+        Self { nat: nat.into(), link: Link::PERFECT, hosts: 1 }
+    }
+
+    /// The same on another line.
+    #[must_use]
+    pub fn over(self, link: Link) -> Self {
+        Self { link, ..self }
+    }
+}
+
+/// The parts of a built laboratory.
+#[derive(Debug)]
+pub(crate) struct Tun {
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) server: Host,
+    pub(crate) forwarder: Forwarder,
+}
+
+/// The thread that carries packets. It ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Forwarder {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+/// Room for the largest packet that a device with the usual MTU hands out.
+const LARGEST: usize = 2048;
+/// Packets that may wait for the forwarder, as in a device's queue; what comes when it is full waits in the device.
+const QUEUE: usize = 512;
+
+/// Builds hosts behind these NATs. The same seed gives the same ports and the same losses for the same packets.
+pub(crate) fn build(sites: &[TunSite], seed: u64) -> Result<Tun, LabError> {
+    let mut internet = Internet::new(seed);
+    let mut devices = Vec::new();
+    let mut hosts = Vec::new();
+    for (site, plan) in sites.iter().enumerate() {
+        let addresses = internet.add(&plan.nat, plan.hosts, plan.link);
+        for host in 0..plan.hosts {
+            let (built, device) = attach_host(&addresses, host)?;
+            hosts.push(built);
+            devices.push((Port::Host { site, host }, device));
+        }
+    }
+    let (server, device) = attach_server()?;
+    devices.push((Port::Server, device));
+    Ok(Tun { hosts, server, forwarder: Forwarder::start(internet, devices)? })
+}
+
+fn attach_host(site: &Site, host: u8) -> Result<(Host, File), LabError> {
+    let namespace = Namespace::new(format!("host {}.{host}", site.number))?;
+    let device = open_device(&namespace)?;
+    let (ip4, ip6, prefix4) = (site.host4(host), site.host6(host), site.prefix4());
+    namespace.ip(&format!(
+        "link set eth0 up\naddr add {ip4}/{prefix4} dev eth0\naddr add {ip6}/64 dev eth0 nodad\n\
+         route add default via {} dev eth0\nroute add ::/0 via {} dev eth0\n",
+        site.router4(),
+        site.router6()
+    ))?;
+    namespace.settle()?;
+    Ok((Host::new(namespace, ip4, ip6), device))
+}
+
+fn attach_server() -> Result<(Host, File), LabError> {
+    let namespace = Namespace::new("server")?;
+    let device = open_device(&namespace)?;
+    let mut batch = String::from("link set eth0 up\n");
+    SERVER4.iter().for_each(|ip| batch += &format!("addr add {ip}/24 dev eth0\n"));
+    SERVER6.iter().for_each(|ip| batch += &format!("addr add {ip}/64 dev eth0 nodad\n"));
+    namespace.ip(&(batch + "route add default dev eth0\nroute add ::/0 dev eth0\n"))?;
+    namespace.settle()?;
+    Ok((Host::new(namespace, SERVER4[0], SERVER6[0]), device))
+}
+
+fn open_device(namespace: &Namespace) -> Result<File, LabError> {
+    namespace.run(|| sys::open_tun("eth0")).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => LabError::Denied {
+            operation: "opening /dev/net/tun",
+            advice: "load the module (modprobe tun), or give the container the device (--device /dev/net/tun)",
+            source,
+        },
+        io::ErrorKind::PermissionDenied => LabError::Denied {
+            operation: "opening /dev/net/tun",
+            advice: "run as root, or let this user read and write the device (mode 0666, as most distributions have it)",
+            source,
+        },
+        _ => LabError::Io { operation: "opening a TUN device".into(), source },
+    })
+}
+
+impl Forwarder {
+    fn start(internet: Internet, devices: Vec<(Port, File)>) -> Result<Self, LabError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(LabError::io("starting the forwarder"))?;
+        let (stop, stopped) = oneshot::channel();
+        let run = move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = forward(internet, devices) => {}
+                    _ = stopped => {}
+                }
+            });
+        };
+        let thread = thread::Builder::new()
+            .name("forwarder".into())
+            .spawn(run)
+            .map_err(LabError::io("starting a thread"))?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Forwarder {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic in it has been printed, and the tests behind it have had no packets since.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Carries packets for ever. One task a device reads, this one does all the rest, so the model needs no lock.
+async fn forward(mut internet: Internet, devices: Vec<(Port, File)>) {
+    let start = Instant::now();
+    let (entered, mut entering) = mpsc::channel(QUEUE);
+    let mut writers = Vec::new();
+    for (port, device) in devices {
+        let Ok(writer) = device.try_clone() else { return };
+        let entered = entered.clone();
+        writers.push((port, writer));
+        tokio::task::spawn(async move { read(port, device, &entered).await });
+    }
+    drop(entered);
+    loop {
+        let due = internet.due().map(|due| start + due);
+        tokio::select! {
+            packet = entering.recv() => match packet {
+                Some((port, bytes)) => internet.enter(port, bytes, start.elapsed()),
+                None => return,
+            },
+            () = sleep_until(due.unwrap_or(start)), if due.is_some() => {}
+        }
+        while let Some((port, bytes)) = internet.leave(start.elapsed()) {
+            if let Some((_, device)) = writers.iter_mut().find(|(at, _)| *at == port) {
+                // A device takes every packet; one that is malformed is nobody's business here.
+                let _ = device.write(&bytes);
+            }
+        }
+    }
+}
+
+/// Reads packets from one device for as long as it is there.
+async fn read(port: Port, device: File, entered: &mpsc::Sender<(Port, Vec<u8>)>) {
+    if rustix::io::ioctl_fionbio(&device, true).is_err() {
+        return;
+    }
+    let Ok(device) = AsyncFd::new(device) else { return };
+    let mut buffer = [0; LARGEST];
+    loop {
+        let Ok(mut ready) = device.readable().await else { return };
+        match ready.try_io(|device| device.get_ref().read(&mut buffer)) {
+            Ok(Ok(length)) => {
+                if entered.send((port, buffer[..length].to_vec())).await.is_err() {
+                    return;
+                }
+            }
+            Ok(Err(_)) => return,
+            Err(_would_block) => {}
+        }
+    }
+}
