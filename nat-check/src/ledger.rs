@@ -293,15 +293,14 @@ impl Ledger {
         self.trials.iter().any(|t| t.receipt.is_some())
     }
 
-    /// The dialect of the first success that came.
+    /// The dialect that the server answers in: modern if it ever did so.
     #[must_use]
     pub fn dialect(&self) -> Option<Dialect> {
-        self.trials
-            .iter()
-            .filter(|t| t.ask != Ask::Loop)
-            .filter_map(|t| Some((t.successes().map(|a| a.at).min()?, t.dialect)))
-            .min_by_key(|(at, _)| *at)
-            .map(|(_, dialect)| dialect)
+        let spoken = |dialect| {
+            let mut trials = self.trials.iter().filter(|t| t.dialect == dialect && t.ask != Ask::Loop);
+            trials.any(|t| t.successes().next().is_some()).then_some(dialect)
+        };
+        spoken(Dialect::Modern).or_else(|| spoken(Dialect::Classic))
     }
 
     /// The local endpoint of a socket.

@@ -350,11 +350,12 @@ impl Session {
             let sample = now - trial.sent;
             *rtt = Some(rtt.map_or_else(|| Rtt::first(sample), |rtt| rtt.next(sample)));
         }
-        let alive = trial.answers.iter().any(|a| a.class == Class::Success && trial.ask != Ask::Loop);
-        let dialect = trial.dialect;
+        // A classic answer does not settle the dialect: the modern one may only be late.
+        let settled =
+            trial.ask != Ask::Loop && trial.dialect == Dialect::Modern && trial.successes().next().is_some();
         drop(state);
-        if alive {
-            self.declare(Contact::Udp(dialect));
+        if settled {
+            self.declare(Contact::Udp(Dialect::Modern));
         }
         self.changed.send_replace(());
     }

@@ -86,9 +86,13 @@ async fn knock(session: &Arc<Session>, socket: &Socket, limit: Duration) -> Opti
             session.send_as(socket, request, *dialect).await;
             sent += 1;
         }
+        let before = session.read(Ledger::dialect);
         let wait = session.now() + INTERVAL;
-        if session.until(wait, |ledger| ledger.dialect().is_some()).await {
-            return session.read(Ledger::dialect).map(Contact::Udp);
+        if session.until(wait, |ledger| ledger.dialect() == Some(Dialect::Modern)).await {
+            return Some(Contact::Udp(Dialect::Modern));
+        }
+        if before == Some(Dialect::Classic) {
+            return Some(Contact::Udp(Dialect::Classic));
         }
     }
     None
