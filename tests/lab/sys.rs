@@ -9,6 +9,8 @@ use std::{
     process::Command,
 };
 
+use tokio::io::unix::AsyncFd;
+
 use rustix::{
     process::{Signal, getgid, getuid, set_parent_process_death_signal},
     thread::{UnshareFlags, unshare_unsafe},
@@ -65,4 +67,11 @@ pub(crate) fn open_tun(name: &str) -> io::Result<File> {
     // the call returns.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(file) }
+}
+
+/// Watches a device in the runtime of the calling task.
+pub(crate) fn watch(device: File) -> io::Result<AsyncFd<File>> {
+    // SAFETY: a File owns its descriptor, always gives the same one, and the AsyncFd owns the File until it is
+    // dropped, when it is taken out of the runtime first.
+    unsafe { AsyncFd::register(device) }.map_err(Into::into)
 }

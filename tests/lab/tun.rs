@@ -9,7 +9,6 @@ use std::{
 
 use shared::nat::model::Stack;
 use tokio::{
-    io::unix::AsyncFd,
     sync::{mpsc, oneshot},
     time::{Instant, sleep_until},
 };
@@ -196,7 +195,7 @@ async fn read(port: Port, device: File, entered: &mpsc::Sender<(Port, Vec<u8>)>)
     if rustix::io::ioctl_fionbio(&device, true).is_err() {
         return;
     }
-    let Ok(device) = AsyncFd::register(device) else { return };
+    let Ok(device) = sys::watch(device) else { return };
     let mut buffer = [0; LARGEST];
     loop {
         let Ok(mut ready) = device.readable().await else { return };
