@@ -2,6 +2,7 @@
 //! operating system's and the simulated one.
 
 pub mod os;
+pub mod sim;
 
 use std::{
     fmt, io,

@@ -262,6 +262,17 @@ impl Default for NatSpec {
 }
 
 impl NatSpec {
+    /// Neither NAT nor firewall.
+    #[must_use]
+    pub fn open() -> Self {
+        let mut spec = Self::default();
+        for rules in [&mut spec.udp, &mut spec.tcp] {
+            rules.mapping = Mapping::Direct;
+            rules.filtering = Filtering::EndpointIndependent;
+        }
+        spec
+    }
+
     /// The rules for a protocol.
     #[must_use]
     pub fn rules(&self, protocol: super::Protocol) -> Rules {

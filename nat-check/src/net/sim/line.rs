@@ -1,0 +1,176 @@
+//! A line between a site and the Internet: loss, delay, jitter, reordering, duplication, for each direction by itself.
+
+use std::time::Duration;
+
+/// What a line does to packets. `Default` is a perfect line with 10 ms each way.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PathSpec {
+    /// One way.
+    pub delay: Duration,
+    /// Up to this much more, at random for each packet.
+    pub jitter: Duration,
+    /// Loss on the way to the Internet.
+    pub loss_up: Loss,
+    /// Loss on the way back.
+    pub loss_down: Loss,
+    /// Share of packets that take one more delay than the others and so are overtaken.
+    pub reorder: f64,
+    /// Share of packets that arrive twice.
+    pub duplicate: f64,
+    /// Routers on the way to the middle of the Internet.
+    pub hops: u8,
+}
+
+impl Default for PathSpec {
+    fn default() -> Self {
+        Self {
+            delay: Duration::from_millis(10),
+            jitter: Duration::ZERO,
+            loss_up: Loss::None,
+            loss_down: Loss::None,
+            reorder: 0.0,
+            duplicate: 0.0,
+            hops: 3,
+        }
+    }
+}
+
+impl PathSpec {
+    /// A perfect line with this delay each way.
+    #[must_use]
+    pub fn with_delay_ms(delay: u64) -> Self {
+        Self { delay: Duration::from_millis(delay), ..Self::default() }
+    }
+
+    /// The same line with this loss in each direction.
+    #[must_use]
+    pub fn with_loss(self, loss: Loss) -> Self {
+        Self { loss_up: loss, loss_down: loss, ..self }
+    }
+}
+
+/// How packets get lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Loss {
+    /// Not at all.
+    #[default]
+    None,
+    /// Each with this probability, whatever became of the others.
+    Independent(f64),
+    /// In bursts (Gilbert and Elliott): this share of all packets, in runs of this mean length.
+    Bursty {
+        /// Share of packets lost, below 1.
+        rate: f64,
+        /// Mean number of packets lost in a row, at least 1.
+        burst: f64,
+    },
+}
+
+/// One direction of a line at work.
+#[derive(Debug)]
+struct Lane {
+    loss: Loss,
+    in_burst: bool,
+    rng: fastrand::Rng,
+}
+
+/// A line at work.
+#[derive(Debug)]
+pub(super) struct Line {
+    spec: PathSpec,
+    up: Lane,
+    down: Lane,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    Up,
+    Down,
+}
+
+/// When the copies of a packet arrive: none, one or two.
+pub(super) type Arrivals = [Option<Duration>; 2];
+
+impl Line {
+    pub(super) fn new(spec: PathSpec, seed: u64) -> Self {
+        let mut seeds = fastrand::Rng::with_seed(seed);
+        let mut lane = |loss| Lane { loss, in_burst: false, rng: seeds.fork() };
+        Self { spec, up: lane(spec.loss_up), down: lane(spec.loss_down) }
+    }
+
+    pub(super) fn hops(&self) -> u8 {
+        self.spec.hops
+    }
+
+    pub(super) fn delay(&self) -> Duration {
+        self.spec.delay
+    }
+
+    /// Sends a packet along and tells after how long it arrives.
+    pub(super) fn carry(&mut self, way: Way) -> Arrivals {
+        let lane = match way {
+            Way::Up => &mut self.up,
+            Way::Down => &mut self.down,
+        };
+        if lane.loses() {
+            return [None, None];
+        }
+        let spec = &self.spec;
+        let rng = &mut lane.rng;
+        let mut takes = || {
+            let late = if happens(spec.reorder, rng) {
+                spec.delay.max(Duration::from_millis(2))
+            } else {
+                Duration::ZERO
+            };
+            let jitter = if spec.jitter.is_zero() { spec.jitter } else { spec.jitter.mul_f64(rng.f64()) };
+            spec.delay + late + jitter
+        };
+        let first = takes();
+        let second = takes();
+        [Some(first), happens(spec.duplicate, rng).then_some(second)]
+    }
+}
+
+impl Lane {
+    fn loses(&mut self) -> bool {
+        match self.loss {
+            Loss::None => false,
+            Loss::Independent(rate) => happens(rate, &mut self.rng),
+            Loss::Bursty { rate, burst } => {
+                let change = if self.in_burst { 1.0 / burst } else { rate / (burst * (1.0 - rate)) };
+                self.in_burst ^= happens(change, &mut self.rng);
+                self.in_burst
+            }
+        }
+    }
+}
+
+fn happens(probability: f64, rng: &mut fastrand::Rng) -> bool {
+    probability > 0.0 && rng.f64() < probability
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bursty_loss_has_the_rate_and_the_run_length_it_says() {
+        let spec = PathSpec::default().with_loss(Loss::Bursty { rate: 0.1, burst: 5.0 });
+        let mut line = Line::new(spec, 1);
+        let lost: Vec<bool> = (0..200_000).map(|_| line.carry(Way::Up)[0].is_none()).collect();
+        let total = lost.iter().filter(|l| **l).count() as f64;
+        let runs = lost.windows(2).filter(|w| !w[0] && w[1]).count() as f64;
+        assert!((0.09..0.11).contains(&(total / 200_000.0)), "rate {}", total / 200_000.0);
+        assert!((4.7..5.3).contains(&(total / runs)), "burst {}", total / runs);
+    }
+
+    #[test]
+    fn directions_lose_independently() {
+        let spec = PathSpec { loss_up: Loss::Independent(0.5), ..PathSpec::default() };
+        let mut line = Line::new(spec, 2);
+        assert!((0..100).all(|_| line.carry(Way::Down)[0].is_some()));
+        let up = (0..1000).filter(|_| line.carry(Way::Up)[0].is_some()).count();
+        assert!((400..600).contains(&up), "{up}");
+    }
+}

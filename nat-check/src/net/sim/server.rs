@@ -1,0 +1,250 @@
+//! A probe server of the simulated network: `probe_server::respond` on a topology, with the faults it was given.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use probe_server::{
+    respond::{Answers, respond, respond_stream},
+    topology::{Endpoint, Topology},
+};
+use shared::stun::{Class, Dialect, View, Writer, attr};
+
+use super::faults::{Edit, Fault, rewritten};
+
+/// A probe server. `Default` is one without faults, at 198.51.100.10 and .11.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerSpec {
+    /// Its first IPv4 address.
+    pub primary: IpAddr,
+    /// Its second one.
+    pub alternate: IpAddr,
+    /// Its IPv6 addresses, if the world has such.
+    pub v6: Option<(IpAddr, IpAddr)>,
+    /// Its two ports.
+    pub ports: (u16, u16),
+    /// What is wrong with it.
+    pub faults: Vec<Fault>,
+}
+
+impl Default for ServerSpec {
+    fn default() -> Self {
+        Self {
+            primary: Ipv4Addr::UNSPECIFIED.into(),
+            alternate: Ipv4Addr::UNSPECIFIED.into(),
+            v6: None,
+            ports: (3478, 3479),
+            faults: Vec::new(),
+        }
+    }
+}
+
+impl ServerSpec {
+    /// A server with these faults.
+    #[must_use]
+    pub fn with_faults(faults: impl IntoIterator<Item = Fault>) -> Self {
+        Self { faults: faults.into_iter().collect(), ..Self::default() }
+    }
+
+    /// Gives the `n`th server of a world its addresses, where it has none yet.
+    pub(super) fn placed(mut self, n: u8, ipv6: bool) -> Self {
+        if self.primary.is_unspecified() {
+            self.primary = Ipv4Addr::new(198, 51, 100, 10 + 10 * n).into();
+        }
+        if self.alternate.is_unspecified() {
+            self.alternate = Ipv4Addr::new(198, 51, 100, 11 + 10 * n).into();
+        }
+        if ipv6 && self.v6.is_none() {
+            let ip = |last| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x10, u16::from(n), 0, 0, 0, last));
+            self.v6 = Some((ip(0x10), ip(0x11)));
+        }
+        self
+    }
+
+    fn has(&self, fault: Fault) -> bool {
+        self.faults.contains(&fault)
+    }
+}
+
+/// One datagram that the server sends.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) from: SocketAddr,
+    pub(super) to: SocketAddr,
+    pub(super) after: Duration,
+    pub(super) bytes: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub(super) struct Server {
+    spec: ServerSpec,
+    topologies: Vec<Topology>,
+    answers: Box<Answers>,
+    /// Tokens and time of the last request, for each source address.
+    buckets: BTreeMap<IpAddr, (f64, Duration)>,
+    rng: fastrand::Rng,
+}
+
+impl Server {
+    pub(super) fn new(spec: ServerSpec, seed: u64) -> Self {
+        let single = spec.has(Fault::SingleAddress);
+        let topology =
+            |(primary, alternate)| Topology::new(primary, (!single).then_some(alternate), spec.ports);
+        let topologies =
+            std::iter::once((spec.primary, spec.alternate)).chain(spec.v6).map(topology).collect();
+        let rng = fastrand::Rng::with_seed(seed);
+        Self { spec, topologies, answers: Box::default(), buckets: BTreeMap::new(), rng }
+    }
+
+    /// The addresses at which it can be reached.
+    pub(super) fn ips(&self) -> Vec<IpAddr> {
+        let mut ips: Vec<IpAddr> = self
+            .topologies
+            .iter()
+            .flat_map(|t| Endpoint::ALL.into_iter().filter_map(|e| t.bound(e)).map(|a| a.ip()))
+            .collect();
+        ips.dedup();
+        ips
+    }
+
+    /// Whether a TCP connection to `at` is accepted.
+    pub(super) fn accepts(&self, at: SocketAddr) -> bool {
+        !self.spec.has(Fault::TcpClosed) && self.place(at).is_some() && !self.is_dead(at)
+    }
+
+    /// What it sends because of a datagram that came to `at`, or why nothing.
+    pub(super) fn datagram(
+        &mut self,
+        at: SocketAddr,
+        from: SocketAddr,
+        datagram: &[u8],
+        now: Duration,
+    ) -> Result<Vec<Outgoing>, &'static str> {
+        let Some((topology, endpoint)) = self.place(at) else { return Err("nobody listens") };
+        let topology = topology.clone();
+        if self.spec.has(Fault::UdpDead) || self.is_dead(at) {
+            return Err("dead");
+        }
+        if self.is_rate_limited(from.ip(), now) {
+            return Err("rate limited");
+        }
+        let after = self.spec.faults.iter().map(|f| if let Fault::Slow(s) = f { *s } else { 0.0 }).sum();
+        let after = Duration::from_secs_f64(after);
+        let Ok(view) = View::parse(datagram) else { return Err("not STUN") };
+        self.reads(view.dialect())?;
+        if let Some(bytes) = self.refusal(&view) {
+            return Ok(vec![Outgoing { from: at, to: from, after, bytes }]);
+        }
+        let request = self.edited_request(datagram);
+        respond(&topology, endpoint, from, &request, &mut self.answers).map_err(|reason| reason.name())?;
+
+        let changes = view.u32(attr::CHANGE_REQUEST).unwrap_or(0);
+        let wanted = endpoint.change(changes & attr::CHANGE_IP != 0, changes & attr::CHANGE_PORT != 0);
+        let wanted = topology.advertised(wanted).unwrap_or(at);
+        let mut sent = Vec::new();
+        for (endpoint, to, bytes) in self.answers.iter() {
+            let Some(source) = topology.bound(endpoint).filter(|a| !self.is_dead(*a)) else { continue };
+            let bytes = self.edited_answer(bytes, at, wanted);
+            sent.push(Outgoing { from: source, to, after, bytes });
+        }
+        Ok(self.disturbed(sent))
+    }
+
+    /// The answer to one message of a TCP connection.
+    pub(super) fn message(&mut self, at: SocketAddr, from: SocketAddr, message: &[u8]) -> Option<Vec<u8>> {
+        let (topology, endpoint) = self.place(at)?;
+        let topology = topology.clone();
+        self.reads(View::parse(message).ok()?.dialect()).ok()?;
+        let request = self.edited_request(message);
+        respond_stream(&topology, endpoint, from, &request, &mut self.answers).ok()?;
+        let answer = self.answers.iter().next().map(|(_, _, bytes)| bytes.to_vec())?;
+        Some(self.edited_answer(&answer, at, at))
+    }
+
+    fn place(&self, at: SocketAddr) -> Option<(&Topology, Endpoint)> {
+        self.topologies.iter().find_map(|t| t.endpoint_of(at).map(|e| (t, e)))
+    }
+
+    fn is_dead(&self, at: SocketAddr) -> bool {
+        let alternate = at.ip() == self.spec.alternate || self.spec.v6.is_some_and(|(_, ip)| ip == at.ip());
+        alternate && self.spec.has(Fault::AlternateDead)
+            || at.port() == self.spec.ports.1 && self.spec.has(Fault::AlternatePortDead)
+    }
+
+    fn reads(&self, dialect: Dialect) -> Result<(), &'static str> {
+        let fault = match dialect {
+            Dialect::Modern => Fault::ClassicOnly,
+            Dialect::Classic => Fault::ModernOnly,
+        };
+        if self.spec.has(fault) { Err("another dialect") } else { Ok(()) }
+    }
+
+    fn is_rate_limited(&mut self, from: IpAddr, now: Duration) -> bool {
+        let limit =
+            self.spec.faults.iter().find_map(|f| if let Fault::RateLimit(n) = f { Some(*n) } else { None });
+        let Some(rate) = limit else { return false };
+        let (tokens, last) = self.buckets.entry(from).or_insert((rate, now));
+        *tokens = (*tokens + rate * (now - *last).as_secs_f64()).min(rate.max(1.0));
+        *last = now;
+        if *tokens < 1.0 {
+            return true;
+        }
+        *tokens -= 1.0;
+        false
+    }
+
+    fn refusal(&self, request: &View<'_>) -> Option<Vec<u8>> {
+        if request.class() != Class::Request {
+            return None;
+        }
+        let (code, unknown) = self.spec.faults.iter().find_map(|f| f.refuses(request))?;
+        let mut buffer = vec![0; 64];
+        let mut writer = Writer::new(&mut buffer, Class::Error, &request.id());
+        writer.error(code);
+        if let Some(number) = unknown {
+            writer.unknown_attributes(&[number]);
+        }
+        let length = writer.finish().ok()?;
+        buffer.truncate(length);
+        Some(buffer)
+    }
+
+    fn edited_request(&self, request: &[u8]) -> Vec<u8> {
+        let edit = |number| self.spec.faults.iter().map(move |f| f.on_request(number));
+        self.edited(request, |number| edit(number).find(|e| !matches!(e, Edit::Keep)).unwrap_or(Edit::Keep))
+    }
+
+    fn edited_answer(&self, answer: &[u8], asked: SocketAddr, wanted: SocketAddr) -> Vec<u8> {
+        let edit = |number| self.spec.faults.iter().map(move |f| f.on_answer(number, asked, wanted));
+        self.edited(answer, |number| edit(number).find(|e| !matches!(e, Edit::Keep)).unwrap_or(Edit::Keep))
+    }
+
+    fn edited(&self, message: &[u8], edit: impl Fn(u16) -> Edit) -> Vec<u8> {
+        if self.spec.faults.is_empty() {
+            return message.to_vec();
+        }
+        rewritten(message, |attribute| edit(attribute.number)).unwrap_or_else(|| message.to_vec())
+    }
+
+    /// Adds what disturbs an honest client: copies, and datagrams that are no answers.
+    fn disturbed(&mut self, sent: Vec<Outgoing>) -> Vec<Outgoing> {
+        let mut all = Vec::with_capacity(sent.len());
+        for outgoing in sent {
+            let Outgoing { from, to, after, ref bytes } = outgoing;
+            if self.spec.has(Fault::Garbage) {
+                let noise = (0..40).map(|_| self.rng.u8(..)).collect();
+                all.push(Outgoing { from, to, after, bytes: noise });
+                let mut foreign = bytes.clone();
+                foreign[8..20].fill_with(|| self.rng.u8(..));
+                all.push(Outgoing { from, to, after, bytes: foreign });
+            }
+            let copy =
+                self.spec.has(Fault::Duplicate).then(|| Outgoing { from, to, after, bytes: bytes.clone() });
+            all.push(outgoing);
+            all.extend(copy);
+        }
+        all
+    }
+}

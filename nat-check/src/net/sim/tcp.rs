@@ -1,0 +1,310 @@
+//! TCP in the simulated network: the handshake as packets through the NATs, with retransmission and simultaneous open;
+//! the bytes of an open connection as a delayed stream without loss.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use shared::{
+    nat::model::{Packet, TcpFlags},
+    stun::HEADER,
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, split},
+    sync::oneshot,
+    time::{sleep, timeout},
+};
+
+use super::{
+    fabric::{Fabric, Shared},
+    trace::{Fate, Place},
+};
+
+/// Bytes that may be under way in one direction.
+const WINDOW: usize = 64 * 1024;
+/// How long each SYN waits for its answer.
+const SYN_WAITS: [Duration; 6] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+    Duration::from_secs(8),
+    Duration::from_secs(16),
+    Duration::from_secs(32),
+];
+
+/// One end of a connection: host, local and remote address.
+type End = (usize, SocketAddr, SocketAddr);
+
+#[derive(Debug, Default)]
+pub(super) struct Tcp {
+    numbered: u64,
+    waiting: BTreeMap<End, Waiting>,
+    open: BTreeMap<End, u64>,
+    /// Connections that a server accepted: server, its address, the client's as it saw it.
+    accepted: BTreeMap<u64, (usize, SocketAddr, SocketAddr)>,
+    /// Hosts' ends that wait for the other host's.
+    loose: BTreeMap<u64, DuplexStream>,
+    /// Wires whose two ends are known and that a task has yet to be started for.
+    joined: Vec<Joined>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    number: u64,
+    done: oneshot::Sender<io::Result<DuplexStream>>,
+}
+
+#[derive(Debug)]
+enum Joined {
+    WithServer { wire: DuplexStream, server: usize, at: SocketAddr, from: SocketAddr, delay: Duration },
+    Peers { wires: [DuplexStream; 2], delay: Duration },
+}
+
+/// Connects, as [`crate::net::Net::connect`] does.
+pub(super) async fn connect(
+    shared: &Arc<Shared>,
+    host: usize,
+    local: Option<SocketAddr>,
+    remote: SocketAddr,
+) -> io::Result<SimStream> {
+    shared.drive();
+    let (end, mut answer) = shared.with(|fabric| fabric.tcp_begin(host, local, remote))?;
+    // Made before it is open, so that whoever gives up waiting leaves nothing behind.
+    let mut stream = SimStream { shared: Arc::clone(shared), end, inner: None };
+    for wait in SYN_WAITS {
+        shared.with(|fabric| fabric.tcp_syn(end));
+        if let Ok(result) = timeout(wait, &mut answer).await {
+            stream.inner = Some(result.map_err(|_| io::Error::from(io::ErrorKind::ConnectionAborted))??);
+            let joined = shared.with(|fabric| std::mem::take(&mut fabric.tcp.joined));
+            joined.into_iter().for_each(|j| start(shared, j));
+            return Ok(stream);
+        }
+    }
+    Err(io::ErrorKind::TimedOut.into())
+}
+
+fn start(shared: &Arc<Shared>, joined: Joined) {
+    match joined {
+        Joined::WithServer { wire, server, at, from, delay } => {
+            tokio::spawn(serve(Arc::downgrade(shared), wire, server, at, from, delay));
+        }
+        Joined::Peers { wires: [a, b], delay } => {
+            let (a_read, a_write) = split(a);
+            let (b_read, b_write) = split(b);
+            tokio::spawn(pass_on(a_read, b_write, delay));
+            tokio::spawn(pass_on(b_read, a_write, delay));
+        }
+    }
+}
+
+/// The server's side of a connection: reads messages, answers each after a round trip.
+async fn serve(
+    world: std::sync::Weak<Shared>,
+    mut wire: DuplexStream,
+    server: usize,
+    at: SocketAddr,
+    from: SocketAddr,
+    delay: Duration,
+) -> io::Result<()> {
+    loop {
+        let mut message = vec![0; HEADER];
+        wire.read_exact(&mut message).await?;
+        let length = usize::from(u16::from_be_bytes([message[2], message[3]]));
+        message.resize(HEADER + length, 0);
+        wire.read_exact(&mut message[HEADER..]).await?;
+        sleep(2 * delay).await;
+        let Some(shared) = world.upgrade() else { return Ok(()) };
+        let answer = shared.with(|fabric| fabric.servers[server].message(at, from, &message));
+        drop(shared);
+        // A server ends a connection that does not speak its language.
+        let Some(answer) = answer else { return Ok(()) };
+        wire.write_all(&answer).await?;
+    }
+}
+
+async fn pass_on(
+    mut from: tokio::io::ReadHalf<DuplexStream>,
+    mut to: tokio::io::WriteHalf<DuplexStream>,
+    delay: Duration,
+) -> io::Result<()> {
+    let mut buffer = vec![0; 4096];
+    loop {
+        let length = from.read(&mut buffer).await?;
+        if length == 0 {
+            return to.shutdown().await;
+        }
+        sleep(delay).await;
+        to.write_all(&buffer[..length]).await?;
+    }
+}
+
+impl Fabric {
+    fn tcp_begin(
+        &mut self,
+        host: usize,
+        local: Option<SocketAddr>,
+        remote: SocketAddr,
+    ) -> io::Result<(End, oneshot::Receiver<io::Result<DuplexStream>>)> {
+        let here = &mut self.hosts[host];
+        let ip = here.ip_like(remote.ip()).ok_or(io::ErrorKind::NetworkUnreachable)?;
+        if local.is_some_and(|l| !l.ip().is_unspecified() && !here.ips.contains(&l.ip())) {
+            return Err(io::ErrorKind::AddrNotAvailable.into());
+        }
+        let port = match local.map_or(0, |l| l.port()) {
+            0 => here.rng.u16(32768..=60999),
+            port => port,
+        };
+        let end = (host, SocketAddr::new(ip, port), remote);
+        if self.tcp.waiting.contains_key(&end) || self.tcp.open.contains_key(&end) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        let (done, answer) = oneshot::channel();
+        let number = self.tcp.number();
+        self.tcp.waiting.insert(end, Waiting { number, done });
+        Ok((end, answer))
+    }
+
+    fn tcp_syn(&mut self, end: End) {
+        let Some(waiting) = self.tcp.waiting.get(&end) else { return };
+        let packet = Packet::tcp(end.1, end.2, TcpFlags::SYN, waiting.number.to_be_bytes().to_vec());
+        self.send(end.0, packet);
+    }
+
+    /// A segment reaches a host.
+    pub(super) fn tcp_at_host(&mut self, host: usize, packet: &Packet) {
+        let end: End = (host, packet.destination, packet.source);
+        let known = self.tcp.waiting.contains_key(&end) || self.tcp.open.contains_key(&end);
+        let fate = if known { Fate::Received } else { Fate::Unreachable };
+        self.note(Place::Host(host), fate, packet);
+        if packet.tcp.rst {
+            if let Some(waiting) = self.tcp.waiting.remove(&end) {
+                // Whoever waited may have gone: then nobody needs to know.
+                let _ = waiting.done.send(Err(io::ErrorKind::ConnectionRefused.into()));
+            }
+            return;
+        }
+        let first = packet.tcp.syn && !packet.tcp.ack;
+        if !known {
+            if first {
+                self.send(host, Packet::tcp(packet.destination, packet.source, TcpFlags::RST, Vec::new()));
+            }
+            return;
+        }
+        let Some(theirs) = number_of(packet) else { return };
+        let ours = match self.tcp.waiting.remove(&end) {
+            Some(waiting) => {
+                let (mine, wire) = tokio::io::duplex(WINDOW);
+                self.tcp.open.insert(end, waiting.number);
+                self.tcp_join(host, waiting.number, theirs, wire);
+                let _ = waiting.done.send(Ok(mine));
+                waiting.number
+            }
+            None => self.tcp.open[&end],
+        };
+        if first {
+            let reply = ours.to_be_bytes().to_vec();
+            self.send(host, Packet::tcp(packet.destination, packet.source, TcpFlags::SYN_ACK, reply));
+        }
+    }
+
+    /// A segment reaches a server.
+    pub(super) fn tcp_at_server(&mut self, server: usize, packet: &Packet) {
+        if !packet.tcp.syn {
+            return;
+        }
+        let (here, there) = (packet.destination, packet.source);
+        let reply = if self.servers[server].accepts(here) {
+            let number = self.tcp.number();
+            self.tcp.accepted.insert(number, (server, here, there));
+            Packet::tcp(here, there, TcpFlags::SYN_ACK, number.to_be_bytes().to_vec())
+        } else {
+            Packet::tcp(here, there, TcpFlags::RST, Vec::new())
+        };
+        self.answer_from(server, Duration::ZERO, reply);
+    }
+
+    fn tcp_join(&mut self, host: usize, ours: u64, theirs: u64, wire: DuplexStream) {
+        let delay = self.delay_of(host);
+        if let Some((server, at, from)) = self.tcp.accepted.remove(&theirs) {
+            self.tcp.joined.push(Joined::WithServer { wire, server, at, from, delay });
+        } else if let Some(other) = self.tcp.loose.remove(&theirs) {
+            self.tcp.joined.push(Joined::Peers { wires: [wire, other], delay: 2 * delay });
+        } else {
+            self.tcp.loose.insert(ours, wire);
+        }
+    }
+}
+
+impl Tcp {
+    fn number(&mut self) -> u64 {
+        self.numbered += 1;
+        self.numbered
+    }
+
+    fn forget(&mut self, end: End) {
+        self.waiting.remove(&end);
+        if let Some(number) = self.open.remove(&end) {
+            self.loose.remove(&number);
+        }
+    }
+}
+
+fn number_of(packet: &Packet) -> Option<u64> {
+    packet.payload.as_slice().try_into().ok().map(u64::from_be_bytes)
+}
+
+/// A host's end of a connection.
+pub(super) struct SimStream {
+    shared: Arc<Shared>,
+    end: End,
+    inner: Option<DuplexStream>,
+}
+
+impl SimStream {
+    fn wire(self: Pin<&mut Self>) -> io::Result<Pin<&mut DuplexStream>> {
+        let inner = self.get_mut().inner.as_mut();
+        inner.map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl Drop for SimStream {
+    fn drop(&mut self) {
+        self.shared.with(|fabric| fabric.tcp.forget(self.end));
+    }
+}
+
+impl crate::net::Stream for SimStream {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.end.1)
+    }
+}
+
+impl AsyncRead for SimStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.wire()?.poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for SimStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.wire()?.poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.wire()?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.wire()?.poll_shutdown(cx)
+    }
+}
