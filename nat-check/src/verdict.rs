@@ -1,5 +1,8 @@
 //! From the behaviour of one side, or of two, to the prospects of hole punching. Pure.
 
+pub mod odds;
+pub mod predict;
+
 use shared::nat::{Filtering, Lifetime, Mapping, NatType};
 
 use crate::report::{FamilyReport, HolePunching, Level, UdpReport};

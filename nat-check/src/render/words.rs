@@ -53,9 +53,8 @@ pub(super) fn ports(allocation: &PortAllocation) -> String {
         PortPolicy::Random => format!("random: any port from {low} to {high}"),
         PortPolicy::Block => format!("block: any of your {} ports from {low} to {high}", high - low + 1),
     };
-    match allocation.parity {
-        Some(true) => text.push_str("; even stays even, odd stays odd"),
-        Some(false) | None => {}
+    if allocation.parity == Some(true) {
+        text.push_str("; even stays even, odd stays odd");
     }
     if allocation.external_ips > 1 {
         text.push_str(&format!("; spread over {} external addresses", allocation.external_ips));

@@ -1,0 +1,443 @@
+//! Can two sides punch, by which means, and with what chance? For any pair of mapping, filtering, what a filter
+//! entry belongs to, and port allocation (RFC 5128 section 3.3, and beyond it).
+//!
+//! Each side has a *known* endpoint: the one that a server saw. A packet from X to Y gets through if it names an
+//! endpoint of Y that is open, and comes from one that Y's filter accepts. So each direction asks for up to two
+//! guesses: of the port that Y has open towards X (when Y's mapping moves with the destination and its filter
+//! belongs to the mapping), and of the port that X sends from (when X's mapping moves and Y's filter looks at
+//! ports). No guess in one direction: plain punching works, since an answer to what came in takes the way back.
+//! One guess: one side opens ports, the other guesses. Two: both guess at once.
+
+#[cfg(test)]
+mod tests;
+
+use shared::nat::{Filtering, Mapping, model::spec::Keying};
+
+use super::odds;
+use crate::report::{PeerOutcome, Technique};
+
+/// One of the two.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Side {
+    /// No UDP; TCP at best.
+    UdpBlocked,
+    /// UDP passes.
+    Udp(Behaviour),
+}
+
+/// How UDP passes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Behaviour {
+    /// RFC 4787 section 4.1.
+    pub mapping: Mapping,
+    /// RFC 4787 section 5.
+    pub filtering: Filtering,
+    /// What a filter entry belongs to.
+    pub keying: Keying,
+    /// Which port the next mapping gets.
+    pub ports: Ports,
+}
+
+/// Which port the next mapping gets, as far as one can know beforehand.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ports {
+    /// What is known of it.
+    pub next: Next,
+    /// How many there are to choose from, over all external addresses.
+    pub range: u32,
+}
+
+/// What is known of the next port.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Next {
+    /// It is the local one, for the first mapping of a socket.
+    Local,
+    /// It is a step from the last one; others open this many mappings a second meanwhile.
+    Step {
+        /// Mappings a second.
+        cross_traffic: f64,
+    },
+    /// Nothing.
+    Anywhere,
+}
+
+impl Ports {
+    /// All ports but the well-known ones, at random: the least that can be known.
+    pub const ANYWHERE: Self = Self { next: Next::Anywhere, range: 64512 };
+
+    /// New mappings of others that fall between a sample and its use.
+    fn passed_over(self, gap_s: f64) -> Option<f64> {
+        match self.next {
+            Next::Local => Some(0.0),
+            Next::Step { cross_traffic } => Some(cross_traffic * gap_s),
+            Next::Anywhere => None,
+        }
+    }
+}
+
+impl Behaviour {
+    /// Whether every destination sees the same external endpoint.
+    fn is_fixed(self) -> bool {
+        matches!(self.mapping, Mapping::Direct | Mapping::EndpointIndependent)
+    }
+
+    /// Whether each port that is sent to costs a mapping of its own.
+    fn spends_ports(self) -> bool {
+        matches!(self.mapping, Mapping::AddressAndPortDependent | Mapping::PortDependent)
+    }
+
+    /// Whether the filter looks at the port that a packet comes from.
+    fn looks_at_ports(self) -> bool {
+        matches!(self.filtering, Filtering::AddressAndPortDependent | Filtering::PortDependent)
+    }
+
+    /// Whether the endpoint that a server saw accepts nothing from the peer, whatever was sent to it.
+    fn hides(self) -> bool {
+        !self.is_fixed() && self.filtering != Filtering::EndpointIndependent && self.keying == Keying::Mapping
+    }
+
+    /// Mappings that may be opened without exhausting the NAT.
+    fn spare(self) -> u32 {
+        self.ports.range / 2
+    }
+}
+
+/// What an attempt may cost.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Budget {
+    /// Sockets that one side opens.
+    pub sockets: u32,
+    /// Packets that one side sends.
+    pub packets: u32,
+    /// Packets a second, a pace that no network takes for an attack.
+    pub pace: f64,
+    /// Time from a sample of a port to its use, in seconds: an exchange through the introducer.
+    pub gap_s: f64,
+    /// Attempts at a prediction.
+    pub rounds: u32,
+    /// Chance that is aimed at.
+    pub aim: f64,
+    /// Chance below which an attempt is not worth its packets.
+    pub worth: f64,
+}
+
+impl Budget {
+    /// 20 seconds at 100 packets a second, 256 sockets, three rounds.
+    pub const DEFAULT: Self =
+        Self { sockets: 256, packets: 2000, pace: 100.0, gap_s: 0.15, rounds: 3, aim: 0.99, worth: 0.5 };
+}
+
+/// Which of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// The first one.
+    A,
+    /// The second one.
+    B,
+}
+
+/// What the two do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recipe {
+    /// This side sends to the known endpoint of the other.
+    Dial(Who),
+    /// Both send to each other's known endpoint.
+    Both,
+    /// One side samples its next port and sends to the other's known endpoint from there; the other sends from its
+    /// own known endpoint to that port and those after it.
+    Window {
+        /// The side whose port is guessed.
+        hard: Who,
+        /// Ports that are tried.
+        ports: u32,
+    },
+    /// One side sends to the other's known endpoint from many sockets; the other sends from its own known endpoint
+    /// to many ports at random.
+    Birthday {
+        /// The side whose ports are guessed.
+        hard: Who,
+        /// Its sockets.
+        sockets: u32,
+        /// Ports that are tried.
+        guesses: u32,
+    },
+    /// Both sample their next ports and send from them to the ones predicted for the other, see [`Mutual`].
+    Mutual(Mutual),
+    /// Each side sends from so many sockets to so many ports of the other: both have to hit at once.
+    Crossed {
+        /// Sockets of A, and ports of B that each of them tries.
+        a: (u32, u32),
+        /// The same for B.
+        b: (u32, u32),
+    },
+    /// One connects to the other over TCP.
+    Tcp(Who),
+    /// A relay passes everything on.
+    Relay,
+}
+
+/// The order of packets when both predict. Others may have opened kA and kB mappings since the samples; packet i of
+/// A meets packet j of B when each names the port that the other leaves from. A mapping for each destination address
+/// keeps its port whatever is tried, one for each port moves on with every packet. If both move, A tries every second
+/// port: then they meet at i = kA + kB, j = 2 kA + kB, so one window on the sum covers all pairs of errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mutual {
+    /// Packets of A.
+    pub a: u32,
+    /// Packets of B.
+    pub b: u32,
+    /// Packet i of A goes to the port that B's packet i times this is predicted to leave from.
+    pub stride: u32,
+}
+
+/// What is to be expected of a pair.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Prediction {
+    /// What comes of it.
+    pub outcome: PeerOutcome,
+    /// By which means.
+    pub technique: Technique,
+    /// The chance of a direct connection.
+    pub probability: Option<f64>,
+    /// Packets of the side that sends more of them.
+    pub packets: Option<u32>,
+    /// How long they take at the pace of the budget.
+    pub seconds: Option<f64>,
+    /// What the two do.
+    pub recipe: Recipe,
+}
+
+/// Predicts how two sides fare.
+#[must_use]
+pub fn predict(a: &Side, b: &Side, budget: &Budget) -> Prediction {
+    let (a, b) = match (a, b) {
+        (Side::Udp(a), Side::Udp(b)) => (*a, *b),
+        (Side::Udp(open), Side::UdpBlocked) => return without_udp(Some(*open), Who::B),
+        (Side::UdpBlocked, Side::Udp(open)) => return without_udp(Some(*open), Who::A),
+        (Side::UdpBlocked, Side::UdpBlocked) => return without_udp(None, Who::A),
+    };
+    if let Some(plain) = plain(a, b) {
+        return plain;
+    }
+    let best = [one_guess(a, b, Who::A, budget), one_guess(b, a, Who::B, budget), two_guesses(a, b, budget)]
+        .into_iter()
+        .flatten()
+        .filter(|found| found.probability >= Some(budget.worth))
+        .max_by(|x, y| {
+            let cost = |p: &Prediction| p.packets.unwrap_or(0);
+            let chance = |p: &Prediction| p.probability.unwrap_or(0.0);
+            chance(x).total_cmp(&chance(y)).then(cost(y).cmp(&cost(x)))
+        });
+    best.unwrap_or(RELAY)
+}
+
+const RELAY: Prediction = Prediction {
+    outcome: PeerOutcome::Relay,
+    technique: Technique::Relay,
+    probability: Some(0.0),
+    packets: None,
+    seconds: None,
+    recipe: Recipe::Relay,
+};
+
+/// One side, or both, can use TCP only. Whether TCP gets through a NAT is another measurement; who has neither NAT
+/// nor filter can be connected to.
+fn without_udp(other: Option<Behaviour>, blocked: Who) -> Prediction {
+    let reachable = other.is_some_and(|other| {
+        other.mapping == Mapping::Direct && other.filtering == Filtering::EndpointIndependent
+    });
+    if !reachable {
+        return RELAY;
+    }
+    Prediction {
+        outcome: PeerOutcome::Direct,
+        technique: Technique::Tcp,
+        probability: Some(1.0),
+        packets: None,
+        seconds: None,
+        recipe: Recipe::Tcp(blocked),
+    }
+}
+
+/// What a packet from `from` to `to` has to guess: the port that `to` has open, the port that `from` sends from.
+fn needs(from: Behaviour, to: Behaviour) -> (bool, bool) {
+    (to.hides(), to.looks_at_ports() && !from.is_fixed())
+}
+
+fn plain(a: Behaviour, b: Behaviour) -> Option<Prediction> {
+    let free = |from, to| needs(from, to) == (false, false);
+    let (technique, recipe) = if b.filtering == Filtering::EndpointIndependent {
+        (Technique::Direct, Recipe::Dial(Who::A))
+    } else if a.filtering == Filtering::EndpointIndependent {
+        (Technique::Direct, Recipe::Dial(Who::B))
+    } else if free(a, b) || free(b, a) {
+        (Technique::Simultaneous, Recipe::Both)
+    } else {
+        return None;
+    };
+    let (outcome, probability) = (PeerOutcome::Direct, Some(1.0));
+    Some(Prediction { outcome, technique, probability, packets: Some(PLAIN), seconds: None, recipe })
+}
+
+/// A first packet that may be refused, and one that gets through.
+const PLAIN: u32 = 2;
+
+/// A packet from `from` (called `who`) to `to` that needs one guess: the side whose port is to be guessed opens
+/// ports, the other one guesses.
+fn one_guess(from: Behaviour, to: Behaviour, who: Who, budget: &Budget) -> Option<Prediction> {
+    let (hard, guesser, hard_is) = match needs(from, to) {
+        (true, false) => (to, from, who.other()),
+        (false, true) => (from, to, who),
+        (true, true) | (false, false) => return None,
+    };
+    // Every guess costs the guesser a mapping, if it has one for each port.
+    let limit = if guesser.spends_ports() { budget.packets.min(guesser.spare()) } else { budget.packets };
+    if let Some(mean) = hard.ports.passed_over(budget.gap_s) {
+        let ports = odds::window_for(SURE, mean, MAX_WINDOW).min(limit);
+        let chance = odds::once_in(budget.rounds, odds::fewer_than(ports, mean));
+        return Some(found(
+            Technique::Prediction,
+            chance,
+            ports,
+            Recipe::Window { hard: hard_is, ports },
+            budget,
+        ));
+    }
+    let range = hard.ports.range;
+    let sockets = budget.sockets.min(hard.spare());
+    let guesses = odds::guesses_for(budget.aim, sockets, range, limit);
+    let recipe = Recipe::Birthday { hard: hard_is, sockets, guesses };
+    Some(found(Technique::Birthday, odds::hit(sockets, guesses, range), guesses, recipe, budget))
+}
+
+/// Both ports have to be guessed at once.
+fn two_guesses(a: Behaviour, b: Behaviour, budget: &Budget) -> Option<Prediction> {
+    if needs(a, b) != (true, true) || needs(b, a) != (true, true) {
+        return None;
+    }
+    match (a.ports.passed_over(budget.gap_s), b.ports.passed_over(budget.gap_s)) {
+        (Some(mean_a), Some(mean_b)) => Some(mutual(a, b, mean_a, mean_b, budget)),
+        (Some(mean), None) if !a.spends_ports() => {
+            let (known, open, chance) = known_against_random(b, mean, budget)?;
+            let packets = known.1.max(open.0 * open.1);
+            Some(found(Technique::Birthday, chance, packets, Recipe::Crossed { a: known, b: open }, budget))
+        }
+        (None, Some(mean)) if !b.spends_ports() => {
+            let (known, open, chance) = known_against_random(a, mean, budget)?;
+            let packets = known.1.max(open.0 * open.1);
+            Some(found(Technique::Birthday, chance, packets, Recipe::Crossed { a: open, b: known }, budget))
+        }
+        (None, None) if !a.spends_ports() && !b.spends_ports() => {
+            // One port on each side: each tries all that the other may have.
+            let (for_a, for_b) = (b.ports.range.min(budget.packets), a.ports.range.min(budget.packets));
+            let share = |guesses: u32, range: u32| f64::from(guesses) / f64::from(range);
+            let chance = share(for_a, b.ports.range) * share(for_b, a.ports.range);
+            let recipe = Recipe::Crossed { a: (1, for_a), b: (1, for_b) };
+            Some(found(Technique::Birthday, chance, for_a.max(for_b), recipe, budget))
+        }
+        (Some(_) | None, None) | (None, Some(_)) => None,
+    }
+}
+
+fn mutual(a: Behaviour, b: Behaviour, mean_a: f64, mean_b: f64, budget: &Budget) -> Prediction {
+    let window = odds::window_for(SURE, mean_a + mean_b, MAX_WINDOW);
+    let plan = match (a.spends_ports(), b.spends_ports()) {
+        (true, true) => Mutual { a: window, b: 2 * window, stride: 2 },
+        (true, false) | (false, true) | (false, false) => Mutual { a: window, b: window, stride: 1 },
+    };
+    let met = if a.spends_ports() || b.spends_ports() {
+        odds::fewer_than(window, mean_a + mean_b)
+    } else {
+        odds::fewer_than(window, mean_a) * odds::fewer_than(window, mean_b)
+    };
+    let chance = odds::once_in(budget.rounds, met);
+    found(Technique::Prediction, chance, plan.b, Recipe::Mutual(plan), budget)
+}
+
+/// (sockets, guesses of each) of the side with one port that can be predicted, and of the side with random ones.
+fn known_against_random(
+    random: Behaviour,
+    mean: f64,
+    budget: &Budget,
+) -> Option<((u32, u32), (u32, u32), f64)> {
+    let window = odds::window_for(SURE, mean, MAX_WINDOW);
+    let mappings = if random.spends_ports() { random.spare() / window } else { random.spare() };
+    let sockets = budget.sockets.min(mappings).min(budget.packets / window);
+    if sockets == 0 {
+        return None;
+    }
+    let guesses = odds::guesses_for(budget.aim, sockets, random.ports.range, budget.packets);
+    let chance = odds::fewer_than(window, mean) * odds::hit(sockets, guesses, random.ports.range);
+    Some(((1, guesses), (sockets, window), chance))
+}
+
+/// A window misses the port once in a thousand rounds; wider than this it is no prediction.
+const SURE: f64 = 0.999;
+const MAX_WINDOW: u32 = 64;
+
+fn found(technique: Technique, chance: f64, packets: u32, recipe: Recipe, budget: &Budget) -> Prediction {
+    Prediction {
+        outcome: PeerOutcome::Direct,
+        technique,
+        probability: Some(chance),
+        packets: Some(packets),
+        seconds: Some(f64::from(packets) / budget.pace),
+        recipe,
+    }
+}
+
+impl Who {
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+}
+
+impl Prediction {
+    /// Why, in a sentence, with names for the two sides.
+    #[must_use]
+    pub fn why(&self, a: &str, b: &str) -> String {
+        let name = |who: Who| match who {
+            Who::A => a,
+            Who::B => b,
+        };
+        match self.recipe {
+            Recipe::Dial(who) => {
+                format!("{} lets anybody in, so {} just sends", name(who.other()), name(who))
+            }
+            Recipe::Both => {
+                "each side's first packet makes its own gateway let the other's packets in".into()
+            }
+            Recipe::Window { hard, ports: 1 } => {
+                format!("the port of {} changes with the destination, but the next one is known", name(hard))
+            }
+            Recipe::Window { hard, ports } => format!(
+                "the port of {} changes with the destination, but is one of the next {ports}",
+                name(hard)
+            ),
+            Recipe::Birthday { hard, sockets, guesses } => format!(
+                "{} opens {sockets} random ports, {} tries {guesses}: one of them meets",
+                name(hard),
+                name(hard.other())
+            ),
+            Recipe::Mutual(_) => {
+                "both ports change with the destination, but on both sides the next ones can be predicted"
+                    .into()
+            }
+            Recipe::Crossed { .. } => {
+                "both ports change with the destination, but few enough combinations are left to try".into()
+            }
+            Recipe::Tcp(who) => {
+                format!("UDP of {} is blocked, but TCP reaches {}", name(who), name(who.other()))
+            }
+            Recipe::Relay if self.technique == Technique::Relay => {
+                "two ports that nobody can know would have to be guessed at once, or UDP is blocked".into()
+            }
+            Recipe::Relay => String::new(),
+        }
+    }
+}

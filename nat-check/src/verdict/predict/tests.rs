@@ -1,0 +1,113 @@
+//! The rules of prediction, over every pair.
+
+use super::*;
+
+use Filtering as F;
+use Mapping as M;
+
+const MAPPINGS: [M; 5] =
+    [M::Direct, M::EndpointIndependent, M::AddressDependent, M::AddressAndPortDependent, M::PortDependent];
+const FILTERINGS: [F; 4] =
+    [F::EndpointIndependent, F::AddressDependent, F::AddressAndPortDependent, F::PortDependent];
+const KEYINGS: [Keying; 3] = [Keying::Mapping, Keying::Endpoint, Keying::Host];
+const ALLOCATIONS: [Ports; 4] = [
+    Ports { next: Next::Local, range: 64512 },
+    Ports { next: Next::Step { cross_traffic: 10.0 }, range: 64512 },
+    Ports::ANYWHERE,
+    Ports { next: Next::Anywhere, range: 512 },
+];
+
+fn every_side() -> Vec<Side> {
+    let mut sides = vec![Side::UdpBlocked];
+    for mapping in MAPPINGS {
+        for filtering in FILTERINGS {
+            for keying in KEYINGS {
+                for ports in ALLOCATIONS {
+                    sides.push(Side::Udp(Behaviour { mapping, filtering, keying, ports }));
+                }
+            }
+        }
+    }
+    sides
+}
+
+fn udp(mapping: M, filtering: F, ports: Ports) -> Side {
+    Side::Udp(Behaviour { mapping, filtering, keying: Keying::Mapping, ports })
+}
+
+#[test]
+fn it_does_not_matter_who_is_called_a() {
+    let sides = every_side();
+    for a in &sides {
+        for b in &sides {
+            let (one, two) = (predict(a, b, &Budget::DEFAULT), predict(b, a, &Budget::DEFAULT));
+            let told = |p: Prediction| (p.outcome, p.technique, p.packets);
+            assert_eq!(told(one), told(two), "{a:?} {b:?}");
+            let chance = |p: Prediction| p.probability.unwrap_or(0.0);
+            assert!((chance(one) - chance(two)).abs() < 1e-9, "{a:?} {b:?}");
+        }
+    }
+}
+
+#[test]
+fn plain_punching_fails_where_both_look_at_ports_and_one_moves() {
+    // The rule of the field, for filters that belong to the endpoint where they look at addresses, and to the
+    // mapping where they look at ports.
+    let usual = |filtering| if filtering == F::AddressDependent { Keying::Endpoint } else { Keying::Mapping };
+    for (ma, fa) in MAPPINGS.into_iter().flat_map(|m| FILTERINGS.map(|f| (m, f))) {
+        for (mb, fb) in MAPPINGS.into_iter().flat_map(|m| FILTERINGS.map(|f| (m, f))) {
+            let side = |mapping, filtering| Behaviour {
+                mapping,
+                filtering,
+                keying: usual(filtering),
+                ports: Ports::ANYWHERE,
+            };
+            let (a, b) = (side(ma, fa), side(mb, fb));
+            let fails = a.looks_at_ports() && b.looks_at_ports() && !(a.is_fixed() && b.is_fixed());
+            assert_eq!(plain(a, b).is_none(), fails, "{ma}/{fa} {mb}/{fb}");
+        }
+    }
+}
+
+#[test]
+fn the_budget_is_never_exceeded() {
+    let (sides, budget) = (every_side(), Budget::DEFAULT);
+    for a in &sides {
+        for b in &sides {
+            let p = predict(a, b, &budget);
+            assert!(p.packets.unwrap_or(0) <= budget.packets, "{a:?} {b:?} {p:?}");
+            assert!(p.probability.is_none_or(|chance| (0.0..=1.0).contains(&chance)));
+            match p.outcome {
+                PeerOutcome::Direct => assert!(p.probability >= Some(budget.worth)),
+                PeerOutcome::Relay => assert_eq!(p.probability, Some(0.0)),
+                PeerOutcome::Unknown => unreachable!("both sides are known"),
+            }
+        }
+    }
+}
+
+#[test]
+fn the_usual_pairs() {
+    let cone = udp(M::EndpointIndependent, F::AddressAndPortDependent, ALLOCATIONS[0]);
+    let strict = |ports| udp(M::AddressAndPortDependent, F::AddressAndPortDependent, ports);
+    let tell = |a: Side, b: Side| {
+        let p = predict(&a, &b, &Budget::DEFAULT);
+        (p.technique, (p.probability.unwrap() * 1000.0).floor() as i32, p.packets)
+    };
+    assert_eq!(tell(cone, cone), (Technique::Simultaneous, 1000, Some(2)));
+    assert_eq!(tell(cone, strict(ALLOCATIONS[0])), (Technique::Prediction, 1000, Some(1)));
+    let (technique, chance, packets) = tell(cone, strict(ALLOCATIONS[1]));
+    assert_eq!((technique, chance), (Technique::Prediction, 999));
+    assert!(packets < Some(10));
+    let (technique, chance, packets) = tell(cone, strict(ALLOCATIONS[2]));
+    assert_eq!((technique, chance), (Technique::Birthday, 990));
+    assert!((1100..1200).contains(&packets.unwrap()));
+    assert!(tell(cone, strict(ALLOCATIONS[3])).2 <= Some(10));
+    assert_eq!(tell(strict(ALLOCATIONS[1]), strict(ALLOCATIONS[1])).0, Technique::Prediction);
+    assert_eq!(tell(strict(ALLOCATIONS[2]), strict(ALLOCATIONS[2])), (Technique::Relay, 0, None));
+    assert_eq!(tell(strict(ALLOCATIONS[1]), strict(ALLOCATIONS[2])), (Technique::Relay, 0, None));
+    let open = udp(M::Direct, F::EndpointIndependent, ALLOCATIONS[0]);
+    assert_eq!(tell(strict(ALLOCATIONS[2]), open), (Technique::Direct, 1000, Some(2)));
+    assert_eq!(tell(Side::UdpBlocked, open), (Technique::Tcp, 1000, None));
+    assert_eq!(tell(Side::UdpBlocked, cone), (Technique::Relay, 0, None));
+}
