@@ -72,7 +72,11 @@ fn home() -> Report {
                 alternate: Some("198.51.100.11:3479".parse().unwrap()),
             }),
             ipv6: None,
-            features: ServerFeatures { change_request: certain(true), response_port: certain(true) },
+            features: ServerFeatures {
+                change_request: certain(true),
+                response_port: certain(true),
+                classic: certain(true),
+            },
             faults: Vec::new(),
         },
         more_servers: Vec::new(),

@@ -165,15 +165,24 @@ pub enum Recipe {
     Mutual(Mutual),
     /// Each side sends from so many sockets to so many ports of the other: both have to hit at once.
     Crossed {
-        /// Sockets of A, and ports of B that each of them tries.
-        a: (u32, u32),
-        /// The same for B.
-        b: (u32, u32),
+        /// What A tries.
+        a: Tries,
+        /// What B tries.
+        b: Tries,
     },
     /// One connects to the other over TCP.
     Tcp(Who),
     /// A relay passes everything on.
     Relay,
+}
+
+/// Sockets, and how many ports of the other side each of them tries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tries {
+    /// Sockets.
+    pub sockets: u32,
+    /// Ports for each socket.
+    pub ports: u32,
 }
 
 /// The order of packets when both predict. Others may have opened kA and kB mappings since the samples; packet i of
@@ -315,25 +324,26 @@ fn two_guesses(a: Behaviour, b: Behaviour, budget: &Budget) -> Option<Prediction
     if needs(a, b) != (true, true) || needs(b, a) != (true, true) {
         return None;
     }
+    let crossed = |chance, a: Tries, b: Tries| {
+        let packets = (a.sockets * a.ports).max(b.sockets * b.ports);
+        Some(found(Technique::Birthday, chance, packets, Recipe::Crossed { a, b }, budget))
+    };
     match (a.ports.passed_over(budget.gap_s), b.ports.passed_over(budget.gap_s)) {
         (Some(mean_a), Some(mean_b)) => Some(mutual(a, b, mean_a, mean_b, budget)),
         (Some(mean), None) if !a.spends_ports() => {
-            let (known, open, chance) = known_against_random(b, mean, budget)?;
-            let packets = known.1.max(open.0 * open.1);
-            Some(found(Technique::Birthday, chance, packets, Recipe::Crossed { a: known, b: open }, budget))
+            let (known, random, chance) = known_against_random(b, mean, budget);
+            crossed(chance, known, random)
         }
         (None, Some(mean)) if !b.spends_ports() => {
-            let (known, open, chance) = known_against_random(a, mean, budget)?;
-            let packets = known.1.max(open.0 * open.1);
-            Some(found(Technique::Birthday, chance, packets, Recipe::Crossed { a: open, b: known }, budget))
+            let (known, random, chance) = known_against_random(a, mean, budget);
+            crossed(chance, random, known)
         }
         (None, None) if !a.spends_ports() && !b.spends_ports() => {
             // One port on each side: each tries all that the other may have.
-            let (for_a, for_b) = (b.ports.range.min(budget.packets), a.ports.range.min(budget.packets));
-            let share = |guesses: u32, range: u32| f64::from(guesses) / f64::from(range);
-            let chance = share(for_a, b.ports.range) * share(for_b, a.ports.range);
-            let recipe = Recipe::Crossed { a: (1, for_a), b: (1, for_b) };
-            Some(found(Technique::Birthday, chance, for_a.max(for_b), recipe, budget))
+            let all = |range: u32| Tries { sockets: 1, ports: range.min(budget.packets) };
+            let (by_a, by_b) = (all(b.ports.range), all(a.ports.range));
+            let share = |tries: Tries, range: u32| f64::from(tries.ports) / f64::from(range);
+            crossed(share(by_a, b.ports.range) * share(by_b, a.ports.range), by_a, by_b)
         }
         (Some(_) | None, None) | (None, Some(_)) => None,
     }
@@ -354,21 +364,14 @@ fn mutual(a: Behaviour, b: Behaviour, mean_a: f64, mean_b: f64, budget: &Budget)
     found(Technique::Prediction, chance, plan.b, Recipe::Mutual(plan), budget)
 }
 
-/// (sockets, guesses of each) of the side with one port that can be predicted, and of the side with random ones.
-fn known_against_random(
-    random: Behaviour,
-    mean: f64,
-    budget: &Budget,
-) -> Option<((u32, u32), (u32, u32), f64)> {
-    let window = odds::window_for(SURE, mean, MAX_WINDOW);
-    let mappings = if random.spends_ports() { random.spare() / window } else { random.spare() };
-    let sockets = budget.sockets.min(mappings).min(budget.packets / window);
-    if sockets == 0 {
-        return None;
-    }
+/// What the side with one port that can be predicted tries, what the side with random ones tries, and the chance.
+fn known_against_random(random: Behaviour, mean: f64, budget: &Budget) -> (Tries, Tries, f64) {
+    let ports = odds::window_for(SURE, mean, MAX_WINDOW);
+    let mappings = if random.spends_ports() { random.spare() / ports } else { random.spare() };
+    let sockets = budget.sockets.min(mappings).min(budget.packets / ports);
     let guesses = odds::guesses_for(budget.aim, sockets, random.ports.range, budget.packets);
-    let chance = odds::fewer_than(window, mean) * odds::hit(sockets, guesses, random.ports.range);
-    Some(((1, guesses), (sockets, window), chance))
+    let chance = odds::fewer_than(ports, mean) * odds::hit(sockets, guesses, random.ports.range);
+    (Tries { sockets: 1, ports: guesses }, Tries { sockets, ports }, chance)
 }
 
 /// A window misses the port once in a thousand rounds; wider than this it is no prediction.
