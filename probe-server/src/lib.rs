@@ -4,9 +4,30 @@
 //! - [`topology`]: which endpoints exist, which is the alternate of which, what clients are told.
 //! - [`respond`](mod@respond): the pure function from a datagram to its answers; a simulated network calls it just as the
 //!   sockets do.
-//! - [`guard`]: who gets no answer; [`drops`]: the names of all reasons.
+//! - [`guard`] and [`limits`]: who gets no answer; [`drops`]: the names of all reasons.
+//! - [`Server`]: sockets and threads around it, from a checked [`config::Config`]; the program and tests start it
+//!   alike. UDP workers are plain threads; TCP, TLS and the operators' HTTP share one thread with a runtime.
+//!
+//! No Binding path keeps state per client. The limits live in fixed memory.
 
+mod admin;
+mod bind;
+mod check;
+pub mod config;
+mod counters;
 pub mod drops;
 pub mod guard;
+pub mod limits;
+mod metrics;
 pub mod respond;
+mod server;
+mod settings;
+mod streams;
 pub mod topology;
+mod udp;
+
+pub use bind::BindError;
+pub use check::CheckError;
+pub use counters::Snapshot;
+pub use server::{Server, StartError};
+pub use streams::{StreamCounts, TlsError};

@@ -1,3 +1,236 @@
-//! The probe server as a program.
+//! The probe server as a program: arguments, log, ready lines, signals, exit codes.
 
-fn main() {}
+mod args;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+    time::Duration,
+};
+
+use args::{Args, Chosen, Generate};
+use clap::{CommandFactory, Parser};
+use probe_server::{
+    Server, StartError,
+    config::{LogFormat, LogLevel},
+};
+use tracing::{error, info, warn};
+
+/// A socket or the self-check failed.
+const FAILED: u8 = 1;
+/// Usage or configuration error.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if let Some(what) = args.generate {
+        return exit(generate(what).map_err(|error| (FAILED, error.to_string())));
+    }
+    let chosen = match args.choose() {
+        Ok(chosen) => chosen,
+        Err(error) => return exit(Err((USAGE, error.to_string()))),
+    };
+    start_log(&chosen);
+    exit(run(&args, chosen))
+}
+
+fn exit(result: Result<(), (u8, String)>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((code, message)) => {
+            eprintln!("probe-server: {message}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn run(args: &Args, chosen: Chosen) -> Result<(), (u8, String)> {
+    let failed = |error: &dyn std::fmt::Display| (FAILED, error.to_string());
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| failed(&e))?;
+    runtime.block_on(async {
+        // Before anything is served, so that no signal finds the system's own way of ending a program.
+        let mut signals = Signals::new().map_err(|e| failed(&e))?;
+        let mut server = Server::start(chosen.config).map_err(|error| match &error {
+            StartError::Tls(_) => (USAGE, error.to_string()),
+            StartError::Bind(_) | StartError::System(_) | StartError::Check(_) => failed(&error),
+        })?;
+        tell(&server);
+        notify::ready();
+        let mut watchdog = tokio::time::interval(notify::watchdog().unwrap_or(Duration::from_secs(10)));
+        loop {
+            tokio::select! {
+                signal = signals.next() => match signal {
+                    Signal::Stop => break,
+                    Signal::Reload => {
+                        notify::reloading();
+                        reload(args, &mut server);
+                        notify::ready();
+                    }
+                },
+                _ = watchdog.tick() => {
+                    if server.is_broken() {
+                        return Err((FAILED, "a worker has ended".into()));
+                    }
+                    notify::alive();
+                }
+            }
+        }
+        info!("stopping");
+        notify::stopping();
+        server.stop();
+        Ok(())
+    })
+}
+
+/// The ready lines on standard output, what clients see in the log.
+fn tell(server: &Server) {
+    let mut lines = String::new();
+    for (transport, addresses) in server.services() {
+        if transport == "admin" {
+            addresses.iter().for_each(|address| info!(%address, "metrics and health"));
+            continue;
+        }
+        let list: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+        lines += &format!("ready {transport} {}\n", list.join(" "));
+    }
+    for topology in server.topologies() {
+        if !topology.has_alternate() {
+            warn!("one address only: filtering cannot be tested, CHANGE-REQUEST is refused");
+        }
+        for endpoint in topology.endpoints() {
+            if let (Some(bound), Some(seen)) = (topology.bound(endpoint), topology.advertised(endpoint))
+                && bound != seen
+            {
+                info!(%bound, %seen, "clients see another address");
+            }
+        }
+    }
+    // Whoever started it may not listen: no reason not to serve.
+    _ = io::stdout().write_all(lines.as_bytes()).and_then(|()| io::stdout().flush());
+}
+
+/// Reads the file again; whatever is wrong leaves everything as it was.
+fn reload(args: &Args, server: &mut Server) {
+    let chosen = match args.choose() {
+        Ok(chosen) => chosen,
+        Err(wrong) => return error!(%wrong, "not reloaded"),
+    };
+    match server.reload(chosen.config) {
+        Ok(restart) if restart.is_empty() => info!("reloaded"),
+        Ok(restart) => warn!(keys = restart.join(", "), "reloaded; these keys change with a restart only"),
+        Err(wrong) => error!(%wrong, "not reloaded"),
+    }
+}
+
+fn start_log(chosen: &Chosen) {
+    let level = match chosen.log {
+        LogLevel::Error => tracing::Level::ERROR,
+        LogLevel::Warn => tracing::Level::WARN,
+        LogLevel::Info => tracing::Level::INFO,
+        LogLevel::Debug => tracing::Level::DEBUG,
+        LogLevel::Trace => tracing::Level::TRACE,
+    };
+    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false);
+    match chosen.log_format {
+        LogFormat::Text => log.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+fn generate(what: Generate) -> io::Result<()> {
+    use clap_complete::{Shell, generate};
+    let mut command = Args::command();
+    let mut out = Vec::new();
+    let shell = match what {
+        Generate::Man => {
+            clap_mangen::Man::new(command).render(&mut out)?;
+            return io::stdout().write_all(&out);
+        }
+        Generate::Bash => Shell::Bash,
+        Generate::Elvish => Shell::Elvish,
+        Generate::Fish => Shell::Fish,
+        Generate::Powershell => Shell::PowerShell,
+        Generate::Zsh => Shell::Zsh,
+    };
+    generate(shell, &mut command, "probe-server", &mut out);
+    io::stdout().write_all(&out)
+}
+
+enum Signal {
+    Stop,
+    Reload,
+}
+
+#[cfg(unix)]
+struct Signals([tokio::signal::unix::Signal; 3]);
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self([
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::hangup())?,
+        ]))
+    }
+
+    async fn next(&mut self) -> Signal {
+        let [terminate, interrupt, hangup] = &mut self.0;
+        tokio::select! {
+            _ = terminate.recv() => Signal::Stop,
+            _ = interrupt.recv() => Signal::Stop,
+            _ = hangup.recv() => Signal::Reload,
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) -> Signal {
+        _ = tokio::signal::ctrl_c().await;
+        Signal::Stop
+    }
+}
+
+/// What systemd is told, where it asked for it (sd_notify). That nobody listens is no error.
+mod notify {
+    use std::time::Duration;
+
+    use sd_notify::NotifyState;
+
+    pub(super) fn ready() {
+        tell(&[NotifyState::Ready]);
+    }
+
+    pub(super) fn reloading() {
+        if let Ok(now) = NotifyState::monotonic_usec_now() {
+            tell(&[NotifyState::Reloading, now]);
+        }
+    }
+
+    pub(super) fn stopping() {
+        tell(&[NotifyState::Stopping]);
+    }
+
+    pub(super) fn alive() {
+        tell(&[NotifyState::Watchdog]);
+    }
+
+    /// How often systemd wants to hear from us, halved; `None` if it does not.
+    pub(super) fn watchdog() -> Option<Duration> {
+        sd_notify::watchdog_enabled().map(|interval| interval / 2)
+    }
+
+    fn tell(states: &[NotifyState<'_>]) {
+        _ = sd_notify::notify(states);
+    }
+}

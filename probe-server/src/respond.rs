@@ -115,7 +115,8 @@ impl Answers {
         self.len() == 0
     }
 
-    const fn clear(&mut self) {
+    /// Forgets the answers.
+    pub const fn clear(&mut self) {
         self.answer.length = 0;
         self.receipt.length = 0;
     }

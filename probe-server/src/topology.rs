@@ -75,6 +75,12 @@ impl Topology {
         self
     }
 
+    /// The same endpoints, told to clients as they are bound.
+    #[must_use]
+    pub fn as_bound(&self) -> Self {
+        Self { bound: self.bound, advertised: self.bound }
+    }
+
     /// The endpoints that exist: all four or the primary alone.
     pub fn endpoints(&self) -> impl Iterator<Item = Endpoint> + '_ {
         Endpoint::ALL.into_iter().filter(|e| self.bound[e.index()].is_some())

@@ -1,0 +1,88 @@
+//! The address for operators: `/metrics` in Prometheus' text format and `/healthz`, over plain HTTP/1.1. Off by
+//! default, and never on a port that strangers' STUN comes to.
+
+use std::{net::TcpListener, sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::Mutex,
+    task::JoinSet,
+    time,
+};
+
+use crate::{check, metrics, settings::Shared, streams::Bounds};
+
+/// How long one request may take to arrive and its answer to be taken.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Requests at once; more wait.
+const AT_ONCE: usize = 16;
+/// Longest request head.
+const HEAD: usize = 4096;
+
+/// Serves until the future is dropped.
+pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, bounds: Arc<Bounds>) {
+    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
+    // One check at a time, however many ask.
+    let turn = Arc::new(Mutex::new(()));
+    let mut requests = JoinSet::new();
+    loop {
+        while requests.len() >= AT_ONCE {
+            requests.join_next().await;
+        }
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let request = one(stream, Arc::clone(&shared), Arc::clone(&bounds), Arc::clone(&turn));
+                requests.spawn(async { _ = time::timeout(PATIENCE, request).await });
+            }
+            Err(_) => time::sleep(Duration::from_millis(100)).await,
+        }
+        while requests.try_join_next().is_some() {}
+    }
+}
+
+async fn one(
+    mut stream: TcpStream,
+    shared: Arc<Shared>,
+    bounds: Arc<Bounds>,
+    turn: Arc<Mutex<()>>,
+) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+        let mut piece = [0; 512];
+        let length = stream.read(&mut piece).await?;
+        if length == 0 || head.len() > HEAD {
+            return Ok(());
+        }
+        head.extend_from_slice(&piece[..length]);
+    }
+    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let mut words = line.split(|byte| *byte == b' ');
+    let (status, kind, body) = match (words.next(), words.next()) {
+        (Some(b"GET"), Some(b"/metrics")) => {
+            ("200 OK", "text/plain; version=0.0.4", metrics::text(&shared.count(), &bounds.counts()))
+        }
+        (Some(b"GET"), Some(b"/healthz")) => {
+            let _turn = turn.lock().await;
+            match tokio::task::spawn_blocking(move || health(&shared)).await {
+                Ok(Ok(asked)) => ("200 OK", "text/plain", format!("ok, {asked} combinations answered\n")),
+                Ok(Err(wrong)) => ("503 Service Unavailable", "text/plain", format!("{wrong}\n")),
+                Err(_) => ("500 Internal Server Error", "text/plain", "the check did not end\n".into()),
+            }
+        }
+        (Some(b"GET"), _) => ("404 Not Found", "text/plain", "try /metrics or /healthz\n".into()),
+        _ => ("405 Method Not Allowed", "text/plain", "only GET\n".into()),
+    };
+    let length = body.len();
+    let answer = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+    );
+    stream.write_all(answer.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+/// Asks all combinations of all families over real sockets.
+fn health(shared: &Shared) -> Result<usize, check::CheckError> {
+    let mut rng = fastrand::Rng::with_seed(shared.clock.now());
+    shared.current().topologies.iter().map(|topology| check::check(topology, &mut rng)).sum()
+}

@@ -1,0 +1,136 @@
+//! What all threads of a server share: the settings that a reload may replace, the buckets, the clock, the signal
+//! to stop.
+
+use std::{
+    io::{self, PipeReader, PipeWriter},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use crate::{
+    config::Streams,
+    counters::{Counters, Snapshot},
+    limits::{Buckets, Egress, Limits},
+    topology::Topology,
+};
+
+/// The settings that hold now; a reload puts another one in its place.
+#[derive(Clone, Debug)]
+pub(crate) struct Current {
+    /// Over UDP and TCP, one a family.
+    pub topologies: Vec<Topology>,
+    /// Over TLS, one a family; empty if TLS is off.
+    pub tls: Vec<Topology>,
+    pub limits: Limits,
+    pub streams: Streams,
+}
+
+/// One for each server.
+pub(crate) struct Shared {
+    current: Mutex<Arc<Current>>,
+    generation: AtomicU64,
+    stopping: AtomicBool,
+    wake: PipeReader,
+    sleep: Mutex<Option<PipeWriter>>,
+    counters: Mutex<Vec<Arc<Counters>>>,
+    pub clock: Clock,
+    pub egress: Egress,
+    /// One a family.
+    pub buckets: Vec<Buckets>,
+}
+
+impl Shared {
+    pub(crate) fn new(current: Current, seed: u64) -> io::Result<Self> {
+        let (wake, sleep) = io::pipe()?;
+        let buckets =
+            (0..current.topologies.len() as u64).map(|i| Buckets::new(seed.wrapping_add(i))).collect();
+        Ok(Self {
+            current: Mutex::new(Arc::new(current)),
+            generation: AtomicU64::new(0),
+            stopping: AtomicBool::new(false),
+            wake,
+            sleep: Mutex::new(Some(sleep)),
+            counters: Mutex::default(),
+            clock: Clock::new(),
+            egress: Egress::default(),
+            buckets,
+        })
+    }
+
+    pub(crate) fn current(&self) -> Arc<Current> {
+        Arc::clone(&lock(&self.current))
+    }
+
+    pub(crate) fn replace(&self, current: Current) {
+        *lock(&self.current) = Arc::new(current);
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        // Closing one end wakes all who wait for the other.
+        lock(&self.sleep).take();
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Becomes readable when the server is to stop.
+    pub(crate) const fn wake(&self) -> &PipeReader {
+        &self.wake
+    }
+
+    /// A new set of counters, for one writer.
+    pub(crate) fn new_counters(&self) -> Arc<Counters> {
+        let counters = Arc::default();
+        lock(&self.counters).push(Arc::clone(&counters));
+        counters
+    }
+
+    pub(crate) fn count(&self) -> Snapshot {
+        Counters::sum(lock(&self.counters).iter().map(Arc::as_ref))
+    }
+}
+
+/// Nothing panics while one of these locks is held, and what it guards is whole in any case.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A worker's own hold on the settings: looks at one counter a batch and takes the lock only after a reload.
+pub(crate) struct Held {
+    generation: u64,
+    current: Arc<Current>,
+}
+
+impl Held {
+    pub(crate) fn new(shared: &Shared) -> Self {
+        Self { generation: shared.generation.load(Ordering::Acquire), current: shared.current() }
+    }
+
+    pub(crate) fn get(&mut self, shared: &Shared) -> &Current {
+        let generation = shared.generation.load(Ordering::Acquire);
+        if generation != self.generation {
+            *self = Self { generation, current: shared.current() };
+        }
+        &self.current
+    }
+}
+
+/// Nanoseconds since the server began.
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    #[expect(clippy::disallowed_methods, reason = "the server's one reading of the clock")]
+    fn new() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        self.0.elapsed().as_nanos() as u64
+    }
+}

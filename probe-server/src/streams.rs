@@ -1,0 +1,192 @@
+//! STUN over TCP and TLS, and the address for operators: one thread with its own runtime, so that nothing that
+//! happens to a connection delays a datagram.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use tokio::{
+    net::TcpStream,
+    sync::watch,
+    task::JoinSet,
+    time::{self, Instant},
+};
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
+
+use crate::{settings::Shared, topology::Endpoint};
+
+mod bounds;
+mod talk;
+mod tls;
+
+pub use bounds::StreamCounts;
+pub(crate) use bounds::{Bounds, Event};
+pub use tls::TlsError;
+pub(crate) use tls::identity;
+
+/// The certificate and key that new connections get; replaced as a whole.
+pub(crate) type Identity = Arc<ServerConfig>;
+
+/// What is to be served; each listener stands at the position of its endpoint.
+#[derive(Default)]
+pub(crate) struct Services {
+    /// By family.
+    pub tcp: Vec<Vec<TcpListener>>,
+    /// By family.
+    pub tls: Vec<Vec<TcpListener>>,
+    pub identity: Option<Identity>,
+    pub admin: Option<TcpListener>,
+}
+
+/// The thread that serves them.
+pub(crate) struct Running {
+    stop: watch::Sender<bool>,
+    identity: Arc<Mutex<Option<Identity>>>,
+    bounds: Arc<Bounds>,
+    thread: JoinHandle<()>,
+}
+
+/// Over what a connection came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Transport {
+    Tcp,
+    Tls,
+}
+
+/// Everything that a listener's task needs.
+#[derive(Clone)]
+struct Context {
+    shared: Arc<Shared>,
+    bounds: Arc<Bounds>,
+    identity: Arc<Mutex<Option<Identity>>>,
+    stop: watch::Receiver<bool>,
+    drain: Duration,
+}
+
+/// Where a listener stands.
+#[derive(Clone, Copy)]
+struct Place {
+    transport: Transport,
+    family: usize,
+    at: Endpoint,
+}
+
+/// How long accepting rests after a failure such as too many open files.
+const REST: Duration = Duration::from_millis(100);
+
+/// Starts the thread. It ends when told to, after the connections have ended or their time is over.
+pub(crate) fn start(services: Services, shared: Arc<Shared>, drain: Duration) -> io::Result<Running> {
+    let (stop, stopped) = watch::channel(false);
+    let bounds = Arc::new(Bounds::default());
+    let identity = Arc::new(Mutex::new(services.identity.clone()));
+    let context = Context {
+        shared,
+        bounds: Arc::clone(&bounds),
+        identity: Arc::clone(&identity),
+        stop: stopped,
+        drain,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let thread = std::thread::Builder::new()
+        .name("streams".into())
+        .spawn(move || runtime.block_on(serve(services, context)))?;
+    Ok(Running { stop, identity, bounds, thread })
+}
+
+impl Running {
+    pub(crate) fn replace_identity(&self, identity: Identity) {
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = Some(identity);
+    }
+
+    pub(crate) fn counts(&self) -> StreamCounts {
+        self.bounds.counts()
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    pub(crate) fn stop(self) {
+        self.stop.send_replace(true);
+        // A thread that panicked has said so on standard error.
+        _ = self.thread.join();
+    }
+}
+
+async fn serve(services: Services, context: Context) {
+    let mut tasks = JoinSet::new();
+    for (transport, families) in [(Transport::Tcp, services.tcp), (Transport::Tls, services.tls)] {
+        for (family, listeners) in families.into_iter().enumerate() {
+            for (listener, at) in listeners.into_iter().zip(Endpoint::ALL) {
+                tasks.spawn(accept(listener, Place { transport, family, at }, context.clone()));
+            }
+        }
+    }
+    if let Some(listener) = services.admin {
+        let Context { shared, bounds, mut stop, .. } = context.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = crate::admin::serve(listener, shared, bounds) => {}
+                _ = stop.wait_for(|stop| *stop) => {}
+            }
+        });
+    }
+    let mut stop = context.stop.clone();
+    _ = stop.wait_for(|stop| *stop).await;
+    while tasks.join_next().await.is_some() {}
+}
+
+/// Takes connections until the server is to stop, then waits for the open ones.
+async fn accept(listener: TcpListener, place: Place, context: Context) {
+    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
+    let mut connections = JoinSet::new();
+    let mut stop = context.stop.clone();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        match accepted {
+            Ok((stream, from)) => {
+                let limits = context.shared.current().streams;
+                // Beyond the bounds, the connection is closed at once: it must not cost what the bounds protect.
+                let Some(seat) = Bounds::enter(&context.bounds, &limits, from) else { continue };
+                let context = context.clone();
+                connections.spawn(async move {
+                    connection(stream, from, place, context).await;
+                    drop(seat);
+                });
+            }
+            Err(_) => {
+                context.bounds.count(Event::AcceptFailed);
+                time::sleep(REST).await;
+            }
+        }
+    }
+    drop(listener);
+    _ = time::timeout(context.drain, async { while connections.join_next().await.is_some() {} }).await;
+}
+
+async fn connection(stream: TcpStream, from: SocketAddr, place: Place, context: Context) {
+    // Answers are small and complete: waiting for more to send would only delay them.
+    _ = stream.set_nodelay(true);
+    let slow = context.shared.current().streams.slow;
+    match place.transport {
+        Transport::Tcp => talk::talk(stream, from, place, context).await,
+        Transport::Tls => {
+            let identity = context.identity.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let Some(identity) = identity else { return };
+            let greeting = TlsAcceptor::from(identity).accept(stream);
+            match time::timeout_at(Instant::now() + slow, greeting).await {
+                Ok(Ok(stream)) => talk::talk(stream, from, place, context).await,
+                Ok(Err(_)) => context.bounds.count(Event::TlsFailed),
+                Err(_) => context.bounds.count(Event::Slow),
+            }
+        }
+    }
+}

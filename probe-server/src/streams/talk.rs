@@ -1,0 +1,118 @@
+//! One connection: messages in, answers out, in order, with patience that ends (RFC 8489 section 6.2.2).
+
+use std::{net::SocketAddr, time::Duration};
+
+use shared::stun::frame::Frames;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::watch,
+    time::{self, Instant},
+};
+
+use super::{Context, Event, Place, Transport};
+use crate::{
+    drops::DropReason,
+    respond::{Answers, MAX_REQUEST, Outcome, respond_stream},
+};
+
+/// Serves one connection until one side ends it.
+pub(super) async fn talk<S>(mut stream: S, from: SocketAddr, place: Place, mut context: Context)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let patience = context.shared.current().streams;
+    let mut frames = Frames::new(MAX_REQUEST);
+    let mut piece = [0; 1024];
+    let mut out = Vec::new();
+    // When the message that is coming in began.
+    let mut begun = None;
+    let end = loop {
+        let (until, late) = match begun {
+            Some(begun) => (begun + patience.slow, Event::Slow),
+            None => (Instant::now() + patience.idle, Event::Idle),
+        };
+        let read = tokio::select! {
+            biased;
+            read = time::timeout_at(until, stream.read(&mut piece)) => read,
+            // A message that has begun is still served when the server is to stop.
+            () = stopping(&mut context.stop), if begun.is_none() => break None,
+        };
+        let length = match read {
+            Ok(Ok(0) | Err(_)) => break None,
+            Ok(Ok(length)) => length,
+            Err(_) => break Some(late),
+        };
+        frames.push(&piece[..length]);
+        out.clear();
+        let answered = answer_all(&mut frames, from, place, &context, &mut out);
+        if !out.is_empty() && !write(&mut stream, &out, patience.slow).await {
+            break Some(Event::Slow);
+        }
+        match answered {
+            Ok(complete) => {
+                begun = match begun {
+                    _ if !frames.is_partial() => None,
+                    Some(begun) if complete == 0 => Some(begun),
+                    Some(_) | None => Some(Instant::now()),
+                };
+            }
+            Err(event) => break Some(event),
+        }
+    };
+    if let Some(event) = end {
+        context.bounds.count(event);
+    }
+    // Ends TLS in its own words; on TCP it sends the end of the stream.
+    _ = time::timeout(patience.slow, stream.shutdown()).await;
+}
+
+async fn stopping(stop: &mut watch::Receiver<bool>) {
+    _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Whether the peer took it all in time.
+async fn write<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8], slow: Duration) -> bool {
+    let all = async {
+        stream.write_all(bytes).await?;
+        stream.flush().await
+    };
+    matches!(time::timeout(slow, all).await, Ok(Ok(())))
+}
+
+/// Answers all messages that are complete; their number, or why the connection is to end. What was answered before
+/// is in `out` in either case.
+fn answer_all(
+    frames: &mut Frames,
+    from: SocketAddr,
+    place: Place,
+    context: &Context,
+    out: &mut Vec<u8>,
+) -> Result<usize, Event> {
+    let current = context.shared.current();
+    let topology = match place.transport {
+        Transport::Tcp => &current.topologies[place.family],
+        Transport::Tls => &current.tls[place.family],
+    };
+    let mut answers = Answers::new();
+    let mut complete = 0;
+    while let Some(message) = frames.next_message().map_err(|_| Event::Broken)? {
+        complete += 1;
+        let now = context.shared.clock.now();
+        if context.shared.buckets[place.family].admit(&current.limits, from, now).is_err() {
+            return Err(Event::Limited);
+        }
+        match respond_stream(topology, place.at, from, message, &mut answers) {
+            Ok(Outcome::Success | Outcome::Changed) => context.bounds.count(Event::Success),
+            Ok(Outcome::BadRequest | Outcome::UnknownAttribute) => context.bounds.count(Event::Error),
+            Err(DropReason::Indication | DropReason::Response | DropReason::Method) => {
+                context.bounds.count(Event::Ignored);
+                continue;
+            }
+            Err(_) => return Err(Event::Broken),
+        }
+        for (_, _, bytes) in answers.iter().take(1) {
+            out.extend_from_slice(bytes);
+        }
+    }
+    Ok(complete)
+}

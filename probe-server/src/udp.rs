@@ -1,0 +1,103 @@
+//! The UDP workers: sockets around the pure function. A worker owns the sockets of one family and answers from
+//! them; nothing on its way allocates, locks or logs, and the clock is read once a batch.
+
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+    sync::Arc,
+};
+
+use crate::{
+    counters::Counters,
+    drops::DropReason,
+    limits::{Buckets, Egress},
+    respond::{Answers, respond},
+    settings::{Current, Shared},
+    topology::Endpoint,
+};
+
+#[cfg(target_os = "linux")]
+mod batched;
+#[cfg(target_os = "linux")]
+mod mmsg;
+mod plain;
+
+/// The sockets of one family, by [`Endpoint::index`]; one alone in single-address mode.
+pub(crate) type Sockets = [Option<UdpSocket>; 4];
+
+/// Everything that a worker works with besides its sockets.
+pub(crate) struct Worker {
+    /// Position of its family in the settings.
+    pub family: usize,
+    pub shared: Arc<Shared>,
+    pub counters: Arc<Counters>,
+}
+
+/// Starts the threads of one worker. They end when the shared stop signal is given.
+pub(crate) fn spawn(
+    worker: Worker,
+    sockets: Sockets,
+    batch: usize,
+) -> io::Result<Vec<std::thread::JoinHandle<()>>> {
+    #[cfg(target_os = "linux")]
+    if batch > 1 {
+        return batched::spawn(worker, sockets, batch);
+    }
+    _ = batch;
+    plain::spawn(worker, sockets)
+}
+
+/// What one batch of datagrams is judged by.
+struct Turn<'a> {
+    current: &'a Current,
+    buckets: &'a Buckets,
+    egress: &'a Egress,
+    counters: &'a Counters,
+    family: usize,
+    now: u64,
+    open: bool,
+    sent: u64,
+}
+
+impl<'a> Turn<'a> {
+    fn new(worker: &'a Worker, current: &'a Current) -> Self {
+        let now = worker.shared.clock.now();
+        let egress = &worker.shared.egress;
+        Turn {
+            current,
+            buckets: &worker.shared.buckets[worker.family],
+            egress,
+            counters: &worker.counters,
+            family: worker.family,
+            now,
+            open: egress.is_open(&current.limits, now),
+            sent: 0,
+        }
+    }
+
+    /// Judges and answers one datagram; `out` holds what is to be sent, perhaps nothing.
+    #[inline]
+    fn take(&mut self, at: Endpoint, from: SocketAddr, datagram: &[u8], out: &mut Answers) {
+        self.counters.received(at, datagram.len());
+        let topology = &self.current.topologies[self.family];
+        let outcome = respond(topology, at, from, datagram, out).and_then(|outcome| {
+            self.buckets.admit(&self.current.limits, from, self.now)?;
+            if self.open { Ok(outcome) } else { Err(DropReason::EgressCap) }
+        });
+        match outcome {
+            Ok(outcome) => {
+                let headers = if from.is_ipv4() { 28 } else { 48 };
+                self.sent += (out.len() + headers) as u64;
+                self.counters.answered(outcome, out.len());
+            }
+            Err(reason) => {
+                out.clear();
+                self.counters.dropped(reason, 1);
+            }
+        }
+    }
+
+    fn finish(self) {
+        self.egress.charge(&self.current.limits, self.sent, self.now);
+    }
+}

@@ -1,0 +1,134 @@
+//! Workers with batches: one thread waits for all sockets of a family, takes what has come in one system call and
+//! sends the answers in one for each socket they leave from.
+
+use std::{io, net::UdpSocket, os::fd::AsFd, sync::Arc, thread};
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::{
+    Sockets, Turn, Worker,
+    mmsg::{Receiver, Sender},
+};
+use crate::{
+    drops::DropReason,
+    respond::{Answers, MAX_REQUEST},
+    settings::Held,
+    topology::Endpoint,
+};
+
+/// How often one socket may be emptied before the others get their turn again.
+const TURNS: usize = 4;
+/// The same when the server is to stop: what waits in a socket's buffer, but not an endless flood.
+const LAST_TURNS: usize = 256;
+
+pub(super) fn spawn(
+    worker: Worker,
+    sockets: Sockets,
+    batch: usize,
+) -> io::Result<Vec<thread::JoinHandle<()>>> {
+    sockets.iter().flatten().try_for_each(|socket| socket.set_nonblocking(true))?;
+    let name = format!("udp-{}", worker.family);
+    let run = move || Batched::new(worker, sockets, batch).run();
+    Ok(vec![thread::Builder::new().name(name).spawn(run)?])
+}
+
+struct Batched {
+    worker: Worker,
+    sockets: Sockets,
+    held: Held,
+    receiver: Receiver,
+    sender: Sender,
+    answers: Vec<Answers>,
+}
+
+impl Batched {
+    fn new(worker: Worker, sockets: Sockets, batch: usize) -> Self {
+        Self {
+            held: Held::new(&worker.shared),
+            receiver: Receiver::new(batch, MAX_REQUEST),
+            // An answer and a receipt for each.
+            sender: Sender::new(2 * batch),
+            answers: vec![Answers::new(); batch],
+            worker,
+            sockets,
+        }
+    }
+
+    fn run(mut self) {
+        let wake = Arc::clone(&self.worker.shared);
+        while !self.worker.shared.is_stopping() {
+            let ready = wait(&self.sockets, wake.wake());
+            for at in Endpoint::ALL.into_iter().filter(|at| ready[at.index()]) {
+                self.empty(at, TURNS);
+            }
+        }
+        // What had come before the signal to stop is still answered.
+        for at in Endpoint::ALL {
+            self.empty(at, LAST_TURNS);
+        }
+    }
+
+    /// Takes and answers what has come to one endpoint, until less than a whole batch comes.
+    fn empty(&mut self, at: Endpoint, turns: usize) {
+        for _ in 0..turns {
+            let Some(socket) = &self.sockets[at.index()] else { return };
+            let Ok(received) = self.receiver.receive(socket) else { return };
+            self.worker.counters.batch();
+            let mut turn = Turn::new(&self.worker, self.held.get(&self.worker.shared));
+            let mut used = [false; 4];
+            for (i, answers) in self.answers[..received].iter_mut().enumerate() {
+                match self.receiver.get(i) {
+                    Some((from, datagram)) => {
+                        turn.take(at, from, datagram, answers);
+                        answers.iter().for_each(|(leaves, _, _)| used[leaves.index()] = true);
+                    }
+                    None => {
+                        answers.clear();
+                        turn.counters.received(at, 0);
+                        turn.counters.dropped(DropReason::Long, 1);
+                    }
+                }
+            }
+            turn.finish();
+            for leaves in Endpoint::ALL.into_iter().filter(|e| used[e.index()]) {
+                let from_here = self.answers[..received]
+                    .iter()
+                    .flat_map(Answers::iter)
+                    .filter(|(from, _, _)| *from == leaves)
+                    .map(|(_, to, bytes)| (to, bytes));
+                send(&mut self.sender, self.sockets[leaves.index()].as_ref(), from_here, &self.worker);
+            }
+            if received < self.answers.len() {
+                return;
+            }
+        }
+    }
+}
+
+fn send<'a>(
+    sender: &mut Sender,
+    socket: Option<&UdpSocket>,
+    messages: impl Iterator<Item = (std::net::SocketAddr, &'a [u8])>,
+    worker: &Worker,
+) {
+    let Some(socket) = socket else { return };
+    let failed = sender.send(socket, messages);
+    if failed > 0 {
+        worker.counters.dropped(DropReason::SendFailed, failed as u64);
+    }
+}
+
+/// Waits until a socket can be read or the server is to stop; tells which sockets can be.
+fn wait(sockets: &Sockets, wake: &impl AsFd) -> [bool; 4] {
+    // A socket that does not exist is represented by the wake-up, whose readiness is then not looked at.
+    let fd = |at: usize| match &sockets[at] {
+        Some(socket) => PollFd::new(socket, PollFlags::IN),
+        None => PollFd::new(wake, PollFlags::empty()),
+    };
+    let mut fds = [fd(0), fd(1), fd(2), fd(3), PollFd::new(wake, PollFlags::IN)];
+    // An interrupted wait is a wait that ended early: nothing is ready.
+    if poll(&mut fds, None).is_err() {
+        return [false; 4];
+    }
+    std::array::from_fn(|at| sockets[at].is_some() && !fds[at].revents().is_empty())
+}

@@ -1,0 +1,55 @@
+//! Workers without batches, for every operating system: one thread a socket.
+
+use std::{io, net::UdpSocket, sync::Arc, thread, time::Duration};
+
+use super::{Sockets, Turn, Worker};
+use crate::{
+    drops::DropReason,
+    respond::{Answers, MAX_REQUEST},
+    settings::Held,
+    topology::Endpoint,
+};
+
+/// How often a resting thread looks whether it is to stop.
+const LOOK: Duration = Duration::from_millis(100);
+
+pub(super) fn spawn(worker: Worker, sockets: Sockets) -> io::Result<Vec<thread::JoinHandle<()>>> {
+    let sockets = Arc::new(sockets);
+    let mut threads = Vec::new();
+    for at in Endpoint::ALL {
+        let Some(socket) = &sockets[at.index()] else { continue };
+        socket.set_read_timeout(Some(LOOK))?;
+        // Counters have one writer, so each thread has its own set.
+        let counters = worker.shared.new_counters();
+        let own = Worker { family: worker.family, shared: Arc::clone(&worker.shared), counters };
+        let sockets = Arc::clone(&sockets);
+        let name = format!("udp-{}-{}", worker.family, at.index());
+        threads.push(thread::Builder::new().name(name).spawn(move || run(&own, &sockets, at))?);
+    }
+    Ok(threads)
+}
+
+fn run(worker: &Worker, sockets: &Sockets, at: Endpoint) {
+    let Some(socket) = &sockets[at.index()] else { return };
+    let mut held = Held::new(&worker.shared);
+    let mut answers = Answers::new();
+    // One byte more than is read: what fills it is too long.
+    let mut buffer = [0; MAX_REQUEST + 1];
+    while !worker.shared.is_stopping() {
+        let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
+        worker.counters.batch();
+        let mut turn = Turn::new(worker, held.get(&worker.shared));
+        turn.take(at, from, &buffer[..length], &mut answers);
+        for (leaves, to, bytes) in answers.iter() {
+            send(worker, sockets[leaves.index()].as_ref(), bytes, to);
+        }
+        turn.finish();
+    }
+}
+
+fn send(worker: &Worker, socket: Option<&UdpSocket>, bytes: &[u8], to: std::net::SocketAddr) {
+    let sent = socket.map(|socket| socket.send_to(bytes, to));
+    if !matches!(sent, Some(Ok(_))) {
+        worker.counters.dropped(DropReason::SendFailed, 1);
+    }
+}

@@ -1,0 +1,205 @@
+//! The program: ready lines, signals, exit codes, messages.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![cfg(unix)]
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    net::UdpSocket,
+    process::{Child, Command, Output, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_probe-server");
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(PROGRAM).args(arguments).output().unwrap()
+}
+
+/// Exit code and standard error.
+fn fail(arguments: &[&str]) -> (i32, String) {
+    let output = run(arguments);
+    assert!(output.stdout.is_empty(), "nothing but ready lines goes there");
+    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+/// A server that is ended with the test.
+struct Running {
+    child: Child,
+    stdout: BufReader<std::process::ChildStdout>,
+}
+
+impl Running {
+    fn start(arguments: &[&str]) -> Self {
+        let mut command = Command::new(PROGRAM);
+        let mut child =
+            command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        Self { child, stdout }
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Reads the log until a line contains this text.
+    fn log_until(stderr: &mut impl BufRead, text: &str) -> String {
+        loop {
+            let mut line = String::new();
+            assert!(stderr.read_line(&mut line).unwrap() > 0, "the log ends without '{text}'");
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+#[test]
+fn ready_then_asked_to_stop() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut server = Running::start(&["--local", "--port", "0", "--alternate-port", "0", "--check"]);
+        let udp = server.line();
+        let addresses: Vec<&str> = udp.strip_prefix("ready udp ").unwrap().split(' ').collect();
+        assert_eq!(addresses.len(), 4);
+        assert!(addresses[0].starts_with("127.0.0.1:") && addresses[2].starts_with("127.0.0.2:"));
+        let port = |i: usize| addresses[i].split(':').nth(1).unwrap();
+        assert_eq!((port(0), port(1)), (port(2), port(3)), "the same two ports on both addresses");
+        assert_eq!(server.line(), udp.replace("udp", "tcp"));
+        server.signal(signal);
+        let mut log = String::new();
+        server.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        assert_eq!(server.child.wait().unwrap().code(), Some(0), "{log}");
+        assert!(!log.contains("panicked"));
+    }
+}
+
+#[test]
+fn a_line_for_each_transport_and_family() {
+    let mut server = Running::start(&[
+        "--primary",
+        "127.0.0.1",
+        "--alternate",
+        "127.0.0.2",
+        "--primary",
+        "::1",
+        "--port",
+        "0",
+        "--alternate-port",
+        "0",
+    ]);
+    let lines: Vec<String> = (0..4).map(|_| server.line()).collect();
+    let words = |i: usize| lines[i].split(' ').take(3).collect::<Vec<_>>();
+    assert!(words(0)[..2] == ["ready", "udp"] && words(0)[2].starts_with("127.0.0.1:"));
+    assert!(words(1)[..2] == ["ready", "udp"] && words(1)[2].starts_with("[::1]:"));
+    assert!(words(2)[1] == "tcp" && words(3)[1] == "tcp");
+}
+
+#[test]
+fn usage_and_configuration_errors_are_exit_code_2_and_name_the_value() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let unknown = file("unknown.toml", "primary = \"127.0.0.1\"\nprot = 3478\n");
+    let broken = file("broken.toml", "primary = \"127.0.0.1\nport = 3478\n");
+    let no_pem = file("no.pem", "this is no certificate\n");
+    let local_tls = [
+        "--local",
+        "--port",
+        "0",
+        "--alternate-port",
+        "0",
+        "--tls-certificate",
+        &no_pem,
+        "--tls-key",
+        &no_pem,
+    ];
+    let rows: &[(&[&str], &str)] = &[
+        (&[], "primary: no address"),
+        (&["--primary", "here"], "'here'"),
+        (&["--primary", "127.0.0.1", "--alternate", "127.0.0.1"], "alternate: 127.0.0.1"),
+        (&["--primary", "0.0.0.0"], "primary: 0.0.0.0"),
+        (&["--port", "70000"], "70000"),
+        (&["--wrong"], "--wrong"),
+        (&["--config", "/no/such/file.toml"], "/no/such/file.toml"),
+        (&["--config", &unknown], "line 2: unknown field `prot`"),
+        (&["--config", &broken], "line 1"),
+        (&local_tls, "tls-certificate"),
+    ];
+    for (arguments, text) in rows {
+        let (code, message) = fail(arguments);
+        assert_eq!(code, 2, "{arguments:?}: {message}");
+        assert!(message.contains(text), "{arguments:?}: {message}");
+        assert!(!message.contains("panicked"));
+    }
+}
+
+#[test]
+fn what_the_system_refuses_is_exit_code_1_and_names_the_address() {
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let port = address.port().to_string();
+    let (code, message) = fail(&["--local", "--port", &port, "--alternate-port", "0"]);
+    assert_eq!((code, message), (1, format!("probe-server: udp {address}: the port is in use\n")));
+    let (code, message) = fail(&["--primary", "203.0.113.1", "--port", "34790"]);
+    assert_eq!((code, message.lines().count()), (1, 1));
+    assert!(message.contains("203.0.113.1:34790: not an address of this host"), "{message}");
+}
+
+#[test]
+fn a_hangup_reads_the_file_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("server.toml");
+    let write = |text: &str| {
+        let common = "primary = \"127.0.0.1\"\nalternate = \"127.0.0.2\"\nport = 0\nalternate-port = 0\nlog-format = \"json\"\n";
+        std::fs::write(&path, format!("{common}{text}")).unwrap();
+    };
+    write("");
+    let mut server = Running::start(&["--config", path.to_str().unwrap()]);
+    assert!(server.line().starts_with("ready udp"));
+    let mut log = BufReader::new(server.child.stderr.take().unwrap());
+    write("host-rate = 7\n");
+    server.signal(Signal::HUP);
+    assert!(Running::log_until(&mut log, "reloaded").starts_with('{'), "the log is JSON");
+    write("host-rat = 7\n");
+    server.signal(Signal::HUP);
+    let line = Running::log_until(&mut log, "not reloaded");
+    assert!(line.contains("host-rat"), "{line}");
+    write("workers = 9\n");
+    server.signal(Signal::HUP);
+    assert!(Running::log_until(&mut log, "restart").contains("workers"));
+    server.signal(Signal::TERM);
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn man_page_and_completions() {
+    for (what, text) in [
+        ("man", ".TH probe"),
+        ("bash", "complete -F"),
+        ("zsh", "#compdef probe-server"),
+        ("fish", "complete -c probe-server"),
+    ] {
+        let output = run(&["--generate", what]);
+        assert!(output.status.success());
+        let page = String::from_utf8(output.stdout).unwrap();
+        assert!(page.contains(text), "{what}");
+        assert!(page.contains("alternate"), "{what}");
+    }
+}
