@@ -17,6 +17,8 @@ pub mod link;
 #[cfg(target_os = "linux")]
 pub mod binaries;
 #[cfg(target_os = "linux")]
+pub mod echo;
+#[cfg(target_os = "linux")]
 pub mod harness;
 #[cfg(target_os = "linux")]
 pub mod host;
@@ -26,6 +28,8 @@ mod kernel;
 mod lab;
 #[cfg(target_os = "linux")]
 pub mod netns;
+#[cfg(target_os = "linux")]
+mod probe;
 #[cfg(target_os = "linux")]
 pub mod process;
 #[cfg(target_os = "linux")]
@@ -40,3 +44,5 @@ pub mod tun;
 pub use error::LabError;
 #[cfg(target_os = "linux")]
 pub use lab::Lab;
+#[cfg(target_os = "linux")]
+pub use probe::ProbeServer;

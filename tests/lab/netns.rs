@@ -4,14 +4,13 @@
 
 use std::{
     fs, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{OnceLock, mpsc},
     thread,
     time::Duration,
 };
 
-use rustix::thread::gettid;
 use tokio::time::Instant;
 
 use crate::{LabError, process::HostCommand, sys};
@@ -73,7 +72,8 @@ impl Namespace {
         let holder = thread::Builder::new()
             .name(format!("netns {name}"))
             .spawn(move || {
-                let result = sys::unshare_network().map(|()| gettid().as_raw_nonzero());
+                // The number of this thread as /proc counts, which may have another process namespace than we.
+                let result = sys::unshare_network().and_then(|()| fs::read_link("/proc/thread-self"));
                 let failed = result.is_err();
                 // Nobody waits for the answer any more: then nobody has jobs either.
                 if ready.send(result).is_err() || failed {
@@ -82,11 +82,11 @@ impl Namespace {
                 inbox.iter().for_each(|job| job());
             })
             .map_err(LabError::io("starting a thread"))?;
-        let tid =
+        let thread =
             made.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into())).map_err(|source| {
                 LabError::Denied { operation: "making a network namespace", advice: ADVICE, source }
             })?;
-        let path = format!("/proc/{}/task/{tid}/ns/net", std::process::id()).into();
+        let path = Path::new("/proc").join(thread).join("ns/net");
         let namespace = Self { name, jobs: Some(jobs), path, holder: Some(holder) };
         namespace.ip("link set lo up")?;
         // Nobody else can have these addresses: without this, each first packet over IPv6 waits a second for that.
@@ -103,7 +103,7 @@ impl Namespace {
 
     /// The file by which `ip link set ... netns FILE` knows this namespace.
     #[must_use]
-    pub fn path(&self) -> &std::path::Path {
+    pub fn path(&self) -> &Path {
         &self.path
     }
 

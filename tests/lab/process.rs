@@ -4,7 +4,7 @@ use std::{
     ffi::OsStr,
     io::{self, BufRead, BufReader, Read},
     os::{fd::OwnedFd, unix::process::ExitStatusExt},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread,
     time::Duration,
@@ -77,6 +77,13 @@ impl<'a> HostCommand<'a> {
         self
     }
 
+    /// Takes an environment variable away.
+    #[must_use]
+    pub fn without(mut self, name: impl AsRef<OsStr>) -> Self {
+        self.command.env_remove(name);
+        self
+    }
+
     /// Runs it to its end.
     ///
     /// # Errors
@@ -104,7 +111,7 @@ impl<'a> HostCommand<'a> {
         Ok(Running { child, handle, name, lines, readers, stdout, stderr })
     }
 
-    /// Runs it to its end on this process's own terminal, and gives its exit code as shells count it.
+    /// Starts it on this process's own terminal.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -114,9 +121,20 @@ impl<'a> HostCommand<'a> {
         let (child, name) = spawn(host, command)?;
         Ok(Attached { child, name })
     }
+
+    /// Starts it with pipes for its outputs, which the caller has to read.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn piped(self) -> Result<Attached, LabError> {
+        let Self { host, mut command } = self;
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let (child, name) = spawn(host, command)?;
+        Ok(Attached { child, name })
+    }
 }
 
-/// A program that runs on this process's own terminal. Dropping it kills it.
+/// A program whose outputs go to this process's terminal, or to its pipes. Dropping it kills it.
 #[derive(Debug)]
 pub struct Attached {
     child: Child,
@@ -124,6 +142,16 @@ pub struct Attached {
 }
 
 impl Attached {
+    /// Its standard output, once, if that is a pipe.
+    pub fn stdout(&mut self) -> Option<ChildStdout> {
+        self.child.stdout.take()
+    }
+
+    /// Its standard error, once, if that is a pipe.
+    pub fn stderr(&mut self) -> Option<ChildStderr> {
+        self.child.stderr.take()
+    }
+
     /// Waits for its end, for as long as it takes: exit code as shells count it.
     ///
     /// # Errors
