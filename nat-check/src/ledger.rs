@@ -366,3 +366,70 @@ pub struct RateLimit {
     /// The end of the burst.
     pub until: Duration,
 }
+
+/// Ledgers made by hand, for the tests of conclusions.
+#[cfg(test)]
+pub(crate) mod made {
+    use super::*;
+
+    pub(crate) const SERVER: &str = "198.51.100.10:3478";
+    pub(crate) const OTHER: &str = "198.51.100.11:3479";
+
+    pub(crate) fn at(address: &str) -> SocketAddr {
+        address.parse().unwrap()
+    }
+
+    pub(crate) fn endpoint(place: Place) -> SocketAddr {
+        let ip = if place.other_ip { at(OTHER) } else { at(SERVER) }.ip();
+        let port = if place.other_port { at(OTHER) } else { at(SERVER) }.port();
+        SocketAddr::new(ip, port)
+    }
+
+    pub(crate) fn ledger() -> Ledger {
+        Ledger::new(at(SERVER))
+    }
+
+    pub(crate) fn socket(ledger: &mut Ledger, local: &str) -> SocketId {
+        ledger.sockets.push(Opened { local: at(local) });
+        SocketId(ledger.sockets.len() - 1)
+    }
+
+    /// A request that nothing has come of.
+    pub(crate) fn trial(purpose: &'static str, socket: SocketId, to: SocketAddr, ask: Ask) -> Trial {
+        Trial {
+            purpose,
+            socket,
+            to,
+            ask,
+            round: 0,
+            dialect: Dialect::Modern,
+            wants_receipt: matches!(ask, Ask::From(_)),
+            sent: Duration::ZERO,
+            answers: Vec::new(),
+            unsent: false,
+            receipt: None,
+        }
+    }
+
+    /// An answer from `from` that shows `mapped`.
+    pub(crate) fn answer(on: SocketId, from: SocketAddr, mapped: &str) -> Answer {
+        Answer {
+            at: Duration::from_millis(10),
+            from,
+            on,
+            class: Class::Success,
+            error: None,
+            plain: Some(at(mapped)),
+            masked: Some(at(mapped)),
+            origin: Some(from),
+            other: Some(at(OTHER)),
+        }
+    }
+
+    /// A plain request to `place`, answered.
+    pub(crate) fn answered(purpose: &'static str, socket: SocketId, place: Place, mapped: &str) -> Trial {
+        let mut trial = trial(purpose, socket, endpoint(place), Ask::Plain);
+        trial.answers.push(answer(socket, endpoint(place), mapped));
+        trial
+    }
+}

@@ -345,3 +345,87 @@ pub fn server_can(ledger: &Ledger) -> Finding<bool> {
     };
     finding.with("asked", asked)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{Answer, made};
+
+    /// A run in which `let_in` were answered and the others not, in `rounds` rounds with both controls; the server
+    /// gives receipts or not, and its alternate address answers or not.
+    fn run(let_in: &[Place], rounds: u32, receipts: bool, alive: bool) -> Ledger {
+        let mut ledger = made::ledger();
+        let socket = made::socket(&mut ledger, "192.168.1.2:40000");
+        let server = ledger.server;
+        for round in 1..=rounds {
+            let asks = [Ask::Plain].into_iter().chain(TESTED.map(Ask::From)).chain([Ask::Plain]);
+            for ask in asks {
+                let mut trial = made::trial(PROBE.name, socket, server, ask);
+                trial.round = round;
+                match ask {
+                    Ask::From(kind) => {
+                        trial.receipt = receipts.then_some(Duration::from_millis(10));
+                        if let_in.contains(&kind) {
+                            trial.answers.push(from(socket, kind));
+                        }
+                    }
+                    _ => trial.answers.push(from(socket, Place::PRIMARY)),
+                }
+                ledger.trials.push(trial);
+            }
+        }
+        for place in TESTED.into_iter().filter(|_| alive) {
+            ledger.trials.push(made::answered("mapping", socket, place, "203.0.113.1:5"));
+        }
+        ledger
+    }
+
+    fn from(socket: crate::ledger::SocketId, place: Place) -> Answer {
+        made::answer(socket, made::endpoint(place), "203.0.113.1:5")
+    }
+
+    #[test]
+    fn the_truth_table_with_receipts() {
+        use Confidence::{Certain, Strong};
+        for (let_in, value, confidence) in [
+            (&TESTED[..], Filtering::EndpointIndependent, Certain),
+            (&[Place::BOTH], Filtering::EndpointIndependent, Certain),
+            (&[Place::PORT], Filtering::AddressDependent, Strong),
+            (&[Place::IP], Filtering::PortDependent, Strong),
+            (&[], Filtering::AddressAndPortDependent, Strong),
+        ] {
+            let finding = conclude(&run(let_in, 8, true, true));
+            assert_eq!((finding.value, finding.confidence), (Some(value), confidence), "{let_in:?}");
+        }
+    }
+
+    #[test]
+    fn silence_from_a_dead_endpoint_means_nothing() {
+        let finding = conclude(&run(&[], 8, true, false));
+        assert_eq!(finding.value, None);
+    }
+
+    #[test]
+    fn without_receipts_and_proof_silence_is_only_weak() {
+        let finding = conclude(&run(&[], 8, false, true));
+        assert_eq!(finding.value, Some(Filtering::AddressAndPortDependent));
+        assert_eq!(finding.confidence, Confidence::Weak);
+    }
+
+    #[test]
+    fn a_single_silence_decides_nothing() {
+        assert_eq!(conclude(&run(&[], 1, true, true)).value, None);
+    }
+
+    #[test]
+    fn an_answer_from_the_address_that_was_asked_accuses_the_server() {
+        let mut ledger = run(&[], 8, false, true);
+        for trial in &mut ledger.trials {
+            if matches!(trial.ask, Ask::From(_)) {
+                trial.answers.push(from(trial.socket, Place::PRIMARY));
+            }
+        }
+        let finding = conclude(&ledger);
+        assert!(finding.value.is_none() && finding.reason.unwrap().contains("ignores CHANGE-REQUEST"));
+    }
+}

@@ -263,3 +263,84 @@ fn why_unknown(ledger: &Ledger, places: &Places, readings: &Readings) -> String 
         format!("the server does not answer at {}", dead.join(", "))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::made;
+
+    const LOCAL: &str = "192.168.1.2:40000";
+
+    /// What four endpoints saw (A1:P1, A1:P2, A2:P1, A2:P2), as ports at one external address; 0 = no answer.
+    fn finding(seen: [u16; 4]) -> Finding<Mapping> {
+        let mut ledger = made::ledger();
+        let socket = made::socket(&mut ledger, LOCAL);
+        for (place, port) in Place::ALL.into_iter().zip(seen) {
+            let external = format!("203.0.113.1:{port}");
+            ledger.trials.push(match port {
+                0 => made::trial(PROBE.name, socket, made::endpoint(place), Ask::Plain),
+                _ => made::answered(PROBE.name, socket, place, &external),
+            });
+        }
+        conclude(&ledger)
+    }
+
+    #[test]
+    fn four_readings_tell_every_mapping() {
+        let certain = |seen| {
+            let finding = finding(seen);
+            assert_eq!(finding.confidence, Confidence::Certain, "{seen:?}");
+            finding.value.unwrap()
+        };
+        assert_eq!(certain([5, 5, 5, 5]), Mapping::EndpointIndependent);
+        assert_eq!(certain([5, 5, 6, 6]), Mapping::AddressDependent);
+        assert_eq!(certain([5, 6, 5, 6]), Mapping::PortDependent);
+        assert_eq!(certain([5, 6, 7, 8]), Mapping::AddressAndPortDependent);
+    }
+
+    #[test]
+    fn one_missing_reading_changes_nothing() {
+        for (full, value) in [
+            ([5, 5, 5, 5], Mapping::EndpointIndependent),
+            ([5, 5, 6, 6], Mapping::AddressDependent),
+            ([5, 6, 5, 6], Mapping::PortDependent),
+            ([5, 6, 7, 8], Mapping::AddressAndPortDependent),
+        ] {
+            for missing in 1..4 {
+                let mut seen = full;
+                seen[missing] = 0;
+                assert_eq!(finding(seen).value, Some(value), "{seen:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn two_readings_never_prove_independence() {
+        for seen in [[5, 5, 0, 0], [5, 0, 5, 0], [5, 0, 0, 5], [5, 0, 0, 0], [0, 0, 0, 0]] {
+            let finding = finding(seen);
+            assert_eq!((finding.value, finding.confidence), (None, Confidence::Unknown), "{seen:?}");
+            assert!(finding.reason.is_some());
+        }
+    }
+
+    #[test]
+    fn no_translation_is_direct() {
+        let mut ledger = made::ledger();
+        let socket = made::socket(&mut ledger, LOCAL);
+        for place in Place::ALL {
+            ledger.trials.push(made::answered(PROBE.name, socket, place, LOCAL));
+        }
+        assert_eq!(conclude(&ledger).value, Some(Mapping::Direct));
+    }
+
+    #[test]
+    fn a_mapping_that_drifts_is_no_behaviour() {
+        let mut ledger = made::ledger();
+        let socket = made::socket(&mut ledger, LOCAL);
+        for place in Place::ALL {
+            ledger.trials.push(made::answered(PROBE.name, socket, place, "203.0.113.1:5"));
+        }
+        ledger.trials.push(made::answered(PROBE.name, socket, Place::PRIMARY, "203.0.113.1:9"));
+        assert!(conclude(&ledger).reason.unwrap().contains("not deterministic"));
+    }
+}
