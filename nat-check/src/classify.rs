@@ -34,7 +34,7 @@ pub fn udp(observed: &Observed) -> UdpReport {
     }
     let mapping = mapping::conclude(ledger);
     let filtering = filtering::conclude(ledger);
-    let controls: Vec<bool> = ledger.controls(last_ripe(observed)).map(|t| t.returned()).collect();
+    let controls: Vec<bool> = ledger.controls(ledger.ripe).map(|t| t.returned()).collect();
     let lost = controls.iter().filter(|&&returned| !returned).count();
     let socket = mapping::main_socket(ledger);
     let mut external = Vec::new();
@@ -131,12 +131,6 @@ fn blocked(ledger: &Ledger) -> UdpReport {
 
 fn lifetime_not_asked() -> Finding<Lifetime> {
     Finding::unknown("not asked for (--lifetime)", "RFC 5780 4.6")
-}
-
-/// Requests that were sent later may still be under way.
-fn last_ripe(observed: &Observed) -> std::time::Duration {
-    let last = observed.ledger.trials.last().map(|t| t.sent).unwrap_or_default();
-    observed.rtt.map_or(last, |rtt| last.saturating_sub(rtt.patience()))
 }
 
 fn round(value: f64, digits: i32) -> f64 {

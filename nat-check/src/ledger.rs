@@ -185,6 +185,8 @@ pub struct Opened {
 pub struct Ledger {
     /// The endpoint that was asked first, A1:P1.
     pub server: SocketAddr,
+    /// What was sent until then has had its time; without end until the run is over.
+    pub ripe: Duration,
     /// The requests, in order of sending.
     pub trials: Vec<Trial>,
     /// The sockets, by [`SocketId`].
@@ -205,6 +207,7 @@ impl Ledger {
     pub fn new(server: SocketAddr) -> Self {
         Self {
             server,
+            ripe: Duration::MAX,
             trials: Vec::new(),
             sockets: Vec::new(),
             strays: Strays::default(),
@@ -341,7 +344,7 @@ impl Ledger {
         };
         let answered = burst().take_while(|t| t.returned()).count();
         let rest = || burst().skip(answered);
-        let limited = answered >= 3 && rest().count() >= 8 && rest().all(|t| !t.returned());
+        let limited = answered >= 3 && rest().count() >= 10 && rest().all(|t| !t.returned());
         limited.then_some(RateLimit {
             answered,
             of: burst().count(),

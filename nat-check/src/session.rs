@@ -252,8 +252,10 @@ impl Session {
     /// Takes the ledger out at the end.
     #[must_use]
     pub fn finish(&self) -> Ledger {
+        let ripe = self.now().saturating_sub(self.patience());
         let mut state = self.lock();
         state.receivers.abort_all();
+        state.ledger.ripe = ripe;
         std::mem::replace(&mut state.ledger, Ledger::new(self.server))
     }
 

@@ -34,8 +34,9 @@ const METHOD: &str = "RFC 5780 4.4, all four CHANGE-REQUEST cases, silence judge
 const TESTED: [Place; 3] = [Place::BOTH, Place::PORT, Place::IP];
 /// What later measurements need of the budget.
 const RESERVE: usize = 42;
-/// Rounds, at the most.
+/// Rounds, at the most, and with a server that limits the rate.
 const ROUNDS: u32 = 34;
+const SLOW_ROUNDS: u32 = 8;
 
 async fn ask_from_elsewhere(session: Arc<Session>) {
     let Ok(socket) = session.open().await else { return };
@@ -49,7 +50,10 @@ async fn ask_from_elsewhere(session: Arc<Session>) {
     }
     // What is let in is about to arrive.
     session.until(session.now() + BEAT / 3, |ledger| answered(ledger, Place::BOTH)).await;
-    for _ in 1..ROUNDS {
+    for round_number in 1..ROUNDS {
+        if session.is_slow() && round_number > SLOW_ROUNDS {
+            return;
+        }
         let patience = session.patience();
         let now = session.now();
         let (done, kinds, last) = session.read(|ledger| {
@@ -119,7 +123,7 @@ impl Sight<'_> {
         answered(self.ledger, Place::BOTH)
             || obstacle(self.ledger).is_some()
             || TESTED.iter().all(|&kind| {
-                answered(self.ledger, kind) || tally(self.ledger, kind, self.ripe()).is_filtered()
+                answered(self.ledger, kind) || tally(self.ledger, kind, self.ripe()).is_enough()
             })
     }
 
@@ -138,7 +142,7 @@ impl Sight<'_> {
         };
         TESTED
             .into_iter()
-            .filter(|&kind| !answered(self.ledger, kind) && !hopeful(kind).is_filtered())
+            .filter(|&kind| !answered(self.ledger, kind) && !hopeful(kind).is_enough())
             .collect()
     }
 
@@ -230,7 +234,7 @@ enum Fate {
 pub fn conclude(ledger: &Ledger) -> Finding<Filtering> {
     let places = Places::of(ledger.server, ledger);
     let finding = judge(ledger, &places);
-    let tallies = TESTED.map(|kind| (kind, tally(ledger, kind, Duration::MAX)));
+    let tallies = TESTED.map(|kind| (kind, tally(ledger, kind, ledger.ripe)));
     let controls = tallies[0].1;
     let mut finding = finding
         .with("controls_sent", controls.controls_sent)
@@ -255,7 +259,7 @@ fn judge(ledger: &Ledger, places: &Places) -> Finding<Filtering> {
         return Finding::unknown(reason, METHOD);
     }
     let fate = |kind| {
-        let tally = tally(ledger, kind, Duration::MAX);
+        let tally = tally(ledger, kind, ledger.ripe);
         let alive = places.get(kind).is_some_and(|endpoint| ledger.is_alive(endpoint));
         match () {
             () if tally.answered > 0 => Fate::LetIn,
@@ -325,7 +329,7 @@ fn why_undecided(ledger: &Ledger, places: &Places, fates: [Fate; 3]) -> String {
              it means nothing{known}"
         );
     }
-    let loss = tally(ledger, Place::BOTH, Duration::MAX).loss();
+    let loss = tally(ledger, Place::BOTH, ledger.ripe).loss();
     format!(
         "too much loss to tell filtered from lost: {:.0} % of the controls went unanswered{known}",
         loss * 100.0

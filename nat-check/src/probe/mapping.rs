@@ -255,7 +255,7 @@ fn why_unknown(ledger: &Ledger, places: &Places, readings: &Readings) -> String 
         .filter_map(|p| places.get(p))
         .map(|endpoint| endpoint.to_string())
         .collect();
-    let controls: Vec<_> = ledger.controls(std::time::Duration::MAX).map(Trial::returned).collect();
+    let controls: Vec<_> = ledger.controls(ledger.ripe).map(Trial::returned).collect();
     let lost = controls.iter().filter(|&&returned| !returned).count();
     if lost * 10 > controls.len() {
         format!("too much loss: no answer from {}", dead.join(", "))
