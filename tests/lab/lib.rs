@@ -44,5 +44,3 @@ pub mod tun;
 pub use error::LabError;
 #[cfg(target_os = "linux")]
 pub use lab::Lab;
-#[cfg(target_os = "linux")]
-pub use probe::ProbeServer;

@@ -159,7 +159,7 @@ mod linux {
         lab: Lab,
         nats: Vec<Stack>,
         _echo: Echo,
-        _probe: lab::ProbeServer,
+        _probe: probe_server::Server,
     }
 
     impl World {
