@@ -10,7 +10,7 @@ use std::{
 
 use shared::stun::{Class, Dialect, TransactionId, Writer, attr};
 use tokio::{
-    sync::watch,
+    sync::Notify,
     task::JoinSet,
     time::{Instant, timeout_at},
 };
@@ -77,12 +77,14 @@ pub struct Session {
     local_ip: IpAddr,
     bind: SocketAddr,
     started: Instant,
-    contact: watch::Sender<Contact>,
-    changed: watch::Sender<()>,
+    /// Wakes in the order in which tasks began to wait, so that equal seeds give equal runs; a watch channel would
+    /// wake them in a random one.
+    changed: Notify,
     state: Mutex<State>,
 }
 
 struct State {
+    contact: Contact,
     ledger: Ledger,
     rng: fastrand::Rng,
     rtt: Option<Rtt>,
@@ -105,9 +107,9 @@ impl Session {
             local_ip,
             bind,
             started: Instant::now(),
-            contact: watch::Sender::new(Contact::Pending),
-            changed: watch::Sender::new(()),
+            changed: Notify::new(),
             state: Mutex::new(State {
+                contact: Contact::Pending,
                 ledger: Ledger::new(server),
                 rng: fastrand::Rng::with_seed(seed),
                 rtt: None,
@@ -179,7 +181,7 @@ impl Session {
 
     /// Sends one request in the dialect that the server speaks, as far as that is known.
     pub async fn send(&self, socket: &Socket, request: Request) {
-        let dialect = match *self.contact.borrow() {
+        let dialect = match self.lock().contact {
             Contact::Udp(dialect) => dialect,
             Contact::Pending | Contact::None => Dialect::Modern,
         };
@@ -284,34 +286,36 @@ impl Session {
 
     /// Waits until something is known of the way to the server.
     pub async fn contact(&self) -> Contact {
-        let mut contact = self.contact.subscribe();
-        // The sender lives in self: waiting cannot fail.
-        contact.wait_for(|c| *c != Contact::Pending).await.map_or(Contact::None, |c| *c)
+        loop {
+            let changed = self.changed.notified();
+            let contact = self.lock().contact;
+            if contact != Contact::Pending {
+                return contact;
+            }
+            changed.await;
+        }
     }
 
     /// Declares what is known of the way to the server; the first word counts.
     pub fn declare(&self, contact: Contact) {
-        self.contact.send_if_modified(|c| {
-            let first = *c == Contact::Pending;
-            if first {
-                *c = contact;
-            }
-            first
-        });
+        let mut state = self.lock();
+        if state.contact == Contact::Pending {
+            state.contact = contact;
+            drop(state);
+            self.changed.notify_waiters();
+        }
     }
 
     /// Waits until `done` says so, at the latest until `deadline`; asked again whenever something arrives. Tells
     /// whether it was done.
     pub async fn until(&self, deadline: Duration, mut done: impl FnMut(&Ledger) -> bool) -> bool {
-        let mut changed = self.changed.subscribe();
         loop {
-            changed.mark_unchanged();
+            let changed = self.changed.notified();
             if self.read(&mut done) {
                 return true;
             }
-            match timeout_at(self.instant(deadline), changed.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => return self.read(&mut done),
+            if timeout_at(self.instant(deadline), changed).await.is_err() {
+                return self.read(&mut done);
             }
         }
     }
@@ -359,7 +363,7 @@ impl Session {
         if settled {
             self.declare(Contact::Udp(Dialect::Modern));
         }
-        self.changed.send_replace(());
+        self.changed.notify_waiters();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
