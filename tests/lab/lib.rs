@@ -1,5 +1,10 @@
 //! The NAT laboratory: simulated, user-space and kernel NATs that nat-check and probe-server are judged by.
 //!
+//! For every driver:
+//! - [`scenario`]: NATs, networks, servers and what must be reported, read from files;
+//! - [`oracle`]: holds a report against that;
+//! - [`sim`]: the driver that needs no privilege: everything in memory, in virtual time.
+//!
 //! Real networks, on Linux:
 //! - [`Lab`]: hosts behind NATs and a server, with real programs on them;
 //! - [`rules`]: the kernel's own NAT in the words of RFC 4787;
@@ -13,6 +18,9 @@ pub mod error;
 mod internet;
 mod ip;
 pub mod link;
+pub mod oracle;
+pub mod scenario;
+pub mod sim;
 
 #[cfg(target_os = "linux")]
 pub mod binaries;

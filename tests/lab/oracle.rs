@@ -1,0 +1,159 @@
+//! The oracle: holds a report against what must be in it.
+//!
+//! Wrong is only what the report is sure of and mistaken about. What it cannot tell, or tells with little confidence, is
+//! undecided and counted apart: a diagnosis may be modest, but never false.
+
+use nat_check::report::Report;
+use serde_json::{Map, Value, json};
+use shared::nat::model::{Behaviour, Stack};
+
+/// How a report fares.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Judgement {
+    /// Paths that are as they must be.
+    pub right: Vec<String>,
+    /// Paths about which the report is not sure, each with what it says.
+    pub undecided: Vec<String>,
+    /// Paths about which it is sure and mistaken, each with what it says.
+    pub wrong: Vec<String>,
+}
+
+impl Judgement {
+    /// Whether everything is as it must be.
+    #[must_use]
+    pub fn is_perfect(&self) -> bool {
+        self.wrong.is_empty() && self.undecided.is_empty()
+    }
+
+    /// Whether this path is as it must be.
+    #[must_use]
+    pub fn decided(&self, path: &str) -> bool {
+        self.right.iter().any(|p| p == path)
+    }
+}
+
+/// Holds a report against the part of it that must be so. `expected` is shaped like the report; a finding is compared by
+/// its value, `"unknown"` asks for a finding without one, a list of words asks that each occur in one of the sentences.
+#[must_use]
+pub fn judge(expected: &Value, report: &Report) -> Judgement {
+    let report = serde_json::to_value(report).unwrap_or_default();
+    judge_json(expected, &report)
+}
+
+/// The same for a report that came as JSON from the program.
+#[must_use]
+pub fn judge_json(expected: &Value, report: &Value) -> Judgement {
+    let mut judgement = Judgement::default();
+    compare("", expected, report, true, &mut judgement);
+    judgement
+}
+
+/// What a report on these NATs must say over IPv4, according to the model.
+#[must_use]
+pub fn expected(stack: &Stack) -> Value {
+    let Behaviour { nat_type, udp, .. } = stack.behaviour();
+    let Some(udp) = udp else {
+        return json!({ "ipv4": { "status": "tested", "udp": { "nat_type": nat_type } } });
+    };
+    let mut findings = Map::new();
+    findings.insert("nat_type".into(), json!(nat_type));
+    findings.insert("mapping".into(), json!(udp.mapping));
+    findings.insert("filtering".into(), json!(udp.filtering));
+    if let Some(policy) = udp.ports {
+        let mut ports = Map::new();
+        ports.insert("policy".into(), json!(policy));
+        if let Some(delta) = udp.delta {
+            ports.insert("delta".into(), json!(delta));
+        }
+        findings.insert("port_allocation".into(), ports.into());
+    }
+    if let Some(hairpinning) = udp.hairpinning {
+        findings.insert("hairpinning".into(), hairpinning.into());
+    }
+    findings.insert("alg".into(), udp.alg.into());
+    findings.insert("inbound_first_remap".into(), udp.inbound_first_remap.into());
+    json!({ "ipv4": { "status": "tested", "udp": findings } })
+}
+
+fn compare(path: &str, expected: &Value, found: &Value, sure: bool, judgement: &mut Judgement) {
+    if let Some(confidence) = found.get("confidence").and_then(Value::as_str) {
+        if expected == "unknown" {
+            return note(path, expected, &found["value"], found["value"].is_null(), true, judgement);
+        }
+        if found["value"].is_null() {
+            let why = found["reason"].as_str().unwrap_or("no reason given");
+            judgement.undecided.push(format!("{path}: unknown, {why}"));
+            return;
+        }
+        let sure = confidence == "certain" || confidence == "strong";
+        return compare(path, expected, &found["value"], sure, judgement);
+    }
+    match expected {
+        Value::Object(parts) => {
+            for (key, part) in parts {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                compare(&path, part, found.get(key).unwrap_or(&Value::Null), sure, judgement);
+            }
+        }
+        Value::Array(words) => {
+            let sentences: Vec<&str> =
+                found.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            for word in words.iter().filter_map(Value::as_str) {
+                let said = sentences.iter().any(|sentence| sentence.contains(word));
+                note(path, &json!(word), found, said, sure, judgement);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            note(path, expected, found, expected == found, sure, judgement);
+        }
+    }
+}
+
+fn note(path: &str, expected: &Value, found: &Value, right: bool, sure: bool, judgement: &mut Judgement) {
+    let said = || format!("{path}: {found} instead of {expected}");
+    // Words that are no findings have "unknown" among them.
+    let sure = sure && found != "unknown";
+    match (right, sure) {
+        (true, _) => judgement.right.push(path.to_owned()),
+        (false, true) => judgement.wrong.push(said()),
+        (false, false) => judgement.undecided.push(format!("{}, weakly", said())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(value: Value, confidence: &str) -> Value {
+        json!({ "value": value, "confidence": confidence, "reason": "because" })
+    }
+
+    #[test]
+    fn sure_and_mistaken_is_wrong_and_modest_is_undecided() {
+        let report = |f: Value| json!({ "ipv4": { "mapping": f } });
+        let expected = json!({ "ipv4": { "mapping": "direct" } });
+        let judged = |f| judge_json(&expected, &report(f));
+        assert!(judged(finding(json!("direct"), "weak")).is_perfect());
+        assert_eq!(judged(finding(json!("port-dependent"), "strong")).wrong.len(), 1);
+        assert_eq!(judged(finding(json!("port-dependent"), "weak")).undecided.len(), 1);
+        assert_eq!(judged(finding(Value::Null, "unknown")).undecided, ["ipv4.mapping: unknown, because"]);
+        assert_eq!(judge_json(&expected, &json!({})).wrong.len(), 1);
+    }
+
+    #[test]
+    fn unknown_can_be_asked_for_and_words_are_looked_up() {
+        let expected = json!({ "f": "unknown", "faults": ["same IP"] });
+        let good =
+            json!({ "f": finding(Value::Null, "unknown"), "faults": ["it has the same IP as before"] });
+        let bad = json!({ "f": finding(json!(true), "weak"), "faults": [] });
+        assert!(judge_json(&expected, &good).is_perfect());
+        assert_eq!(judge_json(&expected, &bad).wrong.len(), 2);
+    }
+
+    #[test]
+    fn parts_of_a_value_can_be_asked_for() {
+        let expected = json!({ "ports": { "policy": "sequential" } });
+        let found = json!({ "ports": finding(json!({ "policy": "sequential", "delta": 1 }), "strong") });
+        assert!(judge_json(&expected, &found).is_perfect());
+    }
+}

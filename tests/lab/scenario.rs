@@ -1,0 +1,181 @@
+//! Scenarios are data: a NAT, a network, a server, and the part of the report that must come out. One file in
+//! `tests/scenarios/` each; adding one is adding a file.
+//!
+//! ```toml
+//! about = "Linux masquerade that drops what comes in unasked"
+//! nat = "linux"                     # or several, innermost first: ["linux", "carrier"]
+//! drivers = ["sim", "tun", "kernel"] # who can express it
+//!
+//! [network]                          # all optional
+//! delay_ms = 10
+//! loss = 0.05                        # or { rate = 0.05, burst = 5 }
+//!
+//! [server]                           # optional
+//! faults = ["alternate-dead", { slow = 0.3 }]
+//!
+//! [report]                           # paths and values of the JSON report; "unknown" = it must say that it cannot tell
+//! ipv4.udp.mapping = "endpoint-independent"
+//! ```
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use nat_check::net::sim::{Fault, Loss, PathSpec};
+use serde::Deserialize;
+use shared::nat::model::Stack;
+
+/// A scenario.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// The name of its file.
+    #[serde(skip)]
+    pub name: String,
+    /// What it is, in a line.
+    pub about: String,
+    /// The NATs, innermost first.
+    pub nat: Stack,
+    /// Who can express it.
+    pub drivers: Vec<Driver>,
+    /// The line between the NAT and the Internet.
+    #[serde(default)]
+    pub network: Network,
+    /// The server.
+    #[serde(default)]
+    pub server: ServerSide,
+    /// The part of the report that must come out.
+    pub report: toml::Table,
+}
+
+/// The three ways to build a scenario.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Driver {
+    /// In memory, in virtual time.
+    Sim,
+    /// The same model between real namespaces.
+    Tun,
+    /// The kernel's own NAT.
+    Kernel,
+}
+
+/// The line between the NAT and the Internet.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Network {
+    /// One way, in milliseconds.
+    pub delay_ms: f64,
+    /// Random addition to it.
+    pub jitter_ms: f64,
+    /// Loss in each direction.
+    pub loss: LossSpec,
+    /// Share of packets that are overtaken.
+    pub reorder: f64,
+    /// Share of packets that arrive twice.
+    pub duplicate: f64,
+    /// Whether host and server have IPv6, too.
+    pub ipv6: bool,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        let loss = LossSpec::Independent(0.0);
+        Self { delay_ms: 10.0, jitter_ms: 0.0, loss, reorder: 0.0, duplicate: 0.0, ipv6: false }
+    }
+}
+
+/// Loss, as a share or as a share in bursts.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum LossSpec {
+    /// Each packet by itself.
+    Independent(f64),
+    /// In runs of this mean length.
+    Bursty {
+        /// Share of packets lost.
+        rate: f64,
+        /// Mean number in a row.
+        burst: f64,
+    },
+}
+
+/// The probe server.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerSide {
+    /// What is wrong with it.
+    pub faults: Vec<Fault>,
+}
+
+impl Network {
+    /// The line as the simulation and the user-space NAT know it.
+    #[must_use]
+    pub fn path(&self) -> PathSpec {
+        let millis = |ms: f64| Duration::from_secs_f64(ms / 1000.0);
+        let loss = match self.loss {
+            LossSpec::Independent(0.0) => Loss::None,
+            LossSpec::Independent(rate) => Loss::Independent(rate),
+            LossSpec::Bursty { rate, burst } => Loss::Bursty { rate, burst },
+        };
+        PathSpec {
+            delay: millis(self.delay_ms),
+            jitter: millis(self.jitter_ms),
+            reorder: self.reorder,
+            duplicate: self.duplicate,
+            ..PathSpec::default().with_loss(loss)
+        }
+    }
+
+    /// Whether packets get lost.
+    #[must_use]
+    pub fn loses(&self) -> bool {
+        self.path().loss_up != Loss::None
+    }
+}
+
+impl Scenario {
+    /// Reads one from the text of its file.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong and where.
+    pub fn read(name: &str, text: &str) -> Result<Self, String> {
+        let scenario: Self = toml::from_str(text).map_err(|e| format!("{name}: {e}"))?;
+        if scenario.report.is_empty() {
+            return Err(format!("{name}: [report] is empty: nothing could ever be wrong"));
+        }
+        if scenario.drivers.is_empty() {
+            return Err(format!("{name}: no driver would run it"));
+        }
+        Ok(Self { name: name.to_owned(), ..scenario })
+    }
+
+    /// All scenarios, in the order of their names.
+    ///
+    /// # Errors
+    /// The first file that cannot be read, with the reason.
+    pub fn all() -> Result<Vec<Self>, String> {
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+        let told = |e: std::io::Error| format!("{}: {e}", folder.display());
+        let mut files: Vec<PathBuf> = fs::read_dir(&folder)
+            .and_then(|entries| entries.map(|e| e.map(|e| e.path())).collect())
+            .map_err(told)?;
+        files.retain(|file| file.extension().is_some_and(|e| e == "toml"));
+        files.sort();
+        files
+            .iter()
+            .map(|file| {
+                let name = file.file_stem().unwrap_or_default().to_string_lossy();
+                Self::read(&name, &fs::read_to_string(file).map_err(told)?)
+            })
+            .collect()
+    }
+
+    /// Those that a driver can express.
+    ///
+    /// # Errors
+    /// As [`Scenario::all`].
+    pub fn for_driver(driver: Driver) -> Result<Vec<Self>, String> {
+        let mut all = Self::all()?;
+        all.retain(|scenario| scenario.drivers.contains(&driver));
+        Ok(all)
+    }
+}

@@ -1,0 +1,168 @@
+//! The matrix: the real client behind every class of NAT, on lines that lose, in virtual time; and every scenario that
+//! the simulated driver can express.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
+
+use lab::{
+    oracle::{self, Judgement},
+    scenario::{Driver, Scenario},
+    sim::Sim,
+};
+use nat_check::net::sim::{Loss, PathSpec};
+use shared::nat::model::{NatSpec, Stack, words::PRESETS};
+
+const MAPPINGS: [&str; 4] = ["ei", "ad", "apd", "pd"];
+const FILTERS: [&str; 4] = ["ei", "ad", "apd", "pd"];
+const PORTS: [&str; 4] = ["preserving", "sequential", "random", "block,block=256"];
+const LOSS: [f64; 4] = [0.0, 0.01, 0.05, 0.10];
+const SEEDS: u64 = 20;
+const AXES: [&str; 3] = ["ipv4.udp.mapping", "ipv4.udp.filtering", "ipv4.udp.nat_type"];
+
+/// One run of the matrix.
+struct Cell {
+    spec: String,
+    loss: f64,
+    seed: u64,
+}
+
+fn cells() -> Vec<Cell> {
+    let mut specs: Vec<String> = FILTERS.iter().map(|f| format!("mapping=direct,filtering={f}")).collect();
+    for m in MAPPINGS {
+        for f in FILTERS {
+            specs.extend(PORTS.iter().map(|p| format!("mapping={m},filtering={f},ports={p}")));
+        }
+    }
+    let mut cells = Vec::new();
+    for spec in &specs {
+        for loss in LOSS {
+            cells.extend((0..SEEDS).map(|seed| Cell { spec: spec.clone(), loss, seed }));
+        }
+    }
+    cells
+}
+
+fn run(cell: &Cell) -> Judgement {
+    let nat: Stack = cell.spec.parse().expect(&cell.spec);
+    let expected = oracle::expected(&nat);
+    let loss = if cell.loss > 0.0 { Loss::Independent(cell.loss) } else { Loss::None };
+    let path = PathSpec::with_delay_ms(10).with_loss(loss);
+    oracle::judge(&expected, &Sim { path, ..Sim::new(nat, cell.seed) }.run().report)
+}
+
+/// Runs all on two threads and returns the results in order.
+fn on_two_threads<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let worker = || {
+        let mut done = Vec::new();
+        while let Some((at, item)) =
+            Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|n| items.get(n).map(|i| (n, i)))
+        {
+            done.push((at, work(item)));
+        }
+        done
+    };
+    let mut all: Vec<(usize, R)> = thread::scope(|scope| {
+        let threads = [scope.spawn(worker), scope.spawn(worker)];
+        threads.into_iter().flat_map(|t| t.join().expect("a worker panicked")).collect()
+    });
+    all.sort_by_key(|(at, _)| *at);
+    all.into_iter().map(|(_, result)| result).collect()
+}
+
+#[test]
+fn every_class_is_reported_right_at_every_loss() {
+    let cells = cells();
+    assert!(cells.len() > 5000);
+    let judgements = on_two_threads(&cells, run);
+    let mut undecided: BTreeMap<String, usize> = BTreeMap::new();
+    let mut complaints = Vec::new();
+    for (cell, judgement) in cells.iter().zip(&judgements) {
+        let Cell { spec, loss, seed } = cell;
+        let open = AXES.iter().filter(|axis| !judgement.decided(axis)).count();
+        if open > 0 {
+            *undecided.entry(format!("{:.0} % loss", loss * 100.0)).or_default() += 1;
+        }
+        if !judgement.wrong.is_empty() {
+            complaints.push(format!("{spec} loss {loss} seed {seed}: {}", judgement.wrong.join("; ")));
+        } else if open > 0 && *loss == 0.0 {
+            complaints.push(format!("{spec} without loss, seed {seed}: {}", judgement.undecided.join("; ")));
+        }
+    }
+    println!("{} runs; with an axis undecided: {undecided:?}", cells.len());
+    assert!(complaints.is_empty(), "{} of {}:\n{}", complaints.len(), cells.len(), complaints.join("\n"));
+    let at_ten = undecided.get("10 % loss").copied().unwrap_or(0);
+    let of = cells.iter().filter(|c| c.loss == 0.10).count();
+    assert!(at_ten * 100 <= of, "{at_ten} of {of} runs at 10 % loss left an axis undecided");
+}
+
+#[test]
+fn every_scenario_is_reported_as_it_says() {
+    let scenarios = Scenario::for_driver(Driver::Sim).expect("scenarios");
+    assert!(scenarios.len() >= 45, "{} scenarios", scenarios.len());
+    let complaints: Vec<String> = on_two_threads(&scenarios, |scenario| {
+        let expected = serde_json::to_value(&scenario.report).expect("TOML is JSON");
+        let mut complaints = Vec::new();
+        for seed in 1..=3 {
+            let run = Sim::of(scenario, seed).run();
+            let judgement = oracle::judge(&expected, &run.report);
+            let tolerable = scenario.network.loses() && judgement.wrong.is_empty();
+            if !judgement.is_perfect() && !tolerable {
+                let Judgement { wrong, undecided, .. } = judgement;
+                complaints.push(format!(
+                    "{} seed {seed}: {}",
+                    scenario.name,
+                    [wrong, undecided].concat().join("; ")
+                ));
+            }
+        }
+        complaints
+    })
+    .concat();
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+}
+
+#[test]
+fn scenarios_and_model_agree() {
+    for scenario in Scenario::all().expect("scenarios") {
+        let blocked = scenario.nat.behaviour().udp.is_none();
+        if !scenario.server.faults.is_empty() || blocked {
+            continue;
+        }
+        // Whatever a scenario says of a path that the model has an opinion on must be that opinion.
+        let model = oracle::expected(&scenario.nat);
+        let said = serde_json::to_value(&scenario.report).expect("TOML is JSON");
+        for (path, value) in leaves("", &said) {
+            if let Some(opinion) = model.pointer(&path) {
+                assert_eq!(opinion, &value, "{}: {path}", scenario.name);
+            }
+        }
+    }
+}
+
+fn leaves(path: &str, value: &serde_json::Value) -> Vec<(String, serde_json::Value)> {
+    match value {
+        serde_json::Value::Object(parts) => {
+            parts.iter().flat_map(|(key, part)| leaves(&format!("{path}/{key}"), part)).collect()
+        }
+        leaf => vec![(path.to_owned(), leaf.clone())],
+    }
+}
+
+#[test]
+fn the_same_seed_leaves_the_same_trace() {
+    for preset in PRESETS {
+        let run = |seed| {
+            let nat = Stack::from(preset.name.parse::<NatSpec>().expect(preset.name));
+            let path = PathSpec { duplicate: 0.05, ..PathSpec::default().with_loss(Loss::Independent(0.1)) };
+            let run = Sim { path, trace: true, ..Sim::new(nat, seed) }.run();
+            (run.trace, serde_json::to_string(&run.report).expect("a report is JSON"))
+        };
+        let (trace, report) = run(1);
+        assert!(trace.len() > 20, "{}: a trace of {} lines", preset.name, trace.len());
+        assert_eq!((trace, report), run(1), "{}", preset.name);
+    }
+}
