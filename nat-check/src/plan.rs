@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use shared::nat::model::{SpecError, Stack};
+
 use crate::{
     args::Args,
     render::{self, Format},
@@ -123,6 +125,14 @@ pub enum UsageError {
     /// `--bind` that is no address.
     #[error("--bind {0}: not an IP address, nor IP:PORT (an IPv6 address with a port is written [IP]:PORT)")]
     Bind(String),
+    /// `--bind` to what the system does not give.
+    #[error("--bind {bind}: {reason}")]
+    BindRefused {
+        /// What was given.
+        bind: SocketAddr,
+        /// What the system said.
+        reason: String,
+    },
     /// `--bind` of the family that is not wanted.
     #[error("--bind {value} is an IPv{is} address, but only IPv{wanted} is asked for")]
     BindFamily {
@@ -133,6 +143,9 @@ pub enum UsageError {
         /// The family wanted.
         wanted: u8,
     },
+    /// `--simulate` of something that is no NAT.
+    #[error("--simulate: {0}")]
+    Simulate(String),
     /// A number of seconds that makes no sense.
     #[error("--{flag} {value}: not a number of seconds between {min} and {max}")]
     Seconds {
@@ -228,7 +241,8 @@ fn network(args: &Args, from_environment: Option<&str>, families: Families) -> R
         return Ok(Network::Local);
     }
     if let Some(nat) = &args.simulate {
-        return Ok(Network::Simulated(nat.clone()));
+        let wrong = |error: SpecError| UsageError::Simulate(error.to_string());
+        return nat.parse::<Stack>().map(|_| Network::Simulated(nat.clone())).map_err(wrong);
     }
     let environment: Vec<String> =
         from_environment.filter(|server| !server.is_empty()).map(str::to_owned).into_iter().collect();
@@ -345,6 +359,7 @@ mod tests {
             ("--server 2001:db8::1 -4", "2001:db8::1 is an IPv6 address"),
             ("--local --bind 10.0.0", "--bind 10.0.0"),
             ("--local -6 --bind 127.0.0.1", "127.0.0.1 is an IPv4 address"),
+            ("--simulate cone", "unknown NAT `cone`; known are open, firewall"),
             ("--local --timeout 0", "--timeout 0"),
             ("--local --timeout nan", "--timeout NaN"),
             ("--local --lifetime=1", "--lifetime 1"),

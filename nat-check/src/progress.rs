@@ -1,6 +1,10 @@
 //! What a run tells while it is under way. The engine reports events; who listens decides what becomes of them.
 
+mod terminal;
+
 use std::{fmt, time::Duration};
+
+pub use terminal::Terminal;
 
 /// Something that happened in a run.
 #[derive(Clone, Copy, Debug)]

@@ -53,7 +53,7 @@ pub(super) fn ports(allocation: &PortAllocation) -> String {
         PortPolicy::Random => format!("random: any port from {low} to {high}"),
         PortPolicy::Block => format!("block: any of your {} ports from {low} to {high}", high - low + 1),
     };
-    if allocation.parity == Some(true) {
+    if allocation.parity == Some(true) && allocation.policy != PortPolicy::Preserving {
         text.push_str("; even stays even, odd stays odd");
     }
     if allocation.external_ips > 1 {

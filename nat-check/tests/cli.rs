@@ -1,0 +1,163 @@
+//! The command line from outside: the built program, its output and exit codes.
+
+use std::{
+    io::Read,
+    net::{Ipv4Addr, UdpSocket},
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::Value;
+
+fn nat_check(line: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nat-check"));
+    command.args(line.split_whitespace()).env_remove("NAT_CHECK_SERVER").env_remove("COLUMNS");
+    command.stdin(Stdio::null());
+    command
+}
+
+fn run(line: &str) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = nat_check(line).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+fn json(line: &str) -> Value {
+    let (code, out, err) = run(line);
+    assert_eq!(code, 0, "{line}: {err}");
+    serde_json::from_str(&out).unwrap()
+}
+
+#[test]
+fn help_is_what_was_reviewed() {
+    let (code, out, err) = run("-h");
+    assert_eq!((code, err.as_str()), (0, ""));
+    insta::assert_snapshot!("short help", out);
+    insta::assert_snapshot!("long help", run("--help").1);
+}
+
+#[test]
+fn usage_errors_name_the_value_and_exit_with_2() {
+    for (line, named) in [
+        ("", "NAT_CHECK_SERVER"),
+        ("--server example.org:0", "`0` is not a port"),
+        ("--server [::1] -4", "[::1] is an IPv6 address"),
+        ("--local --server example.org", "--local"),
+        ("--simulate no-such-nat", "no-such-nat"),
+        ("--simulate linux --only bogus", "bogus"),
+        ("--simulate linux --require ipv4.udp.maping=direct", "maping"),
+        ("--simulate linux --format yaml", "yaml"),
+        ("--simulate linux --timeout -1", "-1"),
+        ("--server 192.0.2.1 --bind 192.0.2.77", "192.0.2.77"),
+        ("--server 192.0.2.1 --bind ::1 -4", "::1"),
+        ("--bogus", "--bogus"),
+    ] {
+        let (code, out, err) = run(line);
+        assert_eq!((code, out.as_str()), (2, ""), "{line}: {err}");
+        assert!(err.contains(named), "{line} says {err}");
+        assert!(!err.contains("panicked"), "{err}");
+    }
+}
+
+#[test]
+fn a_port_that_is_in_use_is_named() {
+    let taken = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let at = taken.local_addr().unwrap();
+    let (code, _, err) = run(&format!("--server 127.0.0.1:9 --bind {at}"));
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains(&at.to_string()) && err.lines().count() == 1, "{err}");
+}
+
+#[test]
+fn a_server_that_is_not_there_gives_3_and_still_a_report() {
+    // A port that was free a moment ago: nobody answers there.
+    let gone = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let (code, out, err) = run(&format!("--server {gone} --json --timeout 3"));
+    assert_eq!(code, 3, "{err}");
+    assert_eq!(err.lines().count(), 1, "{err}");
+    assert!(err.contains(&gone.to_string()), "{err}");
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(report["ipv4"]["status"], "unreachable");
+    assert_eq!(report["server"]["query"], gone.to_string());
+    assert_eq!(report["hole_punching"]["level"], "unknown");
+}
+
+#[test]
+fn requirements_decide_the_exit_code() {
+    let (code, _, err) = run("--simulate symmetric --json --require hole-punching=some-peers");
+    assert_eq!((code, err.as_str()), (0, ""));
+    let (code, out, err) =
+        run("--simulate symmetric --require hole-punching=most-peers --require ipv4.udp.mapping=direct");
+    assert_eq!(code, 1);
+    assert!(out.contains("symmetric"), "the report is still printed: {out}");
+    assert!(err.contains("required hole-punching=most-peers, got some-peers"), "{err}");
+    assert!(err.contains("required ipv4.udp.mapping=direct, got address-and-port-dependent"), "{err}");
+}
+
+#[test]
+fn a_simulated_report_says_so_and_fits_the_schema() {
+    let schema = jsonschema::validator_for(&committed_schema()).unwrap();
+    for nat in ["open", "full-cone", "symmetric", "udp-blocked"] {
+        let report = json(&format!("--simulate {nat} --json --seed 1"));
+        let errors: Vec<String> = schema.iter_errors(&report).map(|error| error.to_string()).collect();
+        assert!(errors.is_empty(), "{nat}: {errors:?}");
+        assert_eq!(report["simulated"], true);
+    }
+    let (_, table, _) = run("--simulate full-cone");
+    assert!(table.lines().take(4).any(|line| line.contains("Simulated network")), "{table}");
+}
+
+#[test]
+fn the_committed_schema_is_current() {
+    let generated: Value = serde_json::from_str(&run("--generate schema").1).unwrap();
+    assert_eq!(
+        committed_schema(),
+        generated,
+        "run: cargo run -p nat-check -- --generate schema > nat-check/schema/report.schema.json"
+    );
+}
+
+fn committed_schema() -> Value {
+    serde_json::from_str(include_str!("../schema/report.schema.json")).unwrap()
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let mut child = nat_check("--simulate full-cone --json")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Closed before the report is there, so that all of it meets a closed pipe.
+    drop(child.stdout.take());
+    let mut errors = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+    assert_eq!((child.wait().unwrap().code(), errors.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn no_terminal_means_neither_colour_nor_progress() {
+    let (code, out, err) = run("--simulate full-cone");
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(!out.contains('\u{1b}'));
+}
+
+#[test]
+fn the_server_may_come_from_the_environment() {
+    let output = nat_check("-6").env("NAT_CHECK_SERVER", "192.0.2.1").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("192.0.2.1 is an IPv4 address"));
+}
+
+#[test]
+fn every_listed_test_can_be_run_alone_or_left_out() {
+    let (code, list, _) = run("--list");
+    assert_eq!(code, 0);
+    let names: Vec<&str> = list.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(names.contains(&"mapping") && names.contains(&"filtering"));
+    let only = json("--simulate symmetric --json --only mapping");
+    assert_eq!(only["ipv4"]["udp"]["mapping"]["value"], "address-and-port-dependent");
+    assert_eq!(only["ipv4"]["udp"]["filtering"]["value"], Value::Null);
+    let without = json("--simulate symmetric --json --skip hairpinning");
+    assert_eq!(without["ipv4"]["udp"]["hairpinning"]["value"], Value::Null);
+    assert_ne!(without["ipv4"]["udp"]["filtering"]["value"], Value::Null);
+}
