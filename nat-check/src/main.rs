@@ -21,6 +21,7 @@ use nat_check::{
     resolve::{FoundBy, Resolver, Target},
     schema,
 };
+use probe_server::{Server, config::Config, topology::Endpoint};
 use tokio::sync::watch;
 
 fn main() -> ExitCode {
@@ -61,6 +62,8 @@ fn plan(args: Args) -> Result<Plan, UsageError> {
 
 #[tokio::main(flavor = "current_thread")]
 async fn measure(plan: &Plan) -> anyhow::Result<Report> {
+    // Kept till the end: the embedded server answers for as long as it is held.
+    let mut embedded = None;
     let (net, servers): (Arc<dyn Net>, Vec<Asked>) = match &plan.network {
         Network::Servers(queries) => (Arc::new(OsNet), look_up(plan, queries).await),
         Network::Simulated(nat) => {
@@ -70,7 +73,13 @@ async fn measure(plan: &Plan) -> anyhow::Result<Report> {
                 Target { query: format!("simulated {nat}"), found_by, v4: Some(simulated.server), v6: None };
             (simulated.net, vec![target.into()])
         }
-        Network::Local => anyhow::bail!("--local: the embedded server is missing"),
+        Network::Local => {
+            let server = embedded.insert(Server::start(Config::local()).context("--local")?);
+            let primary = server.topologies().first().and_then(|topology| topology.bound(Endpoint::Primary));
+            let query = "embedded server".to_owned();
+            let target = Target { query, found_by: FoundBy::Local, v4: primary, v6: None };
+            (Arc::new(OsNet), vec![target.into()])
+        }
     };
     if let Some(bind) = plan.bind {
         net.bind(bind).await.map_err(|e| UsageError::BindRefused { bind, reason: e.to_string() })?;
@@ -84,6 +93,7 @@ async fn measure(plan: &Plan) -> anyhow::Result<Report> {
     if let Some(terminal) = &terminal {
         terminal.end();
     }
+    drop(embedded);
     Ok(report)
 }
 

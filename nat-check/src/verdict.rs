@@ -5,13 +5,15 @@ pub mod predict;
 
 use shared::nat::{Filtering, Lifetime, Mapping, NatType};
 
-use crate::report::{FamilyReport, HolePunching, Level, UdpReport};
+use crate::report::{FamilyReport, FamilyStatus, HolePunching, Level, UdpReport};
 
 /// The hole-punching verdict of a run: by IPv4 where it was tested, else by IPv6.
 #[must_use]
 pub fn conclude(ipv4: &FamilyReport, ipv6: &FamilyReport) -> HolePunching {
     let Some(udp) = ipv4.udp.as_ref().or(ipv6.udp.as_ref()) else {
-        let why = ipv4.reason.as_ref().or(ipv6.reason.as_ref());
+        // What was not asked for explains nothing.
+        let mut families = [ipv4, ipv6].into_iter().filter(|family| family.status != FamilyStatus::Skipped);
+        let why = families.find_map(|family| family.reason.as_ref());
         let because = why.map_or(String::new(), |why| format!(": {why}"));
         let summary = format!("Whether hole punching works is not known{because}.");
         return HolePunching { level: Level::Unknown, summary, keepalive_s: None, peers: Vec::new() };

@@ -1,5 +1,7 @@
 //! The command line from outside: the built program, its output and exit codes.
 
+#![expect(clippy::unwrap_used, reason = "a helper of tests may panic as a test may")]
+
 use std::{
     io::Read,
     net::{Ipv4Addr, UdpSocket},
@@ -65,6 +67,20 @@ fn a_port_that_is_in_use_is_named() {
     let (code, _, err) = run(&format!("--server 127.0.0.1:9 --bind {at}"));
     assert_eq!(code, 2, "{err}");
     assert!(err.contains(&at.to_string()) && err.lines().count() == 1, "{err}");
+}
+
+#[test]
+fn the_embedded_server_shows_an_open_host() {
+    let report = json("--local --json");
+    assert_eq!(report["server"]["found_by"], "local");
+    assert_eq!(report["simulated"], false);
+    let udp = &report["ipv4"]["udp"];
+    assert_eq!(udp["mapping"]["value"], "direct", "{udp:#}");
+    assert_eq!(udp["filtering"]["value"], "endpoint-independent", "{udp:#}");
+    assert_eq!(udp["nat_type"]["value"], "open-internet", "{udp:#}");
+    assert_eq!(report["hole_punching"]["level"], "any-peer");
+    assert_eq!(report["server"]["faults"], serde_json::json!([]));
+    assert_eq!(report["warnings"], serde_json::json!([]));
 }
 
 #[test]
