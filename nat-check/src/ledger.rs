@@ -319,7 +319,7 @@ impl Ledger {
     }
 
     /// The controls on the way to the primary endpoint that have had their time: those whose fate tells the loss.
-    pub fn controls(&self, until: Duration) -> impl Iterator<Item = &Trial> {
+    pub fn controls(&self, until: Duration) -> impl Iterator<Item = &Trial> + Clone {
         let receipts = self.gives_receipts();
         let dialect = self.dialect();
         let limit = self.rate_limit();

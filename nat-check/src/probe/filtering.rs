@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use shared::{nat::Filtering, stun::Dialect};
 
 use crate::{
-    ledger::{Ask, Ledger, Place, Trial},
+    ledger::{Ask, Ledger, Place, SocketId, Trial},
     probe::{Probe, Stage, Step},
     report::{Confidence, Finding},
     server::{AlternateFault, Places},
@@ -39,7 +39,7 @@ const ROUNDS: u32 = 34;
 const SLOW_ROUNDS: u32 = 8;
 
 async fn ask_from_elsewhere(session: Arc<Session>) {
-    let Ok(socket) = session.open().await else { return };
+    let Ok(mut socket) = session.open().await else { return };
     session.slots(|slots| slots.filtering = Some(socket.clone()));
     round(&session, &socket, &TESTED).await;
     match session.contact().await {
@@ -60,6 +60,11 @@ async fn ask_from_elsewhere(session: Arc<Session>) {
             let sight = Sight { ledger, now, patience };
             (sight.is_decided(), sight.open_kinds(), sight.last_sent())
         });
+        if session.read(|ledger| is_deaf(ledger, socket.id, now.saturating_sub(patience))) {
+            let Ok(another) = session.open().await else { return };
+            session.slots(|slots| slots.filtering = Some(another.clone()));
+            socket = another;
+        }
         let afford = session.spent() + RESERVE < BUDGET;
         if done || (kinds.is_empty() && last + patience < now) || (!afford && last + patience < now) {
             return;
@@ -111,6 +116,17 @@ async fn prove_the_server(session: Arc<Session>) {
     }
 }
 
+/// Whether a socket hears nothing at all while others do: its external port may be one that the server does not
+/// talk to. Servers rightly keep quiet towards the ports of services that can be made to echo.
+fn is_deaf(ledger: &Ledger, socket: SocketId, ripe: Duration) -> bool {
+    let mut own = ledger.controls(ripe).filter(|t| t.socket == socket).peekable();
+    let since = own.peek().map(|t| t.sent);
+    let tries = own.clone().count();
+    let others = || ledger.controls(ripe).filter(|t| t.socket != socket && Some(t.sent) >= since);
+    let heard = others().filter(|t| t.returned()).count();
+    tries >= 5 && own.all(|t| !t.returned()) && heard >= 6 && heard * 2 >= others().count()
+}
+
 /// What is known at a moment.
 struct Sight<'a> {
     ledger: &'a Ledger,
@@ -122,9 +138,9 @@ impl Sight<'_> {
     fn is_decided(&self) -> bool {
         answered(self.ledger, Place::BOTH)
             || obstacle(self.ledger).is_some()
-            || TESTED.iter().all(|&kind| {
-                answered(self.ledger, kind) || tally(self.ledger, kind, self.ripe()).is_enough()
-            })
+            || TESTED
+                .iter()
+                .all(|&kind| answered(self.ledger, kind) || tally(self.ledger, kind, self.ripe()).is_enough())
     }
 
     /// The kinds that need another round: those that would stay open even if all that is under way stayed silent.
@@ -208,11 +224,17 @@ fn tally(ledger: &Ledger, kind: Place, ripe: Duration) -> Tally {
         tally.answered += u32::from(came_from(trial, kind));
         tally.silent += u32::from(vouched && !came_from(trial, kind));
     }
-    for control in ledger.controls(ripe) {
+    for control in ledger.controls(ripe).filter(|t| !is_superseded(ledger, t)) {
         tally.controls_sent += 1;
         tally.controls_answered += u32::from(control.returned());
     }
     tally
+}
+
+/// Whether a trial belongs to a filtering socket that was given up as deaf: it tells nothing of the loss.
+fn is_superseded(ledger: &Ledger, trial: &Trial) -> bool {
+    let last = ledger.of(PROBE.name).last().map(|t| t.socket);
+    trial.purpose == PROBE.name && Some(trial.socket) != last
 }
 
 /// Whether all controls of a round came back.

@@ -95,10 +95,15 @@ async fn ask_everywhere(session: Arc<Session>) {
     };
     let second = async {
         if let Some(late) = &late {
-            ask(&session, late, &places, &[Place::PRIMARY, Place::IP, Place::BOTH]).await;
+            ask(&session, late, &places, &Place::ALL).await;
         }
     };
     tokio::join!(first, again, second);
+    // A socket whose external port happens to be one that the server does not talk to is of no use later.
+    let heard = |socket: &Socket| session.read(|ledger| Readings::of(ledger, &places, socket.id).seen.len());
+    if let Some(late) = late.filter(|late| heard(late) > heard(&socket)) {
+        session.slots(|slots| slots.mapping = Some(late));
+    }
 }
 
 /// Asks these endpoints from one socket until each has answered or has had its tries.
@@ -201,10 +206,17 @@ pub fn conclude(ledger: &Ledger) -> Finding<Mapping> {
         .with("stable", readings.drifted.is_none())
 }
 
-/// The socket of the mapping test: the first that the measurement opened.
+/// The socket of the mapping test: the first that the measurement opened, unless it was not heard of while the
+/// second one was.
 #[must_use]
 pub fn main_socket(ledger: &Ledger) -> Option<SocketId> {
-    ledger.of(PROBE.name).next().map(|t| t.socket)
+    let first = ledger.of(PROBE.name).next()?.socket;
+    let heard = |t: &&Trial| t.direct().is_some();
+    let mut others = ledger.of(PROBE.name).filter(heard).map(|t| t.socket);
+    if ledger.of(PROBE.name).filter(heard).any(|t| t.socket == first) {
+        return Some(first);
+    }
+    others.next().or(Some(first))
 }
 
 fn judge(ledger: &Ledger, places: &Places, socket: SocketId, readings: &Readings) -> Finding<Mapping> {
