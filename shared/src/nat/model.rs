@@ -8,7 +8,10 @@ mod expect;
 mod packet;
 mod ports;
 pub mod spec;
+mod stack;
 mod table;
+#[cfg(test)]
+mod tests;
 mod timers;
 pub mod words;
 
@@ -20,7 +23,8 @@ use std::{
 pub use expect::{Behaviour, UdpBehaviour};
 pub use packet::{Answer, DropReason, Fragment, Packet, Protocol, Refused, TcpFlags, Verdict};
 pub use spec::NatSpec;
-pub use words::{SpecError, Stack};
+pub use stack::Stack;
+pub use words::SpecError;
 
 use crate::nat::{Filtering, Mapping};
 use packet::rewrite_address;
@@ -361,37 +365,5 @@ impl Nat {
     fn extra(&mut self) -> Duration {
         let jitter = self.spec.timers.jitter;
         if jitter.is_zero() { jitter } else { jitter.mul_f64(self.rng.f64()) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(text: &str) -> SocketAddr {
-        text.parse().expect("address")
-    }
-
-    fn forwarded(verdict: Verdict) -> Packet {
-        match verdict {
-            Verdict::Forward(packet) => packet,
-            other => panic!("not forwarded: {other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_reply_leaves_the_way_that_the_packet_came_in() {
-        let spec: NatSpec = "mapping=apd,filtering=ei,ports=random".parse().expect("spec");
-        let mut nat = Nat::new(spec, &[at("203.0.113.1:0").ip()], 1);
-        let (inside, server, peer) =
-            (at("192.168.1.2:5000"), at("198.51.100.1:3478"), at("198.51.100.9:7000"));
-        let send =
-            |nat: &mut Nat, to| forwarded(nat.outbound(Packet::udp(inside, to, vec![]), Duration::ZERO));
-        let known = send(&mut nat, server).source;
-        let early = send(&mut nat, peer).source;
-        assert_ne!(known, early);
-        forwarded(nat.inbound(Packet::udp(peer, known, vec![]), Duration::ZERO));
-        assert_eq!(send(&mut nat, peer).source, known);
-        assert_eq!(send(&mut nat, server).source, known);
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     spec::{Hairpin, NatSpec, Refreshing, Scope, Tracking},
-    words::Stack,
+    stack::Stack,
 };
 use crate::nat::{Filtering, Mapping, NatType, PortPolicy};
 

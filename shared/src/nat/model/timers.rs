@@ -28,6 +28,11 @@ impl Clock {
         Self { began: now, deadline: now, extra, replied: false, closed: false }
     }
 
+    #[cfg(test)]
+    pub(super) fn began(&self) -> Duration {
+        self.began
+    }
+
     pub(super) fn alive(&self, now: Duration, timers: &Timers) -> bool {
         now < self.ends(timers)
     }

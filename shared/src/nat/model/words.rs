@@ -2,9 +2,15 @@
 //!
 //! One table, [`KEYS`], serves the command line, the scenario files and the help texts.
 
+mod presets;
+mod values;
+
 use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use presets::{PRESETS, Preset};
+use values::{Passage, Value};
 
 use super::spec::{
     Change, Fallback, Fragments, Hairpin, Keying, NatSpec, Pooling, Refreshing, Refusal, Scope, Tracking,
@@ -45,72 +51,6 @@ pub enum SpecError {
     /// Settings that exclude each other.
     #[error("the NAT settings contradict each other: {0}")]
     Contradiction(&'static str),
-}
-
-/// A NAT with a name.
-#[derive(Clone, Copy, Debug)]
-pub struct Preset {
-    /// Its name.
-    pub name: &'static str,
-    /// What it is, in a line.
-    pub about: &'static str,
-    /// Its settings.
-    pub settings: &'static str,
-}
-
-/// Every NAT that has a name.
-pub const PRESETS: &[Preset] = &[
-    preset("open", "no NAT, no firewall", "mapping=direct,filtering=ei"),
-    preset("firewall", "no NAT, a stateful firewall", "mapping=direct,filtering=apd"),
-    preset(
-        "firewall-address",
-        "no NAT, a firewall that looks at addresses only",
-        "mapping=direct,filtering=ad",
-    ),
-    preset("full-cone", "one mapping, open to all", "mapping=ei,filtering=ei"),
-    preset("restricted-cone", "one mapping, open to contacted addresses", "mapping=ei,filtering=ad"),
-    preset("port-restricted-cone", "one mapping, open to contacted endpoints", "mapping=ei,filtering=apd"),
-    preset("address-dependent", "a mapping for each remote address", "mapping=ad,filtering=ad,ports=random"),
-    preset(
-        "symmetric",
-        "a mapping for each remote endpoint, random ports",
-        "mapping=apd,filtering=apd,ports=random",
-    ),
-    preset(
-        "symmetric-sequential",
-        "a mapping for each remote endpoint, ports in a row",
-        "mapping=apd,filtering=apd,ports=sequential",
-    ),
-    preset("port-dependent", "a mapping for each remote port", "mapping=pd,filtering=apd,ports=random"),
-    preset("udp-blocked", "no UDP; TCP passes through a port-restricted cone", "udp=blocked"),
-    preset("linux", "Linux masquerade, input from the WAN dropped", LINUX),
-    preset(
-        "linux-open-input",
-        "Linux masquerade, input from the WAN accepted",
-        "tracking=flow,mapping=ei,filtering=apd,fallback=random,unreplied=30,replied=30,stream=120,inbound-first=yes",
-    ),
-    preset(
-        "linux-random",
-        "Linux masquerade with fully random ports",
-        "tracking=flow,mapping=apd,filtering=apd,ports=random,unreplied=30,replied=30,stream=120",
-    ),
-    preset(
-        "linux-firewall",
-        "Linux router without NAT, new flows from outside dropped",
-        "tracking=flow,mapping=direct,filtering=apd,unreplied=30,replied=30,stream=120",
-    ),
-    preset(
-        "carrier",
-        "a carrier-grade NAT as RFC 6888 wants it: port blocks, paired addresses",
-        "mapping=ei,filtering=ei,ports=block,block=512,ips=4,pooling=paired,hairpin=external,hold=120,timeout=300",
-    ),
-];
-
-const LINUX: &str =
-    "tracking=flow,mapping=ei,filtering=apd,fallback=random,unreplied=30,replied=30,stream=120";
-
-const fn preset(name: &'static str, about: &'static str, settings: &'static str) -> Preset {
-    Preset { name, about, settings }
 }
 
 /// One setting: its name, what it takes, and how it is written to and read from a [`NatSpec`].
@@ -405,227 +345,6 @@ impl<'de> Deserialize<'de> for NatSpec {
     }
 }
 
-/// NATs in a row, the innermost first: a home router behind a carrier's.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Stack(pub Vec<NatSpec>);
-
-impl FromStr for Stack {
-    type Err = SpecError;
-
-    /// One NAT, or several joined by `+`, the innermost first: `linux+symmetric`.
-    fn from_str(text: &str) -> Result<Self, SpecError> {
-        text.split('+').map(str::parse).collect::<Result<_, _>>().map(Self)
-    }
-}
-
-impl fmt::Display for Stack {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("+"))
-    }
-}
-
-impl From<NatSpec> for Stack {
-    fn from(spec: NatSpec) -> Self {
-        Self(vec![spec])
-    }
-}
-
-impl<'de> Deserialize<'de> for Stack {
-    /// One NAT (text or table), or a list of them.
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Given {
-            Text(String),
-            Many(Vec<NatSpec>),
-            One(Box<NatSpec>),
-        }
-        match Given::deserialize(deserializer)? {
-            Given::Text(text) => text.parse().map_err(serde::de::Error::custom),
-            Given::Many(specs) => Ok(Self(specs)),
-            Given::One(spec) => Ok((*spec).into()),
-        }
-    }
-}
-
-/// A value of a setting, as text.
-trait Value: Sized {
-    fn read(text: &str) -> Option<Self>;
-    fn print(&self) -> String;
-    fn takes() -> String;
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Passage {
-    Passes,
-    Blocked,
-}
-
-impl Passage {
-    const fn of(blocked: bool) -> Self {
-        if blocked { Self::Blocked } else { Self::Passes }
-    }
-}
-
-macro_rules! words {
-    ($($t:ty { $($variant:expr => $word:literal $(| $alias:literal)*;)* })*) => {$(
-        impl Value for $t {
-            fn read(text: &str) -> Option<Self> {
-                match text {
-                    $($word $(| $alias)* => Some($variant),)*
-                    _ => None,
-                }
-            }
-
-            fn print(&self) -> String {
-                [$(($variant, $word)),*].iter().find(|(v, _)| v == self).map_or("", |(_, w)| w).to_owned()
-            }
-
-            fn takes() -> String {
-                list([$($word),*])
-            }
-        }
-    )*};
-}
-
-words! {
-    Mapping {
-        Mapping::Direct => "direct" | "none";
-        Mapping::EndpointIndependent => "endpoint-independent" | "ei" | "eim";
-        Mapping::AddressDependent => "address-dependent" | "ad" | "adm";
-        Mapping::AddressAndPortDependent => "address-and-port-dependent" | "apd" | "apdm";
-        Mapping::PortDependent => "port-dependent" | "pd" | "pdm";
-    }
-    Filtering {
-        Filtering::EndpointIndependent => "endpoint-independent" | "ei" | "eif" | "none";
-        Filtering::AddressDependent => "address-dependent" | "ad" | "adf";
-        Filtering::AddressAndPortDependent => "address-and-port-dependent" | "apd" | "apdf";
-        Filtering::PortDependent => "port-dependent" | "pd" | "pdf";
-    }
-    PortPolicy {
-        PortPolicy::Preserving => "preserving";
-        PortPolicy::Sequential => "sequential";
-        PortPolicy::Random => "random";
-        PortPolicy::Block => "block";
-    }
-    Passage { Passage::Passes => "pass"; Passage::Blocked => "blocked"; }
-    Keying { Keying::Mapping => "mapping"; Keying::Endpoint => "endpoint"; Keying::Host => "host"; }
-    Tracking { Tracking::Mapping => "mapping"; Tracking::Flow => "flow"; }
-    Scope { Scope::Mapping => "mapping"; Scope::Flow => "flow"; }
-    Fallback { Fallback::Next => "next"; Fallback::Random => "random"; Fallback::Refuse => "refuse"; }
-    Pooling {
-        Pooling::Paired => "paired";
-        Pooling::Arbitrary => "arbitrary";
-        Pooling::Destination => "destination";
-    }
-    Refreshing {
-        Refreshing { outbound: true, inbound: true } => "both";
-        Refreshing { outbound: true, inbound: false } => "outbound";
-        Refreshing { outbound: false, inbound: true } => "inbound";
-        Refreshing { outbound: false, inbound: false } => "none";
-    }
-    Hairpin {
-        Hairpin::Off => "off";
-        Hairpin::InternalSource => "internal";
-        Hairpin::ExternalSource => "external";
-    }
-    Fragments { Fragments::Pass => "pass"; Fragments::InOrder => "in-order"; Fragments::Drop => "drop"; }
-    Refusal { Refusal::Drop => "drop"; Refusal::Reset => "reset"; Refusal::Unreachable => "icmp"; }
-    bool { true => "yes" | "true" | "on"; false => "no" | "false" | "off"; }
-}
-
-macro_rules! numbers {
-    ($($t:ty: $takes:literal;)*) => {$(
-        impl Value for $t {
-            fn read(text: &str) -> Option<Self> {
-                text.parse().ok()
-            }
-
-            fn print(&self) -> String {
-                self.to_string()
-            }
-
-            fn takes() -> String {
-                $takes.into()
-            }
-        }
-    )*};
-}
-
-numbers! {
-    u8: "a number from 0 to 255";
-    u16: "a number from 0 to 65535";
-    u32: "a number";
-    i32: "a number, negative ones too";
-}
-
-impl Value for f64 {
-    fn read(text: &str) -> Option<Self> {
-        text.parse().ok().filter(|x: &f64| x.is_finite() && *x >= 0.0)
-    }
-
-    fn print(&self) -> String {
-        self.to_string()
-    }
-
-    fn takes() -> String {
-        "a number of at least 0".into()
-    }
-}
-
-impl Value for Option<u32> {
-    fn read(text: &str) -> Option<Self> {
-        if text == "none" { Some(None) } else { text.parse().ok().map(Some) }
-    }
-
-    fn print(&self) -> String {
-        self.map_or_else(|| "none".into(), |n| n.to_string())
-    }
-
-    fn takes() -> String {
-        "a number, or none".into()
-    }
-}
-
-impl Value for (u16, u16) {
-    fn read(text: &str) -> Option<Self> {
-        let (low, high) = text.split_once('-')?;
-        Some((low.parse().ok()?, high.parse().ok()?))
-    }
-
-    fn print(&self) -> String {
-        format!("{}-{}", self.0, self.1)
-    }
-
-    fn takes() -> String {
-        "two ports, such as 50000-50999".into()
-    }
-}
-
-impl Value for Duration {
-    /// Seconds without a unit, otherwise `ms`, `s`, `m` or `h`.
-    fn read(text: &str) -> Option<Self> {
-        let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
-        let (number, unit) = text.split_at(split);
-        let factor = match unit {
-            "ms" => 0.001,
-            "" | "s" => 1.0,
-            "m" | "min" => 60.0,
-            "h" => 3600.0,
-            _ => return None,
-        };
-        Duration::try_from_secs_f64(number.trim().parse::<f64>().ok()? * factor).ok()
-    }
-
-    fn print(&self) -> String {
-        self.as_secs_f64().to_string()
-    }
-
-    fn takes() -> String {
-        "a time, such as 30, 30s, 500ms or 2m".into()
-    }
-}
-
 fn list<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     words.into_iter().collect::<Vec<_>>().join(", ")
 }
@@ -665,13 +384,5 @@ mod tests {
         assert!(error("range=9-1").contains("range"));
         assert!(error("linux,filtering=ei").contains("tracking=flow"));
         assert!(error("hold=1,hold=2").contains("twice"));
-    }
-
-    #[test]
-    fn nats_in_a_row_are_joined_by_plus() {
-        let stack: Stack = "linux+symmetric,quota=5".parse().expect("stack");
-        assert_eq!(stack.0.len(), 2);
-        assert_eq!(stack.0[1].quota, Some(5));
-        assert_eq!(stack.to_string().parse(), Ok(stack));
     }
 }
