@@ -11,7 +11,7 @@ use tokio::{
     time,
 };
 
-use crate::{check, metrics, settings::Shared, streams::Bounds};
+use crate::{check, metrics, rendezvous::Rendezvous, settings::Shared, streams::Bounds};
 
 /// How long one request may take to arrive and its answer to be taken.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -21,7 +21,12 @@ const AT_ONCE: usize = 16;
 const HEAD: usize = 4096;
 
 /// Serves until the future is dropped.
-pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, bounds: Arc<Bounds>) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    bounds: Arc<Bounds>,
+    rendezvous: Option<Arc<Rendezvous>>,
+) {
     let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
     // One check at a time, however many ask.
     let turn = Arc::new(Mutex::new(()));
@@ -32,7 +37,13 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, bounds: Ar
         }
         match listener.accept().await {
             Ok((stream, _)) => {
-                let request = one(stream, Arc::clone(&shared), Arc::clone(&bounds), Arc::clone(&turn));
+                let request = one(
+                    stream,
+                    Arc::clone(&shared),
+                    Arc::clone(&bounds),
+                    rendezvous.clone(),
+                    Arc::clone(&turn),
+                );
                 requests.spawn(async { _ = time::timeout(PATIENCE, request).await });
             }
             Err(_) => time::sleep(Duration::from_millis(100)).await,
@@ -45,6 +56,7 @@ async fn one(
     mut stream: TcpStream,
     shared: Arc<Shared>,
     bounds: Arc<Bounds>,
+    rendezvous: Option<Arc<Rendezvous>>,
     turn: Arc<Mutex<()>>,
 ) -> std::io::Result<()> {
     let mut head = Vec::new();
@@ -59,9 +71,11 @@ async fn one(
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let mut words = line.split(|byte| *byte == b' ');
     let (status, kind, body) = match (words.next(), words.next()) {
-        (Some(b"GET"), Some(b"/metrics")) => {
-            ("200 OK", "text/plain; version=0.0.4", metrics::text(&shared.count(), &bounds.counts()))
-        }
+        (Some(b"GET"), Some(b"/metrics")) => (
+            "200 OK",
+            "text/plain; version=0.0.4",
+            metrics::text(&shared.count(), &bounds.counts(), rendezvous.as_ref().map(|r| r.counts())),
+        ),
         (Some(b"GET"), Some(b"/healthz")) => {
             let _turn = turn.lock().await;
             match tokio::task::spawn_blocking(move || health(&shared)).await {

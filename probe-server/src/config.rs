@@ -33,6 +33,8 @@ pub struct Config {
     pub limits: Limits,
     /// Bounds on connections.
     pub streams: Streams,
+    /// Bounds on introductions; none = nobody is introduced.
+    pub rendezvous: Option<shared::rendezvous::Limits>,
     /// Where metrics and health are served.
     pub admin: Option<SocketAddr>,
     /// Ask every endpoint everything before reporting readiness.
@@ -103,6 +105,7 @@ impl Config {
             tls: None,
             limits: Limits::default(),
             streams: Streams::default(),
+            rendezvous: Some(shared::rendezvous::Limits::default()),
             admin: None,
             check: false,
             drain: Duration::from_secs(5),
@@ -186,6 +189,16 @@ pub struct Settings {
     /// Seconds that a connection may rest between messages [default: 30]
     #[arg(long, value_name = "SECONDS", help_heading = "Streams")]
     pub idle_timeout: Option<u64>,
+
+    /// Do not introduce clients that want to punch to each other
+    #[arg(long, help_heading = "Rendezvous")]
+    pub no_rendezvous: bool,
+    /// Sessions of two clients at a time [default: 10000]
+    #[arg(long, value_name = "N", help_heading = "Rendezvous")]
+    pub max_sessions: Option<usize>,
+    /// Sessions that one IPv4 address or IPv6 /56 takes part in [default: 20]
+    #[arg(long, value_name = "N", help_heading = "Rendezvous")]
+    pub max_sessions_per_host: Option<usize>,
 
     /// Answers a second to one IPv4 address or IPv6 /56; 0 sets no limit [default: 100]
     #[arg(long, value_name = "N", help_heading = "Limits")]
@@ -310,6 +323,9 @@ impl Settings {
             max_connections: self.max_connections.or(base.max_connections),
             max_connections_per_host: self.max_connections_per_host.or(base.max_connections_per_host),
             idle_timeout: self.idle_timeout.or(base.idle_timeout),
+            no_rendezvous: self.no_rendezvous || base.no_rendezvous,
+            max_sessions: self.max_sessions.or(base.max_sessions),
+            max_sessions_per_host: self.max_sessions_per_host.or(base.max_sessions_per_host),
             host_rate: self.host_rate.or(base.host_rate),
             host_burst: self.host_burst.or(base.host_burst),
             net_rate: self.net_rate.or(base.net_rate),
@@ -356,6 +372,12 @@ impl Settings {
             idle: seconds(self.idle_timeout, defaults.streams.idle),
             slow: defaults.streams.slow,
         };
+        let sessions = shared::rendezvous::Limits::default();
+        let rendezvous = shared::rendezvous::Limits {
+            sessions: self.max_sessions.unwrap_or(sessions.sessions),
+            per_host: self.max_sessions_per_host.unwrap_or(sessions.per_host),
+            ..sessions
+        };
         self.check_advertise(&defaults.families)?;
         Ok(Config {
             advertise: self.advertise.clone(),
@@ -365,6 +387,7 @@ impl Settings {
             tls,
             limits,
             streams,
+            rendezvous: (!self.no_rendezvous).then_some(rendezvous),
             admin: self.admin,
             check: self.check,
             drain: seconds(self.drain, defaults.drain),

@@ -19,6 +19,7 @@ pub mod drops;
 pub mod guard;
 pub mod limits;
 mod metrics;
+pub mod rendezvous;
 pub mod respond;
 mod server;
 mod settings;

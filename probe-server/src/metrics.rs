@@ -3,12 +3,13 @@
 use std::fmt::Write;
 
 use crate::{
-    counters::Snapshot, drops::DropReason, respond::Outcome, streams::StreamCounts, topology::Endpoint,
+    counters::Snapshot, drops::DropReason, rendezvous::Counts, respond::Outcome, streams::StreamCounts,
+    topology::Endpoint,
 };
 
 /// All counters as text.
 #[must_use]
-pub(crate) fn text(udp: &Snapshot, streams: &StreamCounts) -> String {
+pub(crate) fn text(udp: &Snapshot, streams: &StreamCounts, introductions: Option<Counts>) -> String {
     let mut text = String::new();
     let endpoint = |e: Endpoint| match e {
         Endpoint::Primary => "primary",
@@ -34,6 +35,12 @@ pub(crate) fn text(udp: &Snapshot, streams: &StreamCounts) -> String {
         &events,
     );
     single(&mut text, "probe_stream_open", "gauge", "Connections open now.", streams.open);
+    if let Some(Counts { opened, paired, refused, sessions }) = introductions {
+        let events = [("opened", opened), ("paired", paired), ("refused", refused)];
+        let help = "What happened to introductions.";
+        family(&mut text, "probe_rendezvous_events_total", help, "event", &events);
+        single(&mut text, "probe_rendezvous_sessions", "gauge", "Sessions open now.", sessions);
+    }
     text
 }
 

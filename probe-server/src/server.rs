@@ -7,6 +7,7 @@ use crate::{
     check::{self, CheckError},
     config::Config,
     counters::Snapshot,
+    rendezvous::Counts,
     settings::{Current, Shared},
     streams::{self, Services, StreamCounts, TlsError},
     topology::Topology,
@@ -69,6 +70,7 @@ impl Server {
             services.tcp.push(std::mem::take(&mut bound.tcp));
             services.tls.extend(bound.tls.take().map(|(_, listeners)| listeners));
         }
+        services.rendezvous = config.rendezvous;
         if let Some(tls) = &config.tls {
             services.identity = Some(streams::identity(tls)?);
         }
@@ -138,6 +140,12 @@ impl Server {
     #[must_use]
     pub fn stream_counts(&self) -> StreamCounts {
         self.services.as_ref().map(streams::Running::counts).unwrap_or_default()
+    }
+
+    /// What has happened so far between clients that wanted to meet; none if they cannot.
+    #[must_use]
+    pub fn introductions(&self) -> Option<Counts> {
+        self.services.as_ref().and_then(streams::Running::introductions)
     }
 
     /// Takes over limits, advertised addresses, bounds on connections and the certificate from another configuration,
@@ -213,6 +221,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("batch", old.batch != new.batch),
         ("no-tcp", old.tcp != new.tcp),
         ("tls-port", ports(old) != ports(new)),
+        ("no-rendezvous", old.rendezvous != new.rendezvous),
         ("admin", old.admin != new.admin),
         ("drain", old.drain != new.drain),
     ]

@@ -1,4 +1,4 @@
-//! STUN over TCP and TLS, and the address for operators: one thread with its own runtime, so that nothing that
+//! STUN over TCP and TLS, introductions on the same ports, and the address for operators: one thread with its own runtime, so that nothing that
 //! happens to a connection delays a datagram.
 
 use std::{
@@ -17,12 +17,17 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
-use crate::{settings::Shared, topology::Endpoint};
+use crate::{
+    rendezvous::{Counts, Rendezvous},
+    settings::Shared,
+    topology::Endpoint,
+};
 
 mod bounds;
 mod talk;
 mod tls;
 
+use bounds::Seat;
 pub use bounds::StreamCounts;
 pub(crate) use bounds::{Bounds, Event};
 pub use tls::TlsError;
@@ -39,6 +44,8 @@ pub(crate) struct Services {
     /// By family.
     pub tls: Vec<Vec<TcpListener>>,
     pub identity: Option<Identity>,
+    /// Bounds on introductions, if there are to be any.
+    pub rendezvous: Option<shared::rendezvous::Limits>,
     pub admin: Option<TcpListener>,
 }
 
@@ -47,6 +54,7 @@ pub(crate) struct Running {
     stop: watch::Sender<bool>,
     identity: Arc<Mutex<Option<Identity>>>,
     bounds: Arc<Bounds>,
+    rendezvous: Option<Arc<Rendezvous>>,
     thread: JoinHandle<()>,
 }
 
@@ -62,6 +70,7 @@ enum Transport {
 struct Context {
     shared: Arc<Shared>,
     bounds: Arc<Bounds>,
+    rendezvous: Option<Arc<Rendezvous>>,
     identity: Arc<Mutex<Option<Identity>>>,
     stop: watch::Receiver<bool>,
     drain: Duration,
@@ -83,9 +92,11 @@ pub(crate) fn start(services: Services, shared: Arc<Shared>, drain: Duration) ->
     let (stop, stopped) = watch::channel(false);
     let bounds = Arc::new(Bounds::default());
     let identity = Arc::new(Mutex::new(services.identity.clone()));
+    let rendezvous = services.rendezvous.map(Rendezvous::new);
     let context = Context {
         shared,
         bounds: Arc::clone(&bounds),
+        rendezvous: rendezvous.clone(),
         identity: Arc::clone(&identity),
         stop: stopped,
         drain,
@@ -94,7 +105,7 @@ pub(crate) fn start(services: Services, shared: Arc<Shared>, drain: Duration) ->
     let thread = std::thread::Builder::new()
         .name("streams".into())
         .spawn(move || runtime.block_on(serve(services, context)))?;
-    Ok(Running { stop, identity, bounds, thread })
+    Ok(Running { stop, identity, bounds, rendezvous, thread })
 }
 
 impl Running {
@@ -104,6 +115,10 @@ impl Running {
 
     pub(crate) fn counts(&self) -> StreamCounts {
         self.bounds.counts()
+    }
+
+    pub(crate) fn introductions(&self) -> Option<Counts> {
+        self.rendezvous.as_ref().map(|r| r.counts())
     }
 
     pub(crate) fn is_finished(&self) -> bool {
@@ -127,10 +142,10 @@ async fn serve(services: Services, context: Context) {
         }
     }
     if let Some(listener) = services.admin {
-        let Context { shared, bounds, mut stop, .. } = context.clone();
+        let Context { shared, bounds, rendezvous, mut stop, .. } = context.clone();
         tasks.spawn(async move {
             tokio::select! {
-                () = crate::admin::serve(listener, shared, bounds) => {}
+                () = crate::admin::serve(listener, shared, bounds, rendezvous) => {}
                 _ = stop.wait_for(|stop| *stop) => {}
             }
         });
@@ -157,10 +172,7 @@ async fn accept(listener: TcpListener, place: Place, context: Context) {
                 // Beyond the bounds, the connection is closed at once: it must not cost what the bounds protect.
                 let Some(seat) = Bounds::enter(&context.bounds, &limits, from) else { continue };
                 let context = context.clone();
-                connections.spawn(async move {
-                    connection(stream, from, place, context).await;
-                    drop(seat);
-                });
+                connections.spawn(connection(stream, from, place, context, seat));
             }
             Err(_) => {
                 context.bounds.count(Event::AcceptFailed);
@@ -172,18 +184,18 @@ async fn accept(listener: TcpListener, place: Place, context: Context) {
     _ = time::timeout(context.drain, async { while connections.join_next().await.is_some() {} }).await;
 }
 
-async fn connection(stream: TcpStream, from: SocketAddr, place: Place, context: Context) {
+async fn connection(stream: TcpStream, from: SocketAddr, place: Place, context: Context, seat: Seat) {
     // Answers are small and complete: waiting for more to send would only delay them.
     _ = stream.set_nodelay(true);
     let slow = context.shared.current().streams.slow;
     match place.transport {
-        Transport::Tcp => talk::talk(stream, from, place, context).await,
+        Transport::Tcp => talk::talk(stream, from, place, context, seat).await,
         Transport::Tls => {
             let identity = context.identity.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let Some(identity) = identity else { return };
             let greeting = TlsAcceptor::from(identity).accept(stream);
             match time::timeout_at(Instant::now() + slow, greeting).await {
-                Ok(Ok(stream)) => talk::talk(stream, from, place, context).await,
+                Ok(Ok(stream)) => talk::talk(stream, from, place, context, seat).await,
                 Ok(Err(_)) => context.bounds.count(Event::TlsFailed),
                 Err(_) => context.bounds.count(Event::Slow),
             }

@@ -9,4 +9,5 @@
 //! arguments, values go out.
 
 pub mod nat;
+pub mod rendezvous;
 pub mod stun;

@@ -9,16 +9,17 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::{Context, Event, Place, Transport};
+use super::{Context, Event, Place, Transport, bounds::Seat};
 use crate::{
     drops::DropReason,
+    rendezvous::Prefixed,
     respond::{Answers, MAX_REQUEST, Outcome, respond_stream},
 };
 
 /// Serves one connection until one side ends it.
-pub(super) async fn talk<S>(mut stream: S, from: SocketAddr, place: Place, mut context: Context)
+pub(super) async fn talk<S>(mut stream: S, from: SocketAddr, place: Place, mut context: Context, seat: Seat)
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let patience = context.shared.current().streams;
     let mut frames = Frames::new(MAX_REQUEST);
@@ -26,6 +27,7 @@ where
     let mut out = Vec::new();
     // When the message that is coming in began.
     let mut begun = None;
+    let mut first = true;
     let end = loop {
         let (until, late) = match begun {
             Some(begun) => (begun + patience.slow, Event::Slow),
@@ -42,6 +44,19 @@ where
             Ok(Ok(length)) => length,
             Err(_) => break Some(late),
         };
+        // STUN begins with two zero bits; HTTP, which brings the WebSocket of the rendezvous, with a letter.
+        if first
+            && piece[0].is_ascii_alphabetic()
+            && let Some(rendezvous) = &context.rendezvous
+        {
+            let stream = Prefixed::new(piece[..length].to_vec(), stream);
+            tokio::select! {
+                () = Box::pin(rendezvous.serve(stream, from, || drop(seat))) => {}
+                () = stopping(&mut context.stop) => {}
+            }
+            return;
+        }
+        first = false;
         frames.push(&piece[..length]);
         out.clear();
         let answered = answer_all(&mut frames, from, place, &context, &mut out);

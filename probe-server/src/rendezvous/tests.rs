@@ -1,0 +1,201 @@
+//! Clients of all kinds over streams in memory, in paused time: what one of them does harms nobody else.
+
+use shared::rendezvous::{Code, Hint, Role, Word};
+use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+use tokio_tungstenite::client_async;
+
+use super::*;
+
+type Client = WebSocketStream<DuplexStream>;
+
+fn connect_raw(rendezvous: &Arc<Rendezvous>, from: &str) -> DuplexStream {
+    let (here, there) = duplex(64 * 1024);
+    let (rendezvous, from) = (Arc::clone(rendezvous), SocketAddr::new(from.parse().unwrap(), 1));
+    tokio::spawn(async move { rendezvous.serve(there, from, || {}).await });
+    here
+}
+
+async fn connect(rendezvous: &Arc<Rendezvous>, from: &str) -> Client {
+    client_async("ws://probe/punch", connect_raw(rendezvous, from)).await.unwrap().0
+}
+
+async fn say(client: &mut Client, message: &ToServer) {
+    client.send(Message::text(serde_json::to_string(message).unwrap())).await.unwrap();
+}
+
+async fn hear(client: &mut Client) -> ToClient {
+    match timeout(Duration::from_secs(3600), client.next()).await.unwrap().unwrap().unwrap() {
+        Message::Text(text) => serde_json::from_str(&text).unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn open(rendezvous: &Arc<Rendezvous>, from: &str) -> (Client, Code) {
+    let mut client = connect(rendezvous, from).await;
+    say(&mut client, &ToServer::Open { version: VERSION }).await;
+    let ToClient::Waiting { code, .. } = hear(&mut client).await else { panic!("no code") };
+    (client, code)
+}
+
+async fn pair(rendezvous: &Arc<Rendezvous>) -> (Client, Client) {
+    let (mut first, code) = open(rendezvous, "192.0.2.1").await;
+    let mut second = connect(rendezvous, "192.0.2.2").await;
+    say(&mut second, &ToServer::Join { version: VERSION, code }).await;
+    assert!(matches!(hear(&mut first).await, ToClient::Paired { role: Role::First, .. }));
+    assert!(matches!(hear(&mut second).await, ToClient::Paired { role: Role::Second, .. }));
+    (first, second)
+}
+
+fn ready(port: u16) -> ToServer {
+    let at = vec![SocketAddr::new([192, 0, 2, 1].into(), port)];
+    ToServer::Ready { step: 0, rtt_ms: 10, word: Word::Hint(Hint { at, next: None }) }
+}
+
+/// That two strangers can still meet.
+async fn still_works(rendezvous: &Arc<Rendezvous>) {
+    let (mut first, mut second) = pair(rendezvous).await;
+    say(&mut first, &ready(1)).await;
+    say(&mut second, &ready(2)).await;
+    assert!(matches!(hear(&mut first).await, ToClient::Go { step: 0, .. }));
+    assert!(matches!(hear(&mut second).await, ToClient::Go { step: 0, .. }));
+    say(&mut first, &ToServer::Probe { id: 3 }).await;
+    assert_eq!(hear(&mut second).await, ToClient::Probe { id: 3 });
+    say(&mut second, &ToServer::Answer { id: 3 }).await;
+    assert_eq!(hear(&mut first).await, ToClient::Answer { id: 3 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_clients_meet() {
+    still_works(&Rendezvous::new(Limits::default())).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_vanishes_is_reported_and_leaves_nothing() {
+    let rendezvous = Rendezvous::new(Limits::default());
+    let (first, mut second) = pair(&rendezvous).await;
+    drop(first);
+    assert_eq!(hear(&mut second).await, ToClient::Gone);
+    drop(second);
+    let (waiting, _) = open(&rendezvous, "192.0.2.3").await;
+    drop(waiting);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(rendezvous.counts().sessions, 0);
+    still_works(&rendezvous).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_nobody_joins_ends() {
+    let rendezvous = Rendezvous::new(Limits::default());
+    let (mut waiting, _) = open(&rendezvous, "192.0.2.3").await;
+    assert_eq!(hear(&mut waiting).await, ToClient::Refused { reason: Refusal::Expired });
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(rendezvous.counts().sessions, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn garbage_is_refused_and_harms_nobody() {
+    let rendezvous = Rendezvous::new(Limits::default());
+    let bystander = pair(&rendezvous).await;
+    let mut rng = fastrand::Rng::with_seed(5);
+    for round in 0..200 {
+        let mut raw = connect_raw(&rendezvous, "198.51.100.7");
+        let noise: Vec<u8> = (0..rng.usize(1..3000)).map(|_| rng.u8(..)).collect();
+        raw.write_all(&noise).await.unwrap();
+        let mut client = connect(&rendezvous, "198.51.100.7").await;
+        let text: String = (0..rng.usize(0..200)).map(|_| rng.char('\0'..'\u{ff}')).collect();
+        let message = if round % 2 == 0 { Message::text(text) } else { Message::binary(noise) };
+        client.send(message).await.unwrap();
+        assert_eq!(hear(&mut client).await, ToClient::Refused { reason: Refusal::Misplaced });
+    }
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(rendezvous.counts().sessions, 1);
+    drop(bystander);
+    still_works(&rendezvous).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_too_long_ends_the_connection() {
+    let rendezvous = Rendezvous::new(Limits::default());
+    let (mut client, _) = open(&rendezvous, "192.0.2.3").await;
+    client.send(Message::text("x".repeat(MAX_MESSAGE + 1))).await.unwrap();
+    let end = timeout(Duration::from_secs(10), client.next()).await.unwrap();
+    assert!(end.is_none_or(|m| m.is_err() || m.is_ok_and(|m| m.is_close())), "it goes on");
+    still_works(&rendezvous).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_messages_ends_its_own_session_only() {
+    let rendezvous = Rendezvous::new(Limits::default());
+    let (mut first, mut second) = pair(&rendezvous).await;
+    let (_, code) = {
+        let (client, code) = open(&rendezvous, "192.0.2.9").await;
+        tokio::spawn(async move {
+            let mut client = client;
+            while client.next().await.is_some() {}
+        });
+        ((), code)
+    };
+    let mut pongs = 0;
+    let end = loop {
+        say(&mut first, &ToServer::Ping { id: pongs }).await;
+        match hear(&mut first).await {
+            ToClient::Pong { .. } => pongs += 1,
+            other => break other,
+        }
+    };
+    assert_eq!(end, ToClient::Refused { reason: Refusal::TooMuch });
+    assert_eq!(pongs, Limits::default().messages);
+    assert_eq!(hear(&mut second).await, ToClient::Gone);
+    // The third client still waits, and can be joined.
+    let mut late = connect(&rendezvous, "192.0.2.10").await;
+    say(&mut late, &ToServer::Join { version: VERSION, code }).await;
+    assert!(matches!(hear(&mut late).await, ToClient::Paired { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_sessions_leaves_room_for_others() {
+    let rendezvous = Rendezvous::new(Limits::default());
+    let mut held = Vec::new();
+    for _ in 0..Limits::default().per_host {
+        held.push(open(&rendezvous, "198.51.100.7").await);
+    }
+    let mut client = connect(&rendezvous, "198.51.100.7").await;
+    say(&mut client, &ToServer::Open { version: VERSION }).await;
+    assert_eq!(hear(&mut client).await, ToClient::Refused { reason: Refusal::HostFull });
+    still_works(&rendezvous).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_nothing_is_cut_off() {
+    let rendezvous = Rendezvous::new(Limits::default());
+    let (first, mut second) = pair(&rendezvous).await;
+    // The second one probes; the first one never reads, and its window is full soon.
+    for id in 0..Limits::default().messages {
+        if second.send(Message::text(serde_json::to_string(&ToServer::Probe { id }).unwrap())).await.is_err()
+        {
+            break;
+        }
+    }
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    drop(first);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(rendezvous.counts().sessions, 0);
+    still_works(&rendezvous).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_path_or_version_is_refused() {
+    let rendezvous = Rendezvous::new(Limits::default());
+    let raw = connect_raw(&rendezvous, "192.0.2.1");
+    assert!(client_async("ws://probe/other", raw).await.is_err());
+    let mut client = connect(&rendezvous, "192.0.2.1").await;
+    say(&mut client, &ToServer::Open { version: 99 }).await;
+    assert_eq!(hear(&mut client).await, ToClient::Refused { reason: Refusal::Version });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_says_nothing_is_not_waited_for() {
+    let rendezvous = Rendezvous::new(Limits::default());
+    let mut client = connect(&rendezvous, "192.0.2.1").await;
+    assert_eq!(hear(&mut client).await, ToClient::Refused { reason: Refusal::Expired });
+}

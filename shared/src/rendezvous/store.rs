@@ -1,0 +1,360 @@
+//! The sessions: who waits under which code, who is ready for what. Pure: time and randomness are arguments.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    time::Duration,
+};
+
+use super::{Code, Refusal, Role, ToClient, ToServer, Word};
+
+/// Where sessions are kept. Several probe servers that share one such place could introduce clients of each other:
+/// what is said goes in, what is to be delivered to whom comes out.
+pub trait Sessions: Send {
+    /// Begins a session. `entropy` becomes its code, so it has to come from a source that nobody can predict.
+    ///
+    /// # Errors
+    /// When there is no room.
+    fn open(&mut self, from: IpAddr, entropy: u64, now: Duration) -> Result<Opened, Refusal>;
+
+    /// Lets a second client into a session; the first one is told as well.
+    ///
+    /// # Errors
+    /// When no session waits under this code, or this host has guessed too often.
+    fn join(&mut self, code: Code, from: IpAddr, now: Duration) -> Result<(Seat, Vec<Delivery>), Refusal>;
+
+    /// Takes what a client says, `size` bytes long, and gives what is to be delivered because of it.
+    ///
+    /// # Errors
+    /// When it is out of place, or more than a session may say. The client is to be cut off then.
+    fn say(
+        &mut self,
+        seat: Seat,
+        message: ToServer,
+        size: usize,
+        now: Duration,
+    ) -> Result<Vec<Delivery>, Refusal>;
+
+    /// A client is gone. Its session ends.
+    fn leave(&mut self, seat: Seat) -> Vec<Delivery>;
+
+    /// When the session has to be over, if it exists.
+    fn deadline(&self, seat: Seat) -> Option<Duration>;
+
+    /// Number of sessions.
+    fn count(&self) -> usize;
+}
+
+/// One client's place in a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Seat {
+    session: u64,
+    /// Which of the two it is.
+    pub role: Role,
+}
+
+/// A session that was begun.
+#[derive(Clone, Copy, Debug)]
+pub struct Opened {
+    /// The place of who began it.
+    pub seat: Seat,
+    /// To be told to the other client.
+    pub code: Code,
+    /// How long it may wait.
+    pub wait: Duration,
+}
+
+/// A message for a client.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delivery {
+    /// Whom it is for.
+    pub seat: Seat,
+    /// What is said.
+    pub message: ToClient,
+}
+
+/// What is kept, for how long, for whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Sessions in all.
+    pub sessions: usize,
+    /// Sessions that one host takes part in.
+    pub per_host: usize,
+    /// How long a session waits for its second client.
+    pub wait: Duration,
+    /// How long a session lasts after that.
+    pub last: Duration,
+    /// Messages of one client.
+    pub messages: u32,
+    /// Bytes of one client.
+    pub bytes: usize,
+    /// Wrong codes of one host in a minute.
+    pub guesses: u32,
+    /// Longest time that one client is held back so that both go together.
+    pub hold_back: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            sessions: 10_000,
+            per_host: 20,
+            wait: Duration::from_secs(600),
+            last: Duration::from_secs(300),
+            messages: 200,
+            bytes: 64 * 1024,
+            guesses: 10,
+            hold_back: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Sessions in the memory of one server.
+#[derive(Debug)]
+pub struct Memory {
+    limits: Limits,
+    numbered: u64,
+    waiting: HashMap<Code, u64>,
+    sessions: HashMap<u64, Session>,
+    hosts: HashMap<u64, usize>,
+    guesses: HashMap<u64, Guesses>,
+    /// When old wrong codes were forgotten last.
+    swept: Duration,
+}
+
+#[derive(Debug)]
+struct Session {
+    code: Code,
+    until: Duration,
+    first: Member,
+    second: Option<Member>,
+    /// The step that both are to be ready for next.
+    step: u32,
+}
+
+#[derive(Debug)]
+struct Member {
+    ip: IpAddr,
+    ready: Option<Box<Ready>>,
+    messages: u32,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Ready {
+    rtt_ms: u32,
+    word: Word,
+}
+
+#[derive(Debug)]
+struct Guesses {
+    since: Duration,
+    wrong: u32,
+}
+
+/// The time over which wrong codes are counted.
+const MINUTE: Duration = Duration::from_secs(60);
+/// Hosts whose wrong codes are counted at a time.
+const MAX_GUESSERS: usize = 10_000;
+
+impl Memory {
+    /// No sessions yet.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            numbered: 0,
+            waiting: HashMap::new(),
+            sessions: HashMap::new(),
+            hosts: HashMap::new(),
+            guesses: HashMap::new(),
+            swept: Duration::ZERO,
+        }
+    }
+
+    fn enter(&mut self, from: IpAddr) -> Result<(), Refusal> {
+        let count = self.hosts.entry(host(from)).or_default();
+        if *count >= self.limits.per_host {
+            return Err(Refusal::HostFull);
+        }
+        *count += 1;
+        Ok(())
+    }
+
+    fn exit(&mut self, from: IpAddr) {
+        if let Some(count) = self.hosts.get_mut(&host(from)) {
+            *count -= 1;
+            if *count == 0 {
+                self.hosts.remove(&host(from));
+            }
+        }
+    }
+
+    /// The number of wrong codes of this host lately.
+    fn wrong(&mut self, from: IpAddr, now: Duration) -> &mut u32 {
+        // Looking through them all takes a while, so strangers must not make it happen for each guess.
+        if self.guesses.len() >= MAX_GUESSERS && now.saturating_sub(self.swept) >= MINUTE / 6 {
+            self.swept = now;
+            self.guesses.retain(|_, g| now.saturating_sub(g.since) < MINUTE);
+        }
+        // Still too many: strangers share one count, so that memory stays bounded.
+        let key = if self.guesses.len() < MAX_GUESSERS { host(from) } else { u64::MAX };
+        let entry = self.guesses.entry(key).or_insert(Guesses { since: now, wrong: 0 });
+        if now.saturating_sub(entry.since) >= MINUTE {
+            *entry = Guesses { since: now, wrong: 0 };
+        }
+        &mut entry.wrong
+    }
+
+    fn end(&mut self, session: u64) -> Option<Session> {
+        let ended = self.sessions.remove(&session)?;
+        self.waiting.remove(&ended.code);
+        for member in [Some(&ended.first), ended.second.as_ref()].into_iter().flatten() {
+            self.exit(member.ip);
+        }
+        Some(ended)
+    }
+}
+
+impl Sessions for Memory {
+    fn open(&mut self, from: IpAddr, entropy: u64, now: Duration) -> Result<Opened, Refusal> {
+        let code = Code::from_bits(entropy);
+        if self.sessions.len() >= self.limits.sessions || self.waiting.contains_key(&code) {
+            return Err(Refusal::Full);
+        }
+        self.enter(from)?;
+        self.numbered += 1;
+        let session = self.numbered;
+        let (first, wait) = (Member::new(from), self.limits.wait);
+        self.sessions.insert(session, Session { code, until: now + wait, first, second: None, step: 0 });
+        self.waiting.insert(code, session);
+        Ok(Opened { seat: Seat { session, role: Role::First }, code, wait })
+    }
+
+    fn join(&mut self, code: Code, from: IpAddr, now: Duration) -> Result<(Seat, Vec<Delivery>), Refusal> {
+        if *self.wrong(from, now) >= self.limits.guesses {
+            return Err(Refusal::TooManyGuesses);
+        }
+        let found = self.waiting.get(&code).copied();
+        let found =
+            found.and_then(|id| Some((id, self.sessions.get(&id).filter(|s| now < s.until)?.first.ip)));
+        let Some((session, first)) = found else {
+            *self.wrong(from, now) += 1;
+            return Err(Refusal::UnknownCode);
+        };
+        self.enter(from)?;
+        // A code is good for one guest: whoever comes later is told that it is unknown.
+        self.waiting.remove(&code);
+        if let Some(entry) = self.sessions.get_mut(&session) {
+            entry.second = Some(Member::new(from));
+            entry.until = now + self.limits.last;
+        }
+        let paired = |role, you, peer| Delivery {
+            seat: Seat { session, role },
+            message: ToClient::Paired { role, you, peer },
+        };
+        let seat = Seat { session, role: Role::Second };
+        Ok((seat, vec![paired(Role::First, first, from), paired(Role::Second, from, first)]))
+    }
+
+    fn say(
+        &mut self,
+        seat: Seat,
+        message: ToServer,
+        size: usize,
+        now: Duration,
+    ) -> Result<Vec<Delivery>, Refusal> {
+        let limits = self.limits;
+        let session = self.sessions.get_mut(&seat.session).ok_or(Refusal::Expired)?;
+        if now >= session.until {
+            return Err(Refusal::Expired);
+        }
+        let paired = session.second.is_some();
+        let next = session.step;
+        let speaker = session.member(seat.role).ok_or(Refusal::Misplaced)?;
+        speaker.messages += 1;
+        speaker.bytes += size;
+        if speaker.messages > limits.messages || speaker.bytes > limits.bytes {
+            return Err(Refusal::TooMuch);
+        }
+        let peer = Seat { role: seat.role.other(), ..seat };
+        let one = |seat, message| Ok(vec![Delivery { seat, message }]);
+        match message {
+            ToServer::Ping { id } => one(seat, ToClient::Pong { id }),
+            ToServer::Probe { id } if paired => one(peer, ToClient::Probe { id }),
+            ToServer::Answer { id } if paired => one(peer, ToClient::Answer { id }),
+            ToServer::Ready { step, rtt_ms, word } if paired => {
+                if step != next || speaker.ready.is_some() || !word.is_modest() {
+                    return Err(Refusal::Misplaced);
+                }
+                speaker.ready = Some(Box::new(Ready { rtt_ms, word }));
+                Ok(session.go(seat.session, limits.hold_back))
+            }
+            ToServer::Open { .. }
+            | ToServer::Join { .. }
+            | ToServer::Probe { .. }
+            | ToServer::Answer { .. }
+            | ToServer::Ready { .. } => Err(Refusal::Misplaced),
+        }
+    }
+
+    fn leave(&mut self, seat: Seat) -> Vec<Delivery> {
+        let Some(ended) = self.end(seat.session) else { return Vec::new() };
+        let peer = Seat { role: seat.role.other(), ..seat };
+        let has_peer = peer.role == Role::First || ended.second.is_some();
+        has_peer.then_some(Delivery { seat: peer, message: ToClient::Gone }).into_iter().collect()
+    }
+
+    fn deadline(&self, seat: Seat) -> Option<Duration> {
+        self.sessions.get(&seat.session).map(|s| s.until)
+    }
+
+    fn count(&self) -> usize {
+        self.sessions.len()
+    }
+}
+
+impl Session {
+    fn member(&mut self, role: Role) -> Option<&mut Member> {
+        match role {
+            Role::First => Some(&mut self.first),
+            Role::Second => self.second.as_mut(),
+        }
+    }
+
+    /// When both are ready: each gets the other's word, and waits as long as the word takes longer to the other.
+    fn go(&mut self, session: u64, hold_back: Duration) -> Vec<Delivery> {
+        let Some(second) = &mut self.second else { return Vec::new() };
+        if self.first.ready.is_none() || second.ready.is_none() {
+            return Vec::new();
+        }
+        let (Some(a), Some(b)) = (self.first.ready.take(), second.ready.take()) else { return Vec::new() };
+        let step = self.step;
+        self.step += 1;
+        let longest = u32::try_from(hold_back.as_millis()).unwrap_or(u32::MAX);
+        let after = |mine: u32, other: u32| (other.saturating_sub(mine) / 2).min(longest);
+        let go = |role, after_ms, word| Delivery {
+            seat: Seat { session, role },
+            message: ToClient::Go { step, after_ms, word },
+        };
+        let (for_a, for_b) = (after(a.rtt_ms, b.rtt_ms), after(b.rtt_ms, a.rtt_ms));
+        vec![go(Role::First, for_a, b.word), go(Role::Second, for_b, a.word)]
+    }
+}
+
+impl Member {
+    fn new(ip: IpAddr) -> Self {
+        Self { ip, ready: None, messages: 0, bytes: 0 }
+    }
+}
+
+/// One number for one host: an IPv4 address, or an IPv6 /56.
+fn host(ip: IpAddr) -> u64 {
+    match ip {
+        IpAddr::V4(ip) => u64::from(ip.to_bits()),
+        IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
+            Some(ip) => u64::from(ip.to_bits()),
+            None => 1 << 63 | (Ipv6Addr::to_bits(ip) >> 72) as u64,
+        },
+    }
+}

@@ -1,0 +1,190 @@
+//! Codes, messages and sessions.
+
+use std::{net::IpAddr, time::Duration};
+
+use super::*;
+
+const T0: Duration = Duration::from_secs(1000);
+
+fn ip(last: u32) -> IpAddr {
+    std::net::Ipv4Addr::from_bits(0xCB00_0000 + last).into()
+}
+
+fn memory() -> Memory {
+    Memory::new(Limits::default())
+}
+
+fn ready(step: u32, rtt_ms: u32, port: u16) -> ToServer {
+    ToServer::Ready { step, rtt_ms, word: hint(port) }
+}
+
+fn hint(port: u16) -> Word {
+    Word::Hint(Hint { at: vec![SocketAddr::new(ip(1), port)], next: None })
+}
+
+fn pair(memory: &mut Memory) -> (Seat, Seat) {
+    let opened = memory.open(ip(1), 7, T0).unwrap();
+    let (second, told) = memory.join(opened.code, ip(2), T0).unwrap();
+    assert_eq!(told[0].message, ToClient::Paired { role: Role::First, you: ip(1), peer: ip(2) });
+    assert_eq!(told[1].message, ToClient::Paired { role: Role::Second, you: ip(2), peer: ip(1) });
+    (opened.seat, second)
+}
+
+#[test]
+fn a_code_survives_being_read_aloud() {
+    let mut rng = fastrand::Rng::with_seed(1);
+    for _ in 0..1000 {
+        let code = Code::from_bits(rng.u64(..));
+        let text = code.to_string();
+        assert_eq!(text.len(), 19);
+        assert_eq!(text.parse(), Ok(code));
+        assert_eq!(text.to_uppercase().replace('-', " ").parse(), Ok(code));
+    }
+    assert_eq!(Code::EXAMPLE.parse::<Code>().unwrap().to_string(), Code::EXAMPLE);
+    for wrong in [
+        "",
+        "tabo",
+        "tabo-kiru-lama-dosx",
+        "tabo-kiru-lama-dosu-tabo",
+        "tabo-kiru-lama-dose",
+        "ťabo-kiru-lama-dos",
+    ] {
+        assert!(wrong.parse::<Code>().is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn messages_are_read_as_they_are_written_and_nothing_else_is() {
+    let offer = Offer {
+        nonce: Nonce([0xAB; 16]),
+        behaviour: Behaviour {
+            udp: true,
+            mapping: Some(Mapping::EndpointIndependent),
+            ..Behaviour::default()
+        },
+        techniques: Technique::ALL.to_vec(),
+        lan: vec!["192.168.1.2:5000".parse().unwrap()],
+        ipv6: false,
+        tcp: Some(TcpSide { fixed: true }),
+        remaps: None,
+    };
+    let message = ToServer::Ready { step: 0, rtt_ms: 20, word: Word::Offer(Box::new(offer)) };
+    let text = serde_json::to_string(&message).unwrap();
+    assert!(text.len() < MAX_MESSAGE / 4, "{text}");
+    assert_eq!(serde_json::from_str::<ToServer>(&text).unwrap(), message);
+    for wrong in [
+        "{}",
+        "null",
+        r#"{"type":"open"}"#,
+        r#"{"type":"open","version":1,"more":2}"#,
+        r#"{"type":"join","version":1,"code":"nonsense"}"#,
+        &text.replace("abab", "xyxy"),
+    ] {
+        assert!(serde_json::from_str::<ToServer>(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn both_go_when_both_are_ready_and_the_nearer_one_waits() {
+    let mut memory = memory();
+    let (first, second) = pair(&mut memory);
+    assert_eq!(memory.say(first, ready(0, 100, 1), 10, T0).unwrap(), []);
+    let told = memory.say(second, ready(0, 20, 2), 10, T0).unwrap();
+    assert_eq!(
+        told[0],
+        Delivery { seat: first, message: ToClient::Go { step: 0, after_ms: 0, word: hint(2) } }
+    );
+    assert_eq!(
+        told[1],
+        Delivery { seat: second, message: ToClient::Go { step: 0, after_ms: 40, word: hint(1) } }
+    );
+    // A lie about the round trip holds nobody back for long.
+    memory.say(first, ready(1, u32::MAX, 1), 10, T0).unwrap();
+    let told = memory.say(second, ready(1, 20, 2), 10, T0).unwrap();
+    assert!(matches!(told[1].message, ToClient::Go { step: 1, after_ms: 1000, .. }));
+}
+
+#[test]
+fn what_is_out_of_place_is_refused() {
+    let mut memory = memory();
+    let opened = memory.open(ip(1), 7, T0).unwrap();
+    assert_eq!(
+        memory.say(opened.seat, ready(0, 1, 1), 10, T0),
+        Err(Refusal::Misplaced),
+        "nobody is there yet"
+    );
+    let (second, _) = memory.join(opened.code, ip(2), T0).unwrap();
+    assert_eq!(memory.join(opened.code, ip(3), T0), Err(Refusal::UnknownCode), "a third one");
+    assert_eq!(memory.say(second, ready(1, 1, 1), 10, T0), Err(Refusal::Misplaced), "a step ahead");
+    memory.say(second, ready(0, 1, 1), 10, T0).unwrap();
+    assert_eq!(memory.say(second, ready(0, 1, 1), 10, T0), Err(Refusal::Misplaced), "twice");
+    assert_eq!(memory.say(second, ToServer::Open { version: 1 }, 10, T0), Err(Refusal::Misplaced));
+    let many = Hint { at: vec![SocketAddr::new(ip(1), 1); MAX_ADDRESSES + 1], next: None };
+    let many = ToServer::Ready { step: 0, rtt_ms: 1, word: Word::Hint(many) };
+    assert_eq!(memory.say(opened.seat, many, 10, T0), Err(Refusal::Misplaced), "too many addresses");
+}
+
+#[test]
+fn a_flood_ends_the_session_of_the_flooder() {
+    let limits = Limits { messages: 5, bytes: 1000, ..Limits::default() };
+    let mut memory = Memory::new(limits);
+    let (first, second) = pair(&mut memory);
+    for id in 0..5 {
+        memory.say(first, ToServer::Ping { id }, 10, T0).unwrap();
+    }
+    assert_eq!(memory.say(first, ToServer::Ping { id: 5 }, 10, T0), Err(Refusal::TooMuch));
+    assert_eq!(memory.say(second, ToServer::Ping { id: 5 }, 1001, T0), Err(Refusal::TooMuch));
+    assert_eq!(memory.leave(first), [Delivery { seat: second, message: ToClient::Gone }]);
+    assert_eq!(memory.leave(second), []);
+    assert_eq!(memory.count(), 0);
+}
+
+#[test]
+fn room_is_bounded_in_all_and_for_each_host() {
+    let limits = Limits { sessions: 3, per_host: 2, ..Limits::default() };
+    let mut memory = Memory::new(limits);
+    let open = |memory: &mut Memory, from, entropy| memory.open(ip(from), entropy, T0);
+    let one = open(&mut memory, 1, 1).unwrap();
+    open(&mut memory, 1, 2).unwrap();
+    assert_eq!(open(&mut memory, 1, 3).unwrap_err(), Refusal::HostFull);
+    open(&mut memory, 2, 3).unwrap();
+    assert_eq!(open(&mut memory, 3, 4).unwrap_err(), Refusal::Full);
+    memory.leave(one.seat);
+    open(&mut memory, 1, 4).unwrap();
+}
+
+#[test]
+fn time_is_bounded() {
+    let mut memory = memory();
+    let limits = Limits::default();
+    let opened = memory.open(ip(1), 1, T0).unwrap();
+    assert_eq!(memory.join(opened.code, ip(2), T0 + limits.wait), Err(Refusal::UnknownCode));
+    let late = T0 + limits.wait - Duration::from_secs(1);
+    let (second, _) = memory.join(opened.code, ip(2), late).unwrap();
+    assert_eq!(memory.deadline(second), Some(late + limits.last));
+    assert_eq!(memory.say(second, ToServer::Ping { id: 1 }, 1, late + limits.last), Err(Refusal::Expired));
+}
+
+#[test]
+fn codes_cannot_be_tried_out() {
+    let mut memory = memory();
+    let opened = memory.open(ip(1), 1, T0).unwrap();
+    let wrong = Code::from_bits(2);
+    for _ in 0..Limits::default().guesses {
+        assert_eq!(memory.join(wrong, ip(2), T0), Err(Refusal::UnknownCode));
+    }
+    assert_eq!(memory.join(opened.code, ip(2), T0), Err(Refusal::TooManyGuesses));
+    assert!(memory.join(opened.code, ip(3), T0).is_ok(), "nobody else suffers");
+    let opened = memory.open(ip(1), 1, T0).unwrap();
+    assert!(memory.join(opened.code, ip(2), T0 + Duration::from_secs(61)).is_ok(), "after a minute");
+}
+
+/// However many hosts guess, the memory of it is bounded.
+#[test]
+fn guessers_are_counted_in_bounded_memory() {
+    let mut memory = memory();
+    for host in 0..50_000 {
+        let _ = memory.join(Code::from_bits(9), ip(host), T0);
+    }
+    assert!(format!("{memory:?}").matches("Guesses").count() <= 10_001);
+}
