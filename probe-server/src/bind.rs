@@ -145,8 +145,14 @@ fn udp_socket(address: SocketAddr, shared: bool) -> io::Result<std::net::UdpSock
     #[cfg(target_os = "linux")]
     socket.set_reuse_port(shared)?;
     _ = shared;
-    // Less than was asked for is no failure.
-    _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+    // With the privilege to exceed the system's limit, all of it; otherwise less, which is no failure.
+    #[cfg(target_os = "linux")]
+    let granted = rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER).is_ok();
+    #[cfg(not(target_os = "linux"))]
+    let granted = false;
+    if !granted {
+        _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+    }
     socket.bind(&address.into())?;
     Ok(socket.into())
 }

@@ -11,6 +11,8 @@
 //! No Binding path keeps state per client. The limits live in fixed memory.
 
 mod admin;
+#[cfg(target_os = "linux")]
+pub mod batch;
 mod bind;
 mod check;
 pub mod config;

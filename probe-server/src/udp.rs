@@ -18,8 +18,6 @@ use crate::{
 
 #[cfg(target_os = "linux")]
 mod batched;
-#[cfg(target_os = "linux")]
-mod mmsg;
 mod plain;
 
 /// The sockets of one family, by [`Endpoint::index`]; one alone in single-address mode.

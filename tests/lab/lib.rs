@@ -11,7 +11,8 @@
 //! - [`netns`], [`process`], [`host`]: network namespaces without names, and programs inside them;
 //! - [`truth`]: what a NAT really does, observed from both sides;
 //! - [`harness`]: runs tests that need all this, and skips them loudly where it is not allowed;
-//! - [`address`]: the address plan.
+//! - [`address`]: the address plan;
+//! - [`load`]: load for servers, and what they spend on it.
 
 pub mod address;
 pub mod error;
@@ -34,6 +35,8 @@ pub mod host;
 mod kernel;
 #[cfg(target_os = "linux")]
 mod lab;
+#[cfg(target_os = "linux")]
+pub mod load;
 #[cfg(target_os = "linux")]
 pub mod netns;
 #[cfg(target_os = "linux")]

@@ -171,6 +171,12 @@ impl Drop for Attached {
 }
 
 impl Running {
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for a line on standard output that satisfies the test, and returns it.
     ///
     /// # Errors

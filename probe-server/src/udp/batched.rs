@@ -5,11 +5,9 @@ use std::{io, net::UdpSocket, os::fd::AsFd, sync::Arc, thread};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::{
-    Sockets, Turn, Worker,
-    mmsg::{Receiver, Sender},
-};
+use super::{Sockets, Turn, Worker};
 use crate::{
+    batch::{Receiver, Sender},
     drops::DropReason,
     respond::{Answers, MAX_REQUEST},
     settings::Held,

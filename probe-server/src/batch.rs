@@ -12,7 +12,8 @@ use std::{
 };
 
 /// Room for one batch of datagrams.
-pub(super) struct Receiver {
+#[derive(Debug)]
+pub struct Receiver {
     length: usize,
     buffers: Vec<u8>,
     names: Vec<libc::sockaddr_storage>,
@@ -22,7 +23,8 @@ pub(super) struct Receiver {
 
 impl Receiver {
     /// Room for `batch` datagrams of at most `length` bytes.
-    pub(super) fn new(batch: usize, length: usize) -> Self {
+    #[must_use]
+    pub fn new(batch: usize, length: usize) -> Self {
         Self {
             length,
             buffers: vec![0; batch * length],
@@ -33,7 +35,10 @@ impl Receiver {
     }
 
     /// Takes what has come, without waiting; the number of datagrams.
-    pub(super) fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
+    ///
+    /// # Errors
+    /// What the operating system says; [`io::ErrorKind::WouldBlock`] when nothing has come.
+    pub fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
         let slots = self.buffers.chunks_exact_mut(self.length).zip(&mut self.names).zip(&mut self.vectors);
         for (((buffer, name), vector), header) in slots.zip(&mut self.headers) {
             vector.iov_base = buffer.as_mut_ptr().cast();
@@ -59,7 +64,8 @@ impl Receiver {
     }
 
     /// Source and bytes of a datagram of the last batch; `None` if it did not fit.
-    pub(super) fn get(&self, i: usize) -> Option<(SocketAddr, &[u8])> {
+    #[must_use]
+    pub fn get(&self, i: usize) -> Option<(SocketAddr, &[u8])> {
         let header = &self.headers[i];
         if header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
             return None;
@@ -71,14 +77,17 @@ impl Receiver {
 }
 
 /// Room for the headers of one batch of answers.
-pub(super) struct Sender {
+#[derive(Debug)]
+pub struct Sender {
     names: Vec<libc::sockaddr_storage>,
     vectors: Vec<libc::iovec>,
     headers: Vec<libc::mmsghdr>,
 }
 
 impl Sender {
-    pub(super) fn new(batch: usize) -> Self {
+    /// Room for `batch` datagrams.
+    #[must_use]
+    pub fn new(batch: usize) -> Self {
         Self {
             names: vec![empty_name(); batch],
             vectors: vec![EMPTY_VECTOR; batch],
@@ -87,7 +96,7 @@ impl Sender {
     }
 
     /// Sends these datagrams, at most as many as there is room for; the number of those that were not taken.
-    pub(super) fn send<'a>(
+    pub fn send<'a>(
         &mut self,
         socket: &UdpSocket,
         messages: impl Iterator<Item = (SocketAddr, &'a [u8])>,

@@ -1,0 +1,121 @@
+//! STUN over TLS: the same answers, a certificate that a reload replaces, files that cannot be used.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use probe_server::{
+    Server,
+    config::{Config, Tls},
+};
+use shared::stun::{Class, TransactionId, View, Writer, attr};
+use tokio_rustls::rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned, crypto::ring, pki_types::CertificateDer,
+};
+
+struct Files {
+    folder: tempfile::TempDir,
+}
+
+impl Files {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// Writes a new certificate and key, and gives the certificate.
+    fn issue(&self) -> CertificateDer<'static> {
+        let issued = rcgen::generate_simple_self_signed(["probe.example.org".to_owned()]).unwrap();
+        std::fs::write(self.tls().certificate, issued.cert.pem()).unwrap();
+        std::fs::write(self.tls().key, issued.signing_key.serialize_pem()).unwrap();
+        issued.cert.der().clone()
+    }
+
+    fn tls(&self) -> Tls {
+        let path = |name: &str| -> PathBuf { self.folder.path().join(name) };
+        Tls { certificate: path("cert.pem"), key: path("key.pem"), ports: (0, 0) }
+    }
+
+    fn config(&self) -> Config {
+        Config { tls: Some(self.tls()), ..Config::local() }
+    }
+}
+
+/// Asks one Binding request and gives the answer; fails where the server's certificate is another one.
+fn ask(address: SocketAddr, trusted: &CertificateDer<'static>) -> std::io::Result<Vec<u8>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(trusted.clone()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connection =
+        ClientConnection::new(Arc::new(config), "probe.example.org".try_into().unwrap()).unwrap();
+    let stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let mut stream = StreamOwned::new(connection, stream);
+    let mut request = [0; 20];
+    let id = TransactionId::modern(&mut fastrand::Rng::with_seed(1));
+    let length = Writer::new(&mut request, Class::Request, &id).len();
+    stream.write_all(&request[..length])?;
+    let mut answer = vec![0; 68];
+    stream.read_exact(&mut answer)?;
+    Ok(answer)
+}
+
+fn tls_addresses(server: &Server) -> Vec<SocketAddr> {
+    server.services().into_iter().find(|(name, _)| *name == "tls").unwrap().1
+}
+
+#[test]
+fn all_four_endpoints_answer_and_name_themselves() {
+    let files = Files::new();
+    let trusted = files.issue();
+    let server = Server::start(files.config()).unwrap();
+    let addresses = tls_addresses(&server);
+    assert_eq!(addresses.len(), 4);
+    for (i, address) in addresses.iter().enumerate() {
+        let answer = ask(*address, &trusted).unwrap();
+        let view = View::parse(&answer).unwrap();
+        assert_eq!(view.address(attr::RESPONSE_ORIGIN), Some(*address));
+        assert_eq!(view.address(attr::OTHER_ADDRESS), Some(addresses[3 - i]), "of TLS, not of UDP");
+    }
+}
+
+#[test]
+fn a_reload_takes_the_new_certificate() {
+    let files = Files::new();
+    let old = files.issue();
+    let mut server = Server::start(files.config()).unwrap();
+    let address = tls_addresses(&server)[0];
+    ask(address, &old).unwrap();
+    let new = files.issue();
+    ask(address, &old).unwrap();
+    assert!(server.reload(files.config()).unwrap().is_empty());
+    ask(address, &new).unwrap();
+    assert!(ask(address, &old).is_err());
+
+    std::fs::write(files.tls().key, "no key").unwrap();
+    let error = server.reload(files.config()).unwrap_err().to_string();
+    assert!(error.starts_with("tls-key "), "{error}");
+    ask(address, &new).unwrap();
+}
+
+#[test]
+fn another_protocol_is_closed() {
+    let files = Files::new();
+    files.issue();
+    let server = Server::start(files.config()).unwrap();
+    let mut stream = TcpStream::connect(tls_addresses(&server)[0]).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.write_all(&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42]).unwrap();
+    let mut rest = Vec::new();
+    let end = stream.read_to_end(&mut rest);
+    let is_closed = end.as_ref().map_or_else(|e| e.kind() == std::io::ErrorKind::ConnectionReset, |_| true);
+    assert!(is_closed, "{end:?}");
+}

@@ -1,0 +1,405 @@
+//! What the probe server costs, and what it stands: `cargo bench -p tests --bench server -- [MEASUREMENT]`.
+//!
+//! - `throughput`: answers per second of the server's processor time, alternating with a minimal responder, coturn
+//!   and the classic stund;
+//! - `workers`: the same for one and for two workers;
+//! - `memory`: resident memory after 100,000 and after 1,000,000 sources;
+//! - `hostile`: processor time for one packet of each hostile kind;
+//! - `flood`: answers that a client gets while one /24 floods the server;
+//! - `endurance [SECONDS]`: mixed hostile and honest load, 600 seconds if not said otherwise.
+//!
+//! Everything happens in a network namespace without a name, over its loopback device, with addresses that are not
+//! loopback's, so that the limits work as they do for strangers. Exit code 1 says that a bar was missed.
+
+mod minimal;
+
+use std::{
+    env,
+    error::Error,
+    io::Write,
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use lab::{
+    load,
+    load::{Harvest, Honest, Loop, median},
+    netns::{Namespace, obtain_privilege},
+    process::Running,
+};
+use shared::stun::{Class, TransactionId, Writer, attr};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+const PRIMARY: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
+const ALTERNATE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 11);
+const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(PRIMARY), 3478);
+/// The core that the server runs on, and the one for the load.
+const CORES: (usize, usize) = (0, 1);
+/// Pairs of runs that alternate; the first of all runs is not counted.
+const PAIRS: usize = 5;
+const RUN: Duration = Duration::from_secs(2);
+/// Limits that are worked out for each packet and never reached.
+const NO_LIMIT: [&str; 10] = [
+    "--host-rate",
+    "100000000",
+    "--host-burst",
+    "1000000",
+    "--net-rate",
+    "100000000",
+    "--net-burst",
+    "1000000",
+    "--egress-mbit",
+    "4000000",
+];
+
+fn main() -> ExitCode {
+    // Cargo adds --bench.
+    let words: Vec<String> = env::args().skip(1).filter(|word| word != "--bench").collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    if words == ["minimal"] {
+        return serve_minimal();
+    }
+    if let Err(error) = obtain_privilege() {
+        eprintln!("no network namespace: {error}");
+        return ExitCode::FAILURE;
+    }
+    let measured = match words.as_slice() {
+        ["throughput"] => throughput(),
+        ["workers"] => workers(),
+        ["memory"] => memory(),
+        ["hostile"] => hostile(),
+        ["flood"] => flood(),
+        ["endurance"] => endurance(600),
+        ["endurance", seconds] => seconds.parse().map_err(Into::into).and_then(endurance),
+        [] => throughput().and_then(|a| Ok(workers()? & memory()? & hostile()? & flood()? & a)),
+        _ => Err("throughput, workers, memory, hostile, flood, endurance [SECONDS] or minimal".into()),
+    };
+    match measured {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The minimal responder, as a process of its own.
+fn serve_minimal() -> ExitCode {
+    let end = UdpSocket::bind(SERVER).and_then(|socket| {
+        writeln!(std::io::stdout(), "ready")?;
+        minimal::serve(&socket)
+    });
+    eprintln!("{end:?}");
+    ExitCode::FAILURE
+}
+
+/// A network with the server's two addresses, ten clients, and all of 10.0.0.0/8 for strangers.
+fn network() -> Result<Namespace> {
+    let network = Namespace::new("bench")?;
+    network.ip(&format!("addr add {PRIMARY}/32 dev lo\naddr add {ALTERNATE}/32 dev lo"))?;
+    network.ip("route add local 192.0.2.0/24 dev lo\nroute add local 10.0.0.0/8 dev lo")?;
+    Ok(network)
+}
+
+fn clients() -> Vec<IpAddr> {
+    (1..=8).map(|i| IpAddr::from([192, 0, 2, i])).collect()
+}
+
+/// The servers that are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Ours { workers: usize },
+    Minimal,
+    Coturn,
+    Stund,
+}
+
+/// Starts a server on its core and waits until it answers.
+fn start(network: &Namespace, kind: Kind, limits: &[&str]) -> Result<Running> {
+    network.run(|| load::pin(CORES.0))?;
+    let (primary, alternate) = (PRIMARY.to_string(), ALTERNATE.to_string());
+    let database = env::temp_dir().join(format!("probe-bench-{}.db", std::process::id()));
+    let database = database.to_string_lossy();
+    let command = match kind {
+        Kind::Ours { workers } => network
+            .command(lab::binaries::binary("probe-server")?)
+            .args(["--primary", &primary, "--alternate", &alternate, "--workers", &workers.to_string()])
+            .args(limits),
+        Kind::Minimal => network.command(env::current_exe()?).arg("minimal"),
+        Kind::Coturn => network.command("turnserver").args([
+            "-n",
+            "-S",
+            "-L",
+            &primary,
+            "-L",
+            &alternate,
+            "-p",
+            "3478",
+            "-m",
+            "1",
+            "--no-tcp",
+            "--no-tls",
+            "--no-dtls",
+            "--no-cli",
+            "--log-file",
+            "/dev/null",
+            "--pidfile",
+            "/dev/null",
+            "-b",
+            &database,
+        ]),
+        Kind::Stund => {
+            network.command("stund").args(["-h", &primary, "-a", &alternate, "-p", "3478", "-o", "3479"])
+        }
+    };
+    let server = command.start()?;
+    if kind == (Kind::Ours { workers: 2 }) {
+        // As many cores as workers.
+        load::unpin(server.id())?;
+    }
+    let answers = network.run(|| -> std::io::Result<bool> {
+        let mut client = Honest::new(IpAddr::from([192, 0, 2, 99]), SERVER, 1)?;
+        // Whoever is not there yet does not answer; each question waits for a while.
+        for _ in 0..100 {
+            if client.sees_anything(Duration::from_millis(50))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    })?;
+    if answers { Ok(server) } else { Err(format!("{kind:?} does not answer: {}", server.printed()).into()) }
+}
+
+/// Answers a second of the server's processor time.
+fn rate(network: &Namespace, kind: Kind, duration: Duration) -> Result<(f64, Harvest)> {
+    let server = start(network, kind, &NO_LIMIT)?;
+    let mut harvest = network.run(|| -> std::io::Result<Loop> {
+        load::pin(CORES.1)?;
+        Loop::new(&clients(), SERVER, 32)
+    })?;
+    let pid = server.id();
+    let (harvest, used) = network.run(move || -> std::io::Result<_> {
+        harvest.run(Duration::from_millis(200));
+        let before = load::processor_time(pid)?;
+        let harvest = harvest.run(duration);
+        Ok((harvest, load::processor_time(pid)? - before))
+    })?;
+    drop(server);
+    Ok((harvest.answered as f64 / used.as_secs_f64(), harvest))
+}
+
+fn throughput() -> Result<bool> {
+    let network = network()?;
+    let ours = Kind::Ours { workers: 1 };
+    println!(
+        "answers per second of the server's processor time, 20-byte requests, {PAIRS} alternating pairs"
+    );
+    rate(&network, ours, RUN)?;
+    let mut reached = true;
+    for (other, bar) in [(Kind::Minimal, 0.95), (Kind::Coturn, 1.2), (Kind::Stund, 1.2)] {
+        let mut ratios = Vec::new();
+        let (mut mine, mut theirs) = (Vec::new(), Vec::new());
+        for _ in 0..PAIRS {
+            let (theirs_now, _) = rate(&network, other, RUN)?;
+            let (mine_now, harvest) = rate(&network, ours, RUN)?;
+            ratios.push(mine_now / theirs_now);
+            mine.push(mine_now);
+            theirs.push(theirs_now);
+            if harvest.lost > 0 {
+                println!("  {} of {} requests lost", harvest.lost, harvest.sent);
+            }
+        }
+        println!(
+            "ours {:7.0}  {other:?} {:7.0}  ratio {:.3} (pairs {}), bar {bar}",
+            median(mine),
+            median(theirs),
+            median(ratios.clone()),
+            ratios.iter().map(|r| format!("{r:.3}")).collect::<Vec<_>>().join(" "),
+        );
+        reached &= median(ratios) >= bar;
+    }
+    Ok(reached)
+}
+
+fn workers() -> Result<bool> {
+    let network = network()?;
+    println!(
+        "answers per second of processor time with two workers, as a share of those with one, {PAIRS} pairs"
+    );
+    println!(
+        "(the load needs a core itself: with two cores in all, two workers cannot show twice the answers)"
+    );
+    let mut ratios = Vec::new();
+    for _ in 0..PAIRS {
+        let (one, _) = rate(&network, Kind::Ours { workers: 1 }, RUN)?;
+        let (two, _) = rate(&network, Kind::Ours { workers: 2 }, RUN)?;
+        println!("one worker {one:7.0}  two workers {two:7.0}");
+        ratios.push(two / one);
+    }
+    let ratio = median(ratios);
+    println!("ratio {ratio:.3}; times two cores: {:.2}, bar 1.7", 2.0 * ratio);
+    Ok(2.0 * ratio >= 1.7)
+}
+
+fn memory() -> Result<bool> {
+    let network = network()?;
+    let server = start(&network, Kind::Ours { workers: 1 }, &[])?;
+    let pid = server.id();
+    println!("resident memory by number of distinct source addresses and ports");
+    println!("       0 sources: {} KiB", load::resident_kib(pid)?);
+    let request = load::binding_request(1);
+    let changed = with(|w| _ = w.u32(attr::CHANGE_REQUEST, 6));
+    let mut at = Vec::new();
+    let mut sources = 0;
+    for goal in [100_000, 1_000_000] {
+        let first = Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 0).to_bits() + sources);
+        let (plain, changed) = (request.clone(), changed.clone());
+        let sent = network.run(move || {
+            let each = |i| if i % 2 == 0 { plain.clone() } else { changed.clone() };
+            load::from_many_sources(first, goal - sources, SERVER, each)
+        })?;
+        assert_eq!(sent, u64::from(goal - sources), "every source has sent");
+        sources = goal;
+        at.push(load::resident_kib(pid)?);
+        println!("{goal:8} sources: {} KiB", load::resident_kib(pid)?);
+    }
+    let grown = at[1] - at[0];
+    println!("grown by {grown} KiB from 100,000 to 1,000,000; bar: 0, and 16384 KiB in all");
+    Ok(grown == 0 && at[1] <= 16384)
+}
+
+fn with(fill: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
+    let mut buffer = [0; 2048];
+    let mut writer =
+        Writer::new(&mut buffer, Class::Request, &TransactionId::modern(&mut fastrand::Rng::with_seed(2)));
+    fill(&mut writer);
+    let length = writer.len();
+    buffer[..length].to_vec()
+}
+
+/// Hostile packets: legal ones that cost as much as possible, and rubbish.
+fn hostile_packets() -> Vec<(&'static str, Vec<u8>)> {
+    let mut rng = fastrand::Rng::with_seed(3);
+    let mut rubbish = vec![0; 1472];
+    rng.fill(&mut rubbish);
+    rubbish[0] = 0;
+    vec![
+        ("16 unknown attributes", with(|w| (0..16).for_each(|i| _ = w.bytes(0x7000 + i, &[])))),
+        ("363 empty attributes", with(|w| (0..363).for_each(|_| _ = w.bytes(attr::SOFTWARE, &[])))),
+        ("1,400 bytes of PADDING and FINGERPRINT", with(|w| _ = w.zeros(attr::PADDING, 1400).fingerprint())),
+        ("1,400 bytes and a wrong FINGERPRINT", {
+            let mut bytes = with(|w| _ = w.zeros(attr::FILLER, 1400).fingerprint());
+            bytes[30] ^= 1;
+            bytes
+        }),
+        (
+            "REALM and NONCE of 720 bytes",
+            with(|w| _ = w.bytes(attr::REALM, &[b'a'; 720]).bytes(attr::NONCE, &[b'b'; 720])),
+        ),
+        (
+            "a receipt for a changed answer",
+            with(|w| _ = w.u32(attr::CHANGE_REQUEST, 6).zeros(attr::RECEIPT, 200)),
+        ),
+        ("1,472 random bytes", rubbish),
+        ("an empty datagram", Vec::new()),
+    ]
+}
+
+/// What the server does for one packet beyond the operating system's part, measured without sockets.
+fn hostile() -> Result<bool> {
+    use probe_server::{
+        limits::{Buckets, Limits},
+        respond::{Answers, respond},
+        topology::{Endpoint, Topology},
+    };
+    const TIMES: u32 = 200_000;
+    let topology = Topology::new(PRIMARY.into(), Some(ALTERNATE.into()), (3478, 3479));
+    let (buckets, mut out) = (Buckets::new(1), Answers::new());
+    println!("nanoseconds for one packet: screen, read, judge, write, limits; from a new source each time");
+    let mut worst: f64 = 0.0;
+    let bare = ("a bare request", load::binding_request(1));
+    for (name, packet) in std::iter::once(bare).chain(hostile_packets()) {
+        let mut best = f64::MAX;
+        for _ in 0..5 {
+            let begun = tokio::time::Instant::now();
+            for i in 0..TIMES {
+                let from = SocketAddr::from((Ipv4Addr::from_bits(0x0a00_0000 + i), 40000));
+                if respond(&topology, Endpoint::Primary, from, std::hint::black_box(&packet), &mut out)
+                    .is_ok()
+                {
+                    _ = std::hint::black_box(buckets.admit(&Limits::default(), from, 1));
+                }
+                std::hint::black_box(&out);
+            }
+            best = best.min(begun.elapsed().as_nanos() as f64 / f64::from(TIMES));
+        }
+        println!("{best:8.1}  {name}");
+        worst = worst.max(best);
+    }
+    println!("worst {worst:.1}, bar 2000");
+    Ok(worst <= 2000.0)
+}
+
+/// One /24 asks as fast as it can while a client elsewhere asks now and then.
+fn flood() -> Result<bool> {
+    const SECONDS: u64 = 20;
+    let network = network()?;
+    let server = start(&network, Kind::Ours { workers: 1 }, &[])?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let flooding = network.run(move || {
+        thread::spawn(move || -> std::io::Result<u64> {
+            load::pin(CORES.1)?;
+            let flood: Vec<IpAddr> = (1..=250).map(|i| IpAddr::from([10, 9, 9, i])).collect();
+            let mut flood = load::Flood::new(&flood, SERVER, vec![load::binding_request(1)])?;
+            while !stopped.load(Ordering::Relaxed) {
+                flood.round(u64::MAX / 1_000_000_000);
+            }
+            Ok(flood.sent())
+        })
+    });
+    let honest = network.run(move || -> std::io::Result<_> {
+        let mut client = Honest::new(IpAddr::from([192, 0, 2, 1]), SERVER, 1)?;
+        let (mut asked, mut answered) = (0_u64, 0_u64);
+        let end = tokio::time::Instant::now() + Duration::from_secs(SECONDS);
+        while tokio::time::Instant::now() < end {
+            asked += 1;
+            answered += u64::from(client.ask(Duration::from_secs(1))?.is_some());
+            // Below the limit for one host.
+            thread::sleep(Duration::from_millis(11));
+        }
+        Ok((asked, answered))
+    });
+    stop.store(true, Ordering::Relaxed);
+    let sent = flooding.join().map_err(|_| "the flood panicked")??;
+    drop(server);
+    let (asked, answered) = honest?;
+    let share = answered as f64 / asked as f64;
+    println!(
+        "{} packets a second from one /24 for {SECONDS} s; a client elsewhere: {answered} of {asked} answered ({:.2} %), \
+         bar 99.9 %",
+        sent / SECONDS,
+        share * 100.0
+    );
+    Ok(share >= 0.999)
+}
+
+/// Everything hostile at once, and honest clients in between.
+fn endurance(seconds: u64) -> Result<bool> {
+    let network = network()?;
+    let server = start(&network, Kind::Ours { workers: 2 }, &["--check"])?;
+    let pid = server.id();
+    let packets = hostile_packets().into_iter().map(|(_, packet)| packet).collect();
+    let report = network.run(move || load::endure(pid, SERVER, packets, Duration::from_secs(seconds)))?;
+    println!("{report}");
+    drop(server);
+    Ok(report.is_clean())
+}
