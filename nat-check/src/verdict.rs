@@ -1,11 +1,16 @@
 //! From the behaviour of one side, or of two, to the prospects of hole punching. Pure.
 
 pub mod odds;
+mod peers;
 pub mod predict;
+#[cfg(test)]
+mod tests;
 
 use shared::nat::{Filtering, Lifetime, Mapping, NatType};
 
-use crate::report::{FamilyReport, FamilyStatus, HolePunching, Level, UdpReport};
+use crate::report::{
+    FamilyReport, FamilyStatus, HolePunching, Level, PeerKind, PeerOutcome, PeerVerdict, Technique, UdpReport,
+};
 
 /// The hole-punching verdict of a run: by IPv4 where it was tested, else by IPv6.
 #[must_use]
@@ -14,16 +19,20 @@ pub fn conclude(ipv4: &FamilyReport, ipv6: &FamilyReport) -> HolePunching {
         // What was not asked for explains nothing.
         let mut families = [ipv4, ipv6].into_iter().filter(|family| family.status != FamilyStatus::Skipped);
         let why = families.find_map(|family| family.reason.as_ref());
-        let because = why.map_or(String::new(), |why| format!(": {why}"));
-        let summary = format!("Whether hole punching works is not known{because}.");
-        return HolePunching { level: Level::Unknown, summary, keepalive_s: None, peers: Vec::new() };
+        return HolePunching {
+            level: Level::Unknown,
+            summary: not_known(why),
+            keepalive_s: None,
+            peers: Vec::new(),
+        };
     };
     let level = level(udp);
+    let peers = peers::table(udp);
     HolePunching {
         level,
-        summary: summary(level, udp),
+        summary: summary(level, udp, &peers),
         keepalive_s: udp.lifetime.value.as_ref().and_then(keepalive),
-        peers: Vec::new(),
+        peers,
     }
 }
 
@@ -44,28 +53,46 @@ fn level(udp: &UdpReport) -> Level {
     }
 }
 
-fn summary(level: Level, udp: &UdpReport) -> String {
+fn summary(level: Level, udp: &UdpReport, peers: &[PeerVerdict]) -> String {
+    let with = |kind| peers.iter().find(|peer| peer.peer == kind);
+    let direct =
+        |kind| with(kind).filter(|peer| peer.outcome == PeerOutcome::Direct).and_then(|peer| peer.technique);
     match level {
         Level::AnyPeer => "Hole punching works with any peer whose UDP is not blocked.".into(),
-        Level::MostPeers => {
-            "Hole punching works with most peers: all but those whose port changes with every \
-                             destination, and even of these the ones whose ports can be guessed."
-                .into()
-        }
+        Level::MostPeers => match direct(PeerKind::SymmetricRandom) {
+            Some(_) => {
+                "Hole punching works with most peers: at once with all but those behind a strict (symmetric) \
+                        NAT, and with most of these by guessing ports."
+                    .into()
+            }
+            None => {
+                "Hole punching works with most peers: with all but those behind a strict (symmetric) NAT."
+                    .into()
+            }
+        },
         Level::SomePeers => {
-            "Hole punching works with some peers: those that let strangers in, and those whose port \
-                             stays the same where ours can be guessed."
-                .into()
+            let home = match direct(PeerKind::PortRestrictedCone) {
+                Some(Technique::Prediction | Technique::Birthday) => {
+                    "at once with those that let strangers in, with a usual home NAT by guessing ports, with most \
+                     other strict (symmetric) NATs only through a relay"
+                }
+                Some(_) => {
+                    "at once with usual home NATs and more open ones, not with strict (symmetric) ones"
+                }
+                None => "at once with those that let strangers in, with all others only through a relay",
+            };
+            format!("Hole punching works with some peers: {home}.")
         }
         Level::None => {
             "Hole punching does not work: UDP is blocked here, so only TCP or a relay is left.".into()
         }
-        Level::Unknown => {
-            let reason = udp.filtering.reason.as_ref().or(udp.mapping.reason.as_ref());
-            let because = reason.map_or(String::new(), |why| format!(": {why}"));
-            format!("Whether hole punching works is not known{because}.")
-        }
+        Level::Unknown => not_known(udp.filtering.reason.as_ref().or(udp.mapping.reason.as_ref())),
     }
+}
+
+fn not_known(why: Option<&String>) -> String {
+    let because = why.map_or(String::new(), |why| format!(": {why}"));
+    format!("Whether hole punching works is not known{because}.")
 }
 
 /// The interval that keeps a mapping alive: a fifth below the shortest idle time that was seen to be survived.

@@ -3,11 +3,13 @@
 use std::fmt::Write;
 
 use anstyle::{AnsiColor, Style as Paint};
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ContentArrangement, LineStyle, Table, TableStyle, presets};
 use shared::nat::NatType;
 
 use super::{Format, Style, words};
-use crate::report::{FamilyReport, Finding, Level, PeerVerdict, Report, ServerReport, UdpReport};
+use crate::report::{
+    FamilyReport, Finding, Level, PeerOutcome, PeerVerdict, Report, ServerReport, UdpReport,
+};
 
 pub(super) const FORMAT: Format = Format { name: "table", render };
 
@@ -93,33 +95,29 @@ impl Page {
             return;
         }
         self.heading("With whom");
-        let mut header = vec!["the other side has", "connection", "how", "chance", "cost"];
-        if with_reasons {
-            header.push("why");
-        }
         let rows = peers.iter().map(|peer| {
-            let chance = peer.probability.map_or("?".into(), words::chance);
+            let chance = match (peer.outcome, peer.probability) {
+                (PeerOutcome::Direct, Some(probability)) => words::chance(probability),
+                (PeerOutcome::Direct | PeerOutcome::Unknown, _) => "not known".into(),
+                (PeerOutcome::Relay, _) => String::new(),
+            };
             let cost = match (peer.packets, peer.seconds) {
                 (Some(packets), Some(seconds)) if packets > FEW => {
-                    format!("{packets} packets, {} s", words::number(seconds))
+                    format!("{packets} packets, {seconds:.0} s")
                 }
                 (Some(_), _) => "a few packets".into(),
                 (None, _) => String::new(),
             };
-            let technique = peer.technique.map_or(String::new(), |t| words::technique(t).to_owned());
-            let mut row = vec![
-                words::peer(peer.peer).into(),
-                words::outcome(peer.outcome).into(),
-                technique,
-                chance,
-                cost,
-            ];
-            if with_reasons {
-                row.push(peer.why.clone());
-            }
-            row
+            let how = peer.technique.map_or("", words::technique);
+            vec![words::peer(peer.peer).into(), words::outcome(peer.outcome).into(), how.into(), chance, cost]
         });
-        self.table(Some(header), rows.collect());
+        self.table(Some(vec!["the other side has", "direct?", "how", "chance", "cost"]), rows.collect());
+        if with_reasons {
+            for peer in peers {
+                let line = format!("{}: {}.", words::peer(peer.peer), peer.why);
+                self.paragraph(DIM, &line);
+            }
+        }
     }
 
     fn server(&mut self, report: &Report) {
@@ -175,7 +173,7 @@ impl Page {
 
     fn table(&mut self, header: Option<Vec<&str>>, rows: Vec<Vec<String>>) {
         let mut table = Table::new();
-        table.load_style(if header.is_some() { presets::UTF8_HORIZONTAL_ONLY } else { presets::NOTHING });
+        table.load_style(if header.is_some() { UNDERLINED } else { presets::NOTHING });
         table.set_content_arrangement(ContentArrangement::Dynamic).set_width(self.width);
         if let Some(header) = header {
             table.set_header(header);
@@ -186,6 +184,9 @@ impl Page {
         }
     }
 }
+
+/// A line below the header, and nothing else.
+const UNDERLINED: TableStyle = presets::NOTHING.header_separator(LineStyle::none().fill('─'));
 
 /// Below this a number of packets is not worth telling.
 const FEW: u32 = 10;

@@ -10,7 +10,7 @@ pub(super) fn in_front(nat_type: NatType) -> &'static str {
         NatType::OpenInternet => "nothing: neither NAT nor firewall (open internet)",
         NatType::SymmetricUdpFirewall => "a firewall, but no NAT (symmetric UDP firewall)",
         NatType::FullCone => "a NAT of the most open kind (full cone)",
-        NatType::RestrictedCone => "a fairly open NAT (restricted cone)",
+        NatType::RestrictedCone => "a half-open NAT (restricted cone)",
         NatType::PortRestrictedCone => "a NAT of the usual home kind (port-restricted cone)",
         NatType::Symmetric => "a NAT of the strict kind (symmetric)",
     }
@@ -128,19 +128,19 @@ pub(super) fn confidence(confidence: Confidence) -> &'static str {
 pub(super) fn peer(kind: PeerKind) -> &'static str {
     match kind {
         PeerKind::OpenInternet => "no NAT, no firewall",
-        PeerKind::FullCone => "a NAT open to all (full cone)",
-        PeerKind::RestrictedCone => "a fairly open NAT (restricted cone)",
-        PeerKind::PortRestrictedCone => "a usual home NAT (port-restricted cone)",
-        PeerKind::SymmetricSequential => "a strict NAT, ports in a row (symmetric)",
-        PeerKind::SymmetricRandom => "a strict NAT, random ports (symmetric)",
+        PeerKind::FullCone => "an open NAT (full cone)",
+        PeerKind::RestrictedCone => "a half-open NAT (restricted cone)",
+        PeerKind::PortRestrictedCone => "a home NAT (port-restricted cone)",
+        PeerKind::SymmetricSequential => "a strict NAT, ports in a row",
+        PeerKind::SymmetricRandom => "a strict NAT, random ports",
         PeerKind::UdpBlocked => "UDP blocked",
     }
 }
 
 pub(super) fn outcome(outcome: PeerOutcome) -> &'static str {
     match outcome {
-        PeerOutcome::Direct => "direct",
-        PeerOutcome::Relay => "by relay",
+        PeerOutcome::Direct => "yes",
+        PeerOutcome::Relay => "no",
         PeerOutcome::Unknown => "not known",
     }
 }
@@ -148,11 +148,11 @@ pub(super) fn outcome(outcome: PeerOutcome) -> &'static str {
 pub(super) fn technique(technique: Technique) -> &'static str {
     match technique {
         Technique::Direct => "one side just sends",
-        Technique::Simultaneous => "both send at the same time",
-        Technique::Prediction => "its next port is guessed",
-        Technique::Birthday => "many ports, many guesses",
+        Technique::Simultaneous => "both send at once",
+        Technique::Prediction => "the next port is known",
+        Technique::Birthday => "many ports and guesses",
         Technique::Tcp => "over TCP",
-        Technique::Relay => "a server passes it on",
+        Technique::Relay => "a relay in between",
         Technique::Lan => "inside the same network",
     }
 }

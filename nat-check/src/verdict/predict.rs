@@ -173,7 +173,16 @@ pub enum Recipe {
     /// One connects to the other over TCP.
     Tcp(Who),
     /// A relay passes everything on.
-    Relay,
+    Relay(Obstacle),
+}
+
+/// Why only a relay is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// UDP is blocked, and nobody can be connected to over TCP for certain.
+    NoUdp,
+    /// A port, or two at once, would have to be guessed, and that is not worth its packets.
+    Ports,
 }
 
 /// Sockets, and how many ports of the other side each of them tries.
@@ -237,17 +246,19 @@ pub fn predict(a: &Side, b: &Side, budget: &Budget) -> Prediction {
             let chance = |p: &Prediction| p.probability.unwrap_or(0.0);
             chance(x).total_cmp(&chance(y)).then(cost(y).cmp(&cost(x)))
         });
-    best.unwrap_or(RELAY)
+    best.unwrap_or(relay(Obstacle::Ports))
 }
 
-const RELAY: Prediction = Prediction {
-    outcome: PeerOutcome::Relay,
-    technique: Technique::Relay,
-    probability: Some(0.0),
-    packets: None,
-    seconds: None,
-    recipe: Recipe::Relay,
-};
+fn relay(obstacle: Obstacle) -> Prediction {
+    Prediction {
+        outcome: PeerOutcome::Relay,
+        technique: Technique::Relay,
+        probability: Some(0.0),
+        packets: None,
+        seconds: None,
+        recipe: Recipe::Relay(obstacle),
+    }
+}
 
 /// One side, or both, can use TCP only. Whether TCP gets through a NAT is another measurement; who has neither NAT
 /// nor filter can be connected to.
@@ -256,7 +267,7 @@ fn without_udp(other: Option<Behaviour>, blocked: Who) -> Prediction {
         other.mapping == Mapping::Direct && other.filtering == Filtering::EndpointIndependent
     });
     if !reachable {
-        return RELAY;
+        return relay(Obstacle::NoUdp);
     }
     Prediction {
         outcome: PeerOutcome::Direct,
@@ -437,10 +448,12 @@ impl Prediction {
             Recipe::Tcp(who) => {
                 format!("UDP of {} is blocked, but TCP reaches {}", name(who), name(who.other()))
             }
-            Recipe::Relay if self.technique == Technique::Relay => {
-                "two ports that nobody can know would have to be guessed at once, or UDP is blocked".into()
+            Recipe::Relay(Obstacle::NoUdp) => {
+                "UDP is blocked, and whether TCP gets through to the other side is not known".into()
             }
-            Recipe::Relay => String::new(),
+            Recipe::Relay(Obstacle::Ports) => {
+                "ports that change with the destination would have to be guessed on both sides at once".into()
+            }
         }
     }
 }
