@@ -26,6 +26,8 @@ pub mod sim;
 #[cfg(target_os = "linux")]
 pub mod binaries;
 #[cfg(target_os = "linux")]
+pub mod client;
+#[cfg(target_os = "linux")]
 pub mod echo;
 #[cfg(target_os = "linux")]
 pub mod harness;

@@ -1,0 +1,68 @@
+//! The product's client as a host runs it: started, awaited, its report read.
+
+use std::{net::IpAddr, time::Duration};
+
+use serde_json::Value;
+use shared::nat::model::Behaviour;
+
+use crate::{LabError, binaries::binary, host::Host, process::Output};
+
+/// Far longer than a run takes, so that a busy machine fails no test.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// What the client said.
+#[derive(Clone, Debug)]
+pub struct ClientRun {
+    /// Its exit code and outputs.
+    pub output: Output,
+    /// The report, or null where there is none.
+    pub report: Value,
+    v6: bool,
+}
+
+/// Runs `nat-check --json` on a host against the server at this address, with further arguments.
+///
+/// # Errors
+/// When it cannot be started or does not end.
+pub fn nat_check(host: &Host, server: IpAddr, arguments: &[&str]) -> Result<ClientRun, LabError> {
+    let output = host
+        .command(binary("nat-check")?)
+        .args(["--json", "--server", &server.to_string()])
+        .args(arguments)
+        .output(PATIENCE)?;
+    let report = serde_json::from_str(&output.stdout).unwrap_or(Value::Null);
+    Ok(ClientRun { output, report, v6: server.is_ipv6() })
+}
+
+impl ClientRun {
+    /// The part of the report about the family of the server's address.
+    #[must_use]
+    pub fn family(&self) -> &Value {
+        &self.report[if self.v6 { "ipv6" } else { "ipv4" }]
+    }
+
+    /// The value of a finding about UDP, as text: `mapping`, `filtering`, `nat_type`.
+    #[must_use]
+    pub fn finding(&self, name: &str) -> Option<&str> {
+        self.family()["udp"][name]["value"].as_str()
+    }
+
+    /// Fails when the report says anything else about both axes and the classic name than this.
+    ///
+    /// # Panics
+    /// Then.
+    pub fn must_say(&self, expected: &Behaviour) {
+        assert_eq!(self.output.code, 0, "exit code; {}", self.output.stderr);
+        assert_eq!(self.family()["status"], "tested", "{}", self.family());
+        let axes = expected.udp.as_ref().map(|udp| (udp.mapping.to_string(), udp.filtering.to_string()));
+        let found = self.finding("mapping").zip(self.finding("filtering"));
+        let found = found.map(|(mapping, filtering)| (mapping.to_owned(), filtering.to_owned()));
+        assert_eq!(found, axes, "mapping and filtering; {:#}", self.family()["udp"]);
+        assert_eq!(
+            self.finding("nat_type"),
+            Some(&*expected.nat_type.to_string()),
+            "{:#}",
+            self.family()["udp"]
+        );
+    }
+}
