@@ -218,7 +218,9 @@ fn came_from(trial: &Trial, kind: Place) -> bool {
 fn tally(ledger: &Ledger, kind: Place, ripe: Duration) -> Tally {
     let receipts = ledger.gives_receipts();
     let mut tally = Tally::default();
-    for trial in ledger.of(PROBE.name).filter(|t| !t.unsent && t.sent <= ripe && t.ask == Ask::From(kind)) {
+    let had_its_time = |t: &&Trial| t.sent <= ripe || came_from(t, kind);
+    let asked = ledger.of(PROBE.name).filter(|t| !t.unsent && t.ask == Ask::From(kind));
+    for trial in asked.filter(had_its_time) {
         let vouched = if receipts { trial.receipt.is_some() } else { flanked(ledger, trial.round) };
         tally.sent += 1;
         tally.answered += u32::from(came_from(trial, kind));
