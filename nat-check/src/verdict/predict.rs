@@ -143,16 +143,17 @@ pub enum Recipe {
     Dial(Who),
     /// Both send to each other's known endpoint.
     Both,
-    /// One side samples its next port and sends to the other's known endpoint from there; the other sends from its
-    /// own known endpoint to that port and those after it.
+    /// One side samples its next port and sends to the other's known endpoint from there; then the other sends from
+    /// its own known endpoint to that port and those after it; then the first one sends again. Which of the three
+    /// gets through depends on which of the two filters is the stricter one.
     Window {
         /// The side whose port is guessed.
         hard: Who,
         /// Ports that are tried.
         ports: u32,
     },
-    /// One side sends to the other's known endpoint from many sockets; the other sends from its own known endpoint
-    /// to many ports at random.
+    /// One side sends to the other's known endpoint from many sockets; then the other sends from its own known
+    /// endpoint to many ports at random; then the first one sends again.
     Birthday {
         /// The side whose ports are guessed.
         hard: Who,
