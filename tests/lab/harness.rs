@@ -12,7 +12,10 @@ use crate::{LabError, netns::obtain_privilege};
 /// environment that is a failure.
 #[must_use]
 pub fn main(trials: impl FnOnce() -> Vec<Trial>) -> ExitCode {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // These tests wait for packets most of the time.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    arguments.test_threads.get_or_insert(2 * cores);
     let privilege = obtain_privilege();
     let mut trials = trials();
     if let Err(reason) = &privilege
