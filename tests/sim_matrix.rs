@@ -1,16 +1,13 @@
 //! The matrix: the real client behind every class of NAT, on lines that lose, in virtual time; and every scenario that
 //! the simulated driver can express.
 
-use std::{
-    collections::BTreeMap,
-    sync::atomic::{AtomicUsize, Ordering},
-    thread,
-};
+use std::collections::BTreeMap;
 
 use lab::{
     oracle::{self, Judgement},
     scenario::{Driver, Scenario},
     sim::Sim,
+    study::{Study, line, on_two_threads},
 };
 use nat_check::net::sim::{Fault, Loss, PathSpec};
 use shared::nat::model::{NatSpec, Stack, words::PRESETS};
@@ -53,26 +50,6 @@ fn run(cell: &Cell) -> Judgement {
     oracle::judge(&expected, &Sim { path, ..Sim::new(nat, cell.seed) }.run().report)
 }
 
-/// Runs all on two threads and returns the results in order.
-fn on_two_threads<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let next = AtomicUsize::new(0);
-    let worker = || {
-        let mut done = Vec::new();
-        while let Some((at, item)) =
-            Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|n| items.get(n).map(|i| (n, i)))
-        {
-            done.push((at, work(item)));
-        }
-        done
-    };
-    let mut all: Vec<(usize, R)> = thread::scope(|scope| {
-        let threads = [scope.spawn(worker), scope.spawn(worker)];
-        threads.into_iter().flat_map(|t| t.join().expect("a worker panicked")).collect()
-    });
-    all.sort_by_key(|(at, _)| *at);
-    all.into_iter().map(|(_, result)| result).collect()
-}
-
 #[test]
 fn every_class_is_reported_right_at_every_loss() {
     let cells = cells();
@@ -97,6 +74,18 @@ fn every_class_is_reported_right_at_every_loss() {
     let at_ten = undecided.get("10 % loss").copied().unwrap_or(0);
     let of = cells.iter().filter(|c| c.loss == 0.10).count();
     assert!(at_ten * 100 <= of, "{at_ten} of {of} runs at 10 % loss left an axis undecided");
+}
+
+#[test]
+fn heavy_and_bursty_loss_make_no_verdict_wrong() {
+    // A sample; `cargo bench -p tests --bench accuracy` has all of it.
+    for loss in [Loss::Independent(0.20), Loss::Bursty { rate: 0.10, burst: 5.0 }] {
+        let tally = Study { path: line(loss), runs: 2_000, first_seed: 50_000 }.run();
+        println!("{loss:?}: {:.2} % of {} runs decided both axes", tally.decided() * 100.0, tally.runs);
+        assert!(tally.wrong.is_empty(), "{loss:?}:\n{}", tally.wrong.join("\n"));
+        assert!(tally.decided() > 0.9, "{loss:?}: {}", tally.decided());
+        assert!(tally.packets[tally.runs - 1] <= 151, "{loss:?}: {} packets", tally.packets[tally.runs - 1]);
+    }
 }
 
 #[test]

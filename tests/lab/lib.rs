@@ -3,7 +3,8 @@
 //! For every driver:
 //! - [`scenario`]: NATs, networks, servers and what must be reported, read from files;
 //! - [`oracle`]: holds a report against that;
-//! - [`sim`]: the driver that needs no privilege: everything in memory, in virtual time.
+//! - [`sim`]: the driver that needs no privilege: everything in memory, in virtual time;
+//! - [`study`]: many such runs, judged and counted.
 //!
 //! Real networks, on Linux:
 //! - [`Lab`]: hosts behind NATs and a server, with real programs on them;
@@ -22,6 +23,7 @@ pub mod link;
 pub mod oracle;
 pub mod scenario;
 pub mod sim;
+pub mod study;
 
 #[cfg(target_os = "linux")]
 pub mod binaries;

@@ -1,0 +1,136 @@
+//! Many simulated runs over many NATs, judged and counted: what the accuracy of the client is, and what it costs.
+
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
+
+use nat_check::net::sim::{Loss, PathSpec};
+use shared::nat::model::{Stack, words::PRESETS};
+
+use crate::{
+    oracle::{self, Judgement},
+    sim::Sim,
+};
+
+/// So many runs on one kind of line, over all of [`nats`] in turn.
+#[derive(Clone, Copy, Debug)]
+pub struct Study {
+    /// The line.
+    pub path: PathSpec,
+    /// Number of runs.
+    pub runs: usize,
+    /// The seed of the first run; each further one has the next.
+    pub first_seed: u64,
+}
+
+/// What came of a study.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Number of runs.
+    pub runs: usize,
+    /// Runs that were sure of something and mistaken, each with NAT, seed and what was said.
+    pub wrong: Vec<String>,
+    /// Runs that left mapping or filtering undecided, likewise.
+    pub open: Vec<String>,
+    /// How long each took, in seconds, in ascending order.
+    pub seconds: Vec<f64>,
+    /// Packets that each sent, in ascending order.
+    pub packets: Vec<u64>,
+}
+
+impl Study {
+    /// Makes all the runs, on two threads.
+    #[must_use]
+    pub fn run(self) -> Tally {
+        let nats = nats();
+        let seeds: Vec<u64> = (self.first_seed..).take(self.runs).collect();
+        let results = on_two_threads(&seeds, |&seed| {
+            let nat = &nats[seed as usize % nats.len()];
+            let stack: Stack = nat.parse().expect(nat);
+            let expected = oracle::expected(&stack);
+            let run = Sim { path: self.path, ..Sim::new(stack, seed) }.run();
+            (
+                format!("{nat} seed {seed}"),
+                oracle::judge(&expected, &run.report),
+                run.report.duration_s,
+                run.packets,
+            )
+        });
+        let mut tally = Tally { runs: self.runs, ..Tally::default() };
+        for (which, judgement, seconds, packets) in results {
+            let Judgement { wrong, undecided, .. } = &judgement;
+            if !wrong.is_empty() {
+                tally.wrong.push(format!("{which}: {}", wrong.join("; ")));
+            }
+            if !judgement.decided("ipv4.udp.mapping") || !judgement.decided("ipv4.udp.filtering") {
+                tally.open.push(format!("{which}: {}", undecided.join("; ")));
+            }
+            tally.seconds.push(seconds);
+            tally.packets.push(packets);
+        }
+        tally.seconds.sort_by(f64::total_cmp);
+        tally.packets.sort_unstable();
+        tally
+    }
+}
+
+impl Tally {
+    /// Share of runs that decided both axes.
+    #[must_use]
+    pub fn decided(&self) -> f64 {
+        1.0 - self.open.len() as f64 / self.runs as f64
+    }
+
+    /// The duration that this share of the runs did not exceed.
+    #[must_use]
+    pub fn seconds_at(&self, share: f64) -> f64 {
+        self.seconds[((self.runs - 1) as f64 * share) as usize]
+    }
+}
+
+/// Every mapping, filtering and allocation, every NAT with a name through which UDP passes, and some in a row.
+#[must_use]
+pub fn nats() -> Vec<String> {
+    const CLASSES: [&str; 4] = ["ei", "ad", "apd", "pd"];
+    let mut nats: Vec<String> = CLASSES.map(|f| format!("mapping=direct,filtering={f}")).into();
+    for m in CLASSES {
+        for f in CLASSES {
+            let ports = ["preserving", "sequential", "random", "block,block=256"];
+            nats.extend(ports.map(|p| format!("mapping={m},filtering={f},ports={p}")));
+        }
+    }
+    nats.extend(PRESETS.iter().filter(|p| p.name != "udp-blocked").map(|p| p.name.to_owned()));
+    let others =
+        ["linux+linux", "linux+carrier", "full-cone,hairpin=external", "port-restricted-cone,alg=yes"];
+    nats.extend(others.map(str::to_owned));
+    nats
+}
+
+/// An independent or bursty line with 10 ms each way.
+#[must_use]
+pub fn line(loss: Loss) -> PathSpec {
+    PathSpec::with_delay_ms(10).with_loss(loss)
+}
+
+/// Does all the work on two threads and returns the results in order.
+///
+/// # Panics
+/// When the work does.
+pub fn on_two_threads<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let worker = || {
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(at) else { return done };
+            done.push((at, work(item)));
+        }
+    };
+    let mut all: Vec<(usize, R)> = thread::scope(|scope| {
+        let threads = [scope.spawn(worker), scope.spawn(worker)];
+        threads.into_iter().flat_map(|t| t.join().expect("a worker panicked")).collect()
+    });
+    all.sort_by_key(|(at, _)| *at);
+    all.into_iter().map(|(_, result)| result).collect()
+}
