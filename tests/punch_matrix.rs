@@ -69,9 +69,8 @@ fn classes() -> Vec<Class> {
 
 impl Class {
     fn new(mapping: Mapping, filtering: Filtering, keying: Keying, policy: PortPolicy) -> Self {
-        let mut spec = NatSpec::default();
-        spec.udp = Rules { blocked: false, mapping, filtering };
-        spec.keyed = keying;
+        let udp = Rules { blocked: false, mapping, filtering };
+        let mut spec = NatSpec { udp, keyed: keying, ..NatSpec::default() };
         spec.ports.policy = policy;
         spec.ports.range = RANGE;
         spec.ports.block = BLOCK;

@@ -73,15 +73,19 @@ fn summary(level: Level, udp: &UdpReport, peers: &[PeerVerdict]) -> String {
         Level::SomePeers => {
             let home = match direct(PeerKind::PortRestrictedCone) {
                 Some(Technique::Prediction | Technique::Birthday) => {
-                    "at once with those that let strangers in, with a usual home NAT by guessing ports, with most \
-                     other strict (symmetric) NATs only through a relay"
+                    "with a usual home NAT by guessing ports"
                 }
-                Some(_) => {
-                    "at once with usual home NATs and more open ones, not with strict (symmetric) ones"
-                }
-                None => "at once with those that let strangers in, with all others only through a relay",
+                Some(_) => "with a usual home NAT too",
+                None => "with a usual home NAT only through a relay",
             };
-            format!("Hole punching works with some peers: {home}.")
+            let strict = match (direct(PeerKind::SymmetricSequential), direct(PeerKind::SymmetricRandom)) {
+                (Some(_), Some(_)) => "with a strict (symmetric) one by guessing ports",
+                (Some(_), None) => "with a strict (symmetric) one only if its ports can be predicted",
+                (None, _) => "with a strict (symmetric) one only through a relay",
+            };
+            format!(
+                "Hole punching works with some peers: at once with those that let strangers in, {home}, {strict}."
+            )
         }
         Level::None => {
             "Hole punching does not work: UDP is blocked here, so only TCP or a relay is left.".into()

@@ -102,9 +102,10 @@ impl Page {
                 (PeerOutcome::Relay, _) => String::new(),
             };
             let cost = match (peer.packets, peer.seconds) {
-                (Some(packets), Some(seconds)) if packets > FEW => {
+                (Some(packets), Some(seconds)) if packets > FEW && seconds >= 1.0 => {
                     format!("{packets} packets, {seconds:.0} s")
                 }
+                (Some(packets), _) if packets > FEW => format!("{packets} packets"),
                 (Some(_), _) => "a few packets".into(),
                 (None, _) => String::new(),
             };
