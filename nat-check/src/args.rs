@@ -44,7 +44,7 @@ pub struct Args {
     #[arg(long, conflicts_with = "format")]
     pub json: bool,
 
-    /// Measure how long mappings live, for at most this many seconds [60]
+    /// Measure how long mappings live, for at most this many seconds (60 without a number)
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "60")]
     pub lifetime: Option<f64>,
 
@@ -71,7 +71,7 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
 
-    /// End after this many seconds with what is known by then; --lifetime comes on top [15]
+    /// End after this many seconds with what is known by then; --lifetime comes on top (default: 15)
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<f64>,
 

@@ -6,6 +6,7 @@ pub mod predict;
 #[cfg(test)]
 mod tests;
 
+pub use peers::{between, candidates};
 use shared::nat::{Filtering, Lifetime, Mapping, NatType};
 
 use crate::report::{

@@ -98,6 +98,16 @@ fn a_server_that_is_not_there_gives_3_and_still_a_report() {
 }
 
 #[test]
+fn a_name_that_does_not_resolve_gives_3() {
+    let (code, out, err) = run("--server probe.invalid --json --require hole-punching=none");
+    assert_eq!(code, 3, "{err}");
+    assert!(err.contains("probe.invalid") && err.lines().count() == 1, "{err}");
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(report["server"]["found_by"], Value::Null);
+    assert!(report["ipv4"]["reason"].as_str().unwrap().contains("probe.invalid"), "{report:#}");
+}
+
+#[test]
 fn requirements_decide_the_exit_code() {
     let (code, _, err) = run("--simulate symmetric --json --require hole-punching=some-peers");
     assert_eq!((code, err.as_str()), (0, ""));

@@ -34,7 +34,7 @@ pub enum MalformedQuery {
 }
 
 impl Query {
-    /// Reads `HOST`, `HOST:PORT`, `IP`, `IP:PORT`, `[IPv6]` or `[IPv6]:PORT`.
+    /// Reads a host or an IP address, with or without a port; an IPv6 address with a port is in brackets.
     ///
     /// # Errors
     /// Where it is none of these.

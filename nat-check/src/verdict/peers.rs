@@ -26,33 +26,38 @@ const KINDS: [PeerKind; 7] = [
 const CROSS_TRAFFIC: f64 = 10.0;
 
 fn against(peer: PeerKind, selves: &[Side], udp: &UdpReport) -> PeerVerdict {
-    let predictions: Vec<Prediction> =
-        selves.iter().map(|this| predict(this, &side(peer), &Budget::DEFAULT)).collect();
-    let worst = predictions.iter().reduce(|worst, next| if is_worse(next, worst) { next } else { worst });
-    if let Some(worst) = worst
-        && predictions.iter().all(|p| p.outcome == worst.outcome)
-    {
-        let why = worst.why("this side", "the peer");
+    let others = [side(peer)];
+    if let Some(found) = between(selves, &others, &Budget::DEFAULT) {
+        let why = found.why("this side", "the peer");
         return PeerVerdict {
             peer,
-            outcome: worst.outcome,
-            technique: Some(worst.technique),
-            probability: worst.probability.map(|p| (p * 10_000.0).floor() / 10_000.0),
-            packets: worst.packets,
-            seconds: worst.seconds,
-            why: if worst.recipe == Recipe::Both { why + hazard(udp) } else { why },
+            outcome: found.outcome,
+            technique: Some(found.technique),
+            probability: found.probability.map(|p| (p * 10_000.0).floor() / 10_000.0),
+            packets: found.packets,
+            seconds: found.seconds,
+            why: if found.recipe == Recipe::Both { why + hazard(udp) } else { why },
         };
     }
-    let hoped = predictions.iter().find(|p| p.outcome == PeerOutcome::Direct);
+    let mut hoped = selves.iter().map(|this| predict(this, &others[0], &Budget::DEFAULT));
     PeerVerdict {
         peer,
         outcome: PeerOutcome::Unknown,
-        technique: hoped.map(|p| p.technique),
+        technique: hoped.find(|p| p.outcome == PeerOutcome::Direct).map(|p| p.technique),
         probability: None,
         packets: None,
         seconds: None,
         why: format!("not enough is known of this side: {}", unknown(udp)),
     }
+}
+
+/// Predicts for two sides of which not everything is known: each is one of several. The worst chance where the
+/// outcome is the same for all of them, else nothing.
+#[must_use]
+pub fn between(a: &[Side], b: &[Side], budget: &Budget) -> Option<Prediction> {
+    let all: Vec<Prediction> = a.iter().flat_map(|a| b.iter().map(move |b| predict(a, b, budget))).collect();
+    let worst = *all.iter().reduce(|worst, next| if is_worse(next, worst) { next } else { worst })?;
+    all.iter().all(|p| p.outcome == worst.outcome).then_some(worst)
 }
 
 /// A peer of each kind. Filters of strict NATs belong to the mapping.
@@ -79,8 +84,9 @@ fn side(kind: PeerKind) -> Side {
     }
 }
 
-/// Everything that this side may be.
-fn candidates(udp: &UdpReport) -> Vec<Side> {
+/// Everything that a side may be, of which this was measured.
+#[must_use]
+pub fn candidates(udp: &UdpReport) -> Vec<Side> {
     if udp.nat_type.value == Some(NatType::UdpBlocked) {
         return vec![Side::UdpBlocked];
     }
