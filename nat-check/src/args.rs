@@ -45,7 +45,8 @@ pub struct Args {
     pub json: bool,
 
     /// Measure how long mappings live, for at most this many seconds (60 without a number)
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "60")]
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "60",
+          hide = !has_lifetime_test())]
     pub lifetime: Option<f64>,
 
     /// Run these tests only (and what they build on); --list names them
@@ -71,7 +72,7 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
 
-    /// End after this many seconds with what is known by then; --lifetime comes on top (default: 15)
+    /// End after this many seconds with what is known by then (default: 15)
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<f64>,
 
@@ -93,6 +94,11 @@ pub struct Args {
 pub enum Generate {
     /// The JSON Schema of the report.
     Schema,
+}
+
+/// What is not there is not offered; [`crate::plan`] refuses it by name.
+fn has_lifetime_test() -> bool {
+    crate::probe::REGISTRY.iter().any(|probe| probe.name == "lifetime")
 }
 
 const AFTER_HELP: &str = "\
