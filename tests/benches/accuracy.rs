@@ -19,7 +19,7 @@ fn main() {
         ("20 % each way, bursts of 5", bursts(0.20), 10_000),
     ];
     println!(
-        "| line | runs | wrong | both axes decided | median s | 99 % s | worst s | packets, mean | most |"
+        "| line | runs | wrong | both axes decided | median s | 99 % s | worst s | datagrams, mean | most |"
     );
     println!("|---|---|---|---|---|---|---|---|---|");
     for (name, path, runs) in rows {
@@ -31,8 +31,8 @@ fn main() {
             tally.seconds_at(0.5),
             tally.seconds_at(0.99),
             tally.seconds_at(1.0),
-            tally.packets.iter().sum::<u64>() as f64 / runs as f64,
-            tally.packets[runs - 1],
+            tally.datagrams.iter().sum::<u64>() as f64 / runs as f64,
+            tally.datagrams[runs - 1],
         );
         for wrong in &tally.wrong {
             eprintln!("wrong: {wrong}");

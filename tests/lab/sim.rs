@@ -25,8 +25,8 @@ pub struct Run {
     pub report: Report,
     /// What became of every packet, if that was asked for: one line each.
     pub trace: Vec<String>,
-    /// Number of packets that the client sent.
-    pub packets: u64,
+    /// Number of UDP datagrams that the client sent.
+    pub datagrams: u64,
 }
 
 /// A simulated run, described.
@@ -104,6 +104,6 @@ impl Sim {
         let (_never, stop) = watch::channel(false);
         let report = check(&setup, net, &[Asked::from(target)], &Silent, stop).await;
         let trace = world.trace().iter().map(ToString::to_string).collect();
-        Run { report, trace, packets: world.packets() }
+        Run { report, trace, datagrams: world.datagrams() }
     }
 }

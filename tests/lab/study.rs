@@ -35,8 +35,8 @@ pub struct Tally {
     pub open: Vec<String>,
     /// How long each took, in seconds, in ascending order.
     pub seconds: Vec<f64>,
-    /// Packets that each sent, in ascending order.
-    pub packets: Vec<u64>,
+    /// UDP datagrams that each sent, in ascending order.
+    pub datagrams: Vec<u64>,
 }
 
 impl Study {
@@ -54,11 +54,11 @@ impl Study {
                 format!("{nat} seed {seed}"),
                 oracle::judge(&expected, &run.report),
                 run.report.duration_s,
-                run.packets,
+                run.datagrams,
             )
         });
         let mut tally = Tally { runs: self.runs, ..Tally::default() };
-        for (which, judgement, seconds, packets) in results {
+        for (which, judgement, seconds, datagrams) in results {
             let Judgement { wrong, undecided, .. } = &judgement;
             if !wrong.is_empty() {
                 tally.wrong.push(format!("{which}: {}", wrong.join("; ")));
@@ -67,10 +67,10 @@ impl Study {
                 tally.open.push(format!("{which}: {}", undecided.join("; ")));
             }
             tally.seconds.push(seconds);
-            tally.packets.push(packets);
+            tally.datagrams.push(datagrams);
         }
         tally.seconds.sort_by(f64::total_cmp);
-        tally.packets.sort_unstable();
+        tally.datagrams.sort_unstable();
         tally
     }
 }

@@ -208,10 +208,10 @@ impl World {
         self.shared.with(|fabric| fabric.trace.clone())
     }
 
-    /// Number of packets that hosts have sent so far, TCP's included.
+    /// Number of UDP datagrams that hosts have sent so far.
     #[must_use]
-    pub fn packets(&self) -> u64 {
-        self.shared.with(|fabric| fabric.sent)
+    pub fn datagrams(&self) -> u64 {
+        self.shared.with(|fabric| fabric.datagrams)
     }
 }
 

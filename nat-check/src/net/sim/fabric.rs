@@ -213,7 +213,7 @@ pub(super) struct Fabric {
     /// Who has an address on the inside of a NAT, or on the Internet.
     places: BTreeMap<(Option<usize>, IpAddr), Target>,
     pub(super) tcp: Tcp,
-    pub(super) sent: u64,
+    pub(super) datagrams: u64,
     tracing: bool,
     pub(super) trace: Vec<Entry>,
 }
@@ -229,7 +229,7 @@ impl Fabric {
             servers: Vec::new(),
             places: BTreeMap::new(),
             tcp: Tcp::default(),
-            sent: 0,
+            datagrams: 0,
             tracing,
             trace: Vec::new(),
         }
@@ -317,7 +317,7 @@ impl Fabric {
 
     /// A host sends.
     pub(super) fn send(&mut self, host: usize, packet: Packet) {
-        self.sent += 1;
+        self.datagrams += u64::from(packet.protocol == Protocol::Udp);
         self.note(Place::Host(host), Fate::Sent, &packet);
         if self.hosts[host].ips.contains(&packet.destination.ip()) {
             return self.deliver(host, packet);
