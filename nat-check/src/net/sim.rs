@@ -15,8 +15,10 @@
 //! # });
 //! ```
 
+mod driver;
 mod fabric;
 mod faults;
+mod host;
 mod line;
 mod server;
 mod sockets;
@@ -41,7 +43,9 @@ pub use server::ServerSpec;
 pub use sockets::SimNet;
 pub use trace::{Entry, Fate, Place};
 
-use fabric::{Fabric, Gate, Host, Shared};
+use driver::Shared;
+use fabric::{Fabric, Gate};
+use host::Host;
 use line::Line;
 use server::Server;
 

@@ -5,12 +5,8 @@
 
 use std::{
     cmp::{Ordering, Reverse},
-    collections::{BTreeMap, BinaryHeap, VecDeque},
+    collections::{BTreeMap, BinaryHeap},
     net::{IpAddr, SocketAddr},
-    sync::{
-        Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering as Memory},
-    },
     time::Duration,
 };
 
@@ -18,81 +14,14 @@ use shared::nat::{
     Mapping,
     model::{Nat, Packet, Protocol, Refused, TcpFlags, Verdict},
 };
-use tokio::{
-    sync::Notify,
-    time::{Instant, sleep_until},
-};
 
 use super::{
+    host::Host,
     line::{Line, Way},
     server::Server,
     tcp::Tcp,
     trace::{Entry, Fate, Place},
 };
-
-/// A world, shared by its sockets, its connections and its driver.
-#[derive(Debug)]
-pub(super) struct Shared {
-    fabric: Mutex<Fabric>,
-    start: Instant,
-    wake: Arc<Notify>,
-    driven: AtomicBool,
-}
-
-impl Shared {
-    pub(super) fn new(fabric: Fabric) -> Arc<Self> {
-        Arc::new(Self {
-            fabric: Mutex::new(fabric),
-            start: Instant::now(),
-            wake: Arc::new(Notify::new()),
-            driven: AtomicBool::new(false),
-        })
-    }
-
-    /// Looks at the world as it is now, or changes it.
-    pub(super) fn with<T>(&self, act: impl FnOnce(&mut Fabric) -> T) -> T {
-        let mut fabric = self.fabric.lock().unwrap_or_else(PoisonError::into_inner);
-        fabric.pump(self.start.elapsed());
-        let before = fabric.next_event();
-        let result = act(&mut fabric);
-        let sooner = fabric.next_event().is_some_and(|next| before.is_none_or(|b| next < b));
-        drop(fabric);
-        if sooner {
-            self.wake.notify_one();
-        }
-        result
-    }
-
-    /// Starts the task that works off events when their time has come; it ends with the world.
-    pub(super) fn drive(self: &Arc<Self>) {
-        if !self.driven.swap(true, Memory::Relaxed) {
-            tokio::spawn(work_off(Arc::downgrade(self), Arc::clone(&self.wake)));
-        }
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.wake.notify_one();
-    }
-}
-
-async fn work_off(world: Weak<Shared>, wake: Arc<Notify>) {
-    loop {
-        let Some(shared) = world.upgrade() else { return };
-        let next = shared.with(|fabric| fabric.next_event());
-        let start = shared.start;
-        drop(shared);
-        match next {
-            Some(at) => tokio::select! {
-                biased;
-                () = wake.notified() => {}
-                () = sleep_until(start + at) => {}
-            },
-            None => wake.notified().await,
-        }
-    }
-}
 
 /// A NAT and what is above it.
 #[derive(Debug)]
@@ -103,54 +32,6 @@ pub(super) struct Gate {
     /// The line to the Internet; none below another NAT.
     pub(super) line: Option<Line>,
 }
-
-/// A host with its sockets.
-#[derive(Debug)]
-pub(super) struct Host {
-    pub(super) ips: Vec<IpAddr>,
-    gate: usize,
-    sockets: BTreeMap<(bool, u16), Arc<Inbox>>,
-    pub(super) rng: fastrand::Rng,
-}
-
-impl Host {
-    pub(super) fn new(ips: Vec<IpAddr>, gate: usize, seed: u64) -> Self {
-        Self { ips, gate, sockets: BTreeMap::new(), rng: fastrand::Rng::with_seed(seed) }
-    }
-
-    /// Its address in the family of `like`.
-    pub(super) fn ip_like(&self, like: IpAddr) -> Option<IpAddr> {
-        self.ips.iter().copied().find(|ip| ip.is_ipv4() == like.is_ipv4())
-    }
-
-    /// Opens a socket. Port 0 takes a random free one; a port in use gives none.
-    pub(super) fn open(&mut self, v4: bool, port: u16) -> Option<(u16, Arc<Inbox>)> {
-        let port = match port {
-            0 => (0..1000)
-                .map(|_| self.rng.u16(32768..=60999))
-                .find(|p| !self.sockets.contains_key(&(v4, *p)))?,
-            port if self.sockets.contains_key(&(v4, port)) => return None,
-            port => port,
-        };
-        let inbox = Arc::new(Inbox::default());
-        self.sockets.insert((v4, port), Arc::clone(&inbox));
-        Some((port, inbox))
-    }
-
-    pub(super) fn close(&mut self, v4: bool, port: u16) {
-        self.sockets.remove(&(v4, port));
-    }
-}
-
-/// Datagrams that a socket has not read yet.
-#[derive(Debug, Default)]
-pub(super) struct Inbox {
-    pub(super) queue: Mutex<VecDeque<(SocketAddr, Vec<u8>)>>,
-    pub(super) arrived: Notify,
-}
-
-/// Datagrams that a socket keeps; further ones are lost, as they are with a real one.
-const INBOX: usize = 1024;
 
 #[derive(Clone, Copy, Debug)]
 enum Target {
@@ -248,7 +129,7 @@ impl Fabric {
     pub(super) fn add_host(&mut self, host: Host) -> usize {
         let number = self.hosts.len();
         for ip in host.ips.clone() {
-            self.announce(Some(host.gate), ip, Target::Host(number));
+            self.announce(Some(host.gate()), ip, Target::Host(number));
         }
         self.hosts.push(host);
         number
@@ -284,7 +165,7 @@ impl Fabric {
 
     /// The one-way delay from a host to the middle of the Internet.
     pub(super) fn delay_of(&self, host: usize) -> Duration {
-        let mut gate = self.hosts[host].gate;
+        let mut gate = self.hosts[host].gate();
         while let Some(above) = self.gates[gate].parent {
             gate = above;
         }
@@ -296,7 +177,7 @@ impl Fabric {
     }
 
     /// Works off everything that is due.
-    fn pump(&mut self, now: Duration) {
+    pub(super) fn pump(&mut self, now: Duration) {
         while self.next_event().is_some_and(|at| at <= now)
             && let Some(Reverse(event)) = self.events.pop()
         {
@@ -322,7 +203,7 @@ impl Fabric {
         if self.hosts[host].ips.contains(&packet.destination.ip()) {
             return self.deliver(host, packet);
         }
-        self.climb(self.hosts[host].gate, packet);
+        self.climb(self.hosts[host].gate(), packet);
     }
 
     /// A packet on the inside of a NAT: to a neighbour, or out.
@@ -443,16 +324,11 @@ impl Fabric {
             return self.tcp_at_host(host, &packet);
         }
         let v4 = packet.destination.is_ipv4();
-        let Some(inbox) = self.hosts[host].sockets.get(&(v4, packet.destination.port())).cloned() else {
+        let Some(inbox) = self.hosts[host].socket(v4, packet.destination.port()) else {
             return self.note(Place::Host(host), Fate::Unreachable, &packet);
         };
         self.note(Place::Host(host), Fate::Received, &packet);
-        let mut queue = inbox.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        if queue.len() < INBOX {
-            queue.push_back((packet.source, packet.payload));
-        }
-        drop(queue);
-        inbox.arrived.notify_one();
+        inbox.put(packet.source, packet.payload);
     }
 
     fn serve(&mut self, number: usize, packet: &Packet) {

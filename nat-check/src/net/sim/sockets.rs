@@ -4,17 +4,14 @@ use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc, PoisonError,
+        Arc,
         atomic::{AtomicU8, Ordering},
     },
 };
 
 use shared::nat::model::Packet;
 
-use super::{
-    fabric::{Inbox, Shared},
-    tcp,
-};
+use super::{driver::Shared, host::Inbox, tcp};
 use crate::net::{Boxed, Datagram, Net, Stream};
 
 /// The network of one simulated host.
@@ -107,15 +104,10 @@ impl Datagram for SimSocket {
 
     fn recv_from<'a>(&'a self, buffer: &'a mut [u8]) -> Boxed<'a, io::Result<(usize, SocketAddr)>> {
         Box::pin(async move {
-            loop {
-                let next = self.inbox.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                if let Some((source, datagram)) = next {
-                    let length = datagram.len().min(buffer.len());
-                    buffer[..length].copy_from_slice(&datagram[..length]);
-                    return Ok((length, source));
-                }
-                self.inbox.arrived.notified().await;
-            }
+            let (source, datagram) = self.inbox.take().await;
+            let length = datagram.len().min(buffer.len());
+            buffer[..length].copy_from_slice(&datagram[..length]);
+            Ok((length, source))
         })
     }
 

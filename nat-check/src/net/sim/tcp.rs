@@ -22,7 +22,8 @@ use tokio::{
 };
 
 use super::{
-    fabric::{Fabric, Shared},
+    driver::Shared,
+    fabric::Fabric,
     trace::{Fate, Place},
 };
 
