@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use nat_check::net::sim::{Line, PathSpec, Way};
 use shared::nat::{
     Mapping,
     model::{Nat, Packet, Refused, Stack, Verdict},
@@ -15,7 +16,6 @@ use shared::nat::{
 use crate::{
     address::{CORE4, CORE6, SERVER4, SERVER6, Site},
     ip::{Carries, Datagram, IcmpReason},
-    link::Link,
 };
 
 /// Where packets enter and leave.
@@ -39,13 +39,13 @@ struct Customer {
     hosts: u8,
     /// The innermost first.
     nats: Vec<Nat>,
-    link: Link,
+    line: Line,
     /// Who sent echo requests: (NAT, identifier, remote address) to inside address.
     pings: HashMap<(usize, u16, IpAddr), IpAddr>,
 }
 
 /// A packet on its way, with the ports that later fragments do not carry themselves.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Moving {
     datagram: Datagram,
     ports: (u16, u16),
@@ -91,7 +91,7 @@ impl Internet {
     }
 
     /// Adds a site with this many hosts; returns its addresses.
-    pub(crate) fn add(&mut self, stack: &Stack, hosts: u8, link: Link) -> Site {
+    pub(crate) fn add(&mut self, stack: &Stack, hosts: u8, path: PathSpec) -> Site {
         let number = u8::try_from(self.customers.len()).unwrap_or(u8::MAX);
         let translates = |at: usize| stack.0[at].udp.mapping != Mapping::Direct;
         let site = Site { number, translated: (0..stack.0.len()).any(translates) };
@@ -105,7 +105,13 @@ impl Internet {
             Nat::new(spec.clone(), &external, self.rng.u64(..))
         });
         let nats = nats.collect();
-        self.customers.push(Customer { site, hosts, nats, link, pings: HashMap::new() });
+        self.customers.push(Customer {
+            site,
+            hosts,
+            nats,
+            line: Line::new(path, self.rng.u64(..)),
+            pings: HashMap::new(),
+        });
         site
     }
 
@@ -148,10 +154,10 @@ impl Internet {
         self.moving.insert((at, self.departed), (place, moving));
     }
 
-    /// Sends a packet over a site's access line.
-    fn carry(&mut self, site: usize, place: Place, moving: Moving, now: Duration) {
-        if let Some(time) = self.customers[site].link.carry(&mut self.rng) {
-            self.schedule(now + time, place, moving);
+    /// Sends a packet over a site's access line, on which it may be lost, be late, and become two.
+    fn carry(&mut self, site: usize, way: Way, place: Place, moving: Moving, now: Duration) {
+        for time in self.customers[site].line.carry(way).into_iter().flatten() {
+            self.schedule(now + time, place, moving.clone());
         }
     }
 
@@ -167,7 +173,7 @@ impl Internet {
         match self.customers.iter().position(|customer| customer.owns(to)) {
             Some(site) => {
                 let place = self.inward(site, self.customers[site].nats.len(), to);
-                self.carry(site, place, moving, now);
+                self.carry(site, Way::Down, place, moving, now);
             }
             None => self.report(&moving.datagram, core, IcmpReason::NoRoute, Place::Core, now),
         }
@@ -203,7 +209,7 @@ impl Internet {
                     Verdict::Forward(packet) => {
                         moving.becomes(&packet);
                         match self.outward(site, nat + 1) {
-                            Place::Core => self.carry(site, Place::Core, moving, now),
+                            Place::Core => self.carry(site, Way::Up, Place::Core, moving, now),
                             place => self.schedule(now, place, moving),
                         }
                     }
@@ -222,7 +228,7 @@ impl Internet {
             Carries::Echo(id) => {
                 customer.ping(nat, id, &mut moving.datagram);
                 match self.outward(site, nat + 1) {
-                    Place::Core => self.carry(site, Place::Core, moving, now),
+                    Place::Core => self.carry(site, Way::Up, Place::Core, moving, now),
                     place => self.schedule(now, place, moving),
                 }
             }

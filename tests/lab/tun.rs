@@ -5,8 +5,10 @@ use std::{
     fs::File,
     io::{self, Read, Write},
     thread,
+    time::Duration,
 };
 
+use nat_check::net::sim::PathSpec;
 use shared::nat::model::Stack;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -18,7 +20,6 @@ use crate::{
     address::{SERVER4, SERVER6, Site},
     host::Host,
     internet::{Internet, Port},
-    link::Link,
     netns::Namespace,
     sys,
 };
@@ -29,22 +30,23 @@ pub struct TunSite {
     /// Its NATs, the innermost first.
     pub nat: Stack,
     /// Its access line.
-    pub link: Link,
+    pub line: PathSpec,
     /// How many hosts are on its LAN.
     pub hosts: u8,
 }
 
 impl TunSite {
-    /// One host behind a NAT, on a perfect line.
+    /// One host behind a NAT, on a line that takes no time and loses nothing.
     #[must_use]
     pub fn new(nat: impl Into<Stack>) -> Self {
-        Self { nat: nat.into(), link: Link::PERFECT, hosts: 1 }
+        let line = PathSpec { delay: Duration::ZERO, ..PathSpec::default() };
+        Self { nat: nat.into(), line, hosts: 1 }
     }
 
     /// The same on another line.
     #[must_use]
-    pub fn over(self, link: Link) -> Self {
-        Self { link, ..self }
+    pub fn over(self, line: PathSpec) -> Self {
+        Self { line, ..self }
     }
 }
 
@@ -74,7 +76,7 @@ pub(crate) fn build(sites: &[TunSite], seed: u64) -> Result<Tun, LabError> {
     let mut devices = Vec::new();
     let mut hosts = Vec::new();
     for (site, plan) in sites.iter().enumerate() {
-        let addresses = internet.add(&plan.nat, plan.hosts, plan.link);
+        let addresses = internet.add(&plan.nat, plan.hosts, plan.line);
         for host in 0..plan.hosts {
             let (built, device) = attach_host(&addresses, host)?;
             hosts.push(built);

@@ -1,7 +1,8 @@
 //! The command line of natlab.
 
 use clap::{Args, Parser, Subcommand};
-use lab::link::{Link, Share, Time};
+use lab::quantity::{Share, Time};
+use nat_check::net::sim::{Loss, PathSpec};
 use shared::nat::model::Stack;
 
 /// Runs programs as hosts behind a NAT of your choice, with a small Internet outside.
@@ -95,8 +96,9 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    pub(crate) fn link(&self) -> Link {
-        Link { delay: self.delay.0, jitter: self.jitter.0, loss: self.loss.0 }
+    pub(crate) fn line(&self) -> PathSpec {
+        let loss = if self.loss.0 > 0.0 { Loss::Independent(self.loss.0) } else { Loss::None };
+        PathSpec { delay: self.delay.0, jitter: self.jitter.0, ..PathSpec::default() }.with_loss(loss)
     }
 }
 

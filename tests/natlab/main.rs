@@ -165,7 +165,7 @@ mod linux {
     impl World {
         fn build(nats: &[Stack], network: &Network) -> Result<Self, LabError> {
             let sites: Vec<_> =
-                nats.iter().map(|nat| TunSite::new(nat.clone()).over(network.link())).collect();
+                nats.iter().map(|nat| TunSite::new(nat.clone()).over(network.line())).collect();
             let lab = Lab::tun(&sites, network.seed)?;
             let _probe = lab.probe_server()?;
             let echo = [SERVER4[0].into(), SERVER6[0].into()];

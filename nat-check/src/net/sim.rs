@@ -38,7 +38,7 @@ use shared::nat::{
 };
 
 pub use faults::Fault;
-pub use line::{Loss, PathSpec};
+pub use line::{Arrivals, Line, Loss, PathSpec, Way};
 pub use server::ServerSpec;
 pub use sockets::SimNet;
 pub use trace::{Entry, Fate, Place};
@@ -46,7 +46,6 @@ pub use trace::{Entry, Fate, Place};
 use driver::Shared;
 use fabric::{Fabric, Gate};
 use host::Host;
-use line::Line;
 use server::Server;
 
 /// A simulated Internet. Cheap to clone; all clones are the same world.

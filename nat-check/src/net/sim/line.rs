@@ -74,25 +74,30 @@ struct Lane {
     rng: fastrand::Rng,
 }
 
-/// A line at work.
+/// A line at work. The user-space laboratory carries real packets over it.
 #[derive(Debug)]
-pub(super) struct Line {
+pub struct Line {
     spec: PathSpec,
     up: Lane,
     down: Lane,
 }
 
+/// A direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub enum Way {
+    /// To the Internet.
     Up,
+    /// From it.
     Down,
 }
 
 /// When the copies of a packet arrive: none, one or two.
-pub(super) type Arrivals = [Option<Duration>; 2];
+pub type Arrivals = [Option<Duration>; 2];
 
 impl Line {
-    pub(super) fn new(spec: PathSpec, seed: u64) -> Self {
+    /// A line; the same seed loses the same packets.
+    #[must_use]
+    pub fn new(spec: PathSpec, seed: u64) -> Self {
         let mut seeds = fastrand::Rng::with_seed(seed);
         let mut lane = |loss| Lane { loss, in_burst: false, rng: seeds.fork() };
         Self { spec, up: lane(spec.loss_up), down: lane(spec.loss_down) }
@@ -107,7 +112,7 @@ impl Line {
     }
 
     /// Sends a packet along and tells after how long it arrives.
-    pub(super) fn carry(&mut self, way: Way) -> Arrivals {
+    pub fn carry(&mut self, way: Way) -> Arrivals {
         let lane = match way {
             Way::Up => &mut self.up,
             Way::Down => &mut self.down,

@@ -1,41 +1,8 @@
-//! What a packet meets on its way between a site and the Internet: delay, jitter, loss.
+//! Shares and durations as people write them on a command line.
 
 use std::{str::FromStr, time::Duration};
 
 use crate::LabError;
-
-/// One access line. Everything holds for each way by itself.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Link {
-    /// Time that every packet takes.
-    pub delay: Duration,
-    /// Up to this much more, at random for each packet: packets may overtake one another.
-    pub jitter: Duration,
-    /// Share of packets that get lost, 0 to 1, each for itself.
-    pub loss: f64,
-}
-
-impl Link {
-    /// No delay, no loss.
-    pub const PERFECT: Self = Self { delay: Duration::ZERO, jitter: Duration::ZERO, loss: 0.0 };
-
-    /// How long one packet takes; `None` = it is lost.
-    #[must_use]
-    pub fn carry(&self, rng: &mut fastrand::Rng) -> Option<Duration> {
-        // A line without loss takes nothing from the generator, so that its runs stay comparable.
-        if self.loss > 0.0 && rng.f64() < self.loss {
-            return None;
-        }
-        let extra = if self.jitter.is_zero() { Duration::ZERO } else { self.jitter.mul_f64(rng.f64()) };
-        Some(self.delay + extra)
-    }
-}
-
-impl Default for Link {
-    fn default() -> Self {
-        Self::PERFECT
-    }
-}
 
 /// A share, as people write it: `5%` or `0.05`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -95,14 +62,5 @@ mod tests {
         for wrong in ["", "101%", "-1%", "x", "1.5"] {
             assert!(wrong.parse::<Share>().is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn loss_and_jitter_are_what_was_asked_for() {
-        let link = Link { delay: Duration::from_millis(40), jitter: Duration::from_millis(10), loss: 0.25 };
-        let mut rng = fastrand::Rng::with_seed(1);
-        let carried: Vec<_> = (0..10_000).filter_map(|_| link.carry(&mut rng)).collect();
-        assert!((7_300..7_700).contains(&carried.len()), "{}", carried.len());
-        assert!(carried.iter().all(|d| (40..=50).contains(&d.as_millis())));
     }
 }
