@@ -410,6 +410,19 @@ fn run_cell(a: &Class, b: &Class, runs: u32, seed: u64) -> (Prediction, u32) {
 /// not fixed.
 const IMPROBABLE: f64 = 1e-6;
 
+/// Further runs of a cell that missed.
+const MORE: u32 = 40;
+
+#[test]
+fn a_cell_that_never_meets_is_condemned_whatever_was_predicted() {
+    // The smallest chance that is worth an attempt, and the usual one, after the fewest runs there are.
+    for p in [Budget::DEFAULT.worth, Budget::DEFAULT.aim] {
+        assert!(tail(2 + MORE, 0, p) < IMPROBABLE);
+    }
+    assert!(tail(2 + MORE, 24, 0.99) < IMPROBABLE, "a little more than half instead of nearly always");
+    assert!(tail(2 + MORE, 41, 0.99) > IMPROBABLE, "one miss is what 99 % means");
+}
+
 #[test]
 fn every_pair_fares_as_predicted() {
     let classes = classes();
@@ -464,9 +477,17 @@ fn tally(classes: &[Class], pairs: &[(usize, usize)]) -> BTreeMap<String, Tally>
         };
         let (prediction, met) = run_cell(a, b, runs, seed);
         let p = prediction.probability.expect("both sides are known");
+        // So few runs cannot condemn a cell by themselves: one that missed at all is run until they could. Only the
+        // first runs are counted below, so the totals stay what chance makes them.
+        let (all_runs, all_met) = if met < runs && p < 1.0 {
+            let (_, more) = run_cell(a, b, MORE, seed + 500);
+            (runs + MORE, met + more)
+        } else {
+            (runs, met)
+        };
         assert!(
-            tail(runs, met, p) > IMPROBABLE,
-            "{met} of {runs} met, predicted {p}:\n{prediction:?}\n{:?}\n{:?}",
+            tail(all_runs, all_met, p) > IMPROBABLE,
+            "{all_met} of {all_runs} met, predicted {p}:\n{prediction:?}\n{:?}\n{:?}",
             a.side,
             b.side
         );
