@@ -1,6 +1,6 @@
 //! The strict reader: what stun-rs, an implementation of RFC 8489 that is not ours, objects to in a message.
 //!
-//! The tolerant [`View`](super::View) takes what it can from a sloppy server; what this reader objects to is a
+//! The tolerant [`View`] takes what it can from a sloppy server; what this reader objects to is a
 //! finding about the server, not a failure of the measurement.
 
 use stun_rs::{DecoderContextBuilder, MessageDecoderBuilder};
