@@ -18,7 +18,7 @@ mod linux {
         Lab, LabError,
         harness::{self, trial},
         rules::KERNEL_NATS,
-        truth::{observe, udp_is_blocked},
+        truth::{early_packet, observe, udp_is_blocked},
         tun::TunSite,
     };
     use shared::nat::{
@@ -34,6 +34,9 @@ mod linux {
             }
             for name in tun_nats() {
                 trials.push(trial(format!("tun::{name}"), move || tun_nat_is_what_the_oracle_says(&name)));
+            }
+            for (name, remaps) in [("linux", false), ("linux-open-input", true)] {
+                trials.push(trial(format!("an_early_packet::{name}"), move || an_early_packet(name, remaps)));
             }
             trials.push(trial("kernel::two_sites_reach_one_server", two_sites_reach_one_server));
             trials
@@ -74,6 +77,19 @@ mod linux {
             ["ei", "ad", "apd", "pd"].map(class)
         });
         presets.chain(classes).chain(["linux+symmetric".into(), "full-cone+restricted-cone".into()]).collect()
+    }
+
+    /// The model does what the kernel does, down to the port of flows that begin afterwards.
+    fn an_early_packet(name: &str, remaps: bool) -> Result<(), LabError> {
+        let stack = nat(name)?;
+        let lab = Lab::kernel(std::slice::from_ref(&stack))?;
+        let kernel = early_packet(&lab, lab.host(0))?;
+        let lab = Lab::tun(&[TunSite::new(stack)], 7)?;
+        let model = early_packet(&lab, lab.host(0))?;
+        assert_eq!(kernel, model);
+        assert_eq!(kernel.towards_the_stranger, remaps);
+        assert!(kernel.later_flows_follow && kernel.old_flows_stay, "{kernel:?}");
+        Ok(())
     }
 
     fn two_sites_reach_one_server() -> Result<(), LabError> {

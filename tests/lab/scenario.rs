@@ -179,3 +179,30 @@ impl Scenario {
         Ok(all)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str =
+        "about = \"x\"\nnat = \"linux\"\ndrivers = [\"sim\"]\n[report]\nipv4.udp.alg = false\n";
+
+    #[test]
+    fn a_mistake_in_a_file_is_named() {
+        assert!(Scenario::read("good", GOOD).is_ok());
+        let error = |from: &str, to: &str| Scenario::read("bad", &GOOD.replace(from, to)).expect_err(to);
+        assert!(error("linux", "linus").contains("linux-random"), "{}", error("linux", "linus"));
+        assert!(error("about", "abuot").contains("abuot"));
+        assert!(error("sim", "smi").contains("kernel"));
+        assert!(error("ipv4.udp.alg = false", "").contains("empty"));
+        assert!(error("[report]", "[network]\ndelay = 3\n[report]").contains("delay_ms"));
+        assert!(error("[report]", "[server]\nfaults = [\"rude\"]\n[report]").contains("change-ignored"));
+    }
+
+    #[test]
+    fn a_table_describes_a_nat_as_well_as_a_text_does() {
+        let table = "nat = { like = \"linux\", stream = 60, inbound-first = true }";
+        let scenario = Scenario::read("table", &GOOD.replace("nat = \"linux\"", table)).expect("scenario");
+        assert_eq!(Ok(scenario.nat), "linux,stream=60,inbound-first=yes".parse());
+    }
+}

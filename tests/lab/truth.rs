@@ -47,6 +47,41 @@ pub fn observe(lab: &Lab, host: &Host, v6: bool) -> Result<Truth, LabError> {
     Ok(Truth { mapping: mapping(local, &external)?, filtering, external })
 }
 
+/// What becomes of a socket's flows once a stranger has written to its external endpoint, unasked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remap {
+    /// The socket has another external endpoint towards the stranger.
+    pub towards_the_stranger: bool,
+    /// The same one as that also towards others that it writes to later.
+    pub later_flows_follow: bool,
+    /// But still the old one towards those that it wrote to before.
+    pub old_flows_stay: bool,
+}
+
+/// Has an endpoint of the server write to a host's external endpoint first, and the host to it afterwards.
+///
+/// # Errors
+/// When nothing passes.
+pub fn early_packet(lab: &Lab, host: &Host) -> Result<Remap, LabError> {
+    let [known, later, stranger] =
+        [(0, 0), (0, 1), (1, 1)].map(|(ip, port)| server_endpoint(false, ip, port));
+    let server = |at| socket(lab.server_host(), at);
+    let (s_known, s_later, s_stranger) = (server(known)?, server(later)?, server(stranger)?);
+    let inside = socket(host, SocketAddr::new(host.ip(false), 0))?;
+    let hole = pass(&inside, known, &s_known)?;
+    for (from, word) in [(&s_stranger, b"early"), (&s_known, b"asked")] {
+        from.send_to(word, hole).map_err(LabError::io(format!("sending to {hole}")))?;
+    }
+    // Nothing on the way reorders: when the second one is there, the first one has passed the NAT or not.
+    inside.recv_from(&mut [0; 16]).map_err(LabError::io("waiting for the contacted endpoint"))?;
+    let towards = pass(&inside, stranger, &s_stranger)?;
+    Ok(Remap {
+        towards_the_stranger: towards != hole,
+        later_flows_follow: pass(&inside, later, &s_later)? == towards,
+        old_flows_stay: pass(&inside, known, &s_known)? == hole,
+    })
+}
+
 /// Sends from inside to one server endpoint: where it seemed to come from.
 fn pass(inside: &UdpSocket, to: SocketAddr, server: &UdpSocket) -> Result<SocketAddr, LabError> {
     let operation = || format!("passing a packet to {to}");
