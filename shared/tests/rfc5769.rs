@@ -26,8 +26,7 @@ const LONG_TERM: &str = "
     00080014f67024656dd64a3e02b8e0712e85c9a28ca89666";
 
 fn bytes(hex: &str) -> Vec<u8> {
-    let digits: Vec<_> =
-        hex.chars().filter(char::is_ascii_hexdigit).map(|c| c.to_digit(16).unwrap() as u8).collect();
+    let digits: Vec<_> = hex.chars().filter_map(|c| c.to_digit(16)).map(|digit| digit as u8).collect();
     digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
 }
 
