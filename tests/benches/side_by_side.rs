@@ -24,9 +24,8 @@ mod linux {
         time::Duration,
     };
 
-    use lab::{
-        Lab, LabError, address::SERVER4, binaries::binary, client::nat_check, link::Link, tun::TunSite,
-    };
+    use lab::{Lab, LabError, address::SERVER4, binaries::binary, client::nat_check, tun::TunSite};
+    use nat_check::net::sim::PathSpec;
     use shared::nat::{
         Filtering, Mapping, NatType,
         model::{Stack, UdpBehaviour},
@@ -135,8 +134,8 @@ mod linux {
         let stack: Stack = nat.parse().map_err(|e| LabError::Words(format!("{e}")))?;
         let behaviour = stack.behaviour();
         let udp = behaviour.udp.clone().ok_or_else(|| LabError::Words(format!("{nat} blocks UDP")))?;
-        let link = Link { delay: DELAY, ..Link::PERFECT };
-        let lab = Lab::tun(&[TunSite { link, ..TunSite::new(stack) }], 1)?;
+        let line = PathSpec { delay: DELAY, ..PathSpec::default() };
+        let lab = Lab::tun(&[TunSite { line, ..TunSite::new(stack) }], 1)?;
         let _server = lab.server()?;
         let begun = Instant::now();
         let (said, right) = (client.ask)(&lab, &udp, behaviour.nat_type)?;
