@@ -1,0 +1,156 @@
+//! `check()` as a library, in virtual time: what the user can ask for besides the plain run.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use nat_check::{
+    check::{Asked, Setup, check},
+    net::{
+        Net,
+        sim::{Fault, PathSpec, ServerSpec, World},
+    },
+    plan::Selection,
+    progress::Silent,
+    report::{Confidence, FamilyStatus, Report},
+    resolve::{FoundBy, Target},
+};
+use shared::nat::{Filtering, Mapping, NatType};
+use tokio::sync::watch;
+
+fn world(nat: &str, servers: &[&[Fault]]) -> World {
+    let path = PathSpec::with_delay_ms(25);
+    let builder = World::builder(5).nat(nat.parse().unwrap()).path(path);
+    let with_server = |b: nat_check::net::sim::Builder, faults: &&[Fault]| {
+        b.server(ServerSpec::with_faults(faults.iter().copied()))
+    };
+    servers.iter().fold(builder, with_server).build()
+}
+
+fn servers(world: &World) -> Vec<Asked> {
+    let asked = |(number, server): (usize, &ServerSpec)| {
+        let v4 = Some(SocketAddr::new(server.primary, server.ports.0));
+        Asked::from(Target { query: format!("server-{number}"), found_by: FoundBy::Simulated, v4, v6: None })
+    };
+    world.servers().iter().enumerate().map(asked).collect()
+}
+
+async fn run(world: &World, setup: &Setup) -> Report {
+    let net: Arc<dyn Net> = world.client();
+    let (_never, stop) = watch::channel(false);
+    check(setup, net, &servers(world), &Silent, stop).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_port_that_an_earlier_run_left_open_is_noticed() {
+    for filtering in ["ad", "apd"] {
+        let world = world(&format!("mapping=ei,filtering={filtering}"), &[&[]]);
+        let local = world.client().source_for(world.server()).unwrap();
+        let wanted = Setup { bind: Some(SocketAddr::new(local, 40_000)), ..Setup::default() };
+        let first = run(&world, &wanted).await;
+        assert_eq!(first.warnings, [""; 0], "a fresh port is nothing to warn of");
+        let second = run(&world, &Setup { seed: 1, ..wanted.clone() }).await;
+        let udp = second.ipv4.udp.unwrap();
+        assert_eq!(udp.local, wanted.bind);
+        assert_eq!(udp.mapping.value, Some(Mapping::EndpointIndependent));
+        assert_eq!(
+            udp.filtering.value,
+            first.ipv4.udp.unwrap().filtering.value,
+            "the verdict is that of a fresh port"
+        );
+        assert!(
+            second.warnings.iter().any(|w| w.contains("port 40000") && w.contains("earlier run")),
+            "{:?}",
+            second.warnings
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wanted_port_is_classified_like_any_other() {
+    for (nat, mapping) in [
+        ("linux-open-input", Mapping::EndpointIndependent),
+        ("mapping=ad,filtering=apd", Mapping::AddressDependent),
+        ("symmetric", Mapping::AddressAndPortDependent),
+    ] {
+        let world = world(nat, &[&[]]);
+        let local = world.client().source_for(world.server()).unwrap();
+        let setup = Setup { bind: Some(SocketAddr::new(local, 40_001)), ..Setup::default() };
+        let udp = run(&world, &setup).await.ipv4.udp.unwrap();
+        assert_eq!(
+            (udp.mapping.value, udp.mapping.confidence),
+            (Some(mapping), Confidence::Certain),
+            "{nat}"
+        );
+        assert_eq!(udp.filtering.value, Some(Filtering::AddressAndPortDependent), "{nat}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_server_cannot_tell_another_does() {
+    let world = world("port-restricted-cone", &[&[Fault::SingleAddress], &[]]);
+    let report = run(&world, &Setup::default()).await;
+    let udp = report.ipv4.udp.unwrap();
+    assert_eq!(udp.nat_type.value, Some(NatType::PortRestrictedCone));
+    assert_eq!(udp.nat_type.confidence, Confidence::Strong);
+    assert_eq!(report.server.query, "server-0");
+    assert!(
+        report.server.faults.iter().any(|f| f.contains("no alternate address")),
+        "{:?}",
+        report.server.faults
+    );
+    assert_eq!(report.more_servers.len(), 1);
+    assert_eq!(report.more_servers[0].faults, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_whose_udp_is_dead_does_not_make_udp_blocked() {
+    let world = world("full-cone", &[&[Fault::UdpDead], &[]]);
+    let report = run(&world, &Setup::default()).await;
+    assert_eq!(report.ipv4.udp.unwrap().nat_type.value, Some(NatType::FullCone));
+    assert!(
+        report.warnings.iter().any(|w| w.contains("not the network that blocks UDP")),
+        "{:?}",
+        report.warnings
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_nat_that_changes_its_ways_is_called_so() {
+    let world = world("port-restricted-cone,change-after=12", &[&[]]);
+    let mapping = run(&world, &Setup::default()).await.ipv4.udp.unwrap().mapping;
+    assert!(mapping.confidence <= Confidence::Weak, "{mapping:?}");
+    assert!(mapping.reason.unwrap().contains("not deterministic"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chosen_test_brings_what_it_builds_on_and_nothing_else() {
+    let world = world("restricted-cone", &[&[]]);
+    let setup = Setup { tests: Selection::Only(vec!["filtering".into()]), ..Setup::default() };
+    let udp = run(&world, &setup).await.ipv4.udp.unwrap();
+    assert_eq!(udp.nat_type.value, Some(NatType::RestrictedCone));
+    assert_eq!(udp.hairpinning.value, None);
+    assert!(world.datagrams() < 45, "{} packets", world.datagrams());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_stopped_reports_what_is_known() {
+    let world = world("symmetric", &[&[]]);
+    let (stop, stopped) = watch::channel(false);
+    let (net, setup, servers): (Arc<dyn Net>, _, _) = (world.client(), Setup::default(), servers(&world));
+    let check = check(&setup, net, &servers, &Silent, stopped);
+    let interrupt = async {
+        tokio::time::sleep(Duration::from_millis(120)).await;
+        stop.send_replace(true);
+    };
+    let (report, ()) = tokio::join!(check, interrupt);
+    assert!(report.partial && report.duration_s < 0.2, "{}", report.duration_s);
+    assert_eq!(report.ipv4.status, FamilyStatus::Tested);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_there_is_said_within_seconds() {
+    let world = world("open", &[&[Fault::UdpDead, Fault::TcpClosed]]);
+    let report = run(&world, &Setup::default()).await;
+    assert_eq!(report.ipv4.status, FamilyStatus::Unreachable);
+    assert!(report.duration_s < 5.0, "{}", report.duration_s);
+    assert!(report.ipv4.reason.unwrap().contains("nor over TCP"));
+}
