@@ -15,13 +15,13 @@ pub enum LabError {
         /// The system's answer.
         source: io::Error,
     },
-    /// A program that the laboratory needs is not installed.
-    #[error("{program} is not installed (Debian package {package})")]
+    /// A program is not installed.
+    #[error("{program} is not installed{}", package.map_or_else(String::new, |package| format!(" (Debian package {package})")))]
     Missing {
         /// Its name.
         program: String,
-        /// Where it comes from.
-        package: &'static str,
+        /// Where it comes from, if it is one that the laboratory itself needs.
+        package: Option<&'static str>,
     },
     /// A program that sets the laboratory up did not succeed.
     #[error("{operation} failed: {message}")]

@@ -213,7 +213,7 @@ impl Namespace {
                 message: format!("{} (input: {input})", String::from_utf8_lossy(&output.stderr).trim()),
             }),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                Err(LabError::Missing { program: program.into(), package })
+                Err(LabError::Missing { program: program.into(), package: Some(package) })
             }
             Err(e) => Err(LabError::io(format!("running {program}"))(e)),
         }

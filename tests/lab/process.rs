@@ -243,6 +243,9 @@ fn spawn(host: &Namespace, mut command: Command) -> Result<(Child, String), LabE
     // From the thread that holds the namespace: the child inherits the network from it, and dies with it.
     match host.run(move || command.spawn()) {
         Ok(child) => Ok((child, name)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            Err(LabError::Missing { program: name, package: None })
+        }
         Err(e) => Err(LabError::io(format!("starting {name}"))(e)),
     }
 }

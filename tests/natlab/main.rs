@@ -10,25 +10,44 @@ use args::Cli;
 
 /// As of `timeout`, `nice` and their like: the laboratory failed, not the command.
 const LAB_FAILED: u8 = 125;
+/// The same: there is no such command.
+const NO_COMMAND: u8 = 127;
+/// As of all programs that read their command line with clap.
+const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match act(&cli.action) {
         Ok(code) => code,
-        Err(message) => {
+        Err(Failure { code, message }) => {
             eprintln!("natlab: {message}");
-            ExitCode::from(LAB_FAILED)
+            ExitCode::from(code)
         }
     }
 }
 
+/// Why nothing was run.
+#[derive(Debug)]
+struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    fn usage(message: impl Into<String>) -> Self {
+        Self { code: USAGE, message: message.into() }
+    }
+}
+
 #[cfg(not(target_os = "linux"))]
-fn act(action: &args::Action) -> Result<ExitCode, String> {
+fn act(action: &args::Action) -> Result<ExitCode, Failure> {
     use args::Action;
     match action {
         Action::List => Ok(list()),
         Action::Run { .. } | Action::Pair { .. } | Action::Shell { .. } => {
-            Err("network namespaces exist on Linux only; `nat-check --simulate NAT` works everywhere".into())
+            let message =
+                "network namespaces exist on Linux only; `nat-check --simulate NAT` works everywhere";
+            Err(Failure { code: LAB_FAILED, message: message.into() })
         }
     }
 }
@@ -74,6 +93,7 @@ mod linux {
     use tokio::signal::unix::{SignalKind, signal};
 
     use crate::{
+        Failure, LAB_FAILED, NO_COMMAND,
         args::{Action, Network, split_pair},
         list,
     };
@@ -81,22 +101,31 @@ mod linux {
     /// Set for the process that is the first one of its process namespace.
     const INSIDE: &str = "NATLAB_INSIDE";
 
-    pub(crate) fn act(action: &Action) -> Result<ExitCode, String> {
+    pub(crate) fn act(action: &Action) -> Result<ExitCode, Failure> {
         if let Action::List = action {
             return Ok(list());
         }
         if let Action::Pair { nat, commands, .. } = action {
-            split_pair(commands)?;
+            split_pair(commands).map_err(Failure::usage)?;
             if nat.len() != 2 {
-                return Err(format!(
-                    "pair needs --nat twice, once for each command, not {} times",
-                    nat.len()
-                ));
+                let message =
+                    format!("pair needs --nat twice, once for each command, not {} times", nat.len());
+                return Err(Failure::usage(message));
             }
         }
-        obtain_privilege().map_err(|e| e.to_string())?;
+        obtain_privilege()?;
         let code = if env::var_os(INSIDE).is_some() { inside(action) } else { outside() };
-        code.map_err(|e| e.to_string())
+        Ok(code?)
+    }
+
+    impl From<LabError> for Failure {
+        fn from(error: LabError) -> Self {
+            let message = error.to_string();
+            match error {
+                LabError::Missing { .. } => Self { code: NO_COMMAND, message },
+                _ => Self { code: LAB_FAILED, message },
+            }
+        }
     }
 
     /// Starts this program again as the first process of a process namespace. When that one ends, the kernel ends all
