@@ -67,8 +67,9 @@ impl Allocator {
             PortPolicy::Block => {
                 let size = self.rules.block;
                 let mine = self.blocks.entry((inside.ip(), ip)).or_default();
+                // The youngest first: a further one is opened only when all are full, and they mostly stay so.
                 if let Some(port) =
-                    mine.iter().find_map(|&first| at_random(first, first + (size - 1), rng, &mut fits))
+                    mine.iter().rev().find_map(|&first| at_random(first, first + (size - 1), rng, &mut fits))
                 {
                     return Some(port);
                 }
