@@ -193,6 +193,8 @@ pub struct Ledger {
     pub sockets: Vec<Opened>,
     /// What else came in.
     pub strays: Strays,
+    /// How long a TCP handshake with the server took; tried only when UDP answers late or not at all.
+    pub handshake: Option<Duration>,
     /// SOFTWARE of the first answer that had one.
     pub software: Option<String>,
     /// What the strict reader objects to in the first answer.
@@ -211,6 +213,7 @@ impl Ledger {
             trials: Vec::new(),
             sockets: Vec::new(),
             strays: Strays::default(),
+            handshake: None,
             software: None,
             objection: None,
             judged: false,
@@ -310,6 +313,13 @@ impl Ledger {
     #[must_use]
     pub fn local(&self, socket: SocketId) -> Option<SocketAddr> {
         self.sockets.get(socket.0).map(|s| s.local)
+    }
+
+    /// The shortest time from a request to the server's reaction.
+    #[must_use]
+    pub fn quickest(&self) -> Option<Duration> {
+        let asked = self.trials.iter().filter(|t| t.ask != Ask::Loop);
+        asked.filter_map(|t| Some(t.first_reaction()? - t.sent)).min()
     }
 
     /// Whether some endpoint of the server ever answered when it was asked itself.

@@ -174,6 +174,7 @@ const FAULTS: &[FindFault] = &[
         };
         ledger.rate_limit().map(sentence).into_iter().collect()
     },
+    slow,
     |ledger, _| {
         let doubled = ledger
             .trials
@@ -190,6 +191,17 @@ const FAULTS: &[FindFault] = &[
     },
     |ledger, _| ledger.objection.iter().map(|o| format!("its answers are not sound STUN: {o}")).collect(),
 ];
+
+/// A server that takes its time, told from a long way by the TCP handshake, which the system answers at once.
+fn slow(ledger: &Ledger, _: &Places) -> Vec<String> {
+    let (Some(quickest), Some(handshake)) = (ledger.quickest(), ledger.handshake) else { return Vec::new() };
+    let sentence = || {
+        let (answer, way) = (quickest.as_secs_f64(), handshake.as_secs_f64());
+        format!("it is slow: an answer takes {answer:.2} s, though the way there and back takes {way:.2} s")
+    };
+    let slow = quickest > handshake * 3 + std::time::Duration::from_millis(100);
+    slow.then(sentence).into_iter().collect()
+}
 
 fn dead_endpoints(ledger: &Ledger, places: &Places) -> Vec<String> {
     let asked = |endpoint: SocketAddr| {

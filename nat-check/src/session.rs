@@ -251,6 +251,11 @@ impl Session {
         self.read(|ledger| ledger.trials.len())
     }
 
+    /// Notes how long a TCP handshake with the server took.
+    pub fn shook_hands(&self, took: Duration) {
+        self.lock().ledger.handshake = Some(took);
+    }
+
     /// Takes the ledger out at the end.
     #[must_use]
     pub fn finish(&self) -> Ledger {

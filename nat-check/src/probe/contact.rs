@@ -11,7 +11,6 @@ use tokio::{
 
 use crate::{
     ledger::{Ask, Ledger},
-    net::Net,
     report::TcpReport,
     session::{Contact, Request, Session, Socket},
 };
@@ -45,7 +44,7 @@ pub async fn establish(session: Arc<Session>, limit: Duration) -> Option<TcpRepo
     let tcp = async {
         tokio::time::sleep(IMPATIENT).await;
         let limit = TCP_DEAD.min(limit.saturating_sub(session.now()));
-        let external = timeout(limit, ask_tcp(session.net().as_ref(), session.server())).await.ok().flatten();
+        let external = timeout(limit, ask_tcp(&session)).await.ok().flatten();
         (external, session.now())
     };
     tokio::pin!(tcp);
@@ -99,8 +98,11 @@ async fn knock(session: &Arc<Session>, socket: &Socket, limit: Duration) -> Opti
 }
 
 /// A Binding request over TCP (RFC 8489 section 6.2.2): the external endpoint, if anything sensible comes back.
-async fn ask_tcp(net: &dyn Net, server: SocketAddr) -> Option<SocketAddr> {
-    let mut stream = net.connect(None, server).await.ok()?;
+async fn ask_tcp(session: &Session) -> Option<SocketAddr> {
+    let (server, begun) = (session.server(), session.now());
+    let mut stream = session.net().connect(None, server).await.ok()?;
+    // Systems answer a handshake at once: it shows the way without the server's own delay.
+    session.shook_hands(session.now() - begun);
     // Any id does on a connection of one's own.
     let mut request = [0; HEADER];
     let id = TransactionId::modern(&mut fastrand::Rng::with_seed(u64::from(server.port())));
