@@ -1,0 +1,178 @@
+//! Checks settings, without a socket: whatever is missing or impossible is named with its key.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+use super::{Config, ConfigError, Family, LOCAL, Settings, Streams, Tls};
+use crate::limits::Limits;
+
+impl Settings {
+    /// Checks everything that can be checked without a socket. `local` stands for the loopback addresses.
+    ///
+    /// # Errors
+    /// With the first key whose value is missing or impossible.
+    pub fn check(&self, local: bool) -> Result<Config, ConfigError> {
+        let families = self.families(local)?;
+        let ports =
+            (self.port.unwrap_or(shared::stun::PORT), self.alternate_port.unwrap_or(shared::stun::PORT + 1));
+        distinct_ports("alternate-port", ports)?;
+        let tls = self.tls()?;
+        if let Some(tls) = &tls {
+            let taken = |p: u16| p != 0 && !self.no_tcp && (p == ports.0 || p == ports.1);
+            if taken(tls.ports.0) || taken(tls.ports.1) {
+                return Err(value("tls-port", "TLS needs ports of its own".into()));
+            }
+        }
+        let defaults = Config::new(families, ports);
+        let seconds = |given: Option<u64>, default| given.map_or(default, Duration::from_secs);
+        let limits = Limits {
+            host_rate: self.host_rate.unwrap_or(defaults.limits.host_rate),
+            host_burst: self.host_burst.unwrap_or(defaults.limits.host_burst),
+            net_rate: self.net_rate.unwrap_or(defaults.limits.net_rate),
+            net_burst: self.net_burst.unwrap_or(defaults.limits.net_burst),
+            egress_mbit: self.egress_mbit.unwrap_or(defaults.limits.egress_mbit),
+        };
+        let streams = Streams {
+            most: self.max_connections.unwrap_or(defaults.streams.most),
+            most_per_host: self.max_connections_per_host.unwrap_or(defaults.streams.most_per_host),
+            idle: seconds(self.idle_timeout, defaults.streams.idle),
+            slow: defaults.streams.slow,
+        };
+        let sessions = shared::rendezvous::Limits::default();
+        let rendezvous = shared::rendezvous::Limits {
+            sessions: self.max_sessions.unwrap_or(sessions.sessions),
+            per_host: self.max_sessions_per_host.unwrap_or(sessions.per_host),
+            ..sessions
+        };
+        self.check_advertise(&defaults.families)?;
+        Ok(Config {
+            advertise: self.advertise.clone(),
+            workers: in_range("workers", self.workers.unwrap_or_else(cores), 1..=256)?,
+            batch: in_range("batch", self.batch.unwrap_or(defaults.batch), 1..=256)?,
+            tcp: !self.no_tcp,
+            tls,
+            limits,
+            streams,
+            rendezvous: (!self.no_rendezvous).then_some(rendezvous),
+            admin: self.admin,
+            check: self.check,
+            drain: seconds(self.drain, defaults.drain),
+            ..defaults
+        })
+    }
+
+    fn families(&self, local: bool) -> Result<Vec<Family>, ConfigError> {
+        if local {
+            return match self.primary.first().or(self.alternate.first()) {
+                Some(ip) => Err(value(
+                    "local",
+                    format!("{ip} cannot be given as well, --local has its own addresses"),
+                )),
+                None => Ok(vec![LOCAL]),
+            };
+        }
+        let mut families: Vec<Family> = Vec::new();
+        for &ip in &self.primary {
+            usable("primary", ip)?;
+            if let Some(twice) = families.iter().find(|f| f.primary.is_ipv4() == ip.is_ipv4()) {
+                return Err(value("primary", format!("{} and {ip} are of the same family", twice.primary)));
+            }
+            families.push(Family { primary: ip, alternate: None });
+        }
+        for &ip in &self.alternate {
+            usable("alternate", ip)?;
+            let Some(family) = families.iter_mut().find(|f| f.primary.is_ipv4() == ip.is_ipv4()) else {
+                return Err(value(
+                    "alternate",
+                    format!("{ip} has no primary address of its family beside it"),
+                ));
+            };
+            if let Some(twice) = family.alternate {
+                return Err(value("alternate", format!("{twice} and {ip} are of the same family")));
+            }
+            if family.primary == ip {
+                return Err(value("alternate", format!("{ip} is the primary address, too")));
+            }
+            family.alternate = Some(ip);
+        }
+        families.sort_by_key(|f| f.primary.is_ipv6());
+        match families.is_empty() {
+            true => {
+                Err(value("primary", "no address to listen on (for a try on this machine: --local)".into()))
+            }
+            false => Ok(families),
+        }
+    }
+
+    fn tls(&self) -> Result<Option<Tls>, ConfigError> {
+        match (&self.tls_certificate, &self.tls_key) {
+            (Some(certificate), Some(key)) => {
+                let ports = (self.tls_port.unwrap_or(5349), self.tls_alternate_port.unwrap_or(5350));
+                distinct_ports("tls-alternate-port", ports)?;
+                Ok(Some(Tls { certificate: certificate.clone(), key: key.clone(), ports }))
+            }
+            (Some(_), None) => Err(value("tls-key", "missing, tls-certificate is given".into())),
+            (None, Some(_)) => Err(value("tls-certificate", "missing, tls-key is given".into())),
+            (None, None) => match self.tls_port.or(self.tls_alternate_port) {
+                Some(_) => Err(value("tls-certificate", "missing, a port for TLS is given".into())),
+                None => Ok(None),
+            },
+        }
+    }
+
+    fn check_advertise(&self, families: &[Family]) -> Result<(), ConfigError> {
+        for (i, one) in self.advertise.iter().enumerate() {
+            let bound = families.iter().any(|f| f.primary == one.local || f.alternate == Some(one.local));
+            let twice = self.advertise[..i].iter().any(|o| o.local == one.local || o.public == one.public);
+            let what = if !bound {
+                format!("{} is neither a primary nor an alternate address", one.local)
+            } else if one.local.is_ipv4() != one.public.is_ipv4() {
+                format!("{} and {} are of different families", one.local, one.public)
+            } else if twice {
+                format!("{}={} repeats an address", one.local, one.public)
+            } else {
+                usable("advertise", one.public)?;
+                continue;
+            };
+            return Err(value("advertise", what));
+        }
+        Ok(())
+    }
+}
+
+fn value(key: &'static str, what: String) -> ConfigError {
+    ConfigError::Value { key, what }
+}
+
+/// An endpoint is one concrete address: from a wildcard, answers would leave from the wrong one.
+fn usable(key: &'static str, ip: IpAddr) -> Result<(), ConfigError> {
+    let v4_mapped = matches!(ip, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
+    match ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) || v4_mapped {
+        true => Err(value(key, format!("{ip} is not the address of one host"))),
+        false => Ok(()),
+    }
+}
+
+fn distinct_ports(key: &'static str, (first, second): (u16, u16)) -> Result<(), ConfigError> {
+    match first == second && first != 0 {
+        true => Err(value(key, format!("{second} is the first port, too"))),
+        false => Ok(()),
+    }
+}
+
+fn in_range(
+    key: &'static str,
+    n: usize,
+    range: std::ops::RangeInclusive<usize>,
+) -> Result<usize, ConfigError> {
+    match range.contains(&n) {
+        true => Ok(n),
+        false => Err(value(key, format!("{n} is not between {} and {}", range.start(), range.end()))),
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
