@@ -1,7 +1,8 @@
 //! Batched socket calls: recvmmsg and sendmmsg of Linux behind safe types. The project's only unsafe code.
 //!
-//! Both calls take arrays of C structures that point at buffers. The pointers are made anew for each call from
-//! buffers that this file owns or borrows for the whole call, so none outlives what it points at.
+//! Both calls take arrays of C structures that point at buffers. Those for receiving point at buffers on the heap
+//! that live, unmoved, as long as the arrays do; those for sending are made anew for each call from what the caller
+//! lends for it.
 #![expect(unsafe_code, reason = "the standard library has no batched socket calls")]
 
 use std::{
@@ -11,27 +12,40 @@ use std::{
     ptr,
 };
 
+/// Room for an address of either family: the larger structure. The general one of the C library is four times as
+/// long, and a batch of them would push other things out of the cache.
+type Name = libc::sockaddr_in6;
+
 /// Room for one batch of datagrams.
 #[derive(Debug)]
 pub struct Receiver {
     length: usize,
-    buffers: Vec<u8>,
-    names: Vec<libc::sockaddr_storage>,
-    vectors: Vec<libc::iovec>,
-    headers: Vec<libc::mmsghdr>,
+    buffers: Box<[u8]>,
+    names: Box<[Name]>,
+    // Read by the kernel alone, through the headers.
+    _vectors: Box<[libc::iovec]>,
+    headers: Box<[libc::mmsghdr]>,
+    /// Headers that the kernel has written to.
+    used: usize,
 }
 
 impl Receiver {
     /// Room for `batch` datagrams of at most `length` bytes.
     #[must_use]
     pub fn new(batch: usize, length: usize) -> Self {
-        Self {
-            length,
-            buffers: vec![0; batch * length],
-            names: vec![empty_name(); batch],
-            vectors: vec![EMPTY_VECTOR; batch],
-            headers: vec![empty_header(); batch],
+        let mut buffers = vec![0; batch * length].into_boxed_slice();
+        let mut names = vec![empty_name(); batch].into_boxed_slice();
+        let mut vectors = vec![EMPTY_VECTOR; batch].into_boxed_slice();
+        let mut headers = vec![empty_header(); batch].into_boxed_slice();
+        let slots = buffers.chunks_exact_mut(length).zip(&mut names).zip(&mut vectors);
+        for (((buffer, name), vector), header) in slots.zip(&mut headers) {
+            vector.iov_base = buffer.as_mut_ptr().cast();
+            vector.iov_len = buffer.len();
+            header.msg_hdr.msg_name = ptr::from_mut(name).cast();
+            header.msg_hdr.msg_iov = vector;
+            header.msg_hdr.msg_iovlen = 1;
         }
+        Self { length, buffers, names, _vectors: vectors, headers, used: batch }
     }
 
     /// Takes what has come, without waiting; the number of datagrams.
@@ -39,18 +53,13 @@ impl Receiver {
     /// # Errors
     /// What the operating system says; [`io::ErrorKind::WouldBlock`] when nothing has come.
     pub fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
-        let slots = self.buffers.chunks_exact_mut(self.length).zip(&mut self.names).zip(&mut self.vectors);
-        for (((buffer, name), vector), header) in slots.zip(&mut self.headers) {
-            vector.iov_base = buffer.as_mut_ptr().cast();
-            vector.iov_len = buffer.len();
-            header.msg_hdr.msg_name = ptr::from_mut(name).cast();
-            header.msg_hdr.msg_namelen = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-            header.msg_hdr.msg_iov = vector;
-            header.msg_hdr.msg_iovlen = 1;
+        for header in &mut self.headers[..self.used] {
+            header.msg_hdr.msg_namelen = mem::size_of::<Name>() as libc::socklen_t;
             header.msg_hdr.msg_flags = 0;
         }
-        // SAFETY: each header points at a name, a vector and through it a buffer of this struct; all are borrowed
-        // mutably through `self` during the call, and their true sizes stand beside the pointers.
+        // SAFETY: each header points at a name, a vector and through it a buffer of this struct, with their true
+        // sizes beside the pointers. They are on the heap, are never moved or freed while the struct lives, and
+        // `&mut self` keeps everybody else away during the call.
         let received = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
@@ -60,7 +69,9 @@ impl Receiver {
                 ptr::null_mut(),
             )
         };
-        usize::try_from(received).map_err(|_| io::Error::last_os_error())
+        let received = usize::try_from(received).map_err(|_| io::Error::last_os_error());
+        self.used = *received.as_ref().unwrap_or(&0);
+        received
     }
 
     /// Source and bytes of a datagram of the last batch; `None` if it did not fit.
@@ -79,7 +90,7 @@ impl Receiver {
 /// Room for the headers of one batch of answers.
 #[derive(Debug)]
 pub struct Sender {
-    names: Vec<libc::sockaddr_storage>,
+    names: Vec<Name>,
     vectors: Vec<libc::iovec>,
     headers: Vec<libc::mmsghdr>,
 }
@@ -139,15 +150,14 @@ impl Sender {
     }
 }
 
-// SAFETY: the pointers in the arrays are set before each call from buffers that move along with the struct or live
-// on the heap beside it, and are never read in between, so a thread may hand the struct over.
+// SAFETY: the pointers in the arrays lead only to heap memory that the struct itself owns, so a thread may hand it over.
 unsafe impl Send for Receiver {}
-// SAFETY: as above.
+// SAFETY: the pointers in the arrays are set at the beginning of each call and not read after its end.
 unsafe impl Send for Sender {}
 
 const EMPTY_VECTOR: libc::iovec = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
 
-fn empty_name() -> libc::sockaddr_storage {
+fn empty_name() -> Name {
     // SAFETY: a plain C structure of integers, for which all zeros is a value.
     unsafe { mem::zeroed() }
 }
@@ -158,17 +168,16 @@ fn empty_header() -> libc::mmsghdr {
 }
 
 #[inline]
-fn read_name(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
-    match libc::c_int::from(name.ss_family) {
+fn read_name(name: &Name) -> Option<SocketAddr> {
+    match libc::c_int::from(name.sin6_family) {
         libc::AF_INET => {
-            // SAFETY: the family says which structure the kernel wrote; the storage is large and aligned enough.
+            // SAFETY: the family says which structure the kernel wrote; it is smaller and not stricter aligned.
             let v4 = unsafe { &*ptr::from_ref(name).cast::<libc::sockaddr_in>() };
             let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
             Some(SocketAddrV4::new(ip, u16::from_be(v4.sin_port)).into())
         }
         libc::AF_INET6 => {
-            // SAFETY: as above.
-            let v6 = unsafe { &*ptr::from_ref(name).cast::<libc::sockaddr_in6>() };
+            let v6 = name;
             let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
             Some(SocketAddrV6::new(ip, u16::from_be(v6.sin6_port), 0, v6.sin6_scope_id).into())
         }
@@ -177,10 +186,10 @@ fn read_name(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
 }
 
 #[inline]
-fn write_name(name: &mut libc::sockaddr_storage, address: SocketAddr) -> libc::socklen_t {
+fn write_name(name: &mut Name, address: SocketAddr) -> libc::socklen_t {
     match address {
         SocketAddr::V4(address) => {
-            // SAFETY: the storage is large and aligned enough for either structure, and all zeros is a value of it.
+            // SAFETY: the other structure is smaller, not stricter aligned, and any bytes are a value of it.
             let v4 = unsafe { &mut *ptr::from_mut(name).cast::<libc::sockaddr_in>() };
             v4.sin_family = libc::AF_INET as libc::sa_family_t;
             v4.sin_port = address.port().to_be();
@@ -188,8 +197,7 @@ fn write_name(name: &mut libc::sockaddr_storage, address: SocketAddr) -> libc::s
             mem::size_of::<libc::sockaddr_in>() as libc::socklen_t
         }
         SocketAddr::V6(address) => {
-            // SAFETY: as above.
-            let v6 = unsafe { &mut *ptr::from_mut(name).cast::<libc::sockaddr_in6>() };
+            let v6 = name;
             v6.sin6_family = libc::AF_INET6 as libc::sa_family_t;
             v6.sin6_port = address.port().to_be();
             v6.sin6_flowinfo = 0;

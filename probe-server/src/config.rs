@@ -104,7 +104,7 @@ impl Config {
             ports,
             advertise: Vec::new(),
             workers: 1,
-            batch: 64,
+            batch: 32,
             tcp: true,
             tls: None,
             limits: Limits::default(),

@@ -89,7 +89,9 @@ struct Rows([Box<[AtomicU64]>; 2]);
 
 impl Rows {
     fn new() -> Self {
-        let row = || (0..CELLS).map(|_| AtomicU64::new(0)).collect();
+        // Not zero, which the operating system would hand out only when a cell is first used: so all memory that
+        // there will ever be is there from the beginning.
+        let row = || (0..CELLS).map(|_| AtomicU64::new(1)).collect();
         Self([row(), row()])
     }
 

@@ -18,8 +18,10 @@ pub(crate) fn serve(socket: &UdpSocket) -> io::Result<()> {
     let mut vectors = vec![libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; BATCH];
     // SAFETY: as above, with pointers, which may be null.
     let mut headers: Vec<libc::mmsghdr> = vec![unsafe { mem::zeroed() }; BATCH];
+    let mut used = BATCH;
     loop {
-        for i in 0..BATCH {
+        // Only what the last batch has changed.
+        for i in 0..used {
             vectors[i] = libc::iovec { iov_base: requests[i].as_mut_ptr().cast(), iov_len: REQUEST };
             headers[i].msg_hdr.msg_name = ptr::from_mut(&mut names[i]).cast();
             headers[i].msg_hdr.msg_namelen = mem::size_of::<libc::sockaddr_in>() as libc::socklen_t;
@@ -37,6 +39,7 @@ pub(crate) fn serve(socket: &UdpSocket) -> io::Result<()> {
             )
         };
         let received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
+        used = received;
         for i in 0..received {
             let answer = &mut answers[i];
             answer[4..20].copy_from_slice(&requests[i][4..20]);

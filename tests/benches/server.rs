@@ -1,7 +1,7 @@
 //! What the probe server costs, and what it stands: `cargo bench -p tests --bench server -- [MEASUREMENT]`.
 //!
-//! - `throughput`: answers per second of the server's processor time, alternating with a minimal responder, coturn
-//!   and the classic stund;
+//! - `throughput [FLAG]...`: answers per second of the server's processor time (with these flags), alternating with
+//!   a minimal responder, coturn and the classic stund;
 //! - `workers`: the same for one and for two workers;
 //! - `memory`: resident memory after 100,000 and after 1,000,000 sources;
 //! - `hostile`: processor time for one packet of each hostile kind;
@@ -29,16 +29,16 @@ use std::{
 
 use lab::{
     load,
-    load::{Harvest, Honest, Loop, median},
+    load::{Harvest, Honest, Loop, median, mixed, spent},
     netns::{Namespace, obtain_privilege},
     process::Running,
 };
-use shared::stun::{Class, TransactionId, Writer, attr};
+use shared::stun::attr;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-const PRIMARY: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
-const ALTERNATE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 11);
+const PRIMARY: Ipv4Addr = load::SERVER[0];
+const ALTERNATE: Ipv4Addr = load::SERVER[1];
 const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(PRIMARY), 3478);
 /// The core that the server runs on, and the one for the load.
 const CORES: (usize, usize) = (0, 1);
@@ -63,22 +63,24 @@ fn main() -> ExitCode {
     // Cargo adds --bench.
     let words: Vec<String> = env::args().skip(1).filter(|word| word != "--bench").collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    if words == ["minimal"] {
-        return serve_minimal();
+    match words.as_slice() {
+        ["minimal"] => return serve_minimal(),
+        ["serve", flags @ ..] => return serve(flags),
+        _ => {}
     }
     if let Err(error) = obtain_privilege() {
         eprintln!("no network namespace: {error}");
         return ExitCode::FAILURE;
     }
     let measured = match words.as_slice() {
-        ["throughput"] => throughput(),
+        ["throughput", flags @ ..] => throughput(flags),
         ["workers"] => workers(),
         ["memory"] => memory(),
         ["hostile"] => hostile(),
         ["flood"] => flood(),
         ["endurance"] => endurance(600),
         ["endurance", seconds] => seconds.parse().map_err(Into::into).and_then(endurance),
-        [] => throughput().and_then(|a| Ok(workers()? & memory()? & hostile()? & flood()? & a)),
+        [] => throughput(&[]).and_then(|a| Ok(workers()? & memory()? & hostile()? & flood()? & a)),
         _ => Err("throughput, workers, memory, hostile, flood, endurance [SECONDS] or minimal".into()),
     };
     match measured {
@@ -101,12 +103,26 @@ fn serve_minimal() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// A network with the server's two addresses, ten clients, and all of 10.0.0.0/8 for strangers.
-fn network() -> Result<Namespace> {
-    let network = Namespace::new("bench")?;
-    network.ip(&format!("addr add {PRIMARY}/32 dev lo\naddr add {ALTERNATE}/32 dev lo"))?;
-    network.ip("route add local 192.0.2.0/24 dev lo\nroute add local 10.0.0.0/8 dev lo")?;
-    Ok(network)
+/// Our server, as a process of its own: what the program does, without building it beside this one.
+fn serve(flags: &[&str]) -> ExitCode {
+    use clap::Parser;
+    #[derive(Parser)]
+    #[command(no_binary_name = true)]
+    struct Serve {
+        #[command(flatten)]
+        settings: probe_server::config::Settings,
+    }
+    let settings = Serve::parse_from(flags).settings;
+    let started = settings.check(false).map_err(|e| e.to_string());
+    match started.and_then(|config| probe_server::Server::start(config).map_err(|e| e.to_string())) {
+        Ok(_server) => loop {
+            thread::park();
+        },
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn clients() -> Vec<IpAddr> {
@@ -124,14 +140,22 @@ enum Kind {
 
 /// Starts a server on its core and waits until it answers.
 fn start(network: &Namespace, kind: Kind, limits: &[&str]) -> Result<Running> {
-    network.run(|| load::pin(CORES.0))?;
+    network.run(|| spent::pin(CORES.0))?;
     let (primary, alternate) = (PRIMARY.to_string(), ALTERNATE.to_string());
     let database = env::temp_dir().join(format!("probe-bench-{}.db", std::process::id()));
     let database = database.to_string_lossy();
     let command = match kind {
         Kind::Ours { workers } => network
-            .command(lab::binaries::binary("probe-server")?)
-            .args(["--primary", &primary, "--alternate", &alternate, "--workers", &workers.to_string()])
+            .command(env::current_exe()?)
+            .args([
+                "serve",
+                "--primary",
+                &primary,
+                "--alternate",
+                &alternate,
+                "--workers",
+                &workers.to_string(),
+            ])
             .args(limits),
         Kind::Minimal => network.command(env::current_exe()?).arg("minimal"),
         Kind::Coturn => network.command("turnserver").args([
@@ -163,7 +187,7 @@ fn start(network: &Namespace, kind: Kind, limits: &[&str]) -> Result<Running> {
     let server = command.start()?;
     if kind == (Kind::Ours { workers: 2 }) {
         // As many cores as workers.
-        load::unpin(server.id())?;
+        spent::unpin(server.id())?;
     }
     let answers = network.run(|| -> std::io::Result<bool> {
         let mut client = Honest::new(IpAddr::from([192, 0, 2, 99]), SERVER, 1)?;
@@ -179,37 +203,37 @@ fn start(network: &Namespace, kind: Kind, limits: &[&str]) -> Result<Running> {
 }
 
 /// Answers a second of the server's processor time.
-fn rate(network: &Namespace, kind: Kind, duration: Duration) -> Result<(f64, Harvest)> {
-    let server = start(network, kind, &NO_LIMIT)?;
+fn rate(network: &Namespace, kind: Kind, flags: &[&str]) -> Result<(f64, Harvest)> {
+    let server = start(network, kind, &[&NO_LIMIT[..], flags].concat())?;
     let mut harvest = network.run(|| -> std::io::Result<Loop> {
-        load::pin(CORES.1)?;
+        spent::pin(CORES.1)?;
         Loop::new(&clients(), SERVER, 32)
     })?;
     let pid = server.id();
     let (harvest, used) = network.run(move || -> std::io::Result<_> {
         harvest.run(Duration::from_millis(200));
-        let before = load::processor_time(pid)?;
-        let harvest = harvest.run(duration);
-        Ok((harvest, load::processor_time(pid)? - before))
+        let before = spent::processor_time(pid)?;
+        let harvest = harvest.run(RUN);
+        Ok((harvest, spent::processor_time(pid)? - before))
     })?;
     drop(server);
     Ok((harvest.answered as f64 / used.as_secs_f64(), harvest))
 }
 
-fn throughput() -> Result<bool> {
-    let network = network()?;
+fn throughput(flags: &[&str]) -> Result<bool> {
+    let network = load::network()?;
     let ours = Kind::Ours { workers: 1 };
     println!(
         "answers per second of the server's processor time, 20-byte requests, {PAIRS} alternating pairs"
     );
-    rate(&network, ours, RUN)?;
+    rate(&network, ours, flags)?;
     let mut reached = true;
     for (other, bar) in [(Kind::Minimal, 0.95), (Kind::Coturn, 1.2), (Kind::Stund, 1.2)] {
         let mut ratios = Vec::new();
         let (mut mine, mut theirs) = (Vec::new(), Vec::new());
         for _ in 0..PAIRS {
-            let (theirs_now, _) = rate(&network, other, RUN)?;
-            let (mine_now, harvest) = rate(&network, ours, RUN)?;
+            let (theirs_now, _) = rate(&network, other, flags)?;
+            let (mine_now, harvest) = rate(&network, ours, flags)?;
             ratios.push(mine_now / theirs_now);
             mine.push(mine_now);
             theirs.push(theirs_now);
@@ -230,7 +254,7 @@ fn throughput() -> Result<bool> {
 }
 
 fn workers() -> Result<bool> {
-    let network = network()?;
+    let network = load::network()?;
     println!(
         "answers per second of processor time with two workers, as a share of those with one, {PAIRS} pairs"
     );
@@ -239,8 +263,8 @@ fn workers() -> Result<bool> {
     );
     let mut ratios = Vec::new();
     for _ in 0..PAIRS {
-        let (one, _) = rate(&network, Kind::Ours { workers: 1 }, RUN)?;
-        let (two, _) = rate(&network, Kind::Ours { workers: 2 }, RUN)?;
+        let (one, _) = rate(&network, Kind::Ours { workers: 1 }, &[])?;
+        let (two, _) = rate(&network, Kind::Ours { workers: 2 }, &[])?;
         println!("one worker {one:7.0}  two workers {two:7.0}");
         ratios.push(two / one);
     }
@@ -250,13 +274,13 @@ fn workers() -> Result<bool> {
 }
 
 fn memory() -> Result<bool> {
-    let network = network()?;
+    let network = load::network()?;
     let server = start(&network, Kind::Ours { workers: 1 }, &[])?;
     let pid = server.id();
     println!("resident memory by number of distinct source addresses and ports");
-    println!("       0 sources: {} KiB", load::resident_kib(pid)?);
+    println!("       0 sources: {} KiB", spent::resident_kib(pid)?);
     let request = load::binding_request(1);
-    let changed = with(|w| _ = w.u32(attr::CHANGE_REQUEST, 6));
+    let changed = mixed::with(|w| _ = w.u32(attr::CHANGE_REQUEST, 6));
     let mut at = Vec::new();
     let mut sources = 0;
     for goal in [100_000, 1_000_000] {
@@ -268,49 +292,12 @@ fn memory() -> Result<bool> {
         })?;
         assert_eq!(sent, u64::from(goal - sources), "every source has sent");
         sources = goal;
-        at.push(load::resident_kib(pid)?);
-        println!("{goal:8} sources: {} KiB", load::resident_kib(pid)?);
+        at.push(spent::resident_kib(pid)?);
+        println!("{goal:8} sources: {} KiB", spent::resident_kib(pid)?);
     }
     let grown = at[1] - at[0];
     println!("grown by {grown} KiB from 100,000 to 1,000,000; bar: 0, and 16384 KiB in all");
     Ok(grown == 0 && at[1] <= 16384)
-}
-
-fn with(fill: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
-    let mut buffer = [0; 2048];
-    let mut writer =
-        Writer::new(&mut buffer, Class::Request, &TransactionId::modern(&mut fastrand::Rng::with_seed(2)));
-    fill(&mut writer);
-    let length = writer.len();
-    buffer[..length].to_vec()
-}
-
-/// Hostile packets: legal ones that cost as much as possible, and rubbish.
-fn hostile_packets() -> Vec<(&'static str, Vec<u8>)> {
-    let mut rng = fastrand::Rng::with_seed(3);
-    let mut rubbish = vec![0; 1472];
-    rng.fill(&mut rubbish);
-    rubbish[0] = 0;
-    vec![
-        ("16 unknown attributes", with(|w| (0..16).for_each(|i| _ = w.bytes(0x7000 + i, &[])))),
-        ("363 empty attributes", with(|w| (0..363).for_each(|_| _ = w.bytes(attr::SOFTWARE, &[])))),
-        ("1,400 bytes of PADDING and FINGERPRINT", with(|w| _ = w.zeros(attr::PADDING, 1400).fingerprint())),
-        ("1,400 bytes and a wrong FINGERPRINT", {
-            let mut bytes = with(|w| _ = w.zeros(attr::FILLER, 1400).fingerprint());
-            bytes[30] ^= 1;
-            bytes
-        }),
-        (
-            "REALM and NONCE of 720 bytes",
-            with(|w| _ = w.bytes(attr::REALM, &[b'a'; 720]).bytes(attr::NONCE, &[b'b'; 720])),
-        ),
-        (
-            "a receipt for a changed answer",
-            with(|w| _ = w.u32(attr::CHANGE_REQUEST, 6).zeros(attr::RECEIPT, 200)),
-        ),
-        ("1,472 random bytes", rubbish),
-        ("an empty datagram", Vec::new()),
-    ]
 }
 
 /// What the server does for one packet beyond the operating system's part, measured without sockets.
@@ -323,13 +310,15 @@ fn hostile() -> Result<bool> {
     const TIMES: u32 = 200_000;
     let topology = Topology::new(PRIMARY.into(), Some(ALTERNATE.into()), (3478, 3479));
     let (buckets, mut out) = (Buckets::new(1), Answers::new());
-    println!("nanoseconds for one packet: screen, read, judge, write, limits; from a new source each time");
+    println!(
+        "nanoseconds of processor time for one packet: screen, read, judge, write, limits; from a new source each time"
+    );
     let mut worst: f64 = 0.0;
     let bare = ("a bare request", load::binding_request(1));
-    for (name, packet) in std::iter::once(bare).chain(hostile_packets()) {
+    for (name, packet) in std::iter::once(bare).chain(mixed::hostile_packets()) {
         let mut best = f64::MAX;
         for _ in 0..5 {
-            let begun = tokio::time::Instant::now();
+            let before = spent::own_processor_time()?;
             for i in 0..TIMES {
                 let from = SocketAddr::from((Ipv4Addr::from_bits(0x0a00_0000 + i), 40000));
                 if respond(&topology, Endpoint::Primary, from, std::hint::black_box(&packet), &mut out)
@@ -339,7 +328,8 @@ fn hostile() -> Result<bool> {
                 }
                 std::hint::black_box(&out);
             }
-            best = best.min(begun.elapsed().as_nanos() as f64 / f64::from(TIMES));
+            let used = spent::own_processor_time()? - before;
+            best = best.min(used.as_nanos() as f64 / f64::from(TIMES));
         }
         println!("{best:8.1}  {name}");
         worst = worst.max(best);
@@ -351,13 +341,13 @@ fn hostile() -> Result<bool> {
 /// One /24 asks as fast as it can while a client elsewhere asks now and then.
 fn flood() -> Result<bool> {
     const SECONDS: u64 = 20;
-    let network = network()?;
+    let network = load::network()?;
     let server = start(&network, Kind::Ours { workers: 1 }, &[])?;
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
     let flooding = network.run(move || {
         thread::spawn(move || -> std::io::Result<u64> {
-            load::pin(CORES.1)?;
+            spent::pin(CORES.1)?;
             let flood: Vec<IpAddr> = (1..=250).map(|i| IpAddr::from([10, 9, 9, i])).collect();
             let mut flood = load::Flood::new(&flood, SERVER, vec![load::binding_request(1)])?;
             while !stopped.load(Ordering::Relaxed) {
@@ -394,11 +384,10 @@ fn flood() -> Result<bool> {
 
 /// Everything hostile at once, and honest clients in between.
 fn endurance(seconds: u64) -> Result<bool> {
-    let network = network()?;
+    let network = load::network()?;
     let server = start(&network, Kind::Ours { workers: 2 }, &["--check"])?;
     let pid = server.id();
-    let packets = hostile_packets().into_iter().map(|(_, packet)| packet).collect();
-    let report = network.run(move || load::endure(pid, SERVER, packets, Duration::from_secs(seconds)))?;
+    let report = network.run(move || mixed::endure(pid, SERVER, Duration::from_secs(seconds)))?;
     println!("{report}");
     drop(server);
     Ok(report.is_clean())

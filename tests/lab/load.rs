@@ -1,28 +1,43 @@
-//! Load for servers: closed-loop clients that always keep a number of requests under way, floods that wait for
-//! nothing, and the processor time and memory that a server spends on them.
+//! Load for servers: closed-loop clients that always keep a number of requests under way, honest clients that ask
+//! one thing after the other, and floods that wait for nothing.
 
 use std::{
-    fmt, fs,
-    io::{self, Read, Write},
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
-    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     thread,
     time::Duration,
 };
 
 use probe_server::batch::{Receiver, Sender};
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    process::Pid,
-    thread::{CpuSet, sched_setaffinity},
-};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use shared::stun::{Class, TransactionId, View, Writer};
 use tokio::time::Instant;
+
+use crate::{LabError, netns::Namespace};
+
+pub mod mixed;
+pub mod spent;
+
+/// The server's two addresses in [`network`].
+pub const SERVER: [Ipv4Addr; 2] = [Ipv4Addr::new(198, 51, 100, 10), Ipv4Addr::new(198, 51, 100, 11)];
 
 /// Datagrams a system call.
 const BATCH: usize = 64;
 /// Silence after which requests count as lost and are replaced.
 const LOST: Duration = Duration::from_millis(200);
+
+/// A network with the server's two addresses, 192.0.2.0/24 for clients and 10.0.0.0/8 for strangers, all on its
+/// loopback device. They are not loopback's own addresses, so that a server limits them as it does strangers.
+///
+/// # Errors
+/// When the system does not allow it.
+pub fn network() -> Result<Namespace, LabError> {
+    let network = Namespace::new("load")?;
+    let [primary, alternate] = SERVER;
+    network.ip(&format!("addr add {primary}/32 dev lo\naddr add {alternate}/32 dev lo"))?;
+    network.ip("route add local 192.0.2.0/24 dev lo\nroute add local 10.0.0.0/8 dev lo")?;
+    Ok(network)
+}
 
 /// What a closed loop brought.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -230,185 +245,6 @@ impl Flood {
     }
 }
 
-/// How a server stood mixed load.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Endurance {
-    /// How long.
-    pub duration: Duration,
-    /// Honest requests, each sent once.
-    pub asked: u64,
-    /// Those that were answered rightly.
-    pub answered: u64,
-    /// The longest that an answer took.
-    pub slowest: Duration,
-    /// Honest connections over TCP: opened, and served as they should.
-    pub streams: (u64, u64),
-    /// Hostile datagrams.
-    pub hostile: u64,
-    /// Hostile connections.
-    pub hostile_streams: u64,
-    /// Resident memory in KiB after a second, and at the end.
-    pub resident: (u64, u64),
-}
-
-impl Endurance {
-    /// Whether nothing honest was lost.
-    #[must_use]
-    pub const fn is_clean(&self) -> bool {
-        self.asked > 0 && self.answered == self.asked && self.streams.0 == self.streams.1
-    }
-}
-
-impl fmt::Display for Endurance {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (open, served) = self.streams;
-        write!(
-            f,
-            "{:.0} s: {} of {} honest requests answered (slowest {:.1} ms), {served} of {open} honest connections \
-             served, beside {} hostile datagrams and {} hostile connections; memory {} KiB, at the end {} KiB",
-            self.duration.as_secs_f64(),
-            self.answered,
-            self.asked,
-            self.slowest.as_secs_f64() * 1000.0,
-            self.hostile,
-            self.hostile_streams,
-            self.resident.0,
-            self.resident.1,
-        )
-    }
-}
-
-/// Hostile datagrams a second in [`endure`].
-const HOSTILE_RATE: u64 = 20_000;
-/// How long an honest client waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// Puts a server under hostile load (these datagrams from 250 addresses of 10.0.0.0/8, and connections that send
-/// rubbish or nothing) while honest clients in 192.0.2.0/24 ask. To be called in the server's network.
-///
-/// # Errors
-/// When a socket cannot be had.
-pub fn endure(
-    pid: u32,
-    server: SocketAddr,
-    hostile: Vec<Vec<u8>>,
-    duration: Duration,
-) -> io::Result<Endurance> {
-    let begun = Instant::now();
-    let stop = AtomicBool::new(false);
-    let hostile_streams = AtomicU64::new(0);
-    // Three /24, and hosts all over the rest.
-    let ip = |i: u8| {
-        IpAddr::from(if i.is_multiple_of(2) { [10, 9, i % 3, i] } else { [10, i, i.wrapping_mul(7), i] })
-    };
-    let addresses: Vec<_> = (0..250).map(ip).collect();
-    thread::scope(|scope| {
-        let flood = scope.spawn(|| {
-            let mut flood = Flood::new(&addresses, server, hostile)?;
-            while !stop.load(Relaxed) {
-                flood.round(HOSTILE_RATE);
-            }
-            io::Result::Ok(flood.sent())
-        });
-        scope.spawn(|| {
-            // Connections that say nothing, half a message, or something else, held for a while.
-            let mut held = std::collections::VecDeque::new();
-            while !stop.load(Relaxed) {
-                let stream = TcpStream::connect_timeout(&server, PATIENCE);
-                if let Ok(mut stream) = stream {
-                    let n = hostile_streams.fetch_add(1, Relaxed);
-                    let words: &[u8] = [&b""[..], &[0, 1, 0, 0], b"GET / HTTP/1.0\r\n\r\n"][n as usize % 3];
-                    // The server may have closed it already.
-                    _ = stream.write_all(words);
-                    held.push_back(stream);
-                }
-                if held.len() > 10 {
-                    held.pop_front();
-                }
-                thread::sleep(Duration::from_millis(50));
-            }
-        });
-        let clients: Vec<_> = (1..=8_u8)
-            .map(|i| {
-                let stop = &stop;
-                scope.spawn(move || honest_client(i, server, stop))
-            })
-            .collect();
-        let streams = scope.spawn(|| honest_streams(server, &stop));
-        let settle = Duration::from_secs(1).min(duration / 2);
-        thread::sleep(settle);
-        let early = resident_kib(pid);
-        thread::sleep(duration.saturating_sub(settle));
-        let late = resident_kib(pid);
-        stop.store(true, Relaxed);
-        let (mut asked, mut answered, mut slowest) = (0, 0, Duration::ZERO);
-        for client in clients {
-            let (his_asked, his_answered, his_slowest) = joined(client.join())??;
-            asked += his_asked;
-            answered += his_answered;
-            slowest = slowest.max(his_slowest);
-        }
-        Ok(Endurance {
-            asked,
-            answered,
-            slowest,
-            streams: joined(streams.join())?,
-            hostile: joined(flood.join())??,
-            hostile_streams: hostile_streams.load(Relaxed),
-            resident: (early?, late?),
-            duration: begun.elapsed(),
-        })
-    })
-}
-
-fn honest_client(i: u8, server: SocketAddr, stop: &AtomicBool) -> io::Result<(u64, u64, Duration)> {
-    let mut client = Honest::new(IpAddr::from([192, 0, 2, i]), server, u64::from(i))?;
-    let (mut asked, mut answered, mut slowest) = (0, 0, Duration::ZERO);
-    while !stop.load(Relaxed) {
-        asked += 1;
-        if let Some(time) = client.ask(PATIENCE)? {
-            answered += 1;
-            slowest = slowest.max(time);
-        }
-        // Eight clients in one /24 stay below its limit of 400 a second.
-        thread::sleep(Duration::from_millis(25));
-    }
-    Ok((asked, answered, slowest))
-}
-
-/// Connections one after the other, with three requests each; how many there were and how many went well.
-fn honest_streams(server: SocketAddr, stop: &AtomicBool) -> (u64, u64) {
-    let (mut open, mut served) = (0, 0);
-    let talk = || -> io::Result<()> {
-        // From an address of its own: the hostile ones have used up their host's connections.
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
-        socket.bind(&SocketAddr::from(([192, 0, 2, 50], 0)).into())?;
-        socket.connect_timeout(&server.into(), PATIENCE)?;
-        let mut stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(PATIENCE))?;
-        for seed in 0..3 {
-            let request = binding_request(seed);
-            stream.write_all(&request)?;
-            let mut answer = [0; 68];
-            stream.read_exact(&mut answer)?;
-            if answer[..2] != [1, 1] || answer[4..20] != request[4..20] {
-                return Err(io::Error::other("not the answer"));
-            }
-        }
-        Ok(())
-    };
-    while !stop.load(Relaxed) {
-        open += 1;
-        served += u64::from(talk().is_ok());
-        thread::sleep(Duration::from_millis(100));
-    }
-    (open, served)
-}
-
-fn joined<T>(result: thread::Result<T>) -> io::Result<T> {
-    result.map_err(|_| io::Error::other("a thread of the load panicked"))
-}
-
 /// Datagrams from as many addresses as one likes, without waiting for answers. The network must route `first` and
 /// what follows to itself (`ip route add local 10.0.0.0/8 dev lo`), so that a socket can have those addresses.
 ///
@@ -437,54 +273,6 @@ pub fn binding_request(seed: u64) -> Vec<u8> {
     let length = Writer::new(&mut request, Class::Request, &id).len();
     request.truncate(length);
     request
-}
-
-/// The processor time that all threads of a process have used so far.
-///
-/// # Errors
-/// When there is no such process.
-pub fn processor_time(pid: u32) -> io::Result<Duration> {
-    let mut sum = 0;
-    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let text = fs::read_to_string(task?.path().join("schedstat"))?;
-        sum += text.split(' ').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or_default();
-    }
-    Ok(Duration::from_nanos(sum))
-}
-
-/// The resident memory of a process in KiB.
-///
-/// # Errors
-/// When there is no such process.
-pub fn resident_kib(pid: u32) -> io::Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let number = line.and_then(|line| line.split_whitespace().next()).and_then(|n| n.parse().ok());
-    number.ok_or_else(|| io::Error::other("no VmRSS"))
-}
-
-/// Keeps the calling thread, and what it starts from now on, on one core.
-///
-/// # Errors
-/// When there is no such core.
-pub fn pin(core: usize) -> io::Result<()> {
-    let mut set = CpuSet::new();
-    set.set(core);
-    Ok(sched_setaffinity(None, &set)?)
-}
-
-/// Lets all threads of a process run on any core.
-///
-/// # Errors
-/// When there is no such process.
-pub fn unpin(pid: u32) -> io::Result<()> {
-    let mut set = CpuSet::new();
-    (0..thread::available_parallelism().map_or(1, usize::from)).for_each(|core| set.set(core));
-    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let tid = task?.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
-        sched_setaffinity(tid, &set)?;
-    }
-    Ok(())
 }
 
 /// The middle one; for an even number, the lower of the two in the middle.

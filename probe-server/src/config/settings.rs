@@ -89,7 +89,7 @@ pub struct Settings {
     /// UDP workers a family [default: one a core]
     #[arg(long, value_name = "N", help_heading = "Operation")]
     pub workers: Option<usize>,
-    /// Datagrams a system call, 1 to 256 [default: 64]
+    /// Datagrams a system call, 1 to 256 [default: 32]
     #[arg(long, value_name = "N", help_heading = "Operation")]
     pub batch: Option<usize>,
     /// Before readiness, ask every endpoint every CHANGE-REQUEST over real sockets; fail if an answer is wrong

@@ -1,9 +1,9 @@
 //! Workers with batches: one thread waits for all sockets of a family, takes what has come in one system call and
 //! sends the answers in one for each socket they leave from.
 
-use std::{io, net::UdpSocket, os::fd::AsFd, sync::Arc, thread};
+use std::{io, mem::MaybeUninit, net::UdpSocket, os::fd::OwnedFd, thread};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::epoll;
 
 use super::{Sockets, Turn, Worker};
 use crate::{
@@ -26,7 +26,8 @@ pub(super) fn spawn(
 ) -> io::Result<Vec<thread::JoinHandle<()>>> {
     sockets.iter().flatten().try_for_each(|socket| socket.set_nonblocking(true))?;
     let name = format!("udp-{}", worker.family);
-    let run = move || Batched::new(worker, sockets, batch).run();
+    let waiter = waiter(&sockets, &worker)?;
+    let run = move || Batched::new(worker, sockets, batch).run(&waiter);
     Ok(vec![thread::Builder::new().name(name).spawn(run)?])
 }
 
@@ -52,12 +53,15 @@ impl Batched {
         }
     }
 
-    fn run(mut self) {
-        let wake = Arc::clone(&self.worker.shared);
+    fn run(mut self, waiter: &OwnedFd) {
+        let mut events = [MaybeUninit::uninit(); 5];
         while !self.worker.shared.is_stopping() {
-            let ready = wait(&self.sockets, wake.wake());
-            for at in Endpoint::ALL.into_iter().filter(|at| ready[at.index()]) {
-                self.empty(at, TURNS);
+            // An interrupted wait is a wait that ended early: nothing is ready.
+            let Ok((ready, _)) = epoll::wait(waiter, &mut events, None) else { continue };
+            for event in ready {
+                if let Some(at) = Endpoint::ALL.get(event.data.u64() as usize) {
+                    self.empty(*at, TURNS);
+                }
             }
         }
         // What had come before the signal to stop is still answered.
@@ -116,17 +120,15 @@ fn send<'a>(
     }
 }
 
-/// Waits until a socket can be read or the server is to stop; tells which sockets can be.
-fn wait(sockets: &Sockets, wake: &impl AsFd) -> [bool; 4] {
-    // A socket that does not exist is represented by the wake-up, whose readiness is then not looked at.
-    let fd = |at: usize| match &sockets[at] {
-        Some(socket) => PollFd::new(socket, PollFlags::IN),
-        None => PollFd::new(wake, PollFlags::empty()),
-    };
-    let mut fds = [fd(0), fd(1), fd(2), fd(3), PollFd::new(wake, PollFlags::IN)];
-    // An interrupted wait is a wait that ended early: nothing is ready.
-    if poll(&mut fds, None).is_err() {
-        return [false; 4];
+/// What waits for all sockets and for the signal to stop; an event's number is the endpoint's index, or above them.
+fn waiter(sockets: &Sockets, worker: &Worker) -> io::Result<OwnedFd> {
+    let waiter = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let number = |n: usize| epoll::EventData::new_u64(n as u64);
+    for (i, socket) in sockets.iter().enumerate() {
+        if let Some(socket) = socket {
+            epoll::add(&waiter, socket, number(i), epoll::EventFlags::IN)?;
+        }
     }
-    std::array::from_fn(|at| sockets[at].is_some() && !fds[at].revents().is_empty())
+    epoll::add(&waiter, worker.shared.wake(), number(sockets.len()), epoll::EventFlags::IN)?;
+    Ok(waiter)
 }

@@ -1,0 +1,68 @@
+//! What a process has spent: processor time and memory; and on which cores it may run.
+
+use std::{fs, io, thread, time::Duration};
+
+use rustix::{
+    process::Pid,
+    thread::{CpuSet, sched_setaffinity},
+};
+
+/// The processor time that all threads of a process have used so far.
+///
+/// # Errors
+/// When there is no such process.
+pub fn processor_time(pid: u32) -> io::Result<Duration> {
+    let mut sum = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        sum += nanoseconds(&fs::read_to_string(task?.path().join("schedstat"))?);
+    }
+    Ok(Duration::from_nanos(sum))
+}
+
+/// The processor time that the calling thread has used so far.
+///
+/// # Errors
+/// When the system does not tell.
+pub fn own_processor_time() -> io::Result<Duration> {
+    fs::read_to_string("/proc/thread-self/schedstat").map(|text| Duration::from_nanos(nanoseconds(&text)))
+}
+
+/// The first number of a schedstat file: the time on a processor.
+fn nanoseconds(schedstat: &str) -> u64 {
+    schedstat.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or_default()
+}
+
+/// The resident memory of a process in KiB.
+///
+/// # Errors
+/// When there is no such process.
+pub fn resident_kib(pid: u32) -> io::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|line| line.split_whitespace().next()).and_then(|n| n.parse().ok());
+    number.ok_or_else(|| io::Error::other("no VmRSS"))
+}
+
+/// Keeps the calling thread, and what it starts from now on, on one core.
+///
+/// # Errors
+/// When there is no such core.
+pub fn pin(core: usize) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(core);
+    Ok(sched_setaffinity(None, &set)?)
+}
+
+/// Lets all threads of a process run on any core.
+///
+/// # Errors
+/// When there is no such process.
+pub fn unpin(pid: u32) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    (0..thread::available_parallelism().map_or(1, usize::from)).for_each(|core| set.set(core));
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let tid = task?.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
+        sched_setaffinity(tid, &set)?;
+    }
+    Ok(())
+}

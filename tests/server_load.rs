@@ -1,0 +1,63 @@
+//! The server under load, for seconds; `cargo bench -p tests --bench server` measures the same for minutes.
+
+use std::{process::ExitCode, time::Duration};
+
+use lab::{
+    LabError,
+    harness::{main as run, trial},
+    load::{self, mixed, spent},
+    netns::Namespace,
+    process::Running,
+};
+use std::net::{Ipv4Addr, SocketAddr};
+
+fn main() -> ExitCode {
+    run(|| {
+        vec![
+            trial("nothing honest is lost under mixed load", nothing_honest_is_lost),
+            trial("memory does not grow with the number of sources", memory_does_not_grow),
+        ]
+    })
+}
+
+fn start(network: &Namespace) -> Result<(Running, SocketAddr), LabError> {
+    let [primary, alternate] = load::SERVER.map(|ip| ip.to_string());
+    let mut server = network
+        .command(lab::binaries::binary("probe-server")?)
+        .args(["--primary", &primary, "--alternate", &alternate, "--workers", "2", "--check"])
+        .start()?;
+    server.line(Duration::from_secs(10), |line| line.starts_with("ready udp"))?;
+    Ok((server, SocketAddr::from((load::SERVER[0], 3478))))
+}
+
+fn nothing_honest_is_lost() -> Result<(), LabError> {
+    let network = load::network()?;
+    let (server, address) = start(&network)?;
+    let pid = server.id();
+    let report = network
+        .run(move || mixed::endure(pid, address, Duration::from_secs(5)))
+        .map_err(LabError::io("mixed load"))?;
+    println!("{report}");
+    assert!(report.is_clean(), "{report}");
+    assert!(report.hostile > 1000 && report.hostile_streams > 10, "{report}");
+    Ok(())
+}
+
+fn memory_does_not_grow() -> Result<(), LabError> {
+    let network = load::network()?;
+    let (server, address) = start(&network)?;
+    let flood = |first: [u8; 4], sources: u32| {
+        let request = load::binding_request(1);
+        let ask =
+            move || load::from_many_sources(Ipv4Addr::from(first), sources, address, |_| request.clone());
+        network.run(ask).map_err(LabError::io("asking from many sources"))
+    };
+    let resident = || spent::resident_kib(server.id()).map_err(LabError::io("reading the memory"));
+    flood([10, 1, 0, 0], 10_000)?;
+    let before = resident()?;
+    assert_eq!(flood([10, 2, 0, 0], 50_000)?, 50_000);
+    let after = resident()?;
+    println!("{before} KiB after 10,000 sources, {after} KiB after 60,000");
+    assert_eq!(after, before);
+    Ok(())
+}
