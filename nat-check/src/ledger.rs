@@ -337,7 +337,7 @@ impl Ledger {
             let control = t.ask == Ask::Plain || (receipts && t.wants_receipt);
             // Before the dialect was known, some were in one that the server does not speak.
             let spoken = dialect.is_none_or(|d| d == t.dialect);
-            let limited = limit.is_some_and(|l| t.sent >= l.from && t.sent <= l.until);
+            let limited = limit.is_some_and(|l| t.sent >= l.from && t.sent <= l.cooled);
             control && spoken && !limited && !t.unsent && t.to == self.server && t.sent <= until
         })
     }
@@ -359,13 +359,16 @@ impl Ledger {
             answered,
             of: burst().count(),
             from: rest().next()?.sent,
-            until: begin + BURST,
+            burst_end: begin + BURST,
+            cooled: begin + COOLING,
         })
     }
 }
 
 /// How long the first burst lasts.
 const BURST: Duration = Duration::from_millis(30);
+/// How long after it a server that limits the rate may still be holding the burst against us.
+const COOLING: Duration = Duration::from_millis(1500);
 
 /// A server that stopped answering in the middle of a burst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -377,7 +380,9 @@ pub struct RateLimit {
     /// From here on nothing was answered.
     pub from: Duration,
     /// The end of the burst.
-    pub until: Duration,
+    pub burst_end: Duration,
+    /// From here on a slower pace has a fresh start.
+    pub cooled: Duration,
 }
 
 /// Ledgers made by hand, for the tests of conclusions.

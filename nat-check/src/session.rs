@@ -235,14 +235,23 @@ impl Session {
     /// The time between rounds: longer where the server limits the rate.
     #[must_use]
     pub fn beat(&self) -> Duration {
-        if self.is_slow() { BEAT * 9 } else { BEAT }
+        if self.is_slow() { BEAT * 16 } else { BEAT }
     }
 
-    /// Whether the server limits the rate.
+    /// Whether the server limits the rate, as far as can be told by now.
     #[must_use]
     pub fn is_slow(&self) -> bool {
         let ripe = self.now().saturating_sub(self.patience());
-        self.read(|ledger| ledger.rate_limit().is_some_and(|limit| limit.until <= ripe))
+        self.read(|ledger| ledger.rate_limit().is_some_and(|limit| limit.burst_end <= ripe))
+    }
+
+    /// Waits until a server that limits the rate no longer holds the first burst against us. Returns at once for
+    /// all others.
+    pub async fn cool_down(&self) {
+        let limit = if self.is_slow() { self.read(Ledger::rate_limit) } else { None };
+        if let Some(limit) = limit {
+            tokio::time::sleep_until(self.instant(limit.cooled)).await;
+        }
     }
 
     /// Requests sent so far.
@@ -345,6 +354,10 @@ impl Session {
             let answered = |ledger: &Ledger| ledger.mapped(socket.id, to).is_some();
             if self.until(self.now() + self.patience(), answered).await {
                 break;
+            }
+            if self.is_slow() {
+                self.cool_down().await;
+                self.until(self.now() + self.beat(), answered).await;
             }
         }
         self.read(|ledger| ledger.mapped(socket.id, to))

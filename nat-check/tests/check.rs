@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 fn world(nat: &str, servers: &[&[Fault]]) -> World {
     let path = PathSpec::with_delay_ms(25);
-    let builder = World::builder(5).nat(nat.parse().unwrap()).path(path);
+    let builder = World::builder(5).nat(nat.parse().expect(nat)).path(path);
     let with_server = |b: nat_check::net::sim::Builder, faults: &&[Fault]| {
         b.server(ServerSpec::with_faults(faults.iter().copied()))
     };

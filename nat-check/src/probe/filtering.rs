@@ -51,8 +51,11 @@ async fn ask_from_elsewhere(session: Arc<Session>) {
     // What is let in is about to arrive.
     session.until(session.now() + BEAT / 3, |ledger| answered(ledger, Place::BOTH)).await;
     for round_number in 1..ROUNDS {
-        if session.is_slow() && round_number > SLOW_ROUNDS {
-            return;
+        if session.is_slow() {
+            if round_number > SLOW_ROUNDS {
+                return;
+            }
+            session.cool_down().await;
         }
         let patience = session.patience();
         let now = session.now();
