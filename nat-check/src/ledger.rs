@@ -61,6 +61,16 @@ pub enum Ask {
         /// Whether the value is written with its padding counted, as some servers want it.
         long: bool,
     },
+    /// An answer to the external port of another socket of ours, to see whether its mapping is still there
+    /// (RESPONSE-PORT again).
+    Reach {
+        /// The socket.
+        socket: SocketId,
+        /// Its external port.
+        port: u16,
+        /// Whether the value is written with its padding counted.
+        long: bool,
+    },
     /// Nothing of the server: the datagram is for another socket of this host (hairpinning).
     Loop,
 }
@@ -199,6 +209,8 @@ pub struct Ledger {
     pub software: Option<String>,
     /// What the strict reader objects to in the first answer.
     pub objection: Option<String>,
+    /// How long the machine was asleep during the run.
+    pub slept: Duration,
     judged: bool,
     index: HashMap<TransactionId, usize>,
 }
@@ -216,6 +228,7 @@ impl Ledger {
             handshake: None,
             software: None,
             objection: None,
+            slept: Duration::ZERO,
             judged: false,
             index: HashMap::new(),
         }

@@ -438,10 +438,10 @@ fn write(
         Ask::From(place) => {
             writer.u32(attr::CHANGE_REQUEST, Place::change_flags(place));
         }
-        Ask::ToPort { port, long: false } => {
+        Ask::ToPort { port, long: false } | Ask::Reach { port, long: false, .. } => {
             writer.response_port(port);
         }
-        Ask::ToPort { port, long: true } => {
+        Ask::ToPort { port, long: true } | Ask::Reach { port, long: true, .. } => {
             let [high, low] = port.to_be_bytes();
             writer.bytes(attr::RESPONSE_PORT, &[high, low, 0, 0]);
         }

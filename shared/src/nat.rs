@@ -124,6 +124,31 @@ pub struct Refresh {
     pub outbound: Option<bool>,
     /// Packets from outside; null = not determined.
     pub inbound: Option<bool>,
+    /// Traffic of the same socket with another destination: true where the timer belongs to the mapping, false where
+    /// every path has its own; null = not determined.
+    #[serde(default)]
+    pub elsewhere: Option<bool>,
+}
+
+/// How exactly mappings are cleared away when their time has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Clearing {
+    /// At once.
+    Exact,
+    /// Some sooner, some later.
+    Jittered,
+    /// All that are due together, at intervals.
+    Swept,
+}
+
+/// How exactly mappings are cleared away, and how many seconds that leaves open.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Granularity {
+    /// The manner.
+    pub clearing: Clearing,
+    /// The interval of the sweeps; by how much lives differ, where they are jittered; 0 where they are exact.
+    pub seconds: f64,
 }
 
 /// How long mappings live (RFC 4787 section 4.3).
@@ -135,6 +160,9 @@ pub struct Lifetime {
     pub stream: Option<Bracket>,
     /// What keeps it alive.
     pub refresh: Refresh,
+    /// How exactly it ends; null = not determined.
+    #[serde(default)]
+    pub granularity: Option<Granularity>,
 }
 
 macro_rules! kebab_display {
@@ -147,7 +175,7 @@ macro_rules! kebab_display {
         }
     )*};
 }
-kebab_display!(Mapping, Filtering, NatType, PortPolicy);
+kebab_display!(Mapping, Filtering, NatType, PortPolicy, Clearing);
 
 #[cfg(test)]
 mod tests {

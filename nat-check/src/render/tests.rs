@@ -51,7 +51,8 @@ fn home() -> Report {
         lifetime: certain(Lifetime {
             unreplied: Some(Bracket { alive_s: 30.0, expired_s: Some(31.0) }),
             stream: Some(Bracket { alive_s: 60.0, expired_s: None }),
-            refresh: Refresh { outbound: Some(true), inbound: Some(true) },
+            refresh: Refresh { outbound: Some(true), inbound: Some(true), elsewhere: None },
+            granularity: None,
         }),
     };
     let ipv4 = FamilyReport { status: FamilyStatus::Tested, reason: None, udp: Some(udp), tcp: None };

@@ -193,7 +193,8 @@ mod tests {
         let lifetime = Lifetime {
             unreplied: Some(Bracket { alive_s: 30.0, expired_s: Some(31.62) }),
             stream: Some(Bracket { alive_s: 60.0, expired_s: None }),
-            refresh: Refresh { outbound: Some(true), inbound: None },
+            refresh: Refresh { outbound: Some(true), inbound: None, elsewhere: None },
+            granularity: None,
         };
         assert_eq!(
             super::lifetime(&lifetime),
