@@ -44,9 +44,8 @@ pub struct Args {
     #[arg(long, conflicts_with = "format")]
     pub json: bool,
 
-    /// Measure how long mappings live, for at most this many seconds (60 without a number)
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "60",
-          hide = !has_lifetime_test())]
+    /// Measure how long mappings live, looking at idle times up to this many seconds (180 without a number)
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "180")]
     pub lifetime: Option<f64>,
 
     /// Run these tests only (and what they build on); --list names them
@@ -96,11 +95,6 @@ pub enum Generate {
     Schema,
 }
 
-/// What is not there is not offered; [`crate::plan`] refuses it by name.
-fn has_lifetime_test() -> bool {
-    crate::probe::REGISTRY.iter().any(|probe| probe.name == "lifetime")
-}
-
 const AFTER_HELP: &str = "\
 Exit codes:
   0  the report is complete, whatever the NAT is
@@ -122,7 +116,7 @@ mod tests {
     #[test]
     fn lifetime_takes_its_seconds_only_behind_an_equals_sign() {
         let lifetime = |argv: &[&str]| Args::try_parse_from(argv).map(|args| args.lifetime);
-        assert_eq!(lifetime(&["nat-check", "--lifetime"]).unwrap(), Some(60.0));
+        assert_eq!(lifetime(&["nat-check", "--lifetime"]).unwrap(), Some(180.0));
         assert_eq!(lifetime(&["nat-check", "--lifetime=300"]).unwrap(), Some(300.0));
         assert_eq!(lifetime(&["nat-check"]).unwrap(), None);
         assert!(lifetime(&["nat-check", "--lifetime", "300"]).is_err());

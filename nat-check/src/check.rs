@@ -13,6 +13,7 @@ use crate::{
     engine::{self, Observed, Settings},
     net::Net,
     plan::{Families, Plan, Selection},
+    probe::lifetime,
     progress::Progress,
     report::{
         Confidence, FamilyReport, FamilyStatus, Finding, Report, ServerFeatures, ServerReport, UdpReport,
@@ -30,8 +31,10 @@ pub struct Setup {
     pub bind: Option<SocketAddr>,
     /// Which tests run.
     pub tests: Selection,
-    /// The time after which the run ends with what is known by then.
+    /// The time after which the run ends with what is known by then; the lifetime measurement comes on top.
     pub timeout: Duration,
+    /// The longest idle time that the lifetime measurement looks at; none = it is not asked for.
+    pub lifetime: Option<Duration>,
     /// What every random choice follows from.
     pub seed: u64,
     /// When the run began, for the report.
@@ -46,6 +49,7 @@ impl Default for Setup {
             bind: None,
             tests: Selection::Default,
             timeout: Duration::from_secs(15),
+            lifetime: None,
             seed: 0,
             started_at: SystemTime::UNIX_EPOCH,
         }
@@ -61,6 +65,7 @@ impl Setup {
             bind: plan.bind,
             tests: plan.tests.clone(),
             timeout: plan.timeout,
+            lifetime: plan.lifetime,
             seed: plan.seed,
             started_at,
         }
@@ -181,7 +186,12 @@ async fn family(
         return (absent(FamilyStatus::Skipped, "not asked for"), aside);
     }
     let bind = setup.bind.unwrap_or(family.unspecified());
-    let settings = Settings { tests: setup.tests.clone(), timeout: setup.timeout, seed: setup.seed };
+    let mut settings = Settings {
+        tests: setup.tests.clone(),
+        timeout: setup.timeout,
+        lifetime: setup.lifetime,
+        seed: setup.seed,
+    };
     let mut results: Vec<(String, Observed)> = Vec::new();
     let mut reasons = Vec::new();
     // One after another: what one server's test opens must not look like another's allocation.
@@ -206,6 +216,10 @@ async fn family(
             Ok(observed) => {
                 aside.partial |= observed.partial;
                 if observed.reached() {
+                    // One server that can measure it is enough.
+                    if lifetime::conclude(&observed.ledger).value.is_some() {
+                        settings.lifetime = None;
+                    }
                     aside.servers[at] = Some(classify::server(&observed));
                     results.push((asked.query.clone(), observed));
                 } else {

@@ -1,11 +1,14 @@
 //! From what was observed to what is reported: each measurement's own conclusion, and the classic name over them.
 
-use shared::nat::{Filtering, Lifetime, Mapping, NatType};
+use shared::nat::{Filtering, Mapping, NatType};
 
 use crate::{
     engine::Observed,
     ledger::{Ledger, Place},
-    probe::{alg, dialect, filtering, hairpinning, inbound_first, mapping, port_allocation, response_port},
+    probe::{
+        alg, dialect, filtering, hairpinning, inbound_first, lifetime, mapping, port_allocation,
+        response_port,
+    },
     report::{Confidence, Finding, ServerAddresses, ServerFeatures, UdpReport},
     server::{self, Places},
 };
@@ -55,7 +58,7 @@ pub fn udp(observed: &Observed) -> UdpReport {
         hairpinning: hairpinning::conclude(ledger),
         alg: alg::conclude(ledger),
         inbound_first_remap: inbound_first::conclude(ledger),
-        lifetime: lifetime_not_asked(),
+        lifetime: lifetime::conclude(ledger),
         mapping,
         filtering,
     }
@@ -127,10 +130,6 @@ fn blocked(ledger: &Ledger) -> UdpReport {
         inbound_first_remap: Finding::unknown(WHY, DERIVED),
         lifetime: Finding::unknown(WHY, DERIVED),
     }
-}
-
-fn lifetime_not_asked() -> Finding<Lifetime> {
-    Finding::unknown("not asked for (--lifetime)", "RFC 5780 4.6")
 }
 
 fn round(value: f64, digits: i32) -> f64 {

@@ -8,7 +8,7 @@ use crate::{
     ledger::Ledger,
     net::Net,
     plan::Selection,
-    probe::{Probe, REGISTRY, Stage, contact},
+    probe::{Probe, REGISTRY, Stage, contact, lifetime},
     progress::{Event, Progress},
     report::TcpReport,
     session::{Contact, Rtt, Session},
@@ -19,8 +19,10 @@ use crate::{
 pub struct Settings {
     /// Which tests run.
     pub tests: Selection,
-    /// The time after which the run ends with what is known by then.
+    /// The time after which the run ends with what is known by then; the lifetime measurement comes on top.
     pub timeout: Duration,
+    /// The longest idle time that the lifetime measurement looks at; none = it is not asked for.
+    pub lifetime: Option<Duration>,
     /// What every random choice follows from.
     pub seed: u64,
 }
@@ -65,13 +67,15 @@ pub async fn examine(
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<Observed> {
     let session = Session::new(net, server, bind, settings.seed)?;
+    session.ask_lifetime(settings.lifetime);
+    let limit = settings.timeout + settings.lifetime.map_or(Duration::ZERO, lifetime::longest);
     let mut tcp = None;
     let done = tokio::select! {
         biased;
         // An error means that nobody can stop the run any more: then it goes on.
         Ok(_) = stop.wait_for(|stopped| *stopped) => false,
         () = run(&session, settings, progress, &mut tcp) => true,
-        () = tokio::time::sleep(settings.timeout) => false,
+        () = tokio::time::sleep(limit) => false,
     };
     let rtt = session.rtt();
     Ok(Observed { ledger: session.finish(), tcp, rtt, partial: !done })
@@ -83,7 +87,7 @@ async fn run(
     progress: &dyn Progress,
     tcp: &mut Option<TcpReport>,
 ) {
-    let probes = selected(&settings.tests);
+    let probes = selected(settings);
     let contact = contact::establish(session.clone(), settings.timeout);
     let (report, ()) = tokio::join!(contact, run_stages(session, &probes, progress));
     *tcp = report;
@@ -103,10 +107,21 @@ async fn run_stages(session: &Arc<Session>, probes: &[&'static Probe], progress:
                 });
             }
         }
-        while let Some(ended) = steps.join_next().await {
-            // A step that panics is a defect of ours; the others' findings are still good.
-            if let Ok((test, took)) = ended {
-                progress.event(Event::Finished { test, outcome: "", took });
+        let mut words = session.words();
+        loop {
+            tokio::select! {
+                biased;
+                // The session outlives this, so waiting cannot fail.
+                Ok(()) = words.changed() => {
+                    let (test, so_far) = words.borrow_and_update().clone();
+                    progress.event(Event::Advanced { test, so_far: &so_far });
+                }
+                ended = steps.join_next() => match ended {
+                    None => break,
+                    Some(Ok((test, took))) => progress.event(Event::Finished { test, outcome: "", took }),
+                    // A step that panics is a defect of ours; the others' findings are still good.
+                    Some(Err(_)) => {}
+                },
             }
         }
         if session.contact().await == Contact::None {
@@ -116,11 +131,16 @@ async fn run_stages(session: &Arc<Session>, probes: &[&'static Probe], progress:
 }
 
 /// The measurements that run: those that are wanted, and what they build on.
-fn selected(tests: &Selection) -> Vec<&'static Probe> {
+fn selected(settings: &Settings) -> Vec<&'static Probe> {
+    let wants = |probe: &Probe| match probe.on_request() {
+        // Asking for its time is asking for it.
+        true => settings.lifetime.is_some() && !settings.tests.excludes(probe.name),
+        false => settings.tests.wants(probe.name, true),
+    };
     let wanted = |name: &str| {
         REGISTRY
             .iter()
-            .filter(|probe| tests.wants(probe.name, true))
+            .filter(|probe| wants(probe))
             .any(|probe| probe.name == name || probe.needs.contains(&name))
     };
     REGISTRY.iter().filter(|probe| wanted(probe.name)).collect()

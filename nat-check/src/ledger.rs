@@ -209,8 +209,12 @@ pub struct Ledger {
     pub software: Option<String>,
     /// What the strict reader objects to in the first answer.
     pub objection: Option<String>,
+    /// The longest idle time that the lifetime measurement was to look at; none = it was not asked for.
+    pub lifetime: Option<Duration>,
     /// How long the machine was asleep during the run.
     pub slept: Duration,
+    /// When the run ended; zero before.
+    pub ended: Duration,
     judged: bool,
     index: HashMap<TransactionId, usize>,
 }
@@ -228,7 +232,9 @@ impl Ledger {
             handshake: None,
             software: None,
             objection: None,
+            lifetime: None,
             slept: Duration::ZERO,
+            ended: Duration::ZERO,
             judged: false,
             index: HashMap::new(),
         }

@@ -8,6 +8,7 @@ use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
+    time::Duration,
 };
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -29,6 +30,12 @@ pub trait Net: Send + Sync {
         local: Option<SocketAddr>,
         remote: SocketAddr,
     ) -> Boxed<'_, io::Result<Box<dyn Stream>>>;
+
+    /// How long the machine has been suspended since it was started; none where that cannot be told. Timers of a NAT
+    /// go on while those of this machine stand still.
+    fn suspended(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// One UDP socket.

@@ -196,7 +196,8 @@ impl Plan {
             tests: selection(&args, around.tests)?,
             lifetime: match args.lifetime {
                 Some(_) if !around.tests.contains(&"lifetime") => return Err(UsageError::NoLifetime),
-                asked => asked.map(|s| seconds("lifetime", s, 5, 86_400)).transpose()?,
+                None if args.only.iter().any(|name| name == "lifetime") => Some(DEFAULT_LIFETIME),
+                asked => asked.map(|s| seconds("lifetime", s, 5, 3600)).transpose()?,
             },
             timeout: seconds("timeout", args.timeout.unwrap_or(DEFAULT_TIMEOUT_S), 0, 3600)?,
             seed: args.seed.unwrap_or(around.seed),
@@ -225,6 +226,14 @@ impl Selection {
     }
 }
 
+impl Selection {
+    /// Whether this test was named as one that is not to run.
+    #[must_use]
+    pub fn excludes(&self, test: &str) -> bool {
+        matches!(self, Self::Except(names) if names.iter().any(|name| name == test))
+    }
+}
+
 impl Families {
     /// Whether addresses like this one are wanted.
     #[must_use]
@@ -235,6 +244,9 @@ impl Families {
 
 /// Twice what a run over a path of 700 ms takes.
 const DEFAULT_TIMEOUT_S: f64 = 15.0;
+/// The longest idle time that is looked at, where the lifetime is asked for without one: longer than all but the most
+/// patient home routers keep a mapping.
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(180);
 
 fn network(args: &Args, from_environment: Option<&str>, families: Families) -> Result<Network, UsageError> {
     if args.local {

@@ -13,6 +13,7 @@ pub mod dialect;
 pub mod filtering;
 pub mod hairpinning;
 pub mod inbound_first;
+pub mod lifetime;
 pub mod mapping;
 pub mod port_allocation;
 pub mod response_port;
@@ -28,6 +29,14 @@ pub struct Probe {
     pub needs: &'static [&'static str],
     /// What it does, stage by stage.
     pub steps: &'static [Step],
+}
+
+impl Probe {
+    /// Whether it runs only when it is asked for.
+    #[must_use]
+    pub fn on_request(&self) -> bool {
+        self.steps.iter().all(|step| step.stage == Stage::Lifetime)
+    }
 }
 
 /// One part of a measurement.
@@ -50,11 +59,13 @@ pub enum Stage {
     Alternate,
     /// What needs a socket that has already sent to all four.
     Confirm,
+    /// What takes long, and therefore runs only when it is asked for.
+    Lifetime,
 }
 
 impl Stage {
     /// All of them, in order.
-    pub const ALL: [Self; 3] = [Self::Primary, Self::Alternate, Self::Confirm];
+    pub const ALL: [Self; 4] = [Self::Primary, Self::Alternate, Self::Confirm, Self::Lifetime];
 }
 
 /// Every measurement, in the order of the report.
@@ -65,6 +76,7 @@ pub const REGISTRY: &[Probe] = &[
     hairpinning::PROBE,
     alg::PROBE,
     inbound_first::PROBE,
+    lifetime::PROBE,
     response_port::PROBE,
     dialect::PROBE,
 ];

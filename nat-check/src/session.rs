@@ -10,7 +10,7 @@ use std::{
 
 use shared::stun::{Class, Dialect, TransactionId, Writer, attr};
 use tokio::{
-    sync::Notify,
+    sync::{Notify, watch},
     task::JoinSet,
     time::{Instant, timeout_at},
 };
@@ -80,6 +80,7 @@ pub struct Session {
     /// Wakes in the order in which tasks began to wait, so that equal seeds give equal runs; a watch channel would
     /// wake them in a random one.
     changed: Notify,
+    words: watch::Sender<(&'static str, String)>,
     state: Mutex<State>,
 }
 
@@ -108,6 +109,7 @@ impl Session {
             bind,
             started: Instant::now(),
             changed: Notify::new(),
+            words: watch::Sender::new(("", String::new())),
             state: Mutex::new(State {
                 contact: Contact::Pending,
                 ledger: Ledger::new(server),
@@ -271,6 +273,7 @@ impl Session {
         let ripe = self.now().saturating_sub(self.patience());
         let mut state = self.lock();
         state.receivers.abort_all();
+        state.ledger.ended = self.started.elapsed();
         state.ledger.ripe = ripe;
         std::mem::replace(&mut state.ledger, Ledger::new(self.server))
     }
@@ -290,6 +293,32 @@ impl Session {
     #[must_use]
     pub fn patience(&self) -> Duration {
         self.rtt().map_or(Duration::from_secs(1), |rtt| rtt.patience())
+    }
+
+    /// Sets the longest idle time that the lifetime measurement is to look at.
+    pub fn ask_lifetime(&self, longest: Option<Duration>) {
+        self.lock().ledger.lifetime = longest;
+    }
+
+    /// The longest idle time that the lifetime measurement is to look at.
+    #[must_use]
+    pub fn lifetime(&self) -> Option<Duration> {
+        self.lock().ledger.lifetime
+    }
+
+    /// Tells how far a long test has come, for whoever listens.
+    pub fn say(&self, test: &'static str, so_far: String) {
+        self.words.send_replace((test, so_far));
+    }
+
+    /// What is told from now on.
+    pub(crate) fn words(&self) -> watch::Receiver<(&'static str, String)> {
+        self.words.subscribe()
+    }
+
+    /// Notes that the machine was asleep.
+    pub fn slept(&self, time: Duration) {
+        self.lock().ledger.slept += time;
     }
 
     /// The server's endpoints, as far as it named them.

@@ -52,9 +52,12 @@ async fn divert(session: Arc<Session>) {
 
 /// What the server makes of RESPONSE-PORT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reaction {
+pub(crate) enum Reaction {
+    /// It obeys, where the value has 2 or 4 bytes.
     Honours { short: bool, long: bool },
+    /// It answers with this error.
     Refuses(u16),
+    /// It answers to the port that asked.
     Ignores,
 }
 
@@ -66,7 +69,15 @@ fn honoured(ledger: &Ledger, long: bool) -> bool {
     diverted(ledger, long).any(|t| t.successes().any(|a| a.on != t.socket && a.from == t.to))
 }
 
-fn reaction(ledger: &Ledger) -> Option<Reaction> {
+/// Whether the two sockets were seen at different external addresses.
+pub(crate) fn scattered(ledger: &Ledger) -> bool {
+    let mut seen = ledger.of(PROBE.name).filter_map(|t| t.direct()?.mapped()).map(|a| a.ip());
+    let first = seen.next();
+    seen.any(|ip| Some(ip) != first)
+}
+
+/// What the server was seen to make of it, if that is known.
+pub(crate) fn reaction(ledger: &Ledger) -> Option<Reaction> {
     let (short, long) = (honoured(ledger, false), honoured(ledger, true));
     if short || long {
         return Some(Reaction::Honours { short, long });
