@@ -146,7 +146,12 @@ fn the_keepalive_is_shorter_than_what_was_survived() {
     let lifetime = |unreplied: Option<f64>, stream: Option<f64>| {
         let bracket = |alive_s| shared::nat::Bracket { alive_s, expired_s: None };
         let refresh = shared::nat::Refresh { outbound: None, inbound: None, elsewhere: None };
-        keepalive(&Lifetime { unreplied: unreplied.map(bracket), stream: stream.map(bracket), refresh, granularity: None })
+        keepalive(&Lifetime {
+            unreplied: unreplied.map(bracket),
+            stream: stream.map(bracket),
+            refresh,
+            granularity: None,
+        })
     };
     assert_eq!(lifetime(Some(30.7), Some(120.0)), Some(24.0));
     assert_eq!(lifetime(None, Some(120.0)), Some(96.0));
