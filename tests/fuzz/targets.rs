@@ -102,7 +102,8 @@ pub(crate) fn framing(bytes: &[u8]) {
     assert_eq!(whole.0.concat(), stream[..length]);
 }
 
-/// What the strict reader takes, ours takes, and sees the same in it.
+/// What the strict reader takes, ours takes, and where both see an address they see the same. Ours is the stricter in
+/// one thing: an address with bytes behind it is none.
 pub(crate) fn against_stun_rs(bytes: &[u8]) {
     // Longer messages cost the strict reader quadratic time.
     if bytes.len() > 512 {
@@ -121,12 +122,14 @@ pub(crate) fn against_stun_rs(bytes: &[u8]) {
         stun::{MappedAddress, XorMappedAddress},
     };
     if let Some(Ok(address)) = theirs.get::<MappedAddress>().map(|a| a.as_mapped_address()) {
-        assert_eq!(ours.address(attr::MAPPED_ADDRESS), Some(*address.socket_address()));
+        assert!(ours.address(attr::MAPPED_ADDRESS).is_none_or(|ours| ours == *address.socket_address()));
     }
     if let Some(Ok(address)) = theirs.get::<XorMappedAddress>().map(|a| a.as_xor_mapped_address()) {
-        assert_eq!(ours.xor_address(attr::XOR_MAPPED_ADDRESS), Some(*address.socket_address()));
+        assert!(
+            ours.xor_address(attr::XOR_MAPPED_ADDRESS).is_none_or(|ours| ours == *address.socket_address())
+        );
     }
     if let Some(Ok(address)) = theirs.get::<OtherAddress>().map(|a| a.as_other_address()) {
-        assert_eq!(ours.address(attr::OTHER_ADDRESS), Some(*address.socket_address()));
+        assert!(ours.address(attr::OTHER_ADDRESS).is_none_or(|ours| ours == *address.socket_address()));
     }
 }
