@@ -39,8 +39,10 @@ mod linux {
     struct Client {
         name: &'static str,
         says: &'static str,
-        ask: fn(&Lab, &UdpBehaviour, NatType) -> Result<(String, bool), LabError>,
+        ask: Ask,
     }
+
+    type Ask = fn(&Lab, &UdpBehaviour, NatType) -> Result<(String, bool), LabError>;
 
     const CLIENTS: [Client; 3] = [
         Client { name: "nat-check", says: "mapping and filtering", ask: ask_ours },

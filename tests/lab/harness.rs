@@ -3,8 +3,8 @@
 
 use std::{env, process::ExitCode};
 
-use libtest_mimic::{Arguments, run};
-pub use libtest_mimic::{Failed, Trial};
+pub use libtest_mimic::Trial;
+use libtest_mimic::{Arguments, Completion, Failed, run};
 
 use crate::{LabError, netns::obtain_privilege};
 
@@ -34,10 +34,20 @@ pub fn main(trials: impl FnOnce() -> Vec<Trial>) -> ExitCode {
     run(&arguments, trials).exit_code()
 }
 
-/// One test: an error is a failure, and so is a panic.
+/// One test: an error is a failure, and so is a panic. Where the system lacks a device, a right or a program that the
+/// test needs, it is skipped and says so; with `LAB=required` that is a failure, too.
 #[must_use]
 pub fn trial(name: impl Into<String>, test: impl FnOnce() -> Result<(), LabError> + Send + 'static) -> Trial {
-    Trial::test(name, move || test().map_err(|e| Failed::from(e.to_string())))
+    let name = name.into();
+    let told = name.clone();
+    Trial::ignorable_test(name, move || match test() {
+        Ok(()) => Ok(Completion::Completed),
+        Err(reason @ (LabError::Denied { .. } | LabError::Missing { .. })) if !required() => {
+            eprintln!("==> SKIPPED: {told} did NOT run: {reason}");
+            Ok(Completion::ignored_with(reason.to_string()))
+        }
+        Err(e) => Err(Failed::from(e.to_string())),
+    })
 }
 
 fn required() -> bool {
