@@ -15,6 +15,7 @@ pub mod net;
 pub mod plan;
 pub mod probe;
 pub mod progress;
+pub mod punch;
 pub mod render;
 pub mod report;
 pub mod require;

@@ -203,13 +203,17 @@ pub struct Offer {
     pub techniques: Vec<Technique>,
     /// Its own addresses on the local network, with the port of the socket that listens there.
     pub lan: Vec<SocketAddr>,
+    /// The endpoints of that socket as several server endpoints saw it.
+    pub external: Vec<SocketAddr>,
     /// Whether it has a global IPv6 address.
     pub ipv6: bool,
     /// Where it can be met over TCP, if it can.
     pub tcp: Option<TcpSide>,
-    /// Whether outgoing UDP of the peer should be kept away until its own has left: its router gives whoever knocks
-    /// first the very port that its own packets would leave from.
+    /// Whether its router gives whoever knocks first the port that its own packets would leave from: then the peer's
+    /// packets have to be kept away until its own have left.
     pub remaps: Option<bool>,
+    /// How long it would hold the path, in milliseconds.
+    pub hold_ms: u32,
 }
 
 /// UDP behaviour as measured; `None` = not known.
@@ -357,7 +361,9 @@ impl Word {
     pub fn is_modest(&self) -> bool {
         match self {
             Self::Offer(offer) => {
-                offer.lan.len() <= MAX_ADDRESSES && offer.techniques.len() <= Technique::ALL.len()
+                offer.lan.len() <= MAX_ADDRESSES
+                    && offer.external.len() <= MAX_ADDRESSES
+                    && offer.techniques.len() <= Technique::ALL.len()
             }
             Self::Hint(hint) => hint.at.len() <= MAX_ADDRESSES,
             Self::Account(account) => account.to.len() <= MAX_ADDRESSES,

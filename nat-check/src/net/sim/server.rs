@@ -3,10 +3,12 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
 use probe_server::{
+    rendezvous::Rendezvous,
     respond::{Answers, respond, respond_stream},
     topology::{Endpoint, Topology},
 };
@@ -85,6 +87,8 @@ pub(super) struct Server {
     /// Tokens and time of the last request, for each source address.
     buckets: BTreeMap<IpAddr, (f64, Duration)>,
     rng: fastrand::Rng,
+    /// Where clients that want to punch meet.
+    pub(super) rendezvous: Arc<Rendezvous>,
 }
 
 impl Server {
@@ -95,7 +99,8 @@ impl Server {
         let topologies =
             std::iter::once((spec.primary, spec.alternate)).chain(spec.v6).map(topology).collect();
         let rng = fastrand::Rng::with_seed(seed);
-        Self { spec, topologies, answers: Box::default(), buckets: BTreeMap::new(), rng }
+        let rendezvous = Rendezvous::new(shared::rendezvous::Limits::default());
+        Self { spec, topologies, answers: Box::default(), buckets: BTreeMap::new(), rng, rendezvous }
     }
 
     /// The addresses at which it can be reached.

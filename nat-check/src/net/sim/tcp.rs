@@ -17,8 +17,8 @@ use shared::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, split},
-    sync::oneshot,
-    time::{sleep, timeout},
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{
@@ -104,7 +104,7 @@ fn start(shared: &Arc<Shared>, joined: Joined) {
     }
 }
 
-/// The server's side of a connection: reads messages, answers each after a round trip.
+/// The server's side of a connection: STUN, or the rendezvous, as the first byte says.
 async fn serve(
     world: std::sync::Weak<Shared>,
     mut wire: DuplexStream,
@@ -113,9 +113,40 @@ async fn serve(
     from: SocketAddr,
     delay: Duration,
 ) -> io::Result<()> {
+    let first = wire.read_u8().await?;
+    if !first.is_ascii_alphabetic() {
+        return serve_stun(world, wire, first, server, at, from, delay).await;
+    }
+    let Some(shared) = world.upgrade() else { return Ok(()) };
+    let rendezvous = shared.with(|fabric| Arc::clone(&fabric.servers[server].rendezvous));
+    drop(shared);
+    let (inside, mut outside) = tokio::io::duplex(WINDOW);
+    outside.write_u8(first).await?;
+    let [(wire_read, wire_write), (out_read, out_write)] = [split(wire), split(outside)];
+    tokio::spawn(pass_on(wire_read, out_write, delay));
+    tokio::spawn(pass_on(out_read, wire_write, delay));
+    rendezvous.serve(inside, from, || {}).await;
+    Ok(())
+}
+
+/// Reads messages, answers each after a round trip.
+async fn serve_stun(
+    world: std::sync::Weak<Shared>,
+    mut wire: DuplexStream,
+    first: u8,
+    server: usize,
+    at: SocketAddr,
+    from: SocketAddr,
+    delay: Duration,
+) -> io::Result<()> {
+    let mut first = Some(first);
     loop {
         let mut message = vec![0; HEADER];
-        wire.read_exact(&mut message).await?;
+        message[0] = match first.take() {
+            Some(first) => first,
+            None => wire.read_u8().await?,
+        };
+        wire.read_exact(&mut message[1..]).await?;
         let length = usize::from(u16::from_be_bytes([message[2], message[3]]));
         message.resize(HEADER + length, 0);
         wire.read_exact(&mut message[HEADER..]).await?;
@@ -134,15 +165,24 @@ async fn pass_on(
     mut to: tokio::io::WriteHalf<DuplexStream>,
     delay: Duration,
 ) -> io::Result<()> {
-    let mut buffer = vec![0; 4096];
-    loop {
-        let length = from.read(&mut buffer).await?;
-        if length == 0 {
-            return to.shutdown().await;
+    // Reading goes on while what was read is on its way: a line delays, it does not slow down.
+    let (sent, mut under_way) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
+    let reading = async move {
+        let mut buffer = vec![0; 4096];
+        while let Ok(length @ 1..) = from.read(&mut buffer).await {
+            if sent.send((Instant::now() + delay, buffer[..length].to_vec())).is_err() {
+                return;
+            }
         }
-        sleep(delay).await;
-        to.write_all(&buffer[..length]).await?;
-    }
+    };
+    let writing = async move {
+        while let Some((at, bytes)) = under_way.recv().await {
+            sleep_until(at).await;
+            to.write_all(&bytes).await?;
+        }
+        to.shutdown().await
+    };
+    tokio::join!(reading, writing).1
 }
 
 impl Fabric {

@@ -1,0 +1,262 @@
+//! A round over UDP: shots fired at a pace, everything heard answered, until both sides know a way.
+//!
+//! Whoever hears a knock replies to where it really came from. Whoever hears a reply knows that both directions work
+//! and says so three times, since one packet may get lost and the other side would stop too soon. Then the first
+//! side chooses, so that both hold the same way.
+
+use std::{net::SocketAddr, time::Duration};
+
+use shared::rendezvous::{Account, MAX_ADDRESSES, Role};
+use tokio::time::{Instant, sleep_until};
+
+use super::{
+    post::{Arrival, Post},
+    wire::{Kind, Nonces, Packet},
+};
+
+/// What one side sends in a round.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Volley {
+    /// From which socket to where, in order.
+    pub(super) shots: Vec<(usize, SocketAddr)>,
+    /// Whether all of it is sent again and again, or goes through once at the pace of [`PACE`].
+    pub(super) again: bool,
+    /// How long the round lasts.
+    pub(super) window: Duration,
+}
+
+/// A way to the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Way {
+    pub(super) socket: usize,
+    pub(super) remote: SocketAddr,
+}
+
+/// What came of a round.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Outcome {
+    pub(super) way: Option<Way>,
+    pub(super) account: Account,
+    /// When the first packet of the peer came.
+    pub(super) first_heard: Option<Instant>,
+    pub(super) rtt: Option<Duration>,
+}
+
+/// Between two packets of a long volley: 100 a second.
+pub(super) const PACE: Duration = Duration::from_millis(10);
+/// When a short volley is sent again, in milliseconds from its beginning.
+const AGAIN_MS: [u64; 12] = [0, 60, 140, 250, 400, 600, 850, 1150, 1500, 1900, 2350, 2700];
+/// Longest that a short volley takes.
+pub(super) const SHORT: Duration = Duration::from_secs(3);
+/// Acknowledgements of a first hit.
+const ACKS: usize = 3;
+/// Answers that one round may cost: a peer that floods gets no flood back.
+const MAX_ANSWERS: u32 = 300;
+
+/// Everything that a round needs beside its volley.
+pub(super) struct Field<'a> {
+    pub(super) post: &'a mut Post,
+    pub(super) nonces: &'a Nonces,
+    pub(super) role: Role,
+    pub(super) round: u8,
+    /// What stamps count from.
+    pub(super) epoch: Instant,
+}
+
+/// Sends every shot once, at the pace, and listens to nothing.
+pub(super) async fn fire(field: &mut Field<'_>, shots: &[(usize, SocketAddr)]) {
+    for (number, (socket, to)) in shots.iter().enumerate() {
+        if number > 0 {
+            tokio::time::sleep(PACE).await;
+        }
+        field.send(Kind::Knock, *socket, *to).await;
+    }
+}
+
+/// Runs a round.
+pub(super) async fn run(field: &mut Field<'_>, volley: &Volley) -> Outcome {
+    let begun = Instant::now();
+    let (sent_before, refused_before) = (field.post.sent(), field.post.refused());
+    let end = begun + volley.window;
+    let mut talk = Talk::default();
+    let mut next = 0;
+    while talk.done.is_none_or(|done| Instant::now() < done) && Instant::now() < end {
+        talk.insist(field).await;
+        let shot_at = if talk.proven.is_some() { None } else { volley.at(next).map(|after| begun + after) };
+        // What is due goes first: a flood of arrivals must not silence this side.
+        if shot_at.is_some_and(|at| at <= Instant::now())
+            && let Some((socket, to)) = volley.shot(next)
+        {
+            next += 1;
+            field.send(Kind::Knock, socket, to).await;
+            continue;
+        }
+        let until =
+            [Some(end), talk.done, talk.choose_at, shot_at].into_iter().flatten().min().unwrap_or(end);
+        tokio::select! {
+            biased;
+            arrival = field.post.receive() => talk.hear(field, arrival).await,
+            () = sleep_until(until) => {}
+        }
+    }
+    let mut to: Vec<SocketAddr> = Vec::new();
+    for (_, target) in &volley.shots {
+        if to.len() < MAX_ADDRESSES && !to.contains(target) {
+            to.push(*target);
+        }
+    }
+    let way = talk.chosen.or(talk.proven);
+    Outcome {
+        account: Account {
+            through: way.is_some(),
+            sent: field.post.sent() - sent_before,
+            heard: talk.heard,
+            refused: field.post.refused() - refused_before,
+            to,
+        },
+        // Heard is better than nothing, should the other side know that both directions work.
+        way: way.or(talk.heard_from),
+        first_heard: talk.first_heard,
+        rtt: talk.rtt,
+    }
+}
+
+impl Volley {
+    /// A few shots, again and again.
+    pub(super) fn short(shots: Vec<(usize, SocketAddr)>) -> Self {
+        Self { shots, again: true, window: SHORT }
+    }
+
+    /// When shot `number` leaves.
+    fn at(&self, number: usize) -> Option<Duration> {
+        if self.shots.is_empty() {
+            return None;
+        }
+        if !self.again {
+            return (number < self.shots.len()).then(|| PACE * u32::try_from(number).unwrap_or(u32::MAX));
+        }
+        let (pass, place) = (number / self.shots.len(), number % self.shots.len());
+        let begin = Duration::from_millis(*AGAIN_MS.get(pass)?);
+        // Several targets: not all in one moment.
+        Some(begin + Duration::from_millis(2) * u32::try_from(place).unwrap_or(u32::MAX))
+    }
+
+    fn shot(&self, number: usize) -> Option<(usize, SocketAddr)> {
+        self.shots.get(number % self.shots.len().max(1)).copied()
+    }
+}
+
+impl Field<'_> {
+    fn stamp(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    async fn send(&mut self, kind: Kind, socket: usize, to: SocketAddr) {
+        let stamp = self.stamp();
+        self.send_stamped(kind, stamp, socket, to).await;
+    }
+
+    async fn send_stamped(&mut self, kind: Kind, stamp: u64, socket: usize, to: SocketAddr) {
+        let packet = Packet { kind, round: self.round, stamp }.write(self.nonces);
+        self.post.send(socket, &packet, to).await;
+    }
+}
+
+/// What is known in the course of a round.
+#[derive(Default)]
+struct Talk {
+    heard: u32,
+    answers: u32,
+    first_heard: Option<Instant>,
+    heard_from: Option<Way>,
+    /// Both directions work.
+    proven: Option<Way>,
+    chosen: Option<Way>,
+    choices: u32,
+    choose_at: Option<Instant>,
+    rtt: Option<Duration>,
+    /// When the round may end, because everything is known.
+    done: Option<Instant>,
+}
+
+/// Times that the first side says which way it chose.
+const CHOICES: u32 = 6;
+
+impl Talk {
+    async fn hear(&mut self, field: &mut Field<'_>, arrival: Arrival) {
+        let Some(packet) = Packet::read(&arrival.bytes, field.nonces) else { return };
+        let way = Way { socket: arrival.socket, remote: arrival.from };
+        self.heard += 1;
+        self.first_heard.get_or_insert(arrival.at);
+        self.heard_from.get_or_insert(way);
+        if self.answers >= MAX_ANSWERS {
+            return;
+        }
+        match packet.kind {
+            Kind::Knock => {
+                self.answers += 1;
+                field.send_stamped(Kind::Reply, packet.stamp, way.socket, way.remote).await;
+            }
+            Kind::Reply => {
+                let took = Duration::from_micros(field.stamp().saturating_sub(packet.stamp));
+                self.rtt = Some(self.rtt.map_or(took, |rtt| rtt.min(took)));
+                if self.proven.is_none() {
+                    for _ in 0..ACKS {
+                        field.send_stamped(Kind::Ack, packet.stamp, way.socket, way.remote).await;
+                    }
+                    self.answers += ACKS as u32;
+                }
+                self.prove(field, way).await;
+            }
+            Kind::Ack => self.prove(field, way).await,
+            Kind::Choose => {
+                self.answers += 1;
+                field.send_stamped(Kind::Chosen, packet.stamp, way.socket, way.remote).await;
+                if field.role == Role::Second {
+                    self.chosen = Some(way);
+                    self.done = Some(Instant::now());
+                }
+            }
+            Kind::Chosen => {
+                if field.role == Role::First && self.chosen == Some(way) {
+                    self.done = Some(Instant::now());
+                }
+            }
+            // Those of an earlier way.
+            Kind::Beat | Kind::Echo => {}
+        }
+    }
+
+    async fn prove(&mut self, field: &mut Field<'_>, way: Way) {
+        if self.proven.is_some() {
+            return;
+        }
+        self.proven = Some(way);
+        match field.role {
+            Role::First => {
+                self.chosen = Some(way);
+                self.choose_at = Some(Instant::now());
+                self.insist(field).await;
+            }
+            // The first side's choice is waited for, but not for ever: it may have been lost.
+            Role::Second => self.done = Some(Instant::now() + Duration::from_secs(1)),
+        }
+    }
+
+    /// Says once more which way was chosen, when it is time.
+    async fn insist(&mut self, field: &mut Field<'_>) {
+        let (Some(way), Some(at)) = (self.chosen, self.choose_at) else { return };
+        if field.role != Role::First || at > Instant::now() {
+            return;
+        }
+        if self.choices == CHOICES {
+            self.choose_at = None;
+            self.done = Some(Instant::now());
+            return;
+        }
+        self.choices += 1;
+        field.send(Kind::Choose, way.socket, way.remote).await;
+        self.choose_at =
+            Some(Instant::now() + self.rtt.unwrap_or_default().max(Duration::from_millis(30)) * 3 / 2);
+    }
+}

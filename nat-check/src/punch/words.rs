@@ -1,0 +1,109 @@
+//! An attempt in words: why it ended as it did, and the report as a table.
+
+use std::fmt::Write;
+
+use super::report::{PunchOutcome, PunchReport, RoundReport, SideReport};
+
+/// Why an attempt without a path has none: which packets left and were never seen, as both sides tell.
+pub(super) fn why_failed(rounds: &[RoundReport], because: &str) -> String {
+    let Some(last) = rounds.iter().filter(|round| round.sent > 0).max_by_key(|round| round.sent) else {
+        return format!("No technique applies: {because}.");
+    };
+    let to = last.to.first().map_or("the peer".into(), ToString::to_string);
+    let ours = match last.peer_heard {
+        Some(0) => {
+            format!("{} packets left for {to} ({}) and the peer saw none of them", last.sent, last.technique)
+        }
+        Some(n) => format!("{} packets left for {to} ({}), the peer saw {n}", last.sent, last.technique),
+        None => format!(
+            "{} packets left for {to} ({}), and the peer has not said what it saw",
+            last.sent, last.technique
+        ),
+    };
+    let theirs = match (last.peer_sent, last.heard) {
+        (Some(0), _) => "the peer had nowhere to send to".into(),
+        (Some(sent), 0) => format!("of {sent} that the peer sent, none arrived here"),
+        (Some(sent), heard) => format!("of {sent} that the peer sent, {heard} arrived here"),
+        (None, heard) => format!("{heard} of the peer's arrived here"),
+    };
+    let refused = match last.refused {
+        0 => String::new(),
+        n => format!("; {n} were refused on the way"),
+    };
+    format!("{ours}; {theirs}{refused}: {because}.")
+}
+
+/// The report for a person.
+#[must_use]
+pub fn table(report: &PunchReport) -> String {
+    let mut text = String::new();
+    let seconds = |s: Option<f64>| s.map_or("-".into(), |s| format!("{:.1} ms", s * 1000.0));
+    let chance = |p: Option<f64>| p.map_or("chance unknown".into(), |p| format!("chance {:.1} %", p * 100.0));
+    let headline = match (report.outcome, report.technique) {
+        (PunchOutcome::Direct, Some(technique)) => {
+            format!("Direct path: {technique}, in round {}.", report.rounds)
+        }
+        (PunchOutcome::Direct, None) => "Direct path.".into(),
+        (PunchOutcome::Failed | PunchOutcome::Unknown, _) => {
+            format!("No direct path after {} rounds; a relay would be needed.", report.rounds)
+        }
+    };
+    let predicted = match report.predicted.outcome {
+        PunchOutcome::Direct => {
+            let by = report.predicted.technique.map_or(String::new(), |t| format!(" by {t}"));
+            format!("direct{by}, {}", chance(report.predicted.probability))
+        }
+        PunchOutcome::Failed => format!("none, {}", chance(report.predicted.probability)),
+        PunchOutcome::Unknown => "unknown".into(),
+    };
+    let mut row = |name: &str, value: String| {
+        // Writing to a string does not fail.
+        _ = writeln!(text, "{name:<22}{value}");
+    };
+    row("", headline);
+    row("why", report.why.clone());
+    row("predicted before", format!("{predicted} ({})", report.predicted.why));
+    row("this side", side(&report.this));
+    row("the peer", side(&report.peer));
+    if let (Some(local), Some(remote)) = (report.local, report.remote) {
+        row("path", format!("{local} -> {remote}"));
+        row("first packet after", seconds(report.first_packet_s));
+        row("round trip, direct", seconds(report.rtt_s));
+        row("round trip, by server", seconds(report.rtt_via_server_s));
+    }
+    if let (Some(held), Some(loss)) = (report.held_s, report.loss) {
+        let jitter = seconds(report.jitter_s);
+        row("held", format!("{held:.1} s, loss {:.1} %, jitter {jitter}", loss * 100.0));
+    }
+    row("packets spent", report.packets.to_string());
+    for (number, round) in (1..).zip(&report.attempts) {
+        let peer = match (round.peer_sent, round.peer_heard) {
+            (Some(sent), Some(heard)) => format!("; peer sent {sent}, heard {heard}"),
+            _ => String::new(),
+        };
+        let through = if round.through { "through" } else { "not through" };
+        let told = format!("{through}; sent {}, heard {}{peer}", round.sent, round.heard);
+        row(&format!("round {number}"), format!("{}: {told}", round.technique));
+    }
+    for warning in &report.warnings {
+        row("warning", warning.clone());
+    }
+    // The headline has no name in front of it.
+    text.trim_start().to_owned()
+}
+
+fn side(side: &SideReport) -> String {
+    let mut told = side.nat_type.map_or("behaviour unknown".into(), |t| t.to_string());
+    if let (Some(mapping), Some(filtering)) = (side.mapping, side.filtering) {
+        _ = write!(told, " (mapping {mapping}, filtering {filtering}");
+        match side.ports {
+            Some(ports) => _ = write!(told, ", ports {ports})"),
+            None => told.push(')'),
+        }
+    }
+    if !side.external.is_empty() {
+        let list: Vec<_> = side.external.iter().map(ToString::to_string).collect();
+        _ = write!(told, ", seen as {}", list.join(" "));
+    }
+    told
+}
