@@ -1,13 +1,18 @@
 //! The command line as it is typed. [`crate::plan`] turns it into something that can be run.
 
-use clap::{ArgAction, Parser, ValueEnum, builder::PossibleValuesParser};
+use clap::{ArgAction, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
 
 use crate::render;
 
 /// Tells what kind of NAT or firewall stands in front of this host, and whether hole punching will work.
 #[derive(Clone, Debug, Default, Parser)]
 #[command(name = "nat-check", version, about, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub struct Args {
+    /// What to do, if it is not a check.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// Probe server: a name or an address. Several give one verdict with the disagreements shown
     ///
     /// A name without a port is looked up as SRV (_stun-behavior._udp, then _stun._udp), then as an address with
@@ -86,6 +91,57 @@ pub struct Args {
     /// Print a file that the project is packaged with
     #[arg(long, value_name = "WHAT", hide = true)]
     pub generate: Option<Generate>,
+}
+
+/// What there is beside a check.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Really try a hole punch with a peer that gives the same code
+    Punch(PunchArgs),
+}
+
+/// Really try a hole punch with a peer, introduced by a probe server.
+///
+/// Without --code it prints one, and the line to run on the other machine. Exit codes: 0 there is a direct path, 1 there
+/// is none, 2 usage, 3 no server or no peer.
+#[derive(Clone, Debug, clap::Args)]
+pub struct PunchArgs {
+    /// Probe server that introduces the two. NAT_CHECK_SERVER in the environment stands in
+    #[arg(short, long, value_name = "HOST[:PORT]")]
+    pub server: Option<String>,
+
+    /// The code that the other side was given
+    #[arg(long, value_name = "CODE")]
+    pub code: Option<String>,
+
+    /// How long to wait for the peer
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    pub wait: f64,
+
+    /// How long to hold a path that was found; the shorter one of both sides counts
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
+    pub hold: f64,
+
+    /// Try these only: lan, simultaneous, low-ttl, ipv6, prediction, tcp, birthday. The last one sends up to 2000
+    /// packets and opens hundreds of mappings
+    #[arg(long, value_name = "TECHNIQUE", value_delimiter = ',')]
+    pub techniques: Vec<String>,
+
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Number that every random choice follows from
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+
+    /// No progress, no logs
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// Show each measurement; twice, show log lines as well
+    #[arg(short, long, action = ArgAction::Count, conflicts_with = "quiet")]
+    pub verbose: u8,
 }
 
 /// What `--generate` prints.

@@ -1,5 +1,7 @@
 //! The `nat-check` program: from the command line to a report and an exit code.
 
+mod punching;
+
 use std::{
     io::{self, Write},
     process::ExitCode,
@@ -10,7 +12,7 @@ use std::{
 use anyhow::Context;
 use clap::Parser;
 use nat_check::{
-    args::{Args, Generate},
+    args::{Args, Command, Generate},
     check::{Asked, Setup, check},
     net::{Net, os::OsNet, sim},
     plan::{Network, Plan, Surroundings, UsageError, Verbosity},
@@ -36,6 +38,9 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if let Some(Command::Punch(args)) = &args.command {
+        return punching::run(args);
+    }
     if let Some(what) = args.generate {
         return print(&generate(what));
     }

@@ -171,6 +171,15 @@ pub enum UsageError {
     /// `--lifetime` where that measurement is not part of the program.
     #[error("--lifetime: this version has no lifetime test")]
     NoLifetime,
+    /// `punch` without a server.
+    #[error("no probe server: give --server HOST, or set NAT_CHECK_SERVER")]
+    NoRendezvous,
+    /// `--code` that is none, or that the server does not know.
+    #[error("--code: {0}")]
+    Code(String),
+    /// `--techniques` with a name that is none.
+    #[error("--techniques: {0}")]
+    Technique(String),
     /// `--require` that is not KEY=VALUE or names something that no report has.
     #[error("--require {value}: {reason}")]
     Require {

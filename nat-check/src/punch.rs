@@ -11,6 +11,7 @@ mod forecast;
 mod gather;
 mod hold;
 mod introducer;
+pub mod plan;
 mod post;
 pub mod report;
 mod technique;

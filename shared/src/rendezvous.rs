@@ -228,6 +228,8 @@ pub struct Behaviour {
     pub filtering: Option<Filtering>,
     /// How ports are chosen.
     pub ports: Option<PortAllocation>,
+    /// Mappings a second that others open behind a NAT that counts its ports up.
+    pub cross_traffic: Option<f64>,
     /// RFC 4787 section 6.
     pub hairpinning: Option<bool>,
 }

@@ -4,7 +4,8 @@
 //! - [`scenario`]: NATs, networks, servers and what must be reported, read from files;
 //! - [`oracle`]: holds a report against that;
 //! - [`sim`]: the driver that needs no privilege: everything in memory, in virtual time;
-//! - [`study`]: many such runs, judged and counted.
+//! - [`study`]: many such runs, judged and counted;
+//! - [`punch`]: pairs of clients that punch in it.
 //!
 //! Real networks, on Linux:
 //! - [`Lab`]: hosts behind NATs and a server, with real programs on them;
@@ -20,6 +21,7 @@ pub mod error;
 mod internet;
 mod ip;
 pub mod oracle;
+pub mod punch;
 pub mod quantity;
 pub mod scenario;
 pub mod sim;

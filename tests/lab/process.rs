@@ -43,6 +43,7 @@ pub struct Running {
     handle: OwnedFd,
     name: String,
     lines: mpsc::Receiver<String>,
+    errors: mpsc::Receiver<String>,
     readers: Vec<thread::JoinHandle<()>>,
     stdout: Arc<Mutex<String>>,
     stderr: Arc<Mutex<String>>,
@@ -102,13 +103,14 @@ impl<'a> HostCommand<'a> {
         let (mut child, name) = spawn(host, command)?;
         let handle = handle_of(&child, &name)?;
         let (sender, lines) = mpsc::channel();
+        let (error_sender, errors) = mpsc::channel();
         let (stdout, stderr) = (Arc::default(), Arc::default());
         let readers = [
-            child.stdout.take().map(|pipe| collect(pipe, Arc::clone(&stdout), Some(sender))),
-            child.stderr.take().map(|pipe| collect(pipe, Arc::clone(&stderr), None)),
+            child.stdout.take().map(|pipe| collect(pipe, Arc::clone(&stdout), sender)),
+            child.stderr.take().map(|pipe| collect(pipe, Arc::clone(&stderr), error_sender)),
         ];
         let readers = readers.into_iter().flatten().collect();
-        Ok(Running { child, handle, name, lines, readers, stdout, stderr })
+        Ok(Running { child, handle, name, lines, errors, readers, stdout, stderr })
     }
 
     /// Starts it on this process's own terminal.
@@ -181,9 +183,30 @@ impl Running {
     ///
     /// # Errors
     /// When the program ends or the time is up before.
-    pub fn line(&mut self, within: Duration, mut test: impl FnMut(&str) -> bool) -> Result<String, LabError> {
+    pub fn line(&mut self, within: Duration, test: impl FnMut(&str) -> bool) -> Result<String, LabError> {
+        self.wait_for(&self.lines, within, test)
+    }
+
+    /// The same on standard error.
+    ///
+    /// # Errors
+    /// When the program ends or the time is up before.
+    pub fn error_line(
+        &mut self,
+        within: Duration,
+        test: impl FnMut(&str) -> bool,
+    ) -> Result<String, LabError> {
+        self.wait_for(&self.errors, within, test)
+    }
+
+    fn wait_for(
+        &self,
+        lines: &mpsc::Receiver<String>,
+        within: Duration,
+        mut test: impl FnMut(&str) -> bool,
+    ) -> Result<String, LabError> {
         let deadline = Instant::now() + within;
-        while let Ok(line) = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        while let Ok(line) = lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             if test(&line) {
                 return Ok(line);
             }
@@ -276,7 +299,7 @@ fn ended_within(handle: &OwnedFd, within: Duration) -> io::Result<bool> {
 fn collect(
     pipe: impl Read + Send + 'static,
     into: Arc<Mutex<String>>,
-    lines: Option<mpsc::Sender<String>>,
+    lines: mpsc::Sender<String>,
 ) -> thread::JoinHandle<()> {
     thread::spawn(move || {
         let mut pipe = BufReader::new(pipe);
@@ -284,10 +307,8 @@ fn collect(
         while pipe.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
             let decoded = String::from_utf8_lossy(&line);
             into.lock().unwrap_or_else(PoisonError::into_inner).push_str(&decoded);
-            if let Some(lines) = &lines {
-                // Nobody may be listening; the text is kept all the same.
-                let _ = lines.send(decoded.trim_end().to_owned());
-            }
+            // Nobody may be listening; the text is kept all the same.
+            let _ = lines.send(decoded.trim_end().to_owned());
             line.clear();
         }
     })

@@ -179,7 +179,8 @@ fn side(behaviour: &Behaviour) -> Option<Side> {
     if !behaviour.udp {
         return Some(Side::UdpBlocked);
     }
-    let ports = behaviour.ports.as_ref().map_or(Ports::ANYWHERE, ports);
+    let ports =
+        behaviour.ports.as_ref().map_or(Ports::ANYWHERE, |measured| ports(measured, behaviour.cross_traffic));
     Some(Side::Udp(predict::Behaviour {
         mapping: behaviour.mapping?,
         filtering: behaviour.filtering?,
@@ -188,12 +189,14 @@ fn side(behaviour: &Behaviour) -> Option<Side> {
     }))
 }
 
-fn ports(measured: &PortAllocation) -> Ports {
+fn ports(measured: &PortAllocation, cross_traffic: Option<f64>) -> Ports {
     let (low, high) = measured.range;
     let range = (u32::from(high.saturating_sub(low)) + 1) * measured.external_ips.clamp(1, 64);
     let next = match measured.policy {
         PortPolicy::Preserving => Next::Local,
-        PortPolicy::Sequential => Next::Step { cross_traffic: 0.0 },
+        PortPolicy::Sequential => {
+            Next::Step { cross_traffic: cross_traffic.filter(|rate| *rate >= 0.0).unwrap_or(0.0).min(1000.0) }
+        }
         PortPolicy::Random | PortPolicy::Block => Next::Anywhere,
     };
     Ports { next, range }

@@ -74,6 +74,11 @@ pub(super) async fn measure(
             mapping: udp.mapping.value,
             filtering: udp.filtering.value,
             ports: udp.port_allocation.value.clone(),
+            cross_traffic: udp
+                .port_allocation
+                .evidence
+                .get("cross_traffic_per_s")
+                .and_then(serde_json::Value::as_f64),
             hairpinning: udp.hairpinning.value,
         },
         Some(_) | None => Behaviour::default(),

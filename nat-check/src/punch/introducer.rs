@@ -52,8 +52,8 @@ pub enum IntroError {
     Silent(u64),
 }
 
-/// How long a connection to the server may take.
-const CONNECTING: Duration = Duration::from_secs(10);
+/// How long a connection to the server may take: five SYNs may get lost.
+const CONNECTING: Duration = Duration::from_secs(30);
 /// How long the peer may be busy with a step.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// How long the server may take to answer.

@@ -1,0 +1,95 @@
+//! `nat-check punch` as a program: looks the server up, tells a person what happens, prints the report.
+
+use std::{io::Write, process::ExitCode, sync::Arc};
+
+use anyhow::Context;
+use nat_check::{
+    args::PunchArgs,
+    net::os::OsNet,
+    plan::{Families, Verbosity},
+    progress::{Progress, Silent, Terminal},
+    punch::{
+        Audience, Note,
+        plan::{Around, PunchPlan},
+        punch,
+        report::{PunchDocument, PunchOutcome},
+        table,
+    },
+    resolve::Resolver,
+};
+
+/// Punches and gives the exit code: 0 direct, 1 failed. Errors are usage, or that there is nobody to punch with.
+pub(crate) fn run(args: &PunchArgs) -> anyhow::Result<ExitCode> {
+    let server = std::env::var("NAT_CHECK_SERVER").ok();
+    let mut nonce = [0; 16];
+    getrandom::fill(&mut nonce).context("no randomness")?;
+    let around = Around { server: server.as_deref(), seed: fastrand::u64(..), nonce };
+    let plan = PunchPlan::new(args, around)?;
+    super::log_to_stderr(plan.verbosity);
+    let document = attempt(&plan)?;
+    let text = if plan.json {
+        format!("{}\n", serde_json::to_string_pretty(&document).context("the report as JSON")?)
+    } else {
+        table(&document.punch)
+    };
+    super::print(&text)?;
+    Ok(match document.punch.outcome {
+        PunchOutcome::Direct => ExitCode::SUCCESS,
+        PunchOutcome::Failed | PunchOutcome::Unknown => ExitCode::from(super::UNMET),
+    })
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn attempt(plan: &PunchPlan) -> anyhow::Result<PunchDocument> {
+    let mut rng = fastrand::Rng::with_seed(plan.setup.seed);
+    let families = Families { v4: true, v6: true };
+    let target = Resolver::system().resolve(&plan.server, families, &mut rng).await?;
+    let terminal =
+        (plan.verbosity > Verbosity::Quiet).then(|| Terminal::new(plan.verbosity > Verbosity::Normal));
+    let progress: &dyn Progress = terminal.as_ref().map_or(&Silent, |terminal| terminal);
+    let teller = Teller { server: plan.server.given().to_owned(), quiet: plan.verbosity == Verbosity::Quiet };
+    let document = punch(&plan.setup, Arc::new(OsNet), &target, progress, &teller).await;
+    if let Some(terminal) = &terminal {
+        terminal.end();
+    }
+    Ok(document?)
+}
+
+/// Tells what happens on standard error.
+struct Teller {
+    server: String,
+    quiet: bool,
+}
+
+impl Audience for Teller {
+    fn note(&self, note: Note<'_>) {
+        let line = match note {
+            // Nothing works without it, however quiet.
+            Note::Code(code) => {
+                return tell(&format!(
+                    "code: {code}\nOn the other machine run: nat-check punch --server {} --code {code}",
+                    self.server
+                ));
+            }
+            Note::Met => "The peer is here.".to_owned(),
+            Note::Predicted(predicted) => {
+                let chance =
+                    predicted.probability.map_or("unknown".into(), |p| format!("{:.1} %", p * 100.0));
+                format!("Predicted: chance of a direct path {chance}: {}.", predicted.why)
+            }
+            Note::Round { number, of, technique, about } => {
+                format!("Round {number} of at most {of}: {technique}: {about}.")
+            }
+            Note::Warning(warning) => format!("Note before it starts: {warning}."),
+            Note::Through(technique) => format!("Through, by {technique}; now holding the path."),
+        };
+        if !self.quiet {
+            tell(&line);
+        }
+    }
+}
+
+/// Writes to standard error; where that is closed there is nobody to tell.
+fn tell(line: &str) {
+    let _ = writeln!(anstream::stderr(), "{line}");
+}

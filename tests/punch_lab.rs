@@ -1,0 +1,232 @@
+//! Two real client processes punch on real networks: the model's NATs between TUN devices, and the kernel's own. The
+//! probe server introduces them.
+
+#[cfg(target_os = "linux")]
+fn main() -> std::process::ExitCode {
+    linux::main()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() {
+    eprintln!("==> SKIPPED: the real networks are for Linux");
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::{process::ExitCode, time::Duration};
+
+    use lab::{
+        Lab, LabError,
+        address::SERVER4,
+        binaries::binary,
+        harness::{self, trial},
+        host::Host,
+        link::Link,
+        process::{Output, Running},
+        tun::TunSite,
+    };
+    use serde_json::Value;
+    use shared::nat::model::{SpecError, Stack};
+
+    /// What must come of a pair.
+    #[derive(Clone, Copy)]
+    enum Expected {
+        /// A direct path, found by this technique.
+        By(&'static str),
+        /// A direct path, found by either.
+        Either(&'static str, &'static str),
+        /// None.
+        Failed,
+    }
+    use Expected::{By, Either, Failed};
+
+    /// A pair: NATs, further arguments of both clients, what must come of it.
+    struct Pair {
+        name: &'static str,
+        nats: [&'static str; 2],
+        arguments: &'static [&'static str],
+        expected: Expected,
+    }
+
+    const fn pair(name: &'static str, a: &'static str, b: &'static str, expected: Expected) -> Pair {
+        Pair { name, nats: [a, b], arguments: &[], expected }
+    }
+
+    const fn with(arguments: &'static [&'static str], pair: Pair) -> Pair {
+        Pair { arguments, ..pair }
+    }
+
+    const V4: &[&str] = &["--techniques", "lan,simultaneous,low-ttl,prediction,tcp,birthday"];
+    const UDP4: &[&str] = &["--techniques", "lan,simultaneous,low-ttl,prediction,birthday"];
+
+    /// NATs of the kernel's own.
+    const KERNEL: &[Pair] = &[
+        with(V4, pair("open-open", "open", "open", By("simultaneous"))),
+        with(V4, pair("linux-linux", "linux", "linux", By("simultaneous"))),
+        with(
+            V4,
+            pair("wan-input-accepted-on-both-sides", "linux-open-input", "linux-open-input", By("low-ttl")),
+        ),
+        with(V4, pair("wan-input-accepted-on-one-side", "linux-open-input", "linux", By("low-ttl"))),
+        with(V4, pair("full-cone-random", "full-cone", "linux-random", By("simultaneous"))),
+        with(V4, pair("restricted-cone-random", "restricted-cone", "linux-random", By("simultaneous"))),
+        with(UDP4, pair("masquerade-random", "linux", "linux-random", By("birthday"))),
+        with(V4, pair("firewall-masquerade", "linux-firewall", "linux", By("simultaneous"))),
+        with(V4, pair("double", "linux+linux", "linux", Either("simultaneous", "low-ttl"))),
+        with(UDP4, pair("random-random", "linux-random", "linux-random", Failed)),
+        with(
+            &["--techniques", "ipv6"],
+            pair("ipv6-firewalls", "linux-firewall", "linux-firewall", By("ipv6")),
+        ),
+        with(
+            &["--techniques", "ipv6"],
+            pair("ipv6-behind-masquerade", "linux-random", "linux-random", By("ipv6")),
+        ),
+    ];
+
+    /// NATs of the model.
+    const TUN: &[Pair] = &[
+        with(V4, pair("full-cone-symmetric", "full-cone", "symmetric", By("simultaneous"))),
+        with(
+            V4,
+            pair(
+                "port-restricted-sequential",
+                "port-restricted-cone",
+                "symmetric-sequential",
+                By("prediction"),
+            ),
+        ),
+        with(
+            V4,
+            pair("sequential-sequential", "symmetric-sequential", "symmetric-sequential", By("prediction")),
+        ),
+        with(V4, pair("port-restricted-symmetric", "port-restricted-cone", "symmetric", By("birthday"))),
+        with(
+            V4,
+            pair(
+                "port-restricted-blocks",
+                "port-restricted-cone",
+                "mapping=apd,filtering=apd,ports=block",
+                By("birthday"),
+            ),
+        ),
+        with(V4, pair("symmetric-symmetric", "symmetric", "symmetric", Failed)),
+        with(V4, pair("double-nat", "linux+carrier", "port-restricted-cone", By("simultaneous"))),
+        with(V4, pair("wan-input-accepted", "linux-open-input", "linux-open-input", By("low-ttl"))),
+        with(V4, pair("udp-blocked", "udp-blocked", "port-restricted-cone", By("tcp"))),
+        with(UDP4, pair("udp-blocked-without-tcp", "udp-blocked", "port-restricted-cone", Failed)),
+        with(&["--techniques", "ipv6"], pair("ipv6-firewalls", "firewall", "firewall", By("ipv6"))),
+    ];
+
+    const HAIRPIN: &str = "mapping=ei,filtering=apd,hairpin=external";
+    /// Two hosts behind one NAT of the model.
+    const NEIGHBOURS: &[Pair] = &[
+        with(V4, pair("lan", "port-restricted-cone", "", By("lan"))),
+        with(V4, pair("lan-behind-symmetric", "symmetric", "", By("lan"))),
+        with(&["--techniques", "simultaneous"], pair("with-hairpinning", HAIRPIN, "", By("simultaneous"))),
+        with(
+            &["--techniques", "simultaneous"],
+            pair("without-hairpinning", "port-restricted-cone", "", Failed),
+        ),
+    ];
+
+    pub(crate) fn main() -> ExitCode {
+        harness::main(|| {
+            let mut trials = Vec::new();
+            for pair in KERNEL {
+                trials.push(trial(format!("kernel::{}", pair.name), || {
+                    let lab = Lab::kernel(&[nat(pair.nats[0])?, nat(pair.nats[1])?])?;
+                    punch(&lab, pair, Duration::ZERO)
+                }));
+            }
+            for pair in TUN {
+                trials.push(trial(format!("tun::{}", pair.name), || {
+                    punch(&Lab::tun(&[site(pair.nats[0])?, site(pair.nats[1])?], 1)?, pair, Duration::ZERO)
+                }));
+            }
+            for pair in NEIGHBOURS {
+                trials.push(trial(format!("same-nat::{}", pair.name), || {
+                    let site = TunSite { hosts: 2, ..site(pair.nats[0])? };
+                    punch(&Lab::tun(&[site], 1)?, pair, Duration::ZERO)
+                }));
+            }
+            trials.push(trial("kernel::wan-input-accepted-and-a-late-start", || {
+                let pair = &KERNEL[2];
+                let lab = Lab::kernel(&[nat(pair.nats[0])?, nat(pair.nats[1])?])?;
+                punch(&lab, pair, Duration::from_millis(1500))
+            }));
+            trials.push(trial("no-peer-comes", no_peer_comes));
+            trials
+        })
+    }
+
+    fn nat(text: &str) -> Result<Stack, LabError> {
+        text.parse().map_err(|e: SpecError| LabError::Words(e.to_string()))
+    }
+
+    fn site(text: &str) -> Result<TunSite, LabError> {
+        let delay = Duration::from_millis(15);
+        Ok(TunSite::new(nat(text)?).over(Link { delay, ..Link::PERFECT }))
+    }
+
+    fn start(host: &Host, arguments: &[&str]) -> Result<Running, LabError> {
+        let server = SERVER4[0].to_string();
+        let command = host.command(binary("nat-check")?).without("NAT_CHECK_SERVER");
+        command.args(["punch", "--json", "--hold", "1", "--server", &server]).args(arguments).start()
+    }
+
+    /// A punch takes 20 s at the most when ports are guessed, and the machine may be busy.
+    const PATIENCE: Duration = Duration::from_secs(120);
+
+    fn punch(lab: &Lab, pair: &Pair, late: Duration) -> Result<(), LabError> {
+        let _server = lab.server()?;
+        let mut first = start(lab.host(0), pair.arguments)?;
+        let line = first.error_line(PATIENCE, |line| line.starts_with("code: "))?;
+        let code = line.trim_start_matches("code: ").to_owned();
+        std::thread::sleep(late);
+        let second = start(lab.host(1), &[pair.arguments, &["--code", &code]].concat())?;
+        let outputs = [first.finish(PATIENCE)?, second.finish(PATIENCE)?];
+        for output in &outputs {
+            judge(pair, output);
+        }
+        Ok(())
+    }
+
+    fn judge(pair: &Pair, output: &Output) {
+        let told = format!("{}: exit code {}\n{}\n{}", pair.name, output.code, output.stdout, output.stderr);
+        let report: Value = serde_json::from_str(&output.stdout).unwrap_or_else(|e| panic!("{e}: {told}"));
+        let punch = &report["punch"];
+        let technique = punch["technique"].as_str();
+        let right = match pair.expected {
+            By(wanted) => technique == Some(wanted),
+            Either(one, other) => technique == Some(one) || technique == Some(other),
+            Failed => technique.is_none(),
+        };
+        assert!(right, "{told}");
+        let direct = !matches!(pair.expected, Failed);
+        assert_eq!(punch["outcome"], if direct { "direct" } else { "failed" }, "{told}");
+        assert_eq!(output.code, i32::from(!direct), "{told}");
+        // The prediction, made before, stands beside it and agrees.
+        let chance = punch["predicted"]["probability"].as_f64().unwrap_or(-1.0);
+        assert!(if direct { chance >= 0.9 } else { chance == 0.0 }, "{told}");
+        if direct {
+            assert!(punch["rtt_s"].as_f64().is_some_and(|rtt| rtt > 0.0 && rtt < 1.0), "{told}");
+            assert!(punch["rtt_via_server_s"].as_f64().is_some(), "{told}");
+            assert!(punch["held_s"].as_f64().is_some_and(|held| held > 0.5), "{told}");
+            assert!(punch["loss"].as_f64().is_some_and(|loss| loss < 0.3), "{told}");
+        }
+    }
+
+    fn no_peer_comes() -> Result<(), LabError> {
+        let lab = Lab::tun(&[site("open")?], 1)?;
+        let _server = lab.server()?;
+        let output = start(lab.host(0), &["--wait", "1"])?.finish(PATIENCE)?;
+        assert_eq!((output.code, output.stdout.as_str()), (3, ""), "{}", output.stderr);
+        let output = start(lab.host(0), &["--code", "tabo-kiru-lama-dosu"])?.finish(PATIENCE)?;
+        assert_eq!(output.code, 3, "{}", output.stderr);
+        assert!(output.stderr.contains("no session waits under this code"), "{}", output.stderr);
+        let output = start(lab.host(0), &["--code", "nonsense"])?.finish(PATIENCE)?;
+        assert_eq!(output.code, 2, "{}", output.stderr);
+        Ok(())
+    }
+}

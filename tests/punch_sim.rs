@@ -1,0 +1,22 @@
+//! Pairs of real clients that punch in the simulated laboratory: a sample of the matrix. All of it:
+//! `cargo bench -p tests --bench punch`.
+
+use lab::punch::{classes, matrix, run_all};
+
+/// Every so many cells of the matrix are in the sample; with 68 classes, this step walks through all of them on both
+/// sides.
+const STEP: usize = 13;
+
+#[test]
+fn outcomes_agree_with_predictions_in_a_sample_of_all_pairs() {
+    let matrix = matrix(1);
+    assert_eq!(matrix.len(), classes().len() * classes().len());
+    let sample: Vec<_> = matrix.into_iter().step_by(STEP).collect();
+    assert!(sample.len() > 350, "{} pairs", sample.len());
+    let tally = run_all(&sample, 2);
+    println!("{}", tally.figures());
+    let complaints = tally.complaints();
+    assert!(complaints.is_empty(), "{}\n{}", tally.figures(), complaints.join("\n"));
+    assert!(tally.unknown * 20 <= tally.punches, "{}", tally.figures());
+    assert!(tally.round_trips.len() > 20, "{}", tally.figures());
+}
