@@ -17,14 +17,14 @@ mod linux {
 
     use lab::{
         Lab, LabError,
-        address::SERVER4,
+        address::{SERVER4, SERVER6},
         binaries::binary,
         harness::{self, trial},
         host::Host,
-        link::Link,
         process::{Output, Running},
         tun::TunSite,
     };
+    use nat_check::net::sim::PathSpec;
     use serde_json::Value;
     use shared::nat::model::{SpecError, Stack};
 
@@ -165,12 +165,15 @@ mod linux {
     }
 
     fn site(text: &str) -> Result<TunSite, LabError> {
-        let delay = Duration::from_millis(15);
-        Ok(TunSite::new(nat(text)?).over(Link { delay, ..Link::PERFECT }))
+        Ok(TunSite::new(nat(text)?).over(PathSpec::with_delay_ms(15)))
     }
 
     fn start(host: &Host, arguments: &[&str]) -> Result<Running, LabError> {
-        let server = SERVER4[0].to_string();
+        // A server that is known by its IPv4 address alone tells nobody's IPv6 address.
+        let server = match arguments.contains(&"ipv6") {
+            true => SERVER6[0].to_string(),
+            false => SERVER4[0].to_string(),
+        };
         let command = host.command(binary("nat-check")?).without("NAT_CHECK_SERVER");
         command.args(["punch", "--json", "--hold", "1", "--server", &server]).args(arguments).start()
     }

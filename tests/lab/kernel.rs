@@ -91,11 +91,15 @@ fn build_site(
             batch += &format!("route add {} via {}\n", site.lan4(), up.address4);
         }
         routers[outer].ip(&batch)?;
+        // Customers are neighbours of the core only: whatever one sends to another passes through it.
         router.ip(&format!(
-            "link set wan up\naddr add {}/24 dev wan\naddr add {}/64 dev wan nodad\n\
-             route add default via {}\nroute add ::/0 via {}\n\
+            "link set wan up\naddr add {}/32 dev wan\naddr add {}/64 dev wan nodad\n\
+             route add {gateway4} dev wan\nroute add default via {gateway4}\nroute add ::/0 via {}\n\
              link add lan type bridge\nlink set lan up\n",
-            up.address4, up.address6, up.gateway4, up.gateway6
+            up.address4,
+            up.address6,
+            up.gateway6,
+            gateway4 = up.gateway4,
         ))?;
         if level + 1 < nats.len() {
             let inner = uplink(site, level + 1);
