@@ -97,13 +97,11 @@ pub struct Args {
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Really try a hole punch with a peer that gives the same code
+    #[command(after_help = AFTER_PUNCH)]
     Punch(PunchArgs),
 }
 
-/// Really try a hole punch with a peer, introduced by a probe server.
-///
-/// Without --code it prints one, and the line to run on the other machine. Exit codes: 0 there is a direct path, 1 there
-/// is none, 2 usage, 3 no server or no peer.
+/// What a punch takes.
 #[derive(Clone, Debug, clap::Args)]
 pub struct PunchArgs {
     /// Probe server that introduces the two. NAT_CHECK_SERVER in the environment stands in
@@ -149,7 +147,18 @@ pub struct PunchArgs {
 pub enum Generate {
     /// The JSON Schema of the report.
     Schema,
+    /// The JSON Schema of what came of a punch.
+    PunchSchema,
 }
+
+const AFTER_PUNCH: &str = "\
+Without --code it prints one, and the line to run on the other machine.
+
+Exit codes:
+  0  there is a direct path
+  1  there is none
+  2  usage
+  3  no server could be reached, or no peer came";
 
 const AFTER_HELP: &str = "\
 Exit codes:

@@ -155,6 +155,7 @@ fn judge(plan: &Plan, report: &Report) -> anyhow::Result<ExitCode> {
 fn generate(what: Generate) -> String {
     match what {
         Generate::Schema => format!("{:#}\n", schema::report()),
+        Generate::PunchSchema => format!("{:#}\n", schema::punch()),
     }
 }
 

@@ -1,16 +1,22 @@
-//! The JSON Schema of the report, generated from its types; `schema/report.schema.json` is its committed form.
+//! The JSON Schemas of the reports, generated from their types; `schema/*.schema.json` are their committed forms.
 
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
-use crate::report::Report;
+use crate::{punch::report::PunchDocument, report::Report};
 
 /// The schema (draft 2020-12) of what `--json` prints.
 #[must_use]
 pub fn report() -> Value {
-    SchemaSettings::draft2020_12()
-        .for_serialize()
-        .into_generator()
-        .into_root_schema_for::<Report>()
-        .to_value()
+    of::<Report>()
+}
+
+/// The same for `nat-check punch --json`.
+#[must_use]
+pub fn punch() -> Value {
+    of::<PunchDocument>()
+}
+
+fn of<T: schemars::JsonSchema>() -> Value {
+    SchemaSettings::draft2020_12().for_serialize().into_generator().into_root_schema_for::<T>().to_value()
 }

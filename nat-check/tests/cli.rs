@@ -35,6 +35,7 @@ fn help_is_what_was_reviewed() {
     assert_eq!((code, err.as_str()), (0, ""));
     insta::assert_snapshot!("short help", out);
     insta::assert_snapshot!("long help", run("--help").1);
+    insta::assert_snapshot!("punch help", run("punch --help").1);
 }
 
 #[test]
@@ -140,6 +141,31 @@ fn the_committed_schema_is_current() {
         generated,
         "run: cargo run -p nat-check -- --generate schema > nat-check/schema/report.schema.json"
     );
+}
+
+#[test]
+fn the_committed_schema_of_a_punch_is_current() {
+    let generated: Value = serde_json::from_str(&run("--generate punch-schema").1).unwrap();
+    let committed: Value = serde_json::from_str(include_str!("../schema/punch.schema.json")).unwrap();
+    assert_eq!(
+        committed, generated,
+        "run: cargo run -p nat-check -- --generate punch-schema > nat-check/schema/punch.schema.json"
+    );
+}
+
+#[test]
+fn a_punch_that_cannot_begin_says_why() {
+    for (line, code, named) in [
+        ("punch", 2, "NAT_CHECK_SERVER"),
+        ("punch --server 127.0.0.1 --code nonsense", 2, "nonsense"),
+        ("punch --server 127.0.0.1 --techniques magic", 2, "magic"),
+        ("punch --server 127.0.0.1:1", 3, "no connection to the rendezvous at 127.0.0.1:1"),
+        ("--local punch --server 127.0.0.1", 2, "punch"),
+    ] {
+        let (got, out, err) = run(line);
+        assert_eq!((got, out.as_str()), (code, ""), "{line}: {err}");
+        assert!(err.contains(named), "{line} says {err}");
+    }
 }
 
 fn committed_schema() -> Value {

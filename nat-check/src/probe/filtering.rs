@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use shared::{nat::Filtering, stun::Dialect};
 
 use crate::{
-    ledger::{Ask, Ledger, Place, SocketId, Trial},
+    ledger::{Answer, Ask, Ledger, Place, SocketId, Trial},
     probe::{Probe, Stage, Step},
     report::{Confidence, Finding},
     server::{AlternateFault, Places},
@@ -205,16 +205,26 @@ pub(crate) fn honours_change_request(ledger: &Ledger) -> bool {
 
 /// Whether an answer came in from an endpoint of this kind.
 fn answered(ledger: &Ledger, kind: Place) -> bool {
-    ledger.of(PROBE.name).any(|t| t.ask == Ask::From(kind) && came_from(t, kind))
+    ledger.of(PROBE.name).any(|t| t.ask == Ask::From(kind) && let_in(ledger, t, kind))
+}
+
+/// Whether the filter let in an answer of this kind. Once anything was sent to another endpoint than the first, later
+/// measurements may have opened the very hole that a late answer comes in through: then it proves nothing.
+fn let_in(ledger: &Ledger, trial: &Trial, kind: Place) -> bool {
+    let elsewhere = |t: &&Trial| t.to != ledger.server && !t.unsent && matches!(t.ask, Ask::Plain);
+    let opened = ledger.trials.iter().filter(elsewhere).map(|t| t.sent).min().unwrap_or(Duration::MAX);
+    trial.successes().any(|a| is_from(trial, a, kind) && a.at <= opened)
 }
 
 /// Judged by what the source differs in from the endpoint that was asked, so that a server that misnames its
 /// alternate address cannot mislead.
 fn came_from(trial: &Trial, kind: Place) -> bool {
-    trial.successes().any(|a| {
-        (a.from.ip() != trial.to.ip()) == kind.other_ip
-            && (a.from.port() != trial.to.port()) == kind.other_port
-    })
+    trial.successes().any(|a| is_from(trial, a, kind))
+}
+
+fn is_from(trial: &Trial, answer: &Answer, kind: Place) -> bool {
+    (answer.from.ip() != trial.to.ip()) == kind.other_ip
+        && (answer.from.port() != trial.to.port()) == kind.other_port
 }
 
 /// The counts for one kind, of what was sent until `ripe`.
@@ -224,10 +234,14 @@ fn tally(ledger: &Ledger, kind: Place, ripe: Duration) -> Tally {
     let had_its_time = |t: &&Trial| t.sent <= ripe || came_from(t, kind);
     let asked = ledger.of(PROBE.name).filter(|t| !t.unsent && t.ask == Ask::From(kind));
     for trial in asked.filter(had_its_time) {
+        let let_in = let_in(ledger, trial, kind);
+        if came_from(trial, kind) && !let_in {
+            continue;
+        }
         let vouched = if receipts { trial.receipt.is_some() } else { flanked(ledger, trial.round) };
         tally.sent += 1;
-        tally.answered += u32::from(came_from(trial, kind));
-        tally.silent += u32::from(vouched && !came_from(trial, kind));
+        tally.answered += u32::from(let_in);
+        tally.silent += u32::from(vouched && !let_in);
     }
     for control in ledger.controls(ripe).filter(|t| !is_superseded(ledger, t)) {
         tally.controls_sent += 1;
@@ -380,7 +394,7 @@ pub fn server_can(ledger: &Ledger) -> Finding<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::{Answer, made};
+    use crate::ledger::made;
 
     /// A run in which `let_in` were answered and the others not, in `rounds` rounds with both controls; the server
     /// gives receipts or not, and its alternate address answers or not.
@@ -406,7 +420,9 @@ mod tests {
             }
         }
         for place in TESTED.into_iter().filter(|_| alive) {
-            ledger.trials.push(made::answered("mapping", socket, place, "203.0.113.1:5"));
+            // The mapping test comes later.
+            let sent = Duration::from_secs(1);
+            ledger.trials.push(Trial { sent, ..made::answered("mapping", socket, place, "203.0.113.1:5") });
         }
         ledger
     }
@@ -428,6 +444,15 @@ mod tests {
             let finding = conclude(&run(let_in, 8, true, true));
             assert_eq!((finding.value, finding.confidence), (Some(value), confidence), "{let_in:?}");
         }
+    }
+
+    #[test]
+    fn what_comes_in_through_a_hole_of_a_later_measurement_proves_nothing() {
+        let mut ledger = run(&[], 8, true, true);
+        let socket = ledger.trials[0].socket;
+        let last = ledger.trials.iter_mut().rfind(|t| t.ask == Ask::From(Place::BOTH)).unwrap();
+        last.answers.push(Answer { at: Duration::from_millis(1050), ..from(socket, Place::BOTH) });
+        assert_eq!(conclude(&ledger).value, Some(Filtering::AddressAndPortDependent));
     }
 
     #[test]
