@@ -6,6 +6,7 @@
 //! - [`sim`]: the driver that needs no privilege: everything in memory, in virtual time;
 //! - [`study`]: many such runs, judged and counted;
 //! - [`punch`]: pairs of clients that punch in it.
+//! - [`lifetime`]: what the lifetime measurement says, judged.
 //!
 //! Real networks, on Linux:
 //! - [`Lab`]: hosts behind NATs and a server, with real programs on them;
@@ -20,6 +21,7 @@ pub mod address;
 pub mod error;
 mod internet;
 mod ip;
+pub mod lifetime;
 pub mod oracle;
 pub mod punch;
 pub mod quantity;

@@ -1,6 +1,9 @@
 //! The simulated driver: the client's engine and the server's `respond` in one process and in virtual time.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use nat_check::{
     check::{Asked, Setup, check},
@@ -44,6 +47,8 @@ pub struct Sim {
     pub seed: u64,
     /// Whether a trace is kept.
     pub trace: bool,
+    /// The longest idle time that the lifetime measurement looks at; none = it is not asked for.
+    pub lifetime: Option<Duration>,
 }
 
 impl Sim {
@@ -51,7 +56,7 @@ impl Sim {
     #[must_use]
     pub fn new(nat: Stack, seed: u64) -> Self {
         let (path, server) = (PathSpec::default(), ServerSpec::default());
-        Self { nat, path, server, ipv6: false, seed, trace: false }
+        Self { nat, path, server, ipv6: false, seed, trace: false, lifetime: None }
     }
 
     /// What a scenario describes.
@@ -97,6 +102,7 @@ impl Sim {
         let setup = Setup {
             families: Families { v4: true, v6: self.ipv6 },
             seed: self.seed,
+            lifetime: self.lifetime,
             started_at: SystemTime::UNIX_EPOCH,
             ..Setup::default()
         };

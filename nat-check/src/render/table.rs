@@ -61,7 +61,10 @@ impl Page {
             );
         }
         if let Some(seconds) = report.hole_punching.keepalive_s {
-            let advice = format!("To keep a hole open, send something every {} s.", words::number(seconds));
+            let advice = format!(
+                "To keep a hole open, send something every {} s (four fifths of the idle time survived).",
+                words::number(seconds)
+            );
             self.paragraph(Paint::new(), &advice);
         }
     }
@@ -215,6 +218,7 @@ fn udp_rows(udp: &UdpReport, rows: &mut Vec<Row>) {
     rows.push(finding("Payload rewriting", &udp.alg, |rewrites| words::alg(*rewrites).into()));
     rows.push(finding("Inbound-first effect", &udp.inbound_first_remap, |r| words::inbound_first(*r).into()));
     rows.push(finding("Lifetime", &udp.lifetime, words::lifetime));
+    rows.extend(udp.lifetime.value.as_ref().and_then(words::beats).map(|text| row("Keep-alive", text, "")));
     let path = match (udp.rtt_s, udp.loss) {
         (Some(rtt), Some(loss)) => {
             format!(

@@ -1,6 +1,8 @@
 //! The report's values in words for a person who never read RFC 4787.
 
-use shared::nat::{Bracket, Filtering, Lifetime, Mapping, NatType, PortAllocation, PortPolicy};
+use shared::nat::{
+    Bracket, Clearing, Filtering, Granularity, Lifetime, Mapping, NatType, PortAllocation, PortPolicy,
+};
 
 use crate::report::{Confidence, PeerKind, PeerOutcome, Technique};
 
@@ -105,7 +107,36 @@ pub(super) fn lifetime(lifetime: &Lifetime) -> String {
         (None, Some(false)) => parts.push("packets from outside do not keep it".into()),
         (None, None) => {}
     }
+    match lifetime.refresh.elsewhere {
+        Some(true) => parts.push("traffic with one destination keeps the way to others".into()),
+        Some(false) => parts.push("every destination has a timer of its own".into()),
+        None => {}
+    }
+    match lifetime.granularity {
+        Some(Granularity { clearing: Clearing::Swept, seconds }) => {
+            parts.push(format!("what is due is cleared away every {} s or so", number(seconds)));
+        }
+        Some(Granularity { clearing: Clearing::Jittered, seconds }) => {
+            parts.push(format!("lives differ by {} s or more", number(seconds)));
+        }
+        Some(Granularity { clearing: Clearing::Exact, .. }) | None => {}
+    }
     parts.join("; ")
+}
+
+/// What a packet every 15, 25 or 30 seconds would do, by the shorter of the timers.
+pub(super) fn beats(lifetime: &Lifetime) -> Option<String> {
+    let both = || [lifetime.unreplied, lifetime.stream].into_iter().flatten();
+    let alive = both().map(|b| b.alive_s).reduce(f64::min)?;
+    let gone = both().filter_map(|b| b.expired_s).reduce(f64::min);
+    let does = |beat: f64| match gone {
+        _ if beat <= alive * 0.8 => "keeps it open",
+        _ if beat <= alive => "keeps it open, with little to spare",
+        Some(gone) if beat >= gone => "loses it",
+        Some(_) | None => "may lose it",
+    };
+    let beats = [15.0, 25.0, 30.0].map(|beat| format!("every {beat} s {}", does(beat)));
+    Some(format!("a packet {}", beats.join("; ")))
 }
 
 /// "30.7 to 31.6 s", "more than 60 s".

@@ -54,8 +54,9 @@ pub struct Move {
 
 /// Between two looks while waiting for a sweep.
 const WATCH: Duration = Duration::from_millis(900);
-/// The second look has to come this soon; an eightieth of the timer later, where that is long.
-const CHECK: Duration = Duration::from_millis(2300);
+/// The second look has to come this soon; later, where the timer is long.
+const CHECK: Duration = Duration::from_millis(2000);
+const LONG: Duration = Duration::from_secs(60);
 /// A mapping that is not ready by then never will be.
 const PATIENCE: Duration = Duration::from_secs(6);
 /// Teeth closer than this to one another tell nothing more.
@@ -212,7 +213,7 @@ impl Climb {
         let next = untouched(flows, now).map(due).filter(|(at, _)| *at + CLOSEST > earliest).min();
         match next {
             Some((at, socket)) if at <= now && now >= earliest => Move { look: vec![socket], again: None },
-            Some((at, _)) if at <= since + CHECK + gone / 80 => {
+            Some((at, _)) if at <= since + CHECK + gone.saturating_sub(LONG) / 40 => {
                 Move { look: Vec::new(), again: Some(at.max(earliest)) }
             }
             // None that is due soon enough: it stays open how exactly mappings end.

@@ -134,7 +134,8 @@ impl Conductor {
                 until: now.saturating_sub(self.session.patience()),
                 patience: self.session.patience(),
             };
-            let seen = self.session.read(|ledger| Seen::of(ledger, ripe));
+            // One look more than the conclusion asks for, where packets get lost: later losses must not undo it.
+            let seen = self.session.read(|ledger| Seen::with_margin(ledger, ripe));
             at(self.make(&seen, now).await);
             self.land(&seen, now);
             at(self.climb(&seen, now));
@@ -223,6 +224,12 @@ impl Conductor {
     }
 
     fn climb(&mut self, seen: &Seen, now: Duration) -> Option<Duration> {
+        // More loss than was known makes some silence undecided again.
+        let undecided = |f: &&Flow| f.state == State::Silent && f.role != Role::Inbound;
+        for flow in seen.flows.iter().filter(undecided).filter(|f| f.looks < LOOKS as usize) {
+            let sent = flow.looks as u32;
+            self.flights.entry(flow.socket).or_insert(Flight { began: now, next: now, sent });
+        }
         let flying: BTreeSet<SocketId> = self.flights.keys().copied().collect();
         let mut again: Option<Duration> = None;
         for (role, climb) in [(Role::Unreplied, &mut self.unreplied), (Role::Stream, &mut self.stream)] {

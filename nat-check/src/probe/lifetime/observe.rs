@@ -149,6 +149,16 @@ impl Seen {
     /// Reads the ledger.
     #[must_use]
     pub fn of(ledger: &Ledger, ripe: Ripe) -> Self {
+        Self::read(ledger, ripe, 0)
+    }
+
+    /// Reads the ledger while more is to come: silence takes one look more than in the end, where packets get lost.
+    #[must_use]
+    pub fn with_margin(ledger: &Ledger, ripe: Ripe) -> Self {
+        Self::read(ledger, ripe, 1)
+    }
+
+    fn read(ledger: &Ledger, ripe: Ripe, margin: u32) -> Self {
         let mut answered = 0;
         let mut sent = 0;
         for control in ledger.controls(ripe.until) {
@@ -163,6 +173,7 @@ impl Seen {
             controls_answered: answered,
         };
         let enough = (1..=MOST_LOOKS).find(|&silent| gone(silent).is_filtered());
+        let enough = enough.map(|looks| if answered < sent { looks + margin } else { looks });
         let mut seen = Self { flows: Vec::new(), asker: Vec::new(), enough, controls: (sent, answered) };
         let returned: BTreeSet<u32> = ledger
             .of(super::PROBE.name)

@@ -1,0 +1,50 @@
+//! The lifetime measurement, judged: what it says of a NAT whose timers are known.
+
+use nat_check::report::{Confidence, Finding};
+use shared::nat::{Bracket, Lifetime};
+
+/// What a run said of a timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// A bracket with the true value in it.
+    Inside,
+    /// Only a lower bound that is true, or nothing at all.
+    Unknown,
+    /// A false bound, in a finding that claimed to be no better than weak.
+    Doubtful,
+    /// A false bound in a finding that was sure of it.
+    Wrong,
+}
+
+/// Holds a finding against the true timers, in seconds: without an answer, and of a stream.
+#[must_use]
+pub fn judge(finding: &Finding<Lifetime>, unreplied: f64, stream: f64) -> Verdict {
+    let Some(lifetime) = &finding.value else { return Verdict::Unknown };
+    let sure = finding.confidence >= Confidence::Strong;
+    let brackets = [(lifetime.unreplied, unreplied), (lifetime.stream, stream)];
+    brackets.into_iter().map(|(bracket, truth)| about(bracket, truth, sure)).max().unwrap_or(Verdict::Unknown)
+}
+
+fn about(bracket: Option<Bracket>, truth: f64, sure: bool) -> Verdict {
+    let Some(Bracket { alive_s, expired_s }) = bracket else { return Verdict::Unknown };
+    let holds = alive_s < truth && expired_s.is_none_or(|expired| truth <= expired);
+    match (holds, sure, expired_s) {
+        (false, true, _) => Verdict::Wrong,
+        (false, false, _) => Verdict::Doubtful,
+        (true, _, Some(_)) => Verdict::Inside,
+        (true, _, None) => Verdict::Unknown,
+    }
+}
+
+/// The width of the wider bracket, in seconds.
+#[must_use]
+pub fn width(lifetime: &Lifetime) -> Option<f64> {
+    let width = |b: Bracket| Some(b.expired_s? - b.alive_s);
+    [lifetime.unreplied, lifetime.stream].into_iter().flatten().filter_map(width).reduce(f64::max)
+}
+
+/// The time that a timer of so many seconds may take.
+#[must_use]
+pub fn bound(timer: f64) -> f64 {
+    1.15 * timer + 5.0
+}
