@@ -6,7 +6,7 @@ use crate::{
     engine::Observed,
     ledger::{Ledger, Place},
     probe::{
-        alg, dialect, filtering, hairpinning, inbound_first, lifetime, mapping, port_allocation,
+        Probe, alg, dialect, filtering, hairpinning, inbound_first, lifetime, mapping, port_allocation,
         response_port,
     },
     report::{Confidence, Finding, ServerAddresses, ServerFeatures, UdpReport},
@@ -26,6 +26,8 @@ pub struct ServerSide {
     pub software: Option<String>,
 }
 
+/// Why nothing is known of UDP where none passes.
+const NO_UDP: &str = "no UDP passes";
 const DERIVED: &str = "RFC 3489 5, derived from mapping and filtering";
 
 /// The UDP part of the report.
@@ -35,8 +37,8 @@ pub fn udp(observed: &Observed) -> UdpReport {
     if !observed.udp_works() {
         return blocked(ledger);
     }
-    let mapping = mapping::conclude(ledger);
-    let filtering = filtering::conclude(ledger);
+    let mapping = asked(ledger, &mapping::PROBE, mapping::conclude);
+    let filtering = asked(ledger, &filtering::PROBE, filtering::conclude);
     let controls: Vec<bool> = ledger.controls(ledger.ripe).map(|t| t.returned()).collect();
     let lost = controls.iter().filter(|&&returned| !returned).count();
     let socket = mapping::main_socket(ledger);
@@ -54,10 +56,10 @@ pub fn udp(observed: &Observed) -> UdpReport {
         rtt_s: observed.rtt.map(|rtt| round(rtt.smoothed.as_secs_f64(), 6)),
         loss: (!controls.is_empty()).then(|| round(lost as f64 / controls.len() as f64, 4)),
         nat_type: nat_type(&mapping, &filtering),
-        port_allocation: port_allocation::conclude(ledger),
-        hairpinning: hairpinning::conclude(ledger),
-        alg: alg::conclude(ledger),
-        inbound_first_remap: inbound_first::conclude(ledger),
+        port_allocation: asked(ledger, &port_allocation::PROBE, port_allocation::conclude),
+        hairpinning: asked(ledger, &hairpinning::PROBE, hairpinning::conclude),
+        alg: asked(ledger, &alg::PROBE, alg::conclude),
+        inbound_first_remap: asked(ledger, &inbound_first::PROBE, inbound_first::conclude),
         lifetime: lifetime::conclude(ledger),
         mapping,
         filtering,
@@ -74,12 +76,28 @@ pub fn server(observed: &Observed) -> ServerSide {
     ServerSide {
         addresses: ServerAddresses { primary: ledger.server, alternate: places.get(Place::BOTH).or(named) },
         features: ServerFeatures {
-            change_request: filtering::server_can(ledger),
-            response_port: response_port::conclude(ledger),
-            classic: dialect::conclude(ledger),
+            change_request: asked(ledger, &filtering::PROBE, filtering::server_can),
+            response_port: asked(ledger, &response_port::PROBE, response_port::conclude),
+            classic: asked(ledger, &dialect::PROBE, dialect::conclude),
         },
         faults: server::faults(ledger),
         software: ledger.software.clone(),
+    }
+}
+
+/// A measurement's conclusion, if the measurement was asked for and could be made.
+fn asked<T>(ledger: &Ledger, probe: &Probe, conclude: fn(&Ledger) -> Finding<T>) -> Finding<T> {
+    if !ledger.tests.contains(&probe.name) {
+        return Finding::unknown("not asked for", probe.about);
+    }
+    if ledger.dialect().is_none() {
+        return Finding::unknown(NO_UDP, probe.about);
+    }
+    let finding = conclude(ledger);
+    match (&finding.value, &ledger.trouble) {
+        (None, Some(trouble)) => finding.because(trouble.clone()),
+        (None, None) if ledger.cut_short => finding.because("the run ended before this was done"),
+        _ => finding,
     }
 }
 
@@ -106,7 +124,6 @@ fn nat_type(mapping: &Finding<Mapping>, filtering: &Finding<Filtering>) -> Findi
 
 /// UDP does not pass, though the server was reached otherwise.
 fn blocked(ledger: &Ledger) -> UdpReport {
-    const WHY: &str = "no UDP passes";
     let sent = ledger.trials.len();
     let nat_type = Finding::known(
         NatType::UdpBlocked,
@@ -122,13 +139,13 @@ fn blocked(ledger: &Ledger) -> UdpReport {
         rtt_s: None,
         loss: None,
         nat_type,
-        mapping: Finding::unknown(WHY, DERIVED),
-        filtering: Finding::unknown(WHY, DERIVED),
-        port_allocation: Finding::unknown(WHY, DERIVED),
-        hairpinning: Finding::unknown(WHY, DERIVED),
-        alg: Finding::unknown(WHY, DERIVED),
-        inbound_first_remap: Finding::unknown(WHY, DERIVED),
-        lifetime: Finding::unknown(WHY, DERIVED),
+        mapping: Finding::unknown(NO_UDP, DERIVED),
+        filtering: Finding::unknown(NO_UDP, DERIVED),
+        port_allocation: Finding::unknown(NO_UDP, DERIVED),
+        hairpinning: Finding::unknown(NO_UDP, DERIVED),
+        alg: Finding::unknown(NO_UDP, DERIVED),
+        inbound_first_remap: Finding::unknown(NO_UDP, DERIVED),
+        lifetime: Finding::unknown(NO_UDP, DERIVED),
     }
 }
 

@@ -78,7 +78,10 @@ pub async fn examine(
         () = tokio::time::sleep(limit) => false,
     };
     let rtt = session.rtt();
-    Ok(Observed { ledger: session.finish(), tcp, rtt, partial: !done })
+    let mut ledger = session.finish();
+    ledger.cut_short = !done;
+    ledger.tests = selected(settings).iter().map(|probe| probe.name).collect();
+    Ok(Observed { ledger, tcp, rtt, partial: !done })
 }
 
 async fn run(
@@ -137,11 +140,11 @@ fn selected(settings: &Settings) -> Vec<&'static Probe> {
         true => settings.lifetime.is_some() && !settings.tests.excludes(probe.name),
         false => settings.tests.wants(probe.name, true),
     };
+    // What builds on something that is left out is left out, too.
+    let possible =
+        |probe: &&Probe| wants(probe) && !probe.needs.iter().any(|need| settings.tests.excludes(need));
     let wanted = |name: &str| {
-        REGISTRY
-            .iter()
-            .filter(|probe| wants(probe))
-            .any(|probe| probe.name == name || probe.needs.contains(&name))
+        REGISTRY.iter().filter(possible).any(|probe| probe.name == name || probe.needs.contains(&name))
     };
     REGISTRY.iter().filter(|probe| wanted(probe.name)).collect()
 }

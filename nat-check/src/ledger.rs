@@ -31,6 +31,17 @@ impl Place {
         u32::from(self.other_ip) * attr::CHANGE_IP + u32::from(self.other_port) * attr::CHANGE_PORT
     }
 
+    /// What it is to a person.
+    #[must_use]
+    pub fn described(self) -> &'static str {
+        match (self.other_ip, self.other_port) {
+            (false, false) => "the endpoint that was asked",
+            (false, true) => "its other port",
+            (true, false) => "its other IP address",
+            (true, true) => "its other IP address and port",
+        }
+    }
+
     /// A short name for evidence: A1:P1 and so on.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -197,6 +208,12 @@ pub struct Ledger {
     pub server: SocketAddr,
     /// What was sent until then has had its time; without end until the run is over.
     pub ripe: Duration,
+    /// The measurements that ran.
+    pub tests: Vec<&'static str>,
+    /// Whether the run was ended before all was done.
+    pub cut_short: bool,
+    /// What the operating system refused.
+    pub trouble: Option<String>,
     /// The requests, in order of sending.
     pub trials: Vec<Trial>,
     /// The sockets, by [`SocketId`].
@@ -226,6 +243,9 @@ impl Ledger {
         Self {
             server,
             ripe: Duration::MAX,
+            tests: Vec::new(),
+            cut_short: false,
+            trouble: None,
             trials: Vec::new(),
             sockets: Vec::new(),
             strays: Strays::default(),
@@ -270,6 +290,9 @@ impl Ledger {
         }
         if from == trial.to && trial.wants_receipt && view.address(attr::RECEIPT).is_some() {
             trial.receipt.get_or_insert(at);
+            return Some(trial);
+        }
+        if trial.answers.len() == MOST_ANSWERS {
             return Some(trial);
         }
         let classic = view.dialect() == Dialect::Classic;
@@ -384,6 +407,8 @@ impl Ledger {
     }
 }
 
+/// More answers to one request tell nothing more.
+const MOST_ANSWERS: usize = 8;
 /// How long the first burst lasts.
 const BURST: Duration = Duration::from_millis(30);
 /// How long after it a server that limits the rate may still be holding the burst against us.

@@ -175,6 +175,7 @@ const FAULTS: &[FindFault] = &[
         ledger.rate_limit().map(sentence).into_iter().collect()
     },
     slow,
+    |ledger, _| crate::probe::filtering::half_hearted(ledger).into_iter().collect(),
     |ledger, _| {
         let doubled = ledger
             .trials
@@ -205,7 +206,8 @@ fn slow(ledger: &Ledger, _: &Places) -> Vec<String> {
 
 fn dead_endpoints(ledger: &Ledger, places: &Places) -> Vec<String> {
     let asked = |endpoint: SocketAddr| {
-        ledger.trials.iter().filter(|t| t.to == endpoint && t.ask == Ask::Plain).count()
+        let ripe = |t: &&Trial| t.to == endpoint && t.ask == Ask::Plain && t.sent <= ledger.ripe;
+        ledger.trials.iter().filter(ripe).count()
     };
     let lossless = ledger.controls(ledger.ripe).filter(|t| !t.returned()).count() == 0;
     // Loss may swallow a few requests, hardly more.

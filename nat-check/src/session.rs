@@ -128,6 +128,12 @@ impl Session {
         self.server
     }
 
+    /// The address that packets to the server leave from.
+    #[must_use]
+    pub fn local_ip(&self) -> IpAddr {
+        self.local_ip
+    }
+
     /// The local port that the user wants, if any.
     #[must_use]
     pub fn forced_port(&self) -> Option<u16> {
@@ -165,7 +171,16 @@ impl Session {
     /// # Errors
     /// When it is taken, or not allowed.
     pub async fn open_at(self: &Arc<Self>, port: u16) -> io::Result<Socket> {
-        let datagram: Arc<dyn Datagram> = self.net.bind(SocketAddr::new(self.bind.ip(), port)).await?.into();
+        // A host may have several addresses and choose among them by destination, which would look like a mapping
+        // that depends on it. One address for all packets.
+        let bound = self.net.bind(SocketAddr::new(self.local_ip, port)).await;
+        let datagram: Arc<dyn Datagram> = match bound {
+            Ok(datagram) => datagram.into(),
+            Err(error) => {
+                self.lock().ledger.trouble.get_or_insert(format!("no socket could be opened: {error}"));
+                return Err(error);
+            }
+        };
         let local = SocketAddr::new(self.local_ip, datagram.local_addr()?.port());
         let mut state = self.lock();
         let id = SocketId(state.ledger.sockets.len());

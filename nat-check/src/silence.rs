@@ -24,6 +24,8 @@
 pub const ENOUGH: f64 = -5.2;
 /// log10 of the likelihood ratio at which silence is called a filter.
 pub const DECIDED: f64 = -4.5;
+/// log10 of the likelihood ratio at which silence is called likely to be one: odds of 1 in 1,000.
+pub const LIKELY: f64 = -3.0;
 
 /// What is needed to judge silence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

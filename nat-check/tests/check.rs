@@ -115,7 +115,7 @@ async fn a_server_whose_udp_is_dead_does_not_make_udp_blocked() {
 
 #[tokio::test(start_paused = true)]
 async fn a_nat_that_changes_its_ways_is_called_so() {
-    let world = world("port-restricted-cone,change-after=12", &[&[]]);
+    let world = world("port-restricted-cone,change-after=25", &[&[]]);
     let mapping = run(&world, &Setup::default()).await.ipv4.udp.unwrap().mapping;
     assert!(mapping.confidence <= Confidence::Weak, "{mapping:?}");
     assert!(mapping.reason.unwrap().contains("not deterministic"));
@@ -153,4 +153,46 @@ async fn nobody_there_is_said_within_seconds() {
     assert_eq!(report.ipv4.status, FamilyStatus::Unreachable);
     assert!(report.duration_s < 5.0, "{}", report.duration_s);
     assert!(report.ipv4.reason.unwrap().contains("nor over TCP"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn loss_on_the_way_from_the_alternate_address_alone_makes_no_filter() {
+    for share in [0.3, 0.5, 0.7, 0.9] {
+        for seed in 0..60 {
+            let server = ServerSpec::with_faults([Fault::AlternateLossy(share), Fault::NoReceipt]);
+            let world = World::builder(seed).nat("open".parse().unwrap()).server(server).build();
+            let filtering =
+                run(&world, &Setup { seed, ..Setup::default() }).await.ipv4.udp.unwrap().filtering;
+            let wrong = filtering.value.is_some_and(|f| f != Filtering::EndpointIndependent);
+            assert!(
+                !(wrong && filtering.confidence >= Confidence::Strong),
+                "{share} seed {seed}: {filtering:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_out_of_time_blames_nobody() {
+    for millis in [20, 60, 100, 150, 200, 300] {
+        for nat in ["full-cone", "symmetric", "port-restricted-cone"] {
+            let world = world(nat, &[&[]]);
+            let setup = Setup { timeout: Duration::from_millis(millis), ..Setup::default() };
+            let report = run(&world, &setup).await;
+            assert_eq!(report.server.faults, [""; 0], "{nat} {millis} ms");
+            let classic = &report.server.features.classic;
+            assert_ne!(classic.value, Some(false), "{nat} {millis} ms: {classic:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_out_is_not_asked_for() {
+    let world = world("full-cone", &[&[]]);
+    let tests = Selection::Except(vec!["mapping".into(), "alg".into()]);
+    let udp = run(&world, &Setup { tests, ..Setup::default() }).await.ipv4.udp.unwrap();
+    for reason in [udp.mapping.reason, udp.filtering.reason, udp.alg.reason, udp.inbound_first_remap.reason] {
+        assert_eq!(reason.as_deref(), Some("not asked for"));
+    }
+    assert!(udp.port_allocation.value.is_some());
 }

@@ -100,7 +100,8 @@ async fn knock(session: &Arc<Session>, socket: &Socket, limit: Duration) -> Opti
 /// A Binding request over TCP (RFC 8489 section 6.2.2): the external endpoint, if anything sensible comes back.
 async fn ask_tcp(session: &Session) -> Option<SocketAddr> {
     let (server, begun) = (session.server(), session.now());
-    let mut stream = session.net().connect(None, server).await.ok()?;
+    let mut stream =
+        session.net().connect(Some(SocketAddr::new(session.local_ip(), 0)), server).await.ok()?;
     // Systems answer a handshake at once: it shows the way without the server's own delay.
     session.shook_hands(session.now() - begun);
     // Any id does on a connection of one's own.

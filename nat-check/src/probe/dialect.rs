@@ -9,6 +9,7 @@ use crate::{
     probe::{Probe, Stage, Step},
     report::{Confidence, Finding},
     session::{BUDGET, Contact, Request, Session},
+    silence::{LIKELY, Tally},
 };
 
 /// The measurement.
@@ -20,24 +21,27 @@ pub const PROBE: Probe = Probe {
 };
 
 const METHOD: &str = "Binding request without the magic cookie (RFC 3489 9.3)";
-/// Requests: where nothing else is lost, two unanswered ones are a no.
-const TRIES: usize = 2;
+/// Requests.
+const TRIES: usize = 3;
 
 async fn ask_the_old_way(session: Arc<Session>) {
     if session.contact().await != Contact::Udp(Dialect::Modern) {
         return;
     }
     let Ok(socket) = session.open().await else { return };
-    let round = session.round();
+    let answered = |ledger: &Ledger| ledger.of(PROBE.name).any(Trial::returned);
     for _ in 0..TRIES {
         if session.spent() < BUDGET {
+            let round = session.round();
             let request = Request { purpose: PROBE.name, to: session.server(), ask: Ask::Plain, round };
             session.send_as(&socket, request, Dialect::Classic).await;
         }
+        // Apart, so that one burst of loss does not swallow them all.
+        if session.until(session.now() + session.beat() / 2, answered).await {
+            return;
+        }
     }
-    session
-        .until(session.now() + session.patience(), |ledger| ledger.of(PROBE.name).any(Trial::returned))
-        .await;
+    session.until(session.now() + session.patience(), answered).await;
 }
 
 /// Draws the conclusion.
@@ -47,14 +51,22 @@ pub fn conclude(ledger: &Ledger) -> Finding<bool> {
         .trials
         .iter()
         .filter(|t| t.dialect == Dialect::Classic && t.ask == Ask::Plain && t.to == ledger.server)
+        .filter(|t| t.sent <= ledger.ripe || t.returned())
         .collect();
     let answered = asked.iter().filter(|t| t.direct().is_some()).count();
+    let controls: Vec<bool> = ledger.controls(ledger.ripe).map(Trial::returned).collect();
+    let silence = Tally {
+        sent: asked.len() as u32,
+        answered: answered as u32,
+        silent: (asked.len() - answered) as u32,
+        controls_sent: controls.len() as u32,
+        controls_answered: controls.iter().filter(|&&returned| returned).count() as u32,
+    };
     let finding = match (asked.len(), answered) {
         (0, _) => Finding::unknown("not asked for", METHOD),
         (_, 1..) => Finding::known(true, Confidence::Certain, METHOD),
-        (TRIES.., 0) if ledger.controls(ledger.ripe).all(Trial::returned) => {
-            Finding::known(false, Confidence::Strong, METHOD)
-        }
+        (_, 0) if silence.is_filtered() => Finding::known(false, Confidence::Strong, METHOD),
+        (_, 0) if silence.log_ratio() <= LIKELY => Finding::known(false, Confidence::Weak, METHOD),
         (_, 0) => Finding::unknown("too few requests to tell a refusal from loss", METHOD),
     };
     finding.with("sent", asked.len()).with("answered", answered)

@@ -5,15 +5,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use shared::{nat::Filtering, stun::Dialect};
+use shared::{
+    nat::{Filtering, Mapping},
+    stun::Dialect,
+};
 
 use crate::{
     ledger::{Answer, Ask, Ledger, Place, SocketId, Trial},
-    probe::{Probe, Stage, Step},
+    probe::{Probe, Stage, Step, mapping},
     report::{Confidence, Finding},
     server::{AlternateFault, Places},
     session::{BEAT, BUDGET, Contact, Request, Session, Socket},
-    silence::Tally,
+    silence::{LIKELY, Tally},
 };
 
 /// The measurement.
@@ -32,6 +35,8 @@ const PROOF: &str = "filtering-proof";
 const METHOD: &str = "RFC 5780 4.4, all four CHANGE-REQUEST cases, silence judged beside controls";
 /// The endpoints that are asked to answer.
 const TESTED: [Place; 3] = [Place::BOTH, Place::PORT, Place::IP];
+/// Requests for a proof, at the most: so many unanswered ones on a clean way prove the opposite.
+const PROOFS: u32 = 5;
 /// What later measurements need of the budget.
 const RESERVE: usize = 42;
 /// Rounds, at the most, and with a server that limits the rate.
@@ -101,21 +106,25 @@ async fn round(session: &Arc<Session>, socket: &Socket, kinds: &[Place]) {
 /// socket of the mapping test has sent to all four endpoints: what it asks for must come in, if it is sent.
 async fn prove_the_server(session: Arc<Session>) {
     let Some(socket) = session.slots(|slots| slots.mapping.clone()) else { return };
-    let needed = session.read(|ledger| obstacle(ledger).is_none() && !honours_change_request(ledger));
-    if !needed {
-        return;
-    }
-    for _ in 0..3 {
+    let unproven = |ledger: &Ledger| {
+        let open = |kind: &Place| !honours(ledger, *kind) && !is_misdirected(ledger, *kind);
+        let possible = obstacle(ledger).is_none();
+        TESTED.into_iter().filter(|kind| possible && open(kind)).collect::<Vec<_>>()
+    };
+    for _ in 0..PROOFS {
+        let kinds = session.read(unproven);
+        if kinds.is_empty() {
+            return;
+        }
         let round = session.round();
-        for kind in TESTED {
+        for kind in kinds {
             if session.spent() < BUDGET {
                 let request = Request { purpose: PROOF, to: session.server(), ask: Ask::From(kind), round };
                 session.send(&socket, request).await;
             }
         }
-        if session.until(session.now() + session.patience(), honours_change_request).await {
-            return;
-        }
+        let patience = session.patience();
+        session.until(session.now() + patience, |ledger| unproven(ledger).is_empty()).await;
     }
 }
 
@@ -197,10 +206,31 @@ fn obstacle(ledger: &Ledger) -> Option<String> {
     }
 }
 
-/// Whether the server is known to answer from elsewhere when asked to; unknown where this is false.
-pub(crate) fn honours_change_request(ledger: &Ledger) -> bool {
-    let proven = |t: &Trial| matches!(t.ask, Ask::From(kind) if came_from(t, kind));
-    ledger.gives_receipts() || ledger.of(PROBE.name).chain(ledger.of(PROOF)).any(proven)
+/// Whether the server is known to answer from this endpoint when asked to; unknown where this is false.
+fn honours(ledger: &Ledger, kind: Place) -> bool {
+    let proves = |t: &Trial| t.ask == Ask::From(kind) && came_from(t, kind);
+    ledger.gives_receipts() || ledger.of(PROBE.name).chain(ledger.of(PROOF)).any(proves)
+}
+
+/// Whether the server answered from somewhere else than it was asked to: it honours half of the request.
+fn is_misdirected(ledger: &Ledger, kind: Place) -> bool {
+    let astray =
+        |t: &Trial| t.ask == Ask::From(kind) && t.successes().next().is_some() && !came_from(t, kind);
+    ledger.of(PROBE.name).chain(ledger.of(PROOF)).any(astray)
+}
+
+/// Whether a socket that had opened every filter towards this endpoint still heard nothing from it: the server never
+/// answers from there. It takes a mapping that stays the same, else the answer goes to a closed one.
+fn is_disproved(ledger: &Ledger, kind: Place) -> bool {
+    let asked: Vec<&Trial> =
+        ledger.of(PROOF).filter(|t| t.ask == Ask::From(kind) && t.sent <= ledger.ripe).collect();
+    let stays =
+        matches!(mapping::conclude(ledger).value, Some(Mapping::Direct | Mapping::EndpointIndependent));
+    let endpoint = Places::of(ledger.server, ledger).get(kind);
+    let opened = asked.first().zip(endpoint).is_some_and(|(t, to)| ledger.mapped(t.socket, to).is_some());
+    let mut tally = control_tally(ledger, ledger.ripe, kind);
+    tally.silent = asked.len() as u32;
+    stays && opened && !honours(ledger, kind) && tally.log_ratio() <= LIKELY
 }
 
 /// Whether an answer came in from an endpoint of this kind.
@@ -241,13 +271,36 @@ fn tally(ledger: &Ledger, kind: Place, ripe: Duration) -> Tally {
         let vouched = if receipts { trial.receipt.is_some() } else { flanked(ledger, trial.round) };
         tally.sent += 1;
         tally.answered += u32::from(let_in);
-        tally.silent += u32::from(vouched && !let_in);
+        tally.silent += u32::from(vouched && trial.successes().next().is_none());
     }
-    for control in ledger.controls(ripe).filter(|t| !is_superseded(ledger, t)) {
-        tally.controls_sent += 1;
-        tally.controls_answered += u32::from(control.returned());
+    let Tally { controls_sent, controls_answered, .. } = control_tally(ledger, ripe, kind);
+    Tally { controls_sent, controls_answered, ..tally }
+}
+
+/// The controls for an answer from this endpoint. The way from the alternate address may lose more than the one from
+/// the primary: where it clearly does, its own controls count.
+fn control_tally(ledger: &Ledger, ripe: Duration, kind: Place) -> Tally {
+    let count = |tally: Tally, control: &Trial| Tally {
+        controls_sent: tally.controls_sent + 1,
+        controls_answered: tally.controls_answered + u32::from(control.returned()),
+        ..tally
+    };
+    let near = ledger.controls(ripe).filter(|t| !is_superseded(ledger, t)).fold(Tally::default(), count);
+    if !kind.other_ip {
+        return near;
     }
-    tally
+    let elsewhere = |t: &&Trial| t.ask == Ask::Plain && !t.unsent && t.to.ip() != ledger.server.ip();
+    let far = ledger.trials.iter().filter(elsewhere).filter(|t| t.sent <= ripe).fold(Tally::default(), count);
+    if is_clearly_worse(far, near) { far } else { near }
+}
+
+/// Whether one way loses more than another by more than chance has it (two proportions, 2.5 standard deviations).
+fn is_clearly_worse(far: Tally, near: Tally) -> bool {
+    let (n, m) = (f64::from(far.controls_sent), f64::from(near.controls_sent));
+    let lost = |t: Tally| f64::from(t.controls_sent - t.controls_answered);
+    let pooled = (lost(far) + lost(near)) / (n + m);
+    let deviation = (pooled * (1.0 - pooled) * (1.0 / n + 1.0 / m)).sqrt();
+    n >= 4.0 && m > 0.0 && deviation > 0.0 && far.loss() - near.loss() > 2.5 * deviation
 }
 
 /// Whether a trial belongs to a filtering socket that was given up as deaf: it tells nothing of the loss.
@@ -304,8 +357,8 @@ fn judge(ledger: &Ledger, places: &Places) -> Finding<Filtering> {
         let alive = places.get(kind).is_some_and(|endpoint| ledger.is_alive(endpoint));
         match () {
             () if tally.answered > 0 => Fate::LetIn,
-            () if !alive => Fate::Unknown,
-            () if tally.is_filtered() && honours_change_request(ledger) => Fate::ShutOut(Confidence::Strong),
+            () if !alive || is_misdirected(ledger, kind) || is_disproved(ledger, kind) => Fate::Unknown,
+            () if tally.is_filtered() && honours(ledger, kind) => Fate::ShutOut(Confidence::Strong),
             () if tally.log_ratio() <= LIKELY => Fate::ShutOut(Confidence::Weak),
             () => Fate::Unknown,
         }
@@ -337,7 +390,7 @@ fn judge(ledger: &Ledger, places: &Places) -> Finding<Filtering> {
         }
     };
     if finding.confidence == Confidence::Weak {
-        let reason = if honours_change_request(ledger) {
+        let reason = if TESTED.iter().all(|&kind| honours(ledger, kind)) {
             "loss leaves room for doubt"
         } else {
             "nothing shows that this server really answers from elsewhere: it gives no receipts, and the NAT \
@@ -348,8 +401,20 @@ fn judge(ledger: &Ledger, places: &Places) -> Finding<Filtering> {
     finding
 }
 
-/// Silence is called likely to be a filter at odds of 1 in 1,000.
-const LIKELY: f64 = -3.0;
+/// Which part of CHANGE-REQUEST the server does not honour, in a sentence.
+pub(crate) fn half_hearted(ledger: &Ledger) -> Option<String> {
+    let broken: Vec<&str> = TESTED
+        .into_iter()
+        .filter(|&kind| is_misdirected(ledger, kind) || is_disproved(ledger, kind))
+        .map(Place::described)
+        .collect();
+    (!broken.is_empty() && obstacle(ledger).is_none()).then(|| {
+        format!(
+            "the server does not answer from {} when it is asked to (CHANGE-REQUEST)",
+            broken.join(", nor from ")
+        )
+    })
+}
 
 fn why_undecided(ledger: &Ledger, places: &Places, fates: [Fate; 3]) -> String {
     let dead = TESTED
@@ -363,6 +428,9 @@ fn why_undecided(ledger: &Ledger, places: &Places, fates: [Fate; 3]) -> String {
     };
     if let Some(fault) = places.fault() {
         return format!("{}{known}", fault.sentence());
+    }
+    if let Some(reason) = half_hearted(ledger) {
+        return format!("{reason}{known}");
     }
     if let Some(dead) = dead {
         return format!(
@@ -382,8 +450,10 @@ fn why_undecided(ledger: &Ledger, places: &Places, fates: [Fate; 3]) -> String {
 pub fn server_can(ledger: &Ledger) -> Finding<bool> {
     const METHOD: &str = "RFC 5780 7.2, answers from elsewhere, or receipts that say so";
     let asked = ledger.trials.iter().filter(|t| matches!(t.ask, Ask::From(_))).count();
-    let finding = match (obstacle(ledger), honours_change_request(ledger)) {
-        (_, true) => Finding::known(true, Confidence::Certain, METHOD),
+    let proven = TESTED.into_iter().any(|kind| honours(ledger, kind));
+    let finding = match (obstacle(ledger).or_else(|| half_hearted(ledger)), proven) {
+        (None, true) => Finding::known(true, Confidence::Certain, METHOD),
+        (Some(reason), true) => Finding::known(false, Confidence::Strong, METHOD).because(reason),
         (Some(reason), false) => Finding::known(false, Confidence::Certain, METHOD).because(reason),
         (None, false) if asked == 0 => Finding::unknown("not asked for", METHOD),
         (None, false) => Finding::unknown("no answer came from elsewhere, and nothing tells why", METHOD),

@@ -7,11 +7,12 @@
 
 use std::sync::Arc;
 
+use shared::nat::Mapping;
+
 use crate::{
-    ledger::{Ask, Ledger, Place, Trial},
+    ledger::{Ask, Ledger, Place},
     probe::{Probe, Stage, Step, mapping},
     report::{Confidence, Finding},
-    server::Places,
     session::{BUDGET, Contact, Session},
 };
 
@@ -37,7 +38,6 @@ async fn answer_the_stranger(session: Arc<Session>) {
 /// Draws the conclusion.
 #[must_use]
 pub fn conclude(ledger: &Ledger) -> Finding<bool> {
-    let places = Places::of(ledger.server, ledger);
     let after = ledger.of(PROBE.name).find_map(|t| Some((t.socket, t.direct()?.mapped()?)));
     let Some((socket, after)) = after else {
         return Finding::unknown("the server's alternate endpoint gave no answer to compare", METHOD);
@@ -49,10 +49,8 @@ pub fn conclude(ledger: &Ledger) -> Finding<bool> {
             && t.ask == Ask::From(Place::BOTH)
             && (t.receipt.is_some() || t.successes().count() > 0)
     });
-    let independent = mapping::main_socket(ledger).is_some_and(|m| {
-        let seen = |place| places.get(place).and_then(|to| ledger.mapped(m, to));
-        seen(Place::PRIMARY).is_some() && seen(Place::PRIMARY) == seen(Place::BOTH)
-    });
+    let independent =
+        matches!(mapping::conclude(ledger).value, Some(Mapping::Direct | Mapping::EndpointIndependent));
     let finding = match before {
         None => Finding::unknown("the socket's own external endpoint was not learned", METHOD),
         Some(_) if !independent => Finding::unknown(
@@ -65,8 +63,5 @@ pub fn conclude(ledger: &Ledger) -> Finding<bool> {
         Some(_) => Finding::known(false, Confidence::Weak, METHOD)
             .because("nothing shows that the stranger's packet arrived first"),
     };
-    finding
-        .with("before", before)
-        .with("after", after)
-        .with("trials", ledger.of(PROBE.name).map(Trial::returned).count())
+    finding.with("before", before).with("after", after).with("trials", ledger.of(PROBE.name).count())
 }

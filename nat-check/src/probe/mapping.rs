@@ -21,6 +21,7 @@ pub const PROBE: Probe = Probe {
     steps: &[
         Step { stage: Stage::Primary, run: |session| Box::pin(open_mapping(session)) },
         Step { stage: Stage::Alternate, run: |session| Box::pin(ask_everywhere(session)) },
+        Step { stage: Stage::Confirm, run: |session| Box::pin(ask_again_late(session)) },
     ],
 };
 
@@ -75,12 +76,16 @@ pub fn leftover(ledger: &Ledger, fresh_is_open: bool) -> Option<String> {
 
 async fn ask_everywhere(session: Arc<Session>) {
     let (contact, places) = (session.contact().await, session.places());
-    let Some(socket) = session.slots(|slots| slots.mapping.clone()) else { return };
+    let Some(mut socket) = session.slots(|slots| slots.mapping.clone()) else { return };
     if contact == Contact::None {
         return;
     }
-    // A second socket, opened last: a NAT that changes its ways under load shows it here.
-    let late = session.open().await.ok();
+    // A socket whose external port happens to be one that the server does not talk to is of no use.
+    if session.read(|ledger| ledger.mapped(socket.id, session.server()).is_none()) {
+        let Ok(another) = session.open().await else { return };
+        session.slots(|slots| slots.mapping = Some(another.clone()));
+        socket = another;
+    }
     // A2:P2 may have sent to a wanted port unasked, which some routers answer with another mapping. The other three
     // endpoints tell as much.
     let rest: &[Place] = match session.forced_port() {
@@ -93,21 +98,21 @@ async fn ask_everywhere(session: Arc<Session>) {
         let request = Request { purpose: PROBE.name, to: session.server(), ask: Ask::Plain, round };
         session.send(&socket, request).await;
     };
-    let second = async {
-        if let Some(late) = &late {
-            ask(&session, late, &places, &Place::ALL).await;
-        }
-    };
-    tokio::join!(first, again, second);
+    tokio::join!(first, again);
     if let (Some(_), Some(both)) = (session.forced_port(), places.get(Place::BOTH)) {
         // Not for the mapping: the proof of the filtering test needs a socket that has sent to all four.
         session.learn(&socket, EARLIER_RUN, both, 3).await;
     }
-    // A socket whose external port happens to be one that the server does not talk to is of no use later.
-    let heard = |socket: &Socket| session.read(|ledger| Readings::of(ledger, &places, socket.id).seen.len());
-    if let Some(late) = late.filter(|late| heard(late) > heard(&socket)) {
-        session.slots(|slots| slots.mapping = Some(late));
+}
+
+/// A second socket, opened after all others: a NAT that changes its ways under load shows it here. It also makes up
+/// for an endpoint that did not answer the first one.
+async fn ask_again_late(session: Arc<Session>) {
+    if session.contact().await == Contact::None {
+        return;
     }
+    let Ok(late) = session.open().await else { return };
+    ask(&session, &late, &session.places(), &Place::ALL).await;
 }
 
 /// Asks these endpoints from one socket until each has answered or has had its tries.
@@ -227,7 +232,7 @@ fn judge(ledger: &Ledger, places: &Places, socket: SocketId, readings: &Readings
     if let (Some(first), Some(drifted)) = (readings.seen.get(&Place::PRIMARY), readings.drifted) {
         return Finding::unknown(
             format!(
-                "the NAT is not deterministic: the same socket and destination showed {first} first and                  {drifted} later"
+                "the NAT is not deterministic: one socket and destination showed {first} first, {drifted} later"
             ),
             METHOD,
         );
@@ -259,6 +264,9 @@ fn judge(ledger: &Ledger, places: &Places, socket: SocketId, readings: &Readings
 }
 
 fn why_unknown(ledger: &Ledger, places: &Places, readings: &Readings) -> String {
+    if ledger.cut_short {
+        return "the run ended before all endpoints were asked".into();
+    }
     if readings.seen.is_empty() {
         return "no answer showed the external endpoint of the test socket".into();
     }

@@ -24,6 +24,16 @@ pub enum Fault {
     ChangeIgnored,
     /// CHANGE-REQUEST is ignored, and RESPONSE-ORIGIN tells that it was not.
     ChangeFaked,
+    /// Requests to change anything get no answer.
+    ChangeDropped,
+    /// Requests to change the address get no answer.
+    ChangeIpDropped,
+    /// Requests to change both address and port get no answer.
+    ChangeBothDropped,
+    /// The port is changed on request, the address never.
+    ChangeIpIgnored,
+    /// This share of what leaves the alternate address gets lost.
+    AlternateLossy(f64),
     /// CHANGE-REQUEST gets error 420, though OTHER-ADDRESS is told.
     ChangeRefused,
     /// RESPONSE-ORIGIN names an address that has nothing to do with the server.

@@ -146,10 +146,15 @@ impl Server {
         respond(&topology, endpoint, from, &request, &mut self.answers).map_err(|reason| reason.name())?;
 
         let changes = view.u32(attr::CHANGE_REQUEST).unwrap_or(0);
+        if self.drops_change(changes) {
+            return Err("change dropped");
+        }
         let wanted = endpoint.change(changes & attr::CHANGE_IP != 0, changes & attr::CHANGE_PORT != 0);
         let wanted = topology.advertised(wanted).unwrap_or(at);
         let mut sent = Vec::new();
         for (endpoint, to, bytes) in self.answers.iter() {
+            let stuck = self.spec.has(Fault::ChangeIpIgnored) && changes & attr::CHANGE_IP != 0;
+            let endpoint = if stuck { endpoint.change(true, false) } else { endpoint };
             let Some(source) = topology.bound(endpoint).filter(|a| !self.is_dead(*a)) else { continue };
             let bytes = self.edited_answer(bytes, at, wanted);
             sent.push(Outgoing { from: source, to, after, bytes });
@@ -166,6 +171,16 @@ impl Server {
         respond_stream(&topology, endpoint, from, &request, &mut self.answers).ok()?;
         let answer = self.answers.iter().next().map(|(_, _, bytes)| bytes.to_vec())?;
         Some(self.edited_answer(&answer, at, at))
+    }
+
+    fn drops_change(&self, changes: u32) -> bool {
+        const BOTH: u32 = attr::CHANGE_IP | attr::CHANGE_PORT;
+        self.spec.faults.iter().any(|fault| match fault {
+            Fault::ChangeDropped => changes & BOTH != 0,
+            Fault::ChangeIpDropped => changes & attr::CHANGE_IP != 0,
+            Fault::ChangeBothDropped => changes & BOTH == BOTH,
+            _ => false,
+        })
     }
 
     fn place(&self, at: SocketAddr) -> Option<(&Topology, Endpoint)> {
@@ -234,10 +249,18 @@ impl Server {
     }
 
     /// Adds what disturbs an honest client: copies, and datagrams that are no answers.
+    fn alternate_loss(&self) -> f64 {
+        let loss = |fault: &Fault| if let Fault::AlternateLossy(share) = fault { *share } else { 0.0 };
+        self.spec.faults.iter().map(loss).sum()
+    }
+
     fn disturbed(&mut self, sent: Vec<Outgoing>) -> Vec<Outgoing> {
         let mut all = Vec::with_capacity(sent.len());
         for outgoing in sent {
             let Outgoing { from, to, after, ref bytes } = outgoing;
+            if from.ip() == self.spec.alternate && self.rng.f64() < self.alternate_loss() {
+                continue;
+            }
             if self.spec.has(Fault::Garbage) {
                 let noise = (0..40).map(|_| self.rng.u8(..)).collect();
                 all.push(Outgoing { from, to, after, bytes: noise });
