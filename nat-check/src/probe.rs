@@ -35,7 +35,7 @@ impl Probe {
     /// Whether it runs only when it is asked for.
     #[must_use]
     pub fn on_request(&self) -> bool {
-        self.steps.iter().all(|step| step.stage == Stage::Lifetime)
+        !self.steps.is_empty() && self.steps.iter().all(|step| step.stage == Stage::Lifetime)
     }
 }
 

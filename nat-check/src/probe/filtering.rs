@@ -294,13 +294,13 @@ fn control_tally(ledger: &Ledger, ripe: Duration, kind: Place) -> Tally {
     if is_clearly_worse(far, near) { far } else { near }
 }
 
-/// Whether one way loses more than another by more than chance has it (two proportions, 2.5 standard deviations).
+/// Whether one way loses more than another by more than chance has it (two proportions, four standard deviations); a wrong filter takes two silent kinds anyway.
 fn is_clearly_worse(far: Tally, near: Tally) -> bool {
     let (n, m) = (f64::from(far.controls_sent), f64::from(near.controls_sent));
     let lost = |t: Tally| f64::from(t.controls_sent - t.controls_answered);
     let pooled = (lost(far) + lost(near)) / (n + m);
     let deviation = (pooled * (1.0 - pooled) * (1.0 / n + 1.0 / m)).sqrt();
-    n >= 4.0 && m > 0.0 && deviation > 0.0 && far.loss() - near.loss() > 2.5 * deviation
+    n >= 4.0 && m > 0.0 && deviation > 0.0 && far.loss() - near.loss() > 4.0 * deviation
 }
 
 /// Whether a trial belongs to a filtering socket that was given up as deaf: it tells nothing of the loss.
