@@ -1,9 +1,9 @@
 //! Workers with batches: one thread waits for all sockets of a family, takes what has come in one system call and
 //! sends the answers in one for each socket they leave from.
 
-use std::{io, mem::MaybeUninit, net::UdpSocket, os::fd::OwnedFd, thread};
+use std::{io, net::UdpSocket, thread};
 
-use rustix::event::epoll;
+use rustix::event::{PollFd, PollFlags, poll};
 
 use super::{Sockets, Turn, Worker};
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// How often one socket may be emptied before the others get their turn again.
-const TURNS: usize = 4;
+const TURNS: usize = 8;
 /// The same when the server is to stop: what waits in a socket's buffer, but not an endless flood.
 const LAST_TURNS: usize = 256;
 
@@ -26,8 +26,7 @@ pub(super) fn spawn(
 ) -> io::Result<Vec<thread::JoinHandle<()>>> {
     sockets.iter().flatten().try_for_each(|socket| socket.set_nonblocking(true))?;
     let name = format!("udp-{}", worker.family);
-    let waiter = waiter(&sockets, &worker)?;
-    let run = move || Batched::new(worker, sockets, batch).run(&waiter);
+    let run = move || Batched::new(worker, sockets, batch).run();
     Ok(vec![thread::Builder::new().name(name).spawn(run)?])
 }
 
@@ -53,21 +52,37 @@ impl Batched {
         }
     }
 
-    fn run(mut self, waiter: &OwnedFd) {
-        let mut events = [MaybeUninit::uninit(); 5];
+    fn run(mut self) {
         while !self.worker.shared.is_stopping() {
-            // An interrupted wait is a wait that ended early: nothing is ready.
-            let Ok((ready, _)) = epoll::wait(waiter, &mut events, None) else { continue };
-            for event in ready {
-                if let Some(at) = Endpoint::ALL.get(event.data.u64() as usize) {
-                    self.empty(*at, TURNS);
-                }
+            for at in self.wait().into_iter().flatten() {
+                self.empty(at, TURNS);
             }
         }
         // What had come before the signal to stop is still answered.
         for at in Endpoint::ALL {
             self.empty(at, LAST_TURNS);
         }
+    }
+
+    /// Waits until something has come or the signal to stop is given; the endpoints that something has come to.
+    ///
+    /// Not by epoll, though that would be one call with less to pass: it stays in the wait queue of each socket, and
+    /// the kernel then wakes it, under two locks, for every answer that has left.
+    fn wait(&self) -> [Option<Endpoint>; 4] {
+        let wake = PollFd::new(self.worker.shared.wake(), PollFlags::IN);
+        let mut polled: [PollFd<'_>; 5] = std::array::from_fn(|_| wake.clone());
+        let open = Endpoint::ALL.into_iter().filter_map(|at| Some((at, self.sockets[at.index()].as_ref()?)));
+        for (entry, (_, socket)) in polled.iter_mut().zip(open.clone()) {
+            *entry = PollFd::new(socket, PollFlags::IN);
+        }
+        let mut ready = [None; 4];
+        // An interrupted wait is a wait that ended early: nothing is ready.
+        if poll(&mut polled, None).is_ok() {
+            for (entry, (at, _)) in polled.iter().zip(open) {
+                ready[at.index()] = (!entry.revents().is_empty()).then_some(at);
+            }
+        }
+        ready
     }
 
     /// Takes and answers what has come to one endpoint, until less than a whole batch comes.
@@ -118,17 +133,4 @@ fn send<'a>(
     if failed > 0 {
         worker.counters.dropped(DropReason::SendFailed, failed as u64);
     }
-}
-
-/// What waits for all sockets and for the signal to stop; an event's number is the endpoint's index, or above them.
-fn waiter(sockets: &Sockets, worker: &Worker) -> io::Result<OwnedFd> {
-    let waiter = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    let number = |n: usize| epoll::EventData::new_u64(n as u64);
-    for (i, socket) in sockets.iter().enumerate() {
-        if let Some(socket) = socket {
-            epoll::add(&waiter, socket, number(i), epoll::EventFlags::IN)?;
-        }
-    }
-    epoll::add(&waiter, worker.shared.wake(), number(sockets.len()), epoll::EventFlags::IN)?;
-    Ok(waiter)
 }
