@@ -1,6 +1,6 @@
 //! One connection: messages in, answers out, in order, with patience that ends (RFC 8489 section 6.2.2).
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use shared::stun::frame::Frames;
 use tokio::{
@@ -19,7 +19,7 @@ use crate::{
 /// Serves one connection until one side ends it.
 pub(super) async fn talk<S>(mut stream: S, from: SocketAddr, place: Place, mut context: Context, seat: Seat)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let patience = context.shared.current().streams;
     let mut frames = Frames::new(MAX_REQUEST);
@@ -50,10 +50,14 @@ where
             && let Some(rendezvous) = &context.rendezvous
         {
             let stream = Prefixed::new(piece[..length].to_vec(), stream);
-            tokio::select! {
-                () = Box::pin(rendezvous.serve(stream, from, || drop(seat))) => {}
-                () = stopping(&mut context.stop) => {}
-            }
+            let (rendezvous, mut stop) = (Arc::clone(rendezvous), context.stop.clone());
+            // A task of its own: sessions wait long, and this one has room for all that a connection can be.
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = rendezvous.serve(stream, from, || drop(seat)) => {}
+                    () = stopping(&mut stop) => {}
+                }
+            });
             return;
         }
         first = false;
