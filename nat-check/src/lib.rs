@@ -5,6 +5,7 @@
 //! from the ledger alone each measurement draws its conclusion, [`silence`] judging what did not come and
 //! [`server`] what is wrong with the server; [`classify`] puts them together, [`verdict`] says what they mean for
 //! hole punching, and [`render`] prints the [`report`]. Nothing but [`net`] touches a network.
+//! [`punch`] goes on from there: two clients that a probe server introduces really reach each other, or tell why not.
 
 pub mod args;
 pub mod check;

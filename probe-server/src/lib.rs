@@ -5,6 +5,7 @@
 //! - [`respond`](mod@respond): the pure function from a datagram to its answers; a simulated network calls it just as the
 //!   sockets do.
 //! - [`guard`] and [`limits`]: who gets no answer; [`drops`]: the names of all reasons.
+//! - [`rendezvous`]: introduces two clients that want to punch, over connections that they opened themselves.
 //! - [`Server`]: sockets and threads around it, from a checked [`config::Config`]; the program and tests start it
 //!   alike. UDP workers are plain threads; TCP, TLS and the operators' HTTP share one thread with a runtime.
 //!

@@ -1,9 +1,10 @@
-//! What both ends speak: the STUN wire and the vocabulary of NAT behaviour.
+//! What both ends speak: the STUN wire, the vocabulary of NAT behaviour, the introduction of two clients.
 //!
 //! - [`stun`]: messages as bytes. A borrowed parser and an allocation-free writer for both dialects
 //!   (RFC 8489 with RFC 5780's attributes, and classic RFC 3489), and stun-rs as the strict reader.
 //! - [`nat`]: the words of RFC 4787 as types. The client reports in them, the laboratory builds NATs from
 //!   them, so a test reads "a NAT of this behaviour must be reported as this behaviour".
+//! - [`rendezvous`]: what is said when two clients are introduced to each other, and who waits for whom.
 //!
 //! Nothing here touches a clock, a socket, a log or a global: bytes, addresses and `now` come in as
 //! arguments, values go out.

@@ -84,8 +84,8 @@ pub(super) async fn measure(
         Some(_) | None => Behaviour::default(),
     };
     let remaps = match behaviour.mapping {
-        // Nothing translates, so nothing can be translated otherwise.
-        Some(Mapping::Direct) => Some(false),
+        // Without translation nothing can be translated otherwise, and a port that changes anyway cannot be lost.
+        Some(mapping) if mapping != Mapping::EndpointIndependent => Some(false),
         _ => udp.and_then(|udp| udp.inbound_first_remap.value),
     };
     Known { behaviour, remaps, nat_type, tcp, servers }

@@ -57,8 +57,11 @@ pub fn table(report: &PunchReport) -> String {
         PunchOutcome::Unknown => "unknown".into(),
     };
     let mut row = |name: &str, value: String| {
-        // Writing to a string does not fail.
-        _ = writeln!(text, "{name:<22}{value}");
+        for (number, line) in wrapped(&value, WIDTH - INDENT).into_iter().enumerate() {
+            let name = if number == 0 { name } else { "" };
+            // Writing to a string does not fail.
+            _ = writeln!(text, "{name:<INDENT$}{line}");
+        }
     };
     row("", headline);
     row("why", report.why.clone());
@@ -90,6 +93,26 @@ pub fn table(report: &PunchReport) -> String {
     }
     // The headline has no name in front of it.
     text.trim_start().to_owned()
+}
+
+/// Columns of the whole table, and of its names.
+const WIDTH: usize = 100;
+const INDENT: usize = 22;
+
+/// Lines of at most so many columns, broken between words.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.len() + 1 + word.len() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            Some(_) | None => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 fn side(side: &SideReport) -> String {
