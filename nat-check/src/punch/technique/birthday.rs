@@ -95,12 +95,15 @@ async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
         None => Vec::new(),
     };
     let shots: Vec<_> = sockets.iter().flat_map(|s| targets.iter().map(move |to| (*s, *to))).collect();
-    let window = PACE * (guesses.sockets * guesses.ports) + SHORT;
+    // What got lost is guessed again, as far as the budget goes.
+    let all = guesses.sockets * guesses.ports;
+    let passes = if all * 2 <= Budget::DEFAULT.packets { 2 } else { 1 };
+    let window = PACE * (all * passes) + SHORT;
     let mut volley = Volley { shots: Vec::new(), again: false, window };
     if attempt.pair.who() == opener {
         attempt.fire(&shots, attempt.opener_ttl()).await;
     } else {
-        volley.shots = shots;
+        volley.shots = shots.repeat(passes as usize);
     }
     // Ports have to be open before anybody guesses at them.
     attempt.meet(Hint::default()).await?;
