@@ -44,7 +44,7 @@ pub fn udp(observed: &Observed) -> UdpReport {
     let socket = mapping::main_socket(ledger);
     let mut external = Vec::new();
     for mapped in
-        ledger.trials.iter().filter(|t| Some(t.socket) == socket).filter_map(|t| t.direct()?.mapped())
+        ledger.trials.iter().filter(|t| Some(t.socket) == socket).filter_map(|t| ledger.external(t.direct()?))
     {
         if !external.contains(&mapped) {
             external.push(mapped);

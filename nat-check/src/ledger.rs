@@ -138,7 +138,7 @@ pub struct Answer {
 
 impl Answer {
     /// The external endpoint that the server saw: the masked form where there is one, as meddling boxes cannot
-    /// recognise it.
+    /// recognise it. Where answers are compared with one another, [`Ledger::external`] knows more.
     #[must_use]
     pub fn mapped(&self) -> Option<SocketAddr> {
         self.masked.or(self.plain)
@@ -327,7 +327,20 @@ impl Ledger {
         self.trials
             .iter()
             .filter(|t| t.ask == Ask::Plain && t.socket == socket && t.to == to)
-            .find_map(|t| t.direct()?.mapped())
+            .find_map(|t| self.external(t.direct()?))
+    }
+
+    /// The external endpoint that an answer shows. Where any answer of the run was masked, only masked ones count: the
+    /// others, which classic requests get, may have been rewritten on the way.
+    #[must_use]
+    pub fn external(&self, answer: &Answer) -> Option<SocketAddr> {
+        answer.masked.or_else(|| answer.plain.filter(|_| !self.is_masked()))
+    }
+
+    /// Whether any answer of the run showed the external endpoint masked, as meddling boxes cannot recognise it.
+    #[must_use]
+    pub fn is_masked(&self) -> bool {
+        self.trials.iter().flat_map(Trial::successes).any(|a| a.masked.is_some())
     }
 
     /// The trials of one measurement.

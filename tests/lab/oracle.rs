@@ -65,6 +65,9 @@ pub fn expected(stack: &Stack) -> Value {
         if let Some(delta) = udp.delta {
             ports.insert("delta".into(), json!(delta));
         }
+        if let Some(ips) = udp.external_ips {
+            ports.insert("external_ips".into(), json!(ips));
+        }
         findings.insert("port_allocation".into(), ports.into());
     }
     if let Some(hairpinning) = udp.hairpinning {

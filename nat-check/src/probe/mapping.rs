@@ -154,7 +154,7 @@ impl Readings {
         let mut readings = Self::default();
         for trial in ledger.of(PROBE.name).filter(|t| t.socket == socket && t.ask == Ask::Plain) {
             let (Some(place), Some(mapped)) =
-                (places.place_of(trial.to), trial.direct().and_then(|a| a.mapped()))
+                (places.place_of(trial.to), trial.direct().and_then(|a| ledger.external(a)))
             else {
                 continue;
             };
@@ -240,6 +240,11 @@ fn judge(ledger: &Ledger, places: &Places, socket: SocketId, readings: &Readings
     let Some((value, confidence)) = readings.behaviour(ledger.local(socket)) else {
         return Finding::unknown(why_unknown(ledger, places, readings), METHOD);
     };
+    if value == Mapping::Direct && !ledger.is_masked() {
+        return Finding::known(value, confidence.min(Confidence::Weak), METHOD).because(
+            "the server shows the external endpoint in clear only, where a gateway may have put the local one",
+        );
+    }
     let finding = Finding::known(value, confidence, METHOD);
     let late = ledger.of(PROBE.name).map(|t| t.socket).find(|&s| s != socket);
     let late = late.and_then(|s| Readings::of(ledger, places, s).behaviour(ledger.local(s)));
@@ -355,6 +360,20 @@ mod tests {
             ledger.trials.push(made::answered(PROBE.name, socket, place, LOCAL));
         }
         assert_eq!(conclude(&ledger).value, Some(Mapping::Direct));
+    }
+
+    #[test]
+    fn what_could_have_been_rewritten_on_the_way_proves_no_direct_mapping() {
+        let mut ledger = made::ledger();
+        let socket = made::socket(&mut ledger, LOCAL);
+        for place in Place::ALL {
+            let mut trial = made::answered(PROBE.name, socket, place, LOCAL);
+            trial.answers[0].masked = None;
+            ledger.trials.push(trial);
+        }
+        let finding = conclude(&ledger);
+        assert_eq!((finding.value, finding.confidence), (Some(Mapping::Direct), Confidence::Weak));
+        assert!(finding.reason.unwrap().contains("in clear only"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    spec::{Hairpin, NatSpec, Refreshing, Scope, Tracking},
+    spec::{Hairpin, NatSpec, Pooling, Refreshing, Scope, Tracking},
     stack::Stack,
 };
 use crate::nat::{Filtering, Mapping, NatType, PortPolicy};
@@ -32,6 +32,8 @@ pub struct UdpBehaviour {
     pub delta: Option<i32>,
     /// Whether parity is kept, where the policy leaves that open.
     pub parity: Option<bool>,
+    /// External addresses that one host gets to see, where that does not hang on the destinations or on chance.
+    pub external_ips: Option<u32>,
     /// Whether a packet to the own external endpoint comes back.
     pub hairpinning: Option<bool>,
     /// Whether payloads are rewritten.
@@ -78,6 +80,8 @@ impl NatSpec {
                 Some(PortPolicy::Random | PortPolicy::Block) => Some(self.ports.parity),
                 Some(PortPolicy::Preserving | PortPolicy::Sequential) | None => None,
             },
+            external_ips: (translated && (self.pool.ips == 1 || self.pool.pooling == Pooling::Paired))
+                .then_some(1),
             hairpinning,
             alg: self.alg && translated,
             inbound_first_remap: self.inbound_first,
@@ -115,6 +119,12 @@ impl Behaviour {
             ports: chosen.ports.or(outer.ports),
             delta: chosen.delta,
             parity: chosen.parity,
+            // The outer one sees as many hosts as the inner one has addresses.
+            external_ips: match (inner.ports, outer.ports) {
+                (_, None) => inner.external_ips,
+                (None, Some(_)) => outer.external_ips,
+                (Some(_), Some(_)) => inner.external_ips.and(outer.external_ips),
+            },
             hairpinning: None,
             alg: inner.alg || outer.alg,
             inbound_first_remap: inner.inbound_first_remap || outer.inbound_first_remap,
