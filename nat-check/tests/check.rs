@@ -10,7 +10,7 @@ use nat_check::{
     },
     plan::Selection,
     progress::Silent,
-    report::{Confidence, FamilyStatus, Report},
+    report::{Confidence, FamilyStatus, PeerKind, Report, Technique},
     resolve::{FoundBy, Target},
 };
 use shared::nat::{Filtering, Mapping, NatType};
@@ -119,6 +119,29 @@ async fn a_nat_that_changes_its_ways_is_called_so() {
     let mapping = run(&world, &Setup::default()).await.ipv4.udp.unwrap().mapping;
     assert!(mapping.confidence <= Confidence::Weak, "{mapping:?}");
     assert!(mapping.reason.unwrap().contains("not deterministic"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn ports_that_strangers_take_are_not_promised_to_a_peer() {
+    for (rate, technique) in [(0, Technique::Prediction), (1000, Technique::Birthday)] {
+        let nat = format!("mapping=apd,filtering=apd,ports=sequential,cross-traffic={rate}");
+        let report = run(&world(&nat, &[&[]]), &Setup::default()).await;
+        let ports = report.ipv4.udp.unwrap().port_allocation;
+        let measured = ports.evidence["cross_traffic_per_s"].as_f64().unwrap();
+        assert!((measured - f64::from(rate)).abs() <= f64::from(rate) / 4.0, "{rate}: measured {measured}");
+        assert_eq!(ports.value.unwrap().range, (1024, 65535), "{rate}");
+        let home =
+            report.hole_punching.peers.iter().find(|p| p.peer == PeerKind::PortRestrictedCone).unwrap();
+        assert_eq!(home.technique, Some(technique), "{rate}: {home:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_rewrites_payloads_is_no_second_external_address() {
+    let report = run(&world("symmetric,alg=yes", &[&[]]), &Setup::default()).await;
+    let udp = report.ipv4.udp.unwrap();
+    assert_eq!(udp.alg.value, Some(true));
+    assert_eq!(udp.port_allocation.value.unwrap().external_ips, 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,12 +6,13 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use shared::nat::{PortAllocation, PortPolicy};
 
 use crate::{
-    ledger::{Ask, Ledger, Place, SocketId, Trial},
+    ledger::{Ask, Ledger, Place, SocketId},
     probe::{Probe, Stage, Step},
     report::{Confidence, Finding},
     session::{BUDGET, Contact, Request, Session},
@@ -37,6 +38,8 @@ const ENOUGH: usize = 14;
 const ORDINARY: (u16, u16) = (1024, 65535);
 /// A range no wider than this is called a block.
 const WIDEST_BLOCK: f64 = 8192.0;
+/// Over a longer pause a counter may come round unseen, and mappings of ours may end and be made again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Opens sockets one after another and asks once from each. Half of them ask the alternate address first: some
 /// pools choose the external address by the destination.
@@ -85,26 +88,33 @@ struct Sample {
     socket: SocketId,
     local: SocketAddr,
     external: SocketAddr,
+    /// When the packet left that made it.
+    sent: Duration,
+    /// Mappings of ours that may have been made since the one before, without an answer to show them.
+    unseen: u32,
 }
 
 /// Every mapping that answers show, in the order in which the first packet of each left.
 fn samples(ledger: &Ledger) -> Vec<Sample> {
     let mut seen = BTreeSet::new();
     let mut asked = BTreeSet::new();
-    let mut first_packets: Vec<&Trial> = Vec::new();
-    for trial in ledger.trials.iter().filter(|t| matches!(t.ask, Ask::Plain | Ask::From(_)) && !t.unsent) {
-        if asked.insert((trial.socket, trial.to)) {
-            first_packets.push(trial);
+    let mut samples = Vec::new();
+    let mut unseen = 0;
+    for trial in ledger.trials.iter().filter(|t| !t.unsent) {
+        if !asked.insert((trial.socket, trial.to)) {
+            continue;
+        }
+        let shown = ledger.local(trial.socket).zip(ledger.mapped(trial.socket, trial.to));
+        let Some((local, external)) = shown else {
+            unseen += 1;
+            continue;
+        };
+        if seen.insert(external) {
+            samples.push(Sample { socket: trial.socket, local, external, sent: trial.sent, unseen });
+            unseen = 0;
         }
     }
-    first_packets
-        .into_iter()
-        .filter_map(|trial| {
-            let local = ledger.local(trial.socket)?;
-            let external = ledger.mapped(trial.socket, trial.to)?;
-            seen.insert(external).then_some(Sample { socket: trial.socket, local, external })
-        })
-        .collect()
+    samples
 }
 
 /// Draws the conclusion.
@@ -157,13 +167,14 @@ pub fn conclude(ledger: &Ledger) -> Finding<PortAllocation> {
             finding.because(format!("{lost} of {} sockets got another port than their own", firsts.len()))
         });
     }
-    let (low, high) = extent(&ports);
     if let Some(step) = sequence(&ports) {
-        return evidence(Finding::known(
-            allocation(PortPolicy::Sequential, Some(step), (low, high)),
-            sure,
-            METHOD,
-        ));
+        let range = ring(&ports, step);
+        let finding =
+            evidence(Finding::known(allocation(PortPolicy::Sequential, Some(step), range), sure, METHOD));
+        return match cross_traffic(&samples, step) {
+            Some(rate) => finding.with("cross_traffic_per_s", rate.round()),
+            None => finding,
+        };
     }
     let (policy, range) = spread(&ports);
     evidence(Finding::known(allocation(policy, None, range), sure, METHOD))
@@ -180,6 +191,34 @@ fn sequence(ports: &[u16]) -> Option<i32> {
     // Strangers' mappings and lost samples make whole multiples of the step.
     let fits = steps.iter().filter(|&&s| s % step == 0 && s / step > 0 && s / step <= 16).count();
     (count * 3 >= steps.len() && fits * 4 >= steps.len() * 3).then_some(step)
+}
+
+/// The range that a sequential allocator goes round in: the ordinary one, unless the sample shows where it turns.
+fn ring(ports: &[u16], step: i32) -> (u16, u16) {
+    let (low, high) = extent(ports);
+    let span = i32::from(high) - i32::from(low);
+    let turns = ports.windows(2).any(|w| {
+        let moved = i32::from(w[1]) - i32::from(w[0]);
+        moved.signum() != step.signum() && moved.abs() * 2 > span
+    });
+    if turns { (low, high) } else { (ORDINARY.0.min(low), ORDINARY.1) }
+}
+
+/// Mappings a second that others make: by how much the ports advance, beyond what our own mappings take, over the
+/// time in which they do. `None` where no time passed.
+fn cross_traffic(samples: &[Sample], step: i32) -> Option<f64> {
+    let (mut strangers, mut time) = (0.0, Duration::ZERO);
+    for pair in samples.windows(2) {
+        let pause = pair[1].sent.saturating_sub(pair[0].sent);
+        let moved = i32::from(pair[1].external.port()) - i32::from(pair[0].external.port());
+        // Where the counter came round, how far it went is not known.
+        if pause > LONGEST_PAUSE || moved.signum() != step.signum() {
+            continue;
+        }
+        time += pause;
+        strangers += (f64::from(moved) / f64::from(step) - 1.0 - f64::from(pair[1].unseen)).max(0.0);
+    }
+    (!time.is_zero()).then(|| strangers / time.as_secs_f64())
 }
 
 fn extent(ports: &[u16]) -> (u16, u16) {
@@ -218,6 +257,7 @@ fn spread(ports: &[u16]) -> (PortPolicy, (u16, u16)) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::made;
 
     #[test]
     fn a_sequence_is_seen_through_gaps_and_one_wrap() {
@@ -225,6 +265,47 @@ mod tests {
         assert_eq!(sequence(&[508, 506, 504, 500, 498, 496]), Some(-2));
         assert_eq!(sequence(&[600, 856, 1112, 1368, 1624, 1880, 2136]), Some(256));
         assert_eq!(sequence(&[65530, 65532, 65534, 1024, 1026, 1028, 1030, 1032, 1034]), Some(2));
+    }
+
+    #[test]
+    fn the_range_of_a_sequence_is_not_the_extent_of_the_sample() {
+        assert_eq!(ring(&[3000, 3001, 3002, 3060, 3061], 1), ORDINARY);
+        assert_eq!(ring(&[600, 601, 600, 602, 603], 1), (600, ORDINARY.1));
+        assert_eq!(ring(&[50509, 50510, 50511, 50000, 50001], 1), (50000, 50511));
+        assert_eq!(ring(&[1030, 1028, 1026, 65534, 65532], -2), (1026, 65534));
+    }
+
+    /// Samples of sockets that were opened at these moments, in milliseconds, and got these ports.
+    fn sampled(mappings: &[(u64, u16)]) -> Ledger {
+        let mut ledger = made::ledger();
+        for (number, &(sent, port)) in mappings.iter().enumerate() {
+            let socket = made::socket(&mut ledger, &format!("192.168.1.2:{}", 40_000 + 7 * number));
+            let mut trial = match port {
+                0 => made::trial(PROBE.name, socket, made::endpoint(Place::PRIMARY), Ask::Plain),
+                _ => made::answered(PROBE.name, socket, Place::PRIMARY, &format!("203.0.113.1:{port}")),
+            };
+            trial.sent = Duration::from_millis(sent);
+            ledger.trials.push(trial);
+        }
+        ledger
+    }
+
+    #[test]
+    fn strangers_are_counted_by_the_ports_that_they_took() {
+        let rate = |mappings: &[(u64, u16)]| {
+            let finding = conclude(&sampled(mappings));
+            assert_eq!(finding.value.as_ref().map(|v| v.policy), Some(PortPolicy::Sequential), "{finding:?}");
+            finding.evidence.get("cross_traffic_per_s").cloned()
+        };
+        let burst = |at: u64, port: u16| (0..6).map(move |n| (at, port + n)).collect::<Vec<_>>();
+        assert_eq!(rate(&burst(0, 5000)), None, "no time passed");
+        assert_eq!(rate(&[burst(0, 5000), burst(50, 5006)].concat()), Some(0.0.into()));
+        assert_eq!(rate(&[burst(0, 5000), burst(50, 5056)].concat()), Some(1000.0.into()));
+        // Lost answers are mappings of our own.
+        let lost = vec![(20, 0); 4];
+        assert_eq!(rate(&[burst(0, 5000), lost, burst(50, 5010)].concat()), Some(0.0.into()));
+        // Across the end of the range nothing is known.
+        assert_eq!(rate(&[burst(0, 65530), burst(50, 1030)].concat()), None);
     }
 
     #[test]

@@ -53,7 +53,9 @@ pub(super) fn ports(allocation: &PortAllocation) -> String {
             None => "sequential: each port a step from the last".to_owned(),
         },
         PortPolicy::Random => format!("random: any port from {low} to {high}"),
-        PortPolicy::Block => format!("block: any of your {} ports from {low} to {high}", high - low + 1),
+        PortPolicy::Block => {
+            format!("block: any of your about {} ports, about {low} to {high}", high - low + 1)
+        }
     };
     if allocation.parity == Some(true) && allocation.policy != PortPolicy::Preserving {
         text.push_str("; even stays even, odd stays odd");
@@ -217,6 +219,14 @@ mod tests {
     fn a_chance_is_never_rounded_to_certainty() {
         let text: Vec<String> = [1.0, 0.998, 0.99, 0.5, 0.004, 0.0].into_iter().map(chance).collect();
         assert_eq!(text, ["100 %", "over 99 %", "99 %", "50 %", "under 1 %", "0 %"]);
+    }
+
+    #[test]
+    fn what_is_estimated_is_called_so() {
+        let range = (50_000, 50_511);
+        let block =
+            PortAllocation { policy: PortPolicy::Block, delta: None, range, external_ips: 1, parity: None };
+        assert_eq!(ports(&block), "block: any of your about 512 ports, about 50000 to 50511");
     }
 
     #[test]

@@ -316,13 +316,11 @@ fn one_guess(from: Behaviour, to: Behaviour, who: Who, budget: &Budget) -> Optio
     if let Some(mean) = hard.ports.passed_over(budget.gap_s) {
         let ports = odds::window_for(SURE, mean, MAX_WINDOW).min(limit);
         let chance = odds::once_in(budget.rounds, odds::fewer_than(ports, mean));
-        return Some(found(
-            Technique::Prediction,
-            chance,
-            ports,
-            Recipe::Window { hard: hard_is, ports },
-            budget,
-        ));
+        // Where others take too many ports meanwhile, the next one is as good as random.
+        if chance >= budget.worth {
+            let recipe = Recipe::Window { hard: hard_is, ports };
+            return Some(found(Technique::Prediction, chance, ports, recipe, budget));
+        }
     }
     let range = hard.ports.range;
     let sockets = budget.sockets.min(hard.spare());

@@ -99,6 +99,8 @@ fn the_usual_pairs() {
     let (technique, chance, packets) = tell(cone, strict(ALLOCATIONS[1]));
     assert_eq!((technique, chance), (Technique::Prediction, 999));
     assert!(packets < Some(10));
+    let busy = Ports { next: Next::Step { cross_traffic: 1000.0 }, range: 64512 };
+    assert_eq!(tell(cone, strict(busy)).0, Technique::Birthday, "nobody can tell the next of so many ports");
     let (technique, chance, packets) = tell(cone, strict(ALLOCATIONS[2]));
     assert_eq!((technique, chance), (Technique::Birthday, 990));
     assert!((1100..1200).contains(&packets.unwrap()));
