@@ -13,20 +13,60 @@ use crate::report::{
     FamilyReport, FamilyStatus, HolePunching, Level, PeerKind, PeerOutcome, PeerVerdict, Technique, UdpReport,
 };
 
-/// The hole-punching verdict of a run: by IPv4 where it was tested, else by IPv6.
+/// The hole-punching verdict of a run: by the family with the better prospects, IPv4 where they are the same.
 #[must_use]
 pub fn conclude(ipv4: &FamilyReport, ipv6: &FamilyReport) -> HolePunching {
-    let Some(udp) = ipv4.udp.as_ref().or(ipv6.udp.as_ref()) else {
-        // What was not asked for explains nothing.
-        let mut families = [ipv4, ipv6].into_iter().filter(|family| family.status != FamilyStatus::Skipped);
-        let why = families.find_map(|family| family.reason.as_ref());
-        return HolePunching {
-            level: Level::Unknown,
-            summary: not_known(why),
-            keepalive_s: None,
-            peers: Vec::new(),
-        };
+    let tested = |family: &'static str, report: &FamilyReport| {
+        report.udp.as_ref().map(|udp| Side { family, level: level(udp), verdict: over(udp) })
     };
+    let sides = [tested("IPv4", ipv4), tested("IPv6", ipv6)];
+    match sides {
+        [Some(four), Some(six)] if four.level == six.level => four.verdict,
+        [Some(four), Some(six)] if rank(six.level) > rank(four.level) => six.beside(&four),
+        [Some(four), Some(six)] => four.beside(&six),
+        [Some(only), None] | [None, Some(only)] => only.verdict,
+        [None, None] => {
+            // What was not asked for explains nothing.
+            let asked = [ipv4, ipv6].into_iter().filter(|family| family.status != FamilyStatus::Skipped);
+            let why = asked.filter_map(|family| family.reason.as_ref()).next();
+            let (level, summary) = (Level::Unknown, not_known(why));
+            HolePunching { level, summary, keepalive_s: None, peers: Vec::new() }
+        }
+    }
+}
+
+/// The prospects over one family.
+struct Side {
+    family: &'static str,
+    level: Level,
+    verdict: HolePunching,
+}
+
+impl Side {
+    /// The verdict of this family, which is the better one, with a word on the other.
+    fn beside(self, worse: &Self) -> HolePunching {
+        let mut summary = self.verdict.summary;
+        if let Some(first) = summary.get_mut(..1) {
+            first.make_ascii_lowercase();
+        }
+        let rest = match worse.level {
+            Level::AnyPeer => "it works with any peer",
+            Level::MostPeers => "it works with most peers",
+            Level::SomePeers => "it works with some peers",
+            Level::None => "UDP is blocked",
+            Level::Unknown => "that is not known",
+        };
+        let summary = format!("Over {}, {summary} Over {}, {rest}.", self.family, worse.family);
+        HolePunching { summary, ..self.verdict }
+    }
+}
+
+/// The order of levels by what to hope for: where nothing is known, more than where UDP is blocked.
+fn rank(level: Level) -> (bool, Level) {
+    (level != Level::None, level)
+}
+
+fn over(udp: &UdpReport) -> HolePunching {
     let level = level(udp);
     let peers = peers::table(udp);
     HolePunching {
@@ -59,7 +99,29 @@ fn summary(level: Level, udp: &UdpReport, peers: &[PeerVerdict]) -> String {
     let direct =
         |kind| with(kind).filter(|peer| peer.outcome == PeerOutcome::Direct).and_then(|peer| peer.technique);
     match level {
-        Level::AnyPeer => "Hole punching works with any peer whose UDP is not blocked.".into(),
+        Level::AnyPeer => {
+            let hard =
+                [PeerKind::PortRestrictedCone, PeerKind::SymmetricSequential, PeerKind::SymmetricRandom];
+            let at_once =
+                |&kind: &PeerKind| matches!(direct(kind), Some(Technique::Direct | Technique::Simultaneous));
+            if hard.iter().all(at_once) {
+                "Hole punching works with any peer whose UDP is not blocked.".into()
+            } else if hard.iter().all(|&kind| direct(kind).is_some()) {
+                let who = if at_once(&PeerKind::PortRestrictedCone) {
+                    "strict (symmetric)"
+                } else {
+                    "usual home or a strict (symmetric)"
+                };
+                format!(
+                    "Hole punching works with any peer whose UDP is not blocked: at once with those that let \
+                     strangers in, by guessing ports with those behind a {who} NAT."
+                )
+            } else {
+                "Hole punching works at once with peers that let strangers in; whether it does with those behind \
+                 other NATs is not certain."
+                    .into()
+            }
+        }
         Level::MostPeers => match direct(PeerKind::SymmetricRandom) {
             Some(_) => {
                 "Hole punching works with most peers: at once with all but those behind a strict (symmetric) \

@@ -39,11 +39,10 @@ fn against(peer: PeerKind, selves: &[Side], udp: &UdpReport) -> PeerVerdict {
             why: if found.recipe == Recipe::Both { why + hazard(udp) } else { why },
         };
     }
-    let mut hoped = selves.iter().map(|this| predict(this, &others[0], &Budget::DEFAULT));
     PeerVerdict {
         peer,
         outcome: PeerOutcome::Unknown,
-        technique: hoped.find(|p| p.outcome == PeerOutcome::Direct).map(|p| p.technique),
+        technique: None,
         probability: None,
         packets: None,
         seconds: None,

@@ -142,6 +142,55 @@ fn ipv6_serves_where_ipv4_was_not_tested() {
 }
 
 #[test]
+fn the_better_family_makes_the_headline_and_is_named_where_they_differ() {
+    use Filtering as F;
+    let family = |mapping, filtering| tested(Some(mapping), Some(filtering), Some(PortPolicy::Preserving));
+    let home = family(Mapping::EndpointIndependent, F::AddressAndPortDependent);
+    let open = family(Mapping::Direct, F::EndpointIndependent);
+    let mut blocked = tested(None, None, None);
+    blocked.udp.as_mut().unwrap().nat_type = finding(Some(NatType::UdpBlocked));
+    let undecided = tested(None, None, None);
+
+    let verdict = conclude(&blocked, &home);
+    assert_eq!(verdict.level, Level::MostPeers, "blocked IPv4 does not spoil IPv6");
+    assert!(verdict.summary.starts_with("Over IPv6, hole punching works"), "{}", verdict.summary);
+    assert!(verdict.summary.ends_with("Over IPv4, UDP is blocked."), "{}", verdict.summary);
+    assert_eq!(row(&verdict, PeerKind::FullCone).outcome, PeerOutcome::Direct);
+    assert_eq!(conclude(&home, &open).level, Level::AnyPeer);
+    assert!(conclude(&open, &home).summary.starts_with("Over IPv4,"));
+    assert_eq!(conclude(&blocked, &undecided).level, Level::Unknown, "unknown is not blocked");
+    for same in [conclude(&home, &home), conclude(&home, &absent()), conclude(&absent(), &home)] {
+        assert!(!same.summary.contains("IPv"), "{}", same.summary);
+    }
+}
+
+#[test]
+fn the_headline_promises_no_more_than_the_table() {
+    let guessing =
+        tested(Some(Mapping::AddressDependent), Some(Filtering::AddressDependent), Some(PortPolicy::Random));
+    let verdict = conclude(&guessing, &absent());
+    assert_eq!(verdict.level, Level::AnyPeer);
+    assert!(verdict.summary.contains("by guessing ports"), "{}", verdict.summary);
+    let cone = tested(
+        Some(Mapping::EndpointIndependent),
+        Some(Filtering::AddressDependent),
+        Some(PortPolicy::Preserving),
+    );
+    assert!(!conclude(&cone, &absent()).summary.contains("guessing"));
+}
+
+#[test]
+fn where_the_outcome_is_unknown_no_technique_is_named() {
+    for mapping in [None, Some(Mapping::AddressAndPortDependent)] {
+        for filtering in [None, Some(Filtering::AddressAndPortDependent)] {
+            for peer in conclude(&tested(mapping, filtering, None), &absent()).peers {
+                assert!(peer.outcome != PeerOutcome::Unknown || peer.technique.is_none(), "{peer:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn the_keepalive_is_shorter_than_what_was_survived() {
     let lifetime = |unreplied: Option<f64>, stream: Option<f64>| {
         let bracket = |alive_s| shared::nat::Bracket { alive_s, expired_s: None };
