@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use shared::nat::NatType;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
@@ -102,7 +103,12 @@ pub async fn check(
         family(setup, &net, servers, Family::V6, progress, stop),
     );
     let mut warnings = v4.warnings;
-    warnings.extend(v6.warnings);
+    for warning in v6.warnings {
+        // A name that does not resolve does so for both families.
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
+        }
+    }
     let mut reports: Vec<ServerReport> = servers
         .iter()
         .enumerate()
@@ -194,6 +200,9 @@ async fn family(
     };
     let mut results: Vec<(String, Observed)> = Vec::new();
     let mut reasons = Vec::new();
+    let lacking = format!(" has no {} address", family.name());
+    // The timeout is that of the whole run.
+    let mut left = setup.timeout;
     // One after another: what one server's test opens must not look like another's allocation.
     for (at, asked) in servers.iter().enumerate() {
         let target = match &asked.target {
@@ -204,16 +213,23 @@ async fn family(
             }
         };
         let Some(address) = family.address(target) else {
-            let why = format!("{} has no {} address", asked.query, family.name());
+            let why = format!("{}{lacking}", asked.query);
             reasons.push((FamilyStatus::Unavailable, why));
             continue;
         };
+        if left.is_zero() {
+            aside.partial = true;
+            reasons.push((FamilyStatus::Unreachable, format!("no time was left to ask {}", asked.query)));
+            continue;
+        }
+        settings.timeout = left;
         match engine::examine(net.clone(), address, bind, &settings, progress, stop.clone()).await {
             Err(error) => {
                 let why = format!("no way to {address} over {}: {error}", family.name());
                 reasons.push((FamilyStatus::Unavailable, why));
             }
             Ok(observed) => {
+                left = left.saturating_sub(spent(&observed));
                 aside.partial |= observed.partial;
                 if observed.reached() {
                     // One server that can measure it is enough.
@@ -234,6 +250,9 @@ async fn family(
         let why: Vec<_> = reasons.into_iter().filter(|(s, _)| *s == status).map(|(_, why)| why).collect();
         return (absent(status, &why.join("; ")), aside);
     }
+    // That a server lacks this family is nothing to warn of.
+    let silent = reasons.into_iter().filter(|(_, why)| !why.ends_with(&lacking));
+    aside.warnings.extend(silent.map(|(_, why)| why));
     for (_, observed) in &results {
         let open = crate::probe::filtering::conclude(&observed.ledger).value
             == Some(shared::nat::Filtering::EndpointIndependent);
@@ -243,7 +262,7 @@ async fn family(
     let mut verdicts: Vec<(String, UdpReport)> =
         results.iter().map(|(query, observed)| (query.clone(), classify::udp(observed))).collect();
     // A server that answers over UDP says more than one that does not.
-    verdicts.sort_by_key(|(_, udp)| udp.nat_type.value == Some(shared::nat::NatType::UdpBlocked));
+    verdicts.sort_by_key(|(_, udp)| udp.nat_type.value == Some(NatType::UdpBlocked));
     let udp = agree(verdicts, &mut aside.warnings);
     (
         FamilyReport { status: FamilyStatus::Tested, reason: None, udp, tcp: tcp.filter(|t| t.reachable) },
@@ -253,6 +272,18 @@ async fn family(
 
 fn absent(status: FamilyStatus, reason: &str) -> FamilyReport {
     FamilyReport { status, reason: Some(reason.to_owned()), udp: None, tcp: None }
+}
+
+/// What an examination took of the timeout; the lifetime measurement comes on top.
+fn spent(observed: &Observed) -> Duration {
+    let ledger = &observed.ledger;
+    match ledger.of(lifetime::PROBE.name).next() {
+        None => ledger.ended,
+        Some(_) => {
+            let others = ledger.trials.iter().filter(|t| t.purpose != lifetime::PROBE.name);
+            others.map(|t| t.sent).max().unwrap_or_default()
+        }
+    }
 }
 
 /// What was tried, when nothing answered.
@@ -276,22 +307,27 @@ fn unreached(observed: &Observed) -> String {
 fn agree(verdicts: Vec<(String, UdpReport)>, warnings: &mut Vec<String>) -> Option<UdpReport> {
     let mut all = verdicts.into_iter();
     let (query, mut udp) = all.next()?;
+    let blocked = |udp: &UdpReport| udp.nat_type.value == Some(NatType::UdpBlocked);
+    if blocked(&udp) {
+        // Those who answer over UDP come first: nobody does.
+        return Some(udp);
+    }
+    let mut said: [Said; 5] = std::array::from_fn(|_| Said { by: query.clone(), disputed: None });
     for (other_query, other) in all {
-        if other.nat_type.value == Some(shared::nat::NatType::UdpBlocked)
-            && udp.nat_type.value != other.nat_type.value
-        {
+        if blocked(&other) {
             warnings.push(format!(
                 "{other_query} answers over TCP only, {query} over UDP: it is not the network that blocks UDP"
             ));
             continue;
         }
-        let who = (query.as_str(), other_query.as_str());
-        merge("mapping", &mut udp.mapping, other.mapping, who, warnings);
-        merge("filtering", &mut udp.filtering, other.filtering, who, warnings);
-        merge("nat_type", &mut udp.nat_type, other.nat_type, who, warnings);
-        merge("hairpinning", &mut udp.hairpinning, other.hairpinning, who, warnings);
-        merge("alg", &mut udp.alg, other.alg, who, warnings);
-        merge("inbound_first_remap", &mut udp.inbound_first_remap, other.inbound_first_remap, who, warnings);
+        let [mapping, filtering, hairpinning, alg, inbound_first] = &mut said;
+        let who = other_query.as_str();
+        mapping.merge("mapping", &mut udp.mapping, other.mapping, who, warnings);
+        filtering.merge("filtering", &mut udp.filtering, other.filtering, who, warnings);
+        hairpinning.merge("hairpinning", &mut udp.hairpinning, other.hairpinning, who, warnings);
+        alg.merge("alg", &mut udp.alg, other.alg, who, warnings);
+        let (mine, theirs) = (&mut udp.inbound_first_remap, other.inbound_first_remap);
+        inbound_first.merge("inbound_first_remap", mine, theirs, who, warnings);
         if other.port_allocation.confidence > udp.port_allocation.confidence {
             udp.port_allocation = other.port_allocation;
         }
@@ -299,29 +335,45 @@ fn agree(verdicts: Vec<(String, UdpReport)>, warnings: &mut Vec<String>) -> Opti
             udp.lifetime = other.lifetime;
         }
     }
+    udp.nat_type = classify::nat_type(&udp.mapping, &udp.filtering);
     Some(udp)
 }
 
-fn merge<T: PartialEq + std::fmt::Display>(
-    what: &str,
-    mine: &mut Finding<T>,
-    other: Finding<T>,
-    (query, other_query): (&str, &str),
-    warnings: &mut Vec<String>,
-) {
-    if let (Some(a), Some(b)) = (&mine.value, &other.value)
-        && a != b
-    {
-        warnings.push(format!("the servers disagree on {what}: {query} says {a}, {other_query} says {b}"));
-        let sure = mine.confidence.max(other.confidence);
-        if other.confidence > mine.confidence {
-            *mine = other;
-        } else if mine.confidence == other.confidence && sure > Confidence::Weak {
-            mine.confidence = Confidence::Weak;
-            mine.reason = Some(format!("{other_query} says otherwise"));
+/// Where a finding comes from, when several servers have a say.
+struct Said {
+    by: String,
+    /// Why it is weak, once two that were equally sure said different things.
+    disputed: Option<String>,
+}
+
+impl Said {
+    fn merge<T: PartialEq + std::fmt::Display>(
+        &mut self,
+        what: &str,
+        mine: &mut Finding<T>,
+        other: Finding<T>,
+        by: &str,
+        warnings: &mut Vec<String>,
+    ) {
+        let surer = other.confidence > mine.confidence;
+        if let (Some(a), Some(b)) = (&mine.value, &other.value)
+            && a != b
+        {
+            warnings.push(format!("the servers disagree on {what}: {} says {a}, {by} says {b}", self.by));
+            if mine.confidence == other.confidence {
+                self.disputed = Some(format!("{by} says otherwise"));
+            }
+        } else if self.disputed.is_some() {
+            return;
         }
-    } else if other.confidence > mine.confidence {
-        *mine = other;
+        if surer {
+            *mine = other;
+            self.by = by.to_owned();
+        }
+        if let Some(why) = &self.disputed {
+            mine.confidence = mine.confidence.min(Confidence::Weak);
+            mine.reason = Some(why.clone());
+        }
     }
 }
 
@@ -358,5 +410,71 @@ fn no_server() -> ServerReport {
         ipv6: None,
         features: unknown_features(),
         faults: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::nat::{Filtering, Mapping};
+
+    use super::*;
+
+    /// What a server says of the axes, with these confidences.
+    fn says(
+        query: &str,
+        mapping: (Mapping, Confidence),
+        filtering: (Filtering, Confidence),
+    ) -> (String, UdpReport) {
+        let unknown = || Finding::unknown("test", "test");
+        let (mapping, filtering) =
+            (Finding::known(mapping.0, mapping.1, "test"), Finding::known(filtering.0, filtering.1, "test"));
+        let udp = UdpReport {
+            local: None,
+            external: Vec::new(),
+            rtt_s: None,
+            loss: None,
+            nat_type: classify::nat_type(&mapping, &filtering),
+            mapping,
+            filtering,
+            port_allocation: Finding::unknown("test", "test"),
+            hairpinning: unknown(),
+            alg: unknown(),
+            inbound_first_remap: unknown(),
+            lifetime: Finding::unknown("test", "test"),
+        };
+        (query.to_owned(), udp)
+    }
+
+    const INDEPENDENT: Mapping = Mapping::EndpointIndependent;
+    const SURE: Confidence = Confidence::Certain;
+
+    #[test]
+    fn the_name_follows_the_merged_axes() {
+        // Each is sure of another axis, so neither one's own name is right.
+        let mut warnings = Vec::new();
+        let a = says("a", (INDEPENDENT, SURE), (Filtering::EndpointIndependent, Confidence::Weak));
+        let b = says("b", (INDEPENDENT, Confidence::Weak), (Filtering::AddressDependent, Confidence::Strong));
+        let udp = agree(vec![a, b], &mut warnings).unwrap();
+        assert_eq!(udp.nat_type.value, Some(NatType::RestrictedCone));
+        assert_eq!(udp.nat_type.confidence, Confidence::Strong);
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+    }
+
+    #[test]
+    fn of_three_servers_the_right_ones_are_named() {
+        let mut warnings = Vec::new();
+        let open = Filtering::EndpointIndependent;
+        let a = says("a", (INDEPENDENT, Confidence::Weak), (open, SURE));
+        let b = says("b", (INDEPENDENT, SURE), (open, SURE));
+        let c = says("c", (Mapping::AddressDependent, SURE), (open, SURE));
+        let d = says("d", (INDEPENDENT, SURE), (open, SURE));
+        let udp = agree(vec![a, b, c, d], &mut warnings).unwrap();
+        assert_eq!(
+            warnings,
+            ["the servers disagree on mapping: b says endpoint-independent, c says address-dependent"]
+        );
+        assert_eq!(udp.mapping.confidence, Confidence::Weak, "a dispute is not settled by who comes later");
+        assert_eq!(udp.mapping.reason.as_deref(), Some("c says otherwise"));
+        assert_eq!(udp.nat_type.confidence, Confidence::Weak);
     }
 }

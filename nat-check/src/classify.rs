@@ -102,7 +102,7 @@ fn asked<T>(ledger: &Ledger, probe: &Probe, conclude: fn(&Ledger) -> Finding<T>)
 }
 
 /// The classic name. Where the mapping depends on the destination, the filter does not matter for it.
-fn nat_type(mapping: &Finding<Mapping>, filtering: &Finding<Filtering>) -> Finding<NatType> {
+pub(crate) fn nat_type(mapping: &Finding<Mapping>, filtering: &Finding<Filtering>) -> Finding<NatType> {
     match (mapping.value, filtering.value) {
         (Some(Mapping::Direct | Mapping::EndpointIndependent), None) => {
             let why = filtering.reason.as_deref().unwrap_or("filtering is not known");
