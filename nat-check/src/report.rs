@@ -180,7 +180,7 @@ pub struct UdpReport {
     pub local: Option<SocketAddr>,
     /// Every external endpoint that a server endpoint saw for that socket, without repeats.
     pub external: Vec<SocketAddr>,
-    /// Median round-trip time to the server, in seconds.
+    /// Round-trip time to the server, smoothed over all answers as TCP does (RFC 6298), in seconds.
     pub rtt_s: Option<f64>,
     /// Share of control requests that went unanswered, 0 to 1.
     pub loss: Option<f64>,

@@ -154,6 +154,10 @@ fn look_up<'a>(report: &'a Value, path: &[String]) -> Found<'a> {
     let mut found = Found { value: report, reason: None };
     for step in path {
         found.reason = reason_in(found.value).or(found.reason);
+        // What is no part of a finding itself is part of its value.
+        if found.value.get("confidence").is_some() && found.value.get(step).is_none() {
+            found.value = &found.value["value"];
+        }
         found.value = match found.value {
             Value::Array(items) => {
                 step.parse().ok().and_then(|i: usize| items.get(i)).unwrap_or(&Value::Null)
@@ -175,20 +179,33 @@ fn same_number(found: &Value, wanted: &str) -> bool {
     }
 }
 
+static SCHEMA: LazyLock<Value> = LazyLock::new(schema::report);
+
 /// Follows the path through the schema of the report.
 fn checked_path(key: &str, value: &str) -> Result<Vec<String>, Malformed> {
-    static SCHEMA: LazyLock<Value> = LazyLock::new(schema::report);
+    let inside_finding = |places: &[&'static Value]| {
+        let finding = places.iter().find(|place| place["properties"].get("confidence").is_some());
+        finding.map(|finding| enter(&SCHEMA, finding, "value"))
+    };
     let path: Vec<String> = key.split('.').map(str::to_owned).collect();
     let mut places = alternatives(&SCHEMA, &SCHEMA);
     for step in &path {
-        let next: Vec<&Value> = places.iter().flat_map(|place| enter(&SCHEMA, place, step)).collect();
+        let lead = |places: &[&'static Value]| -> Vec<&'static Value> {
+            places.iter().flat_map(|place| enter(&SCHEMA, place, step)).collect()
+        };
+        let mut next = lead(&places);
+        if next.is_empty()
+            && let Some(values) = inside_finding(&places)
+        {
+            next = lead(&values);
+        }
         if next.is_empty() {
             return Err(Malformed::Path { step: step.clone(), known: steps(&places) });
         }
         places = next;
     }
-    if let Some(finding) = places.iter().find(|place| place["properties"].get("confidence").is_some()) {
-        places = enter(&SCHEMA, finding, "value");
+    if let Some(values) = inside_finding(&places) {
+        places = values;
     }
     checked_value(&places, value)?;
     Ok(path)
@@ -357,6 +374,18 @@ mod tests {
         assert_eq!(holds("ipv4.udp.external.0=203.0.113.1:5", &report), Ok(()));
         assert_eq!(holds("ipv4.udp.port_allocation.value.delta=2", &report), Ok(()));
         assert_eq!(holds("ipv4.udp.port_allocation.value.delta=2.0", &report), Ok(()));
+        assert_eq!(holds("ipv4.udp.port_allocation.policy=sequential", &report), Ok(()));
+        assert_eq!(
+            holds("ipv4.udp.port_allocation.policy=random", &report),
+            Err("required ipv4.udp.port_allocation.policy=random, got sequential".into())
+        );
+        let unknown =
+            json!({ "ipv4": { "udp": { "port_allocation": finding(json!(null), json!("too few")) } } });
+        assert_eq!(
+            holds("ipv4.udp.port_allocation.policy=random", &unknown),
+            Err("required ipv4.udp.port_allocation.policy=random, got null (too few)".into())
+        );
+        assert!(refused("ipv4.udp.port_allocation.policy=increasing").contains("sequential"));
         assert!(holds("ipv4.udp.external.1=203.0.113.1:5", &report).is_err());
     }
 
