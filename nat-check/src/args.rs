@@ -2,6 +2,8 @@
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
 
+use shared::nat::model::words::PRESETS;
+
 use crate::render;
 
 /// Tells what kind of NAT or firewall stands in front of this host, and whether hole punching will work.
@@ -25,7 +27,7 @@ pub struct Args {
     pub local: bool,
 
     /// Run against a simulated NAT: a name such as `symmetric`, or "mapping=apd,filtering=ad,ports=sequential"
-    #[arg(long, value_name = "NAT")]
+    #[arg(long, value_name = "NAT", long_help = simulate_help())]
     pub simulate: Option<String>,
 
     /// Test IPv4 only
@@ -142,6 +144,16 @@ pub struct PunchArgs {
     pub verbose: u8,
 }
 
+fn simulate_help() -> String {
+    let names: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
+    format!(
+        "Run against a simulated NAT: a name, settings such as \"mapping=apd,filtering=ad,ports=sequential\", or a \
+         name with settings (\"linux,stream=60\"). Several in a row are joined by `+`, the innermost first: \
+         \"linux+symmetric\"\n\nNames: {}",
+        names.join(", ")
+    )
+}
+
 /// What `--generate` prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Generate {
@@ -163,7 +175,7 @@ Exit codes:
 const AFTER_HELP: &str = "\
 Exit codes:
   0  the report is complete, whatever the NAT is
-  1  a --require does not hold
+  1  a --require does not hold, or the report could not be written
   2  usage
   3  no probe server could be reached over any transport, or its name did not resolve";
 

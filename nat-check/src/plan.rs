@@ -122,6 +122,18 @@ pub enum UsageError {
         /// The family wanted.
         wanted: u8,
     },
+    /// A literal server of another family than the local address to send from.
+    #[error("--server {value} is an IPv{is} address, but --bind {bind} means IPv{wanted}")]
+    ServerBind {
+        /// What was given.
+        value: String,
+        /// Its family.
+        is: u8,
+        /// The local address.
+        bind: IpAddr,
+        /// The family that follows from it.
+        wanted: u8,
+    },
     /// `--bind` that is no address.
     #[error("--bind {0}: not an IP address, nor IP:PORT (an IPv6 address with a port is written [IP]:PORT)")]
     Bind(String),
@@ -199,7 +211,7 @@ impl Plan {
         let bind = args.bind.as_deref().map(parse_bind).transpose()?;
         let families = families(&args, bind)?;
         Ok(Self {
-            network: network(&args, around.server, families)?,
+            network: network(&args, around.server, families, bind)?,
             families,
             bind,
             tests: selection(&args, around.tests)?,
@@ -257,7 +269,12 @@ const DEFAULT_TIMEOUT_S: f64 = 15.0;
 /// patient home routers keep a mapping.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(180);
 
-fn network(args: &Args, from_environment: Option<&str>, families: Families) -> Result<Network, UsageError> {
+fn network(
+    args: &Args,
+    from_environment: Option<&str>,
+    families: Families,
+    bind: Option<SocketAddr>,
+) -> Result<Network, UsageError> {
     if args.local {
         return Ok(Network::Local);
     }
@@ -279,7 +296,11 @@ fn network(args: &Args, from_environment: Option<&str>, families: Families) -> R
             && !families.contain(ip)
         {
             let (is, wanted) = (family(ip), if families.v4 { 4 } else { 6 });
-            return Err(UsageError::ServerFamily { value: value.clone(), is, wanted });
+            let value = value.clone();
+            return Err(match bind {
+                Some(bind) => UsageError::ServerBind { value, is, bind: bind.ip(), wanted },
+                None => UsageError::ServerFamily { value, is, wanted },
+            });
         }
         if !servers.contains(&query) {
             servers.push(query);
@@ -378,6 +399,7 @@ mod tests {
             ("--server example.org:99999", "99999"),
             ("--server 192.0.2.1 -6", "192.0.2.1 is an IPv4 address"),
             ("--server 2001:db8::1 -4", "2001:db8::1 is an IPv6 address"),
+            ("--server 127.0.0.1 --bind ::1", "127.0.0.1 is an IPv4 address, but --bind ::1 means IPv6"),
             ("--local --bind 10.0.0", "--bind 10.0.0"),
             ("--local -6 --bind 127.0.0.1", "127.0.0.1 is an IPv4 address"),
             ("--simulate cone", "unknown NAT `cone`; known are open, firewall"),

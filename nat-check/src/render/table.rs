@@ -8,7 +8,7 @@ use shared::nat::NatType;
 
 use super::{Format, Style, words};
 use crate::report::{
-    FamilyReport, Finding, Level, PeerOutcome, PeerVerdict, Report, ServerReport, UdpReport,
+    Confidence, FamilyReport, Finding, Level, PeerOutcome, PeerVerdict, Report, ServerReport, UdpReport,
 };
 
 pub(super) const FORMAT: Format = Format { name: "table", render };
@@ -200,7 +200,15 @@ fn row(label: &str, value: impl Into<String>, sure: &str) -> Row {
 }
 
 fn udp_rows(udp: &UdpReport, rows: &mut Vec<Row>) {
-    rows.push(finding("In front of you", &udp.nat_type, |t| words::in_front(*t).into()));
+    let mut in_front = finding("In front of you", &udp.nat_type, |t| words::in_front(*t).into());
+    if udp.nat_type.value == Some(NatType::UdpBlocked)
+        && let Some(reason) =
+            udp.nat_type.reason.as_ref().filter(|_| udp.nat_type.confidence != Confidence::Weak)
+    {
+        // It may also be the server that does not serve UDP.
+        let _ = write!(in_front[1], " ({reason})");
+    }
+    rows.push(in_front);
     if let Some(local) = udp.local {
         rows.push(row("Your address", local.to_string(), ""));
     }
@@ -237,7 +245,12 @@ fn udp_rows(udp: &UdpReport, rows: &mut Vec<Row>) {
 fn finding<T>(label: &str, finding: &Finding<T>, in_words: impl Fn(&T) -> String) -> Row {
     let sure = words::confidence(finding.confidence);
     match &finding.value {
-        Some(value) => row(label, in_words(value), sure),
+        Some(value) => {
+            // What is not sure needs its reason.
+            let reason = finding.reason.as_ref().filter(|_| finding.confidence == Confidence::Weak);
+            let reason = reason.map_or(String::new(), |reason| format!(" ({reason})"));
+            row(label, in_words(value) + &reason, sure)
+        }
         None => {
             let reason = finding.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
             row(label, format!("not known{reason}"), sure)

@@ -93,6 +93,8 @@ fn poor() -> Report {
     let mut report = home();
     let udp = report.ipv4.udp.as_mut().unwrap();
     udp.nat_type = unknown("filtering is not known");
+    udp.mapping.confidence = Confidence::Weak;
+    udp.mapping.reason = Some("the server does not answer at 198.51.100.11:3478".into());
     udp.filtering = unknown("the server cannot answer from another address");
     udp.port_allocation = unknown("not asked for");
     udp.lifetime = unknown("not asked for");
@@ -116,7 +118,9 @@ fn blocked() -> Report {
     udp.external = Vec::new();
     udp.rtt_s = None;
     udp.loss = None;
-    udp.nat_type = certain(NatType::UdpBlocked);
+    udp.nat_type = certain(NatType::UdpBlocked).because(
+        "the server answers over TCP but not over UDP: UDP is blocked on the way, or not served there",
+    );
     udp.mapping = unknown(nothing);
     udp.filtering = unknown(nothing);
     udp.port_allocation = unknown(nothing);
