@@ -18,9 +18,10 @@ use nat_check::{
     plan::{Network, Plan, Surroundings, UsageError, Verbosity},
     probe::REGISTRY,
     progress::{Progress, Silent, Terminal},
+    punch::IntroError,
     render::Style,
     report::{FamilyReport, FamilyStatus, Report},
-    resolve::{FoundBy, Resolver, Target},
+    resolve::{FoundBy, ResolveError, Resolver, Target},
     schema,
 };
 use probe_server::{Server, config::Config, topology::Endpoint};
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
     match run(Args::parse()) {
         Ok(code) => code,
         Err(error) => {
-            let code = if error.is::<UsageError>() { USAGE } else { UNREACHED };
+            let code = exit_code(&error);
             complain(&format!("{error:#}"));
             ExitCode::from(code)
         }
@@ -56,8 +57,20 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// Exit codes beside 0, see the contract in the help text.
 const UNMET: u8 = 1;
+const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const UNREACHED: u8 = 3;
+
+/// What an error that ended the program means for scripts: only a server that could not be reached is one.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<UsageError>() {
+        USAGE
+    } else if error.is::<ResolveError>() || error.is::<IntroError>() {
+        UNREACHED
+    } else {
+        FAILED
+    }
+}
 
 fn plan(args: Args) -> Result<Plan, UsageError> {
     let server = std::env::var("NAT_CHECK_SERVER").ok();

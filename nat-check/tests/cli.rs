@@ -205,11 +205,53 @@ fn every_listed_test_can_be_run_alone_or_left_out() {
     let (code, list, _) = run("--list");
     assert_eq!(code, 0);
     let names: Vec<&str> = list.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    assert!(names.contains(&"mapping") && names.contains(&"filtering"));
-    let only = json("--simulate symmetric --json --only mapping");
-    assert_eq!(only["ipv4"]["udp"]["mapping"]["value"], "address-and-port-dependent");
+    for name in &names {
+        assert!(FINDINGS.iter().any(|(test, ..)| test == name), "what {name} finds is not said here");
+    }
+    for &(test, finding, value, without) in FINDINGS {
+        assert!(names.contains(&test), "{test} is not listed: {list}");
+        let told = |options: &str| {
+            let report = json(&format!("--simulate {NAT} --json --seed 1 {options}"));
+            let found = report.pointer(finding).unwrap_or_else(|| panic!("{options}: no {finding}"));
+            found.as_str().map_or_else(|| found.to_string(), str::to_owned)
+        };
+        let lifetime = if test == "lifetime" { "--lifetime=5" } else { "" };
+        assert_eq!(told(&format!("--only {test} {lifetime}")), value, "--only {test}");
+        if let Some(without) = without {
+            assert_eq!(told(&format!("--skip {without}")), "null", "--skip {without}");
+        }
+    }
+    let only = json(&format!("--simulate {NAT} --json --only mapping"));
     assert_eq!(only["ipv4"]["udp"]["filtering"]["value"], Value::Null);
-    let without = json("--simulate symmetric --json --skip hairpinning");
-    assert_eq!(without["ipv4"]["udp"]["hairpinning"]["value"], Value::Null);
-    assert_ne!(without["ipv4"]["udp"]["filtering"]["value"], Value::Null);
+    let without = json(&format!("--simulate {NAT} --json --skip hairpinning"));
+    assert_eq!(without["ipv4"]["udp"]["filtering"]["value"], "address-and-port-dependent");
+}
+
+/// A NAT behind which every test has something to find.
+const NAT: &str = "port-restricted-cone,hairpin=external";
+
+/// A test, where the report has what it finds, what that is behind [`NAT`], and what to leave out so that it is not
+/// run: itself and all that build on it. None, where every answer that another test gets tells as much.
+type Expected = (&'static str, &'static str, &'static str, Option<&'static str>);
+
+const FINDINGS: &[Expected] = &[
+    ("mapping", "/ipv4/udp/mapping/value", "endpoint-independent", Some("mapping,filtering,inbound-first")),
+    ("filtering", "/ipv4/udp/filtering/value", "address-and-port-dependent", Some("filtering,inbound-first")),
+    ("port-allocation", "/ipv4/udp/port_allocation/value/policy", "preserving", None),
+    ("hairpinning", "/ipv4/udp/hairpinning/value", "true", Some("hairpinning")),
+    ("alg", "/ipv4/udp/alg/value", "false", None),
+    ("inbound-first", "/ipv4/udp/inbound_first_remap/value", "false", Some("inbound-first")),
+    ("lifetime", "/ipv4/udp/lifetime/value/unreplied/alive_s", "5.0", None),
+    ("response-port", "/server/features/response_port/value", "true", Some("response-port")),
+    ("classic", "/server/features/classic/value", "true", Some("classic")),
+];
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_report_that_cannot_be_written_is_no_unreachable_server() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = nat_check("--simulate full-cone --json").stdout(full).output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("standard output") && errors.lines().count() == 1, "{errors}");
 }
