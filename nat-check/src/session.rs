@@ -50,6 +50,8 @@ pub struct Socket {
 /// The sockets that one measurement leaves for a later one.
 #[derive(Clone, Debug, Default)]
 pub struct Slots {
+    /// The first socket of all.
+    pub contact: Option<Socket>,
     /// The socket of the filtering test: it has asked for answers from all four endpoints, sent to one.
     pub filtering: Option<Socket>,
     /// The socket of the mapping test: it has sent to all four endpoints.

@@ -247,3 +247,13 @@ async fn what_is_left_out_is_not_asked_for() {
     }
     assert!(udp.port_allocation.value.is_some());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_nat_that_gives_few_mappings_is_no_server_that_limits_the_rate() {
+    for quota in [6, 10, 14] {
+        let world = world(&format!("port-restricted-cone,quota={quota}"), &[&[]]);
+        let report = run(&world, &Setup::default()).await;
+        assert!(!report.server.faults.iter().any(|f| f.contains("limit the rate")), "quota {quota}");
+        assert!(report.duration_s < 8.0, "quota {quota}: {} s", report.duration_s);
+    }
+}

@@ -36,6 +36,7 @@ pub async fn establish(session: Arc<Session>, limit: Duration) -> Option<TcpRepo
         session.declare(Contact::None);
         return None;
     };
+    session.slots(|slots| slots.contact = Some(socket.clone()));
     let udp = async {
         if let Some(answer) = knock(&session, &socket, limit).await {
             session.declare(answer);

@@ -63,6 +63,11 @@ async fn sample(session: Arc<Session>, place: Place, count: usize) {
         }
         sockets.push(socket);
     }
+    // Silence towards new sockets alone is a NAT that gives no more mappings, not a server that limits the rate: an
+    // old socket asks last.
+    if let (Place::PRIMARY, Some(old)) = (place, session.slots(|slots| slots.contact.clone())) {
+        session.send(&old, Request { purpose: PROBE.name, to, ask: Ask::Plain, round }).await;
+    }
     if session.contact().await == Contact::None || session.is_slow() {
         return;
     }
