@@ -124,8 +124,9 @@ fn random_timers(runs: u64, loss: Loss) {
 fn manners(runs: u64) {
     println!("\n{runs} runs each, what else is told: right, wrong, not told");
     type Reading = fn(&Lifetime) -> Option<bool>;
+    type Any = Box<dyn Fn(&Lifetime) -> Option<bool> + Sync>;
     let clearing = |is: Clearing| move |l: &Lifetime| l.granularity.map(|g| g.clearing == is);
-    let rows: [(&str, &str, Box<dyn Fn(&Lifetime) -> Option<bool> + Sync>); 11] = [
+    let rows: [(&str, &str, Any); 11] = [
         ("20,refresh=both", "outbound keeps", Box::new((|l| l.refresh.outbound) as Reading)),
         ("20,refresh=both", "inbound keeps", Box::new((|l| l.refresh.inbound) as Reading)),
         ("20,refresh=outbound", "inbound does not", Box::new((|l| l.refresh.inbound.map(|b| !b)) as Reading)),
