@@ -1,10 +1,10 @@
 //! Really punch: two clients, introduced by a probe server, try to reach each other directly, and the outcome stands
 //! beside the prediction.
 //!
-//! The way of an attempt: each side measures its network ([`gather`]) while it waits at the [`introducer`]; the offers
-//! are exchanged, the prediction is made ([`forecast`]), and from what both know both derive the same list of rounds
-//! ([`technique`]). A round is a [`volley`] from the sockets of the [`post`]; after each, both tell what they saw. A
-//! path that is found is [held](hold), and the [`report`] is written, in [`words`] too.
+//! The way of an attempt: each side measures its network (`gather`) while it waits at the `introducer`; the offers
+//! are exchanged, the prediction is made (`forecast`), and from what both know both derive the same list of rounds
+//! (`technique`). A round is a `volley` from the sockets of the `post`; after each, both tell what they saw. A
+//! path that is found is held (`hold`), and the `report` is written, in `words` too.
 
 mod attempt;
 mod forecast;
