@@ -5,6 +5,7 @@ use std::{fs, io, thread, time::Duration};
 use rustix::{
     process::Pid,
     thread::{CpuSet, sched_setaffinity},
+    time::{ClockId, clock_gettime},
 };
 
 /// The processor time that all threads of a process have used so far.
@@ -19,12 +20,12 @@ pub fn processor_time(pid: u32) -> io::Result<Duration> {
     Ok(Duration::from_nanos(sum))
 }
 
-/// The processor time that the calling thread has used so far.
-///
-/// # Errors
-/// When the system does not tell.
-pub fn own_processor_time() -> io::Result<Duration> {
-    fs::read_to_string("/proc/thread-self/schedstat").map(|text| Duration::from_nanos(nanoseconds(&text)))
+/// The processor time that the calling thread has used so far, to the nanosecond; its schedstat would be as old as the
+/// last tick.
+#[must_use]
+pub fn own_processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
 /// The first number of a schedstat file: the time on a processor.
