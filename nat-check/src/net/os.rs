@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket as StdUdp},
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -32,6 +33,18 @@ impl Net for OsNet {
             let socket = UdpSocket::from_std(socket.into())?;
             Ok(Box::new(OsDatagram(socket)) as Box<dyn Datagram>)
         })
+    }
+
+    #[cfg(target_os = "linux")]
+    fn suspended(&self) -> Option<Duration> {
+        use rustix::time::{ClockId, clock_gettime};
+        // One of the two clocks stands still while the machine is suspended.
+        let [all, awake] = [ClockId::Boottime, ClockId::Monotonic].map(|clock| {
+            let time = clock_gettime(clock);
+            Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+        });
+        // They are read one after the other, so the last digits mean nothing.
+        Some(Duration::from_millis(all.saturating_sub(awake).as_millis() as u64 / 100 * 100))
     }
 
     fn source_for(&self, remote: SocketAddr) -> io::Result<IpAddr> {
