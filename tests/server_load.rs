@@ -58,6 +58,9 @@ fn memory_does_not_grow() -> Result<(), LabError> {
     assert_eq!(flood([10, 2, 0, 0], 50_000)?, 50_000);
     let after = resident()?;
     println!("{before} KiB after 10,000 sources, {after} KiB after 60,000");
-    assert_eq!(after, before);
+    // Pages that are touched for the first time may still come in; whatever remembers a source takes at least the six
+    // bytes of its address and port.
+    let remembered = 50_000 * 6 / 1024;
+    assert!(after < before + remembered, "{before} KiB, then {after} KiB");
     Ok(())
 }
