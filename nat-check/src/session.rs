@@ -389,7 +389,7 @@ impl Session {
         to: SocketAddr,
         tries: u32,
     ) -> Option<SocketAddr> {
-        for _ in 0..tries {
+        for attempt in 1..=tries {
             if self.spent() < BUDGET {
                 let round = self.round();
                 self.send(socket, Request { purpose, to, ask: Ask::Plain, round }).await;
@@ -399,6 +399,14 @@ impl Session {
             }
             let answered = |ledger: &Ledger| ledger.mapped(socket.id, to).is_some();
             if self.until(self.now() + self.patience(), answered).await {
+                break;
+            }
+            // On a way that loses nothing, a socket that hears nothing three times never will: its external port may be
+            // one that the server does not talk to.
+            let ripe = self.now().saturating_sub(self.patience());
+            let others_hear =
+                |l: &Ledger| l.controls(ripe).filter(|t| t.socket != socket.id).all(Trial::returned);
+            if attempt >= 3 && self.read(others_hear) {
                 break;
             }
             if self.is_slow() {
