@@ -90,8 +90,8 @@ pub struct Args {
     #[arg(short, long, action = ArgAction::Count, conflicts_with = "quiet")]
     pub verbose: u8,
 
-    /// Print a file that the project is packaged with
-    #[arg(long, value_name = "WHAT", hide = true)]
+    /// Print a man page, a shell completion or a JSON Schema and end
+    #[arg(long, value_name = "WHAT", exclusive = true)]
     pub generate: Option<Generate>,
 }
 
@@ -157,10 +157,24 @@ fn simulate_help() -> String {
 /// What `--generate` prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Generate {
-    /// The JSON Schema of the report.
+    /// The manual page nat-check(1)
+    Man,
+    /// The manual page nat-check-punch(1)
+    PunchMan,
+    /// The JSON Schema of the report
     Schema,
-    /// The JSON Schema of what came of a punch.
+    /// The JSON Schema of what came of a punch
     PunchSchema,
+    /// Completions for bash
+    Bash,
+    /// Completions for elvish
+    Elvish,
+    /// Completions for fish
+    Fish,
+    /// Completions for PowerShell
+    Powershell,
+    /// Completions for zsh
+    Zsh,
 }
 
 const AFTER_PUNCH: &str = "\

@@ -1,6 +1,6 @@
 //! Runs the registry against one server over one family: stage by stage, all steps of a stage at the same time.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinSet};
 
@@ -97,11 +97,16 @@ async fn run(
 }
 
 async fn run_stages(session: &Arc<Session>, probes: &[&'static Probe], progress: &dyn Progress) {
+    // Steps to come and time spent, of each measurement.
+    let mut under_way: HashMap<&str, (usize, Duration)> =
+        probes.iter().map(|probe| (probe.name, (probe.steps.len(), Duration::ZERO))).collect();
     for stage in Stage::ALL {
         let mut steps = JoinSet::new();
         for &probe in probes {
-            for step in probe.steps.iter().filter(|step| step.stage == stage) {
+            if probe.steps.first().is_some_and(|first| first.stage == stage) {
                 progress.event(Event::Started { test: probe.name, about: probe.about });
+            }
+            for step in probe.steps.iter().filter(|step| step.stage == stage) {
                 let (run, name, session) = (step.run, probe.name, session.clone());
                 steps.spawn(async move {
                     let begun = session.now();
@@ -121,7 +126,14 @@ async fn run_stages(session: &Arc<Session>, probes: &[&'static Probe], progress:
                 }
                 ended = steps.join_next() => match ended {
                     None => break,
-                    Some(Ok((test, took))) => progress.event(Event::Finished { test, outcome: "", took }),
+                    Some(Ok((test, took))) => {
+                        let (left, spent) = under_way.entry(test).or_default();
+                        *left = left.saturating_sub(1);
+                        *spent += took;
+                        if *left == 0 {
+                            progress.event(Event::Finished { test, took: *spent });
+                        }
+                    }
                     // A step that panics is a defect of ours; the others' findings are still good.
                     Some(Err(_)) => {}
                 },

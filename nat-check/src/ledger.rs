@@ -4,6 +4,8 @@ use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use shared::stun::{Class, Dialect, TransactionId, View, attr};
 
+use crate::pace::RateLimit;
+
 /// Which of a probe server's four endpoints: by IP and by port, primary or alternate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
@@ -387,7 +389,7 @@ impl Ledger {
     pub fn controls(&self, until: Duration) -> impl Iterator<Item = &Trial> + Clone {
         let receipts = self.gives_receipts();
         let dialect = self.dialect();
-        let limit = self.rate_limit();
+        let limit = RateLimit::seen(self, until);
         self.trials.iter().filter(move |t| {
             let control = t.ask == Ask::Plain || (receipts && t.wants_receipt);
             // Before the dialect was known, some were in one that the server does not speak.
@@ -396,51 +398,10 @@ impl Ledger {
             control && spoken && !limited && !t.unsent && t.to == self.server && t.sent <= until
         })
     }
-
-    /// Whether the server stopped answering in the middle of the first burst: all requests up to a moment came
-    /// back, and none of those after it.
-    #[must_use]
-    pub fn rate_limit(&self) -> Option<RateLimit> {
-        let begin = self.trials.first()?.sent;
-        let burst = || {
-            self.trials.iter().filter(move |t| {
-                t.sent <= begin + BURST && t.to == self.server && t.ask == Ask::Plain && !t.unsent
-            })
-        };
-        let answered = burst().take_while(|t| t.returned()).count();
-        let rest = || burst().skip(answered);
-        let limited = answered >= 3 && rest().count() >= 10 && rest().all(|t| !t.returned());
-        limited.then_some(RateLimit {
-            answered,
-            of: burst().count(),
-            from: rest().next()?.sent,
-            burst_end: begin + BURST,
-            cooled: begin + COOLING,
-        })
-    }
 }
 
 /// More answers to one request tell nothing more.
 const MOST_ANSWERS: usize = 8;
-/// How long the first burst lasts.
-const BURST: Duration = Duration::from_millis(30);
-/// How long after it a server that limits the rate may still be holding the burst against us.
-const COOLING: Duration = Duration::from_millis(1500);
-
-/// A server that stopped answering in the middle of a burst.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RateLimit {
-    /// Requests that were answered.
-    pub answered: usize,
-    /// Requests in the burst.
-    pub of: usize,
-    /// From here on nothing was answered.
-    pub from: Duration,
-    /// The end of the burst.
-    pub burst_end: Duration,
-    /// From here on a slower pace has a fresh start.
-    pub cooled: Duration,
-}
 
 /// Ledgers made by hand, for the tests of conclusions.
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub mod classify;
 pub mod engine;
 pub mod ledger;
 pub mod net;
+pub mod pace;
 pub mod plan;
 pub mod probe;
 pub mod progress;

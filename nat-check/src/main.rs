@@ -1,5 +1,6 @@
 //! The `nat-check` program: from the command line to a report and an exit code.
 
+mod generate;
 mod punching;
 
 use std::{
@@ -12,7 +13,7 @@ use std::{
 use anyhow::Context;
 use clap::Parser;
 use nat_check::{
-    args::{Args, Command, Generate},
+    args::{Args, Command},
     check::{Asked, Setup, check},
     net::{Net, os::OsNet, sim},
     plan::{Network, Plan, Surroundings, UsageError, Verbosity},
@@ -22,7 +23,6 @@ use nat_check::{
     render::Style,
     report::{FamilyReport, FamilyStatus, Report},
     resolve::{FoundBy, ResolveError, Resolver, Target},
-    schema,
 };
 use probe_server::{Server, config::Config, topology::Endpoint};
 use tokio::sync::watch;
@@ -43,7 +43,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         return punching::run(args);
     }
     if let Some(what) = args.generate {
-        return print(&generate(what));
+        return print(&generate::text(what)?);
     }
     if args.list {
         return print(&tests());
@@ -163,13 +163,6 @@ fn judge(plan: &Plan, report: &Report) -> anyhow::Result<ExitCode> {
         .collect();
     unmet.iter().for_each(|line| complain(line));
     Ok(if unmet.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(UNMET) })
-}
-
-fn generate(what: Generate) -> String {
-    match what {
-        Generate::Schema => format!("{:#}\n", schema::report()),
-        Generate::PunchSchema => format!("{:#}\n", schema::punch()),
-    }
 }
 
 fn tests() -> String {

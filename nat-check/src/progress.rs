@@ -20,9 +20,7 @@ pub enum Event<'a> {
     Finished {
         /// Its name in the registry.
         test: &'a str,
-        /// What came of it, in a few words.
-        outcome: &'a str,
-        /// How long it took.
+        /// How long it ran, its waits between stages left out.
         took: Duration,
     },
     /// How far a long test has come.

@@ -2,7 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::ledger::{Answer, Ask, Ledger, Place, RateLimit, Trial};
+use crate::{
+    ledger::{Answer, Ask, Ledger, Place, Trial},
+    pace::RateLimit,
+};
 
 /// The server's four endpoints, as far as its first answer named a usable alternate address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,7 +175,7 @@ const FAULTS: &[FindFault] = &[
                 l.of, l.answered
             )
         };
-        ledger.rate_limit().map(sentence).into_iter().collect()
+        RateLimit::seen(ledger, ledger.ripe).map(sentence).into_iter().collect()
     },
     slow,
     |ledger, _| crate::probe::filtering::half_hearted(ledger).into_iter().collect(),

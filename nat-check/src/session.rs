@@ -18,6 +18,7 @@ use tokio::{
 use crate::{
     ledger::{Ask, Ledger, Opened, Place, SocketId, Trial},
     net::{Datagram, Net},
+    pace::RateLimit,
     server::Places,
 };
 
@@ -260,17 +261,20 @@ impl Session {
     /// Whether the server limits the rate, as far as can be told by now.
     #[must_use]
     pub fn is_slow(&self) -> bool {
-        let ripe = self.now().saturating_sub(self.patience());
-        self.read(|ledger| ledger.rate_limit().is_some_and(|limit| limit.burst_end <= ripe))
+        self.limit().is_some()
     }
 
     /// Waits until a server that limits the rate no longer holds the first burst against us. Returns at once for
     /// all others.
     pub async fn cool_down(&self) {
-        let limit = if self.is_slow() { self.read(Ledger::rate_limit) } else { None };
-        if let Some(limit) = limit {
+        if let Some(limit) = self.limit() {
             tokio::time::sleep_until(self.instant(limit.cooled)).await;
         }
+    }
+
+    fn limit(&self) -> Option<RateLimit> {
+        let ripe = self.now().saturating_sub(self.patience());
+        self.read(|ledger| RateLimit::seen(ledger, ripe))
     }
 
     /// Requests sent so far.

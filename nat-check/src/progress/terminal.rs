@@ -51,14 +51,12 @@ impl Progress for Terminal {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
             Event::Started { test, .. } => running.push(test.to_owned()),
-            Event::Finished { test, outcome, took } => {
+            Event::Finished { test, took } => {
                 if let Some(at) = running.iter().position(|name| name.split(':').next() == Some(test)) {
                     running.remove(at);
                 }
                 if self.lines {
-                    let colon = if outcome.is_empty() { "" } else { ": " };
-                    let line = format!("{:.3} s  {test}{colon}{outcome}", took.as_secs_f64());
-                    self.bar.suspend(|| anstream::eprintln!("{line}"));
+                    self.bar.suspend(|| anstream::eprintln!("{:.3} s  {test}", took.as_secs_f64()));
                 }
             }
             Event::Advanced { test, so_far } => {
