@@ -1,5 +1,7 @@
 //! The command line as it is typed. [`crate::plan`] turns it into something that can be run.
 
+use std::path::PathBuf;
+
 use clap::{ArgAction, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
 
 use shared::nat::model::words::PRESETS;
@@ -113,6 +115,15 @@ pub struct PunchArgs {
     /// The code that the other side was given
     #[arg(long, value_name = "CODE")]
     pub code: Option<String>,
+
+    /// Meet over TLS, at the port of SRV or 5349 if none is given; the server has to prove its name
+    #[arg(long, value_name = "PORT", num_args = 0..=1, require_equals = true,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub tls: Option<Option<u16>>,
+
+    /// Trust the certificates in this PEM file and no others, instead of those that the system trusts
+    #[arg(long, value_name = "FILE", requires = "tls")]
+    pub ca: Option<PathBuf>,
 
     /// How long to wait for the peer
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]

@@ -98,6 +98,9 @@ pub struct Surroundings<'a> {
 /// A command line that cannot be run. Each message names the value.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UsageError {
+    /// Nobody who could vouch for a server.
+    #[error(transparent)]
+    Trust(#[from] crate::punch::secure::TrustError),
     /// Nothing to ask.
     #[error(
         "no probe server: give --server HOST, or set NAT_CHECK_SERVER; \

@@ -14,6 +14,7 @@ mod introducer;
 pub mod plan;
 mod post;
 pub mod report;
+pub mod secure;
 mod technique;
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,7 @@ use hold::Held;
 use introducer::{Introducer, Paired};
 use post::Post;
 use report::{Predicted, PunchDocument, PunchOutcome, PunchReport, RoundReport, SideReport};
+use secure::Secure;
 use volley::Way;
 use wire::Nonces;
 
@@ -64,6 +66,8 @@ pub struct PunchSetup {
     pub seed: u64,
     /// The secret that the peer's packets have to show: from a source that nobody can predict.
     pub nonce: [u8; 16],
+    /// How the rendezvous is reached over TLS; none = without.
+    pub tls: Option<Secure>,
     /// Waits so long before each round: to try how much two clocks may differ.
     pub lag: Duration,
 }
@@ -79,6 +83,7 @@ impl Default for PunchSetup {
             measuring: Duration::from_secs(15),
             seed: 0,
             nonce: [0; 16],
+            tls: None,
             lag: Duration::ZERO,
         }
     }
@@ -128,10 +133,7 @@ pub async fn punch(
     progress: &dyn Progress,
     audience: &dyn Audience,
 ) -> Result<PunchDocument, IntroError> {
-    let server = target.v4.or(target.v6);
-    // A target always has an address.
-    let server = server.ok_or(IntroError::Broken)?;
-    let mut introducer = Introducer::connect(&*net, server).await?;
+    let mut introducer = Introducer::connect(&*net, target, setup.tls.as_ref()).await?;
     match setup.code {
         Some(code) => introducer.join(code).await?,
         None => audience.note(Note::Code(introducer.open().await?)),

@@ -6,16 +6,17 @@ use anyhow::Context;
 use nat_check::{
     args::PunchArgs,
     net::os::OsNet,
-    plan::{Families, Verbosity},
+    plan::{Families, UsageError, Verbosity},
     progress::{Progress, Silent, Terminal},
     punch::{
         Audience, Note,
         plan::{Around, PunchPlan},
         punch,
         report::{PunchDocument, PunchOutcome},
+        secure::{Secure, Trust},
         table,
     },
-    resolve::Resolver,
+    resolve::{Resolver, Service},
 };
 
 /// Punches and gives the exit code: 0 direct, 1 failed. Errors are usage, or that there is nobody to punch with.
@@ -43,12 +44,20 @@ pub(crate) fn run(args: &PunchArgs) -> anyhow::Result<ExitCode> {
 async fn attempt(plan: &PunchPlan) -> anyhow::Result<PunchDocument> {
     let mut rng = fastrand::Rng::with_seed(plan.setup.seed);
     let families = Families { v4: true, v6: true };
-    let target = Resolver::system().resolve(&plan.server, families, &mut rng).await?;
+    let resolver = Resolver::system();
+    let target = resolver.resolve(&plan.server, families, &mut rng).await?;
+    let mut setup = plan.setup.clone();
+    if let Some(tls) = &plan.tls {
+        let trust = tls.ca.as_deref().map_or_else(Trust::system, Trust::file).map_err(UsageError::from)?;
+        let at = resolver.find(Service::Stuns, &tls.at, families, &mut rng).await?;
+        let secure = Secure::new(&tls.at.host(), at, trust).map_err(UsageError::from)?;
+        setup.tls = Some(secure);
+    }
     let terminal =
         (plan.verbosity > Verbosity::Quiet).then(|| Terminal::new(plan.verbosity > Verbosity::Normal));
     let progress: &dyn Progress = terminal.as_ref().map_or(&Silent, |terminal| terminal);
-    let teller = Teller { server: plan.server.given().to_owned(), quiet: plan.verbosity == Verbosity::Quiet };
-    let document = punch(&plan.setup, Arc::new(OsNet), &target, progress, &teller).await;
+    let teller = Teller { invitation: plan.invitation(), quiet: plan.verbosity == Verbosity::Quiet };
+    let document = punch(&setup, Arc::new(OsNet), &target, progress, &teller).await;
     if let Some(terminal) = &terminal {
         terminal.end();
     }
@@ -57,7 +66,8 @@ async fn attempt(plan: &PunchPlan) -> anyhow::Result<PunchDocument> {
 
 /// Tells what happens on standard error.
 struct Teller {
-    server: String,
+    /// What the other machine has to run, up to the code.
+    invitation: String,
     quiet: bool,
 }
 
@@ -67,8 +77,8 @@ impl Audience for Teller {
             // Nothing works without it, however quiet.
             Note::Code(code) => {
                 return tell(&format!(
-                    "code: {code}\nOn the other machine run: nat-check punch --server {} --code {code}",
-                    self.server
+                    "code: {code}\nOn the other machine run: {} --code {code}",
+                    self.invitation
                 ));
             }
             Note::Met => "The peer is here.".to_owned(),

@@ -27,8 +27,33 @@ use self::query::Host;
 pub use self::query::{MalformedQuery, Query};
 use crate::plan::Families;
 
-/// The port of STUN over UDP and TCP (RFC 8489 section 18.6).
-pub const DEFAULT_PORT: u16 = 3478;
+/// What is looked for at a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// STUN over UDP and TCP.
+    Stun,
+    /// STUN over TLS, and the rendezvous on the same port.
+    Stuns,
+}
+
+impl Service {
+    /// Its port where nobody says otherwise (RFC 8489 section 18.6).
+    #[must_use]
+    pub fn default_port(self) -> u16 {
+        match self {
+            Self::Stun => 3478,
+            Self::Stuns => 5349,
+        }
+    }
+
+    /// Its names in the DNS in the order of preference: the one that promises RFC 5780 first.
+    fn labels(self) -> [&'static str; 2] {
+        match self {
+            Self::Stun => ["_stun-behavior._udp", "_stun._udp"],
+            Self::Stuns => ["_stun-behaviors._tcp", "_stuns._tcp"],
+        }
+    }
+}
 
 /// A server that can be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,10 +186,24 @@ impl Resolver {
         families: Families,
         rng: &mut fastrand::Rng,
     ) -> Result<Target, ResolveError> {
+        self.find(Service::Stun, query, families, rng).await
+    }
+
+    /// The same for any service.
+    ///
+    /// # Errors
+    /// Where no address came of it.
+    pub async fn find(
+        &self,
+        service: Service,
+        query: &Query,
+        families: Families,
+        rng: &mut fastrand::Rng,
+    ) -> Result<Target, ResolveError> {
         let target = |found_by, v4, v6| Target { query: query.given.clone(), found_by, v4, v6 };
         let name = match &query.host {
             Host::Address(ip) => {
-                let at = SocketAddr::new(*ip, query.port.unwrap_or(DEFAULT_PORT));
+                let at = SocketAddr::new(*ip, query.port.unwrap_or(service.default_port()));
                 let v4 = Some(at).filter(SocketAddr::is_ipv4);
                 return Ok(target(FoundBy::Literal, v4, Some(at).filter(SocketAddr::is_ipv6)));
             }
@@ -178,9 +217,13 @@ impl Resolver {
         let in_time = timeout(self.patience.total, async {
             let addresses = lookups.addresses(name);
             if query.port.is_some() {
-                return Ok((FoundBy::Address, addresses.await?, query.port.unwrap_or(DEFAULT_PORT)));
+                return Ok((
+                    FoundBy::Address,
+                    addresses.await?,
+                    query.port.unwrap_or(service.default_port()),
+                ));
             }
-            let services = lookups.services(name, rng);
+            let services = lookups.services(service, name, rng);
             tokio::pin!(addresses, services);
             // Both at once: a name server that drops SRV questions must not cost the wait for it.
             let mut known = None;
@@ -191,13 +234,13 @@ impl Resolver {
                         Some((addresses, port)) => return Ok((FoundBy::Srv, addresses, port)),
                         None => {
                             let addresses = match known { Some(known) => known, None => addresses.await };
-                            return addresses.map(|addresses| (FoundBy::Address, addresses, DEFAULT_PORT));
+                            return addresses.map(|addresses| (FoundBy::Address, addresses, service.default_port()));
                         }
                     },
                     found = &mut addresses, if known.is_none() => known = Some(found),
                     () = tokio::time::sleep(self.patience.grace), if matches!(known, Some(Ok(_))) => {
                         let Some(Ok(addresses)) = known else { continue };
-                        return Ok((FoundBy::Address, addresses, DEFAULT_PORT));
+                        return Ok((FoundBy::Address, addresses, service.default_port()));
                     }
                 }
             }
@@ -211,9 +254,6 @@ impl Resolver {
 
 /// A first retransmission after a second and a half: what a resolver on the same path needs, with room.
 const QUERY_TIMEOUT: Duration = Duration::from_millis(1500);
-
-/// Services in the order of preference: the one that promises RFC 5780 first.
-const SERVICES: [&str; 2] = ["_stun-behavior._udp", "_stun._udp"];
 
 /// SRV targets that are tried before giving up.
 const MAX_TARGETS: usize = 4;
@@ -265,9 +305,15 @@ impl Lookups<'_> {
     }
 
     /// The first service that has an SRV record whose target has an address.
-    async fn services(self, name: &str, rng: &mut fastrand::Rng) -> Option<(Addresses, u16)> {
-        let ask = |service: &str| self.dns.lookup(format!("{service}.{name}"), RecordType::SRV);
-        let (behaviour, plain) = tokio::join!(ask(SERVICES[0]), ask(SERVICES[1]));
+    async fn services(
+        self,
+        service: Service,
+        name: &str,
+        rng: &mut fastrand::Rng,
+    ) -> Option<(Addresses, u16)> {
+        let ask = |label: &str| self.dns.lookup(format!("{label}.{name}"), RecordType::SRV);
+        let [behaviour, plain] = service.labels();
+        let (behaviour, plain) = tokio::join!(ask(behaviour), ask(plain));
         for lookup in [behaviour, plain].into_iter().flatten() {
             for record in in_order(records(&lookup), rng).iter().take(MAX_TARGETS) {
                 // A target of "." means that the service is not offered (RFC 2782).

@@ -1,4 +1,4 @@
-//! The connection to the rendezvous of a probe server: a WebSocket over whatever network there is.
+//! The connection to the rendezvous of a probe server: a WebSocket over whatever network there is, with TLS if wanted.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -7,7 +7,11 @@ use shared::rendezvous::{Code, PATH, Refusal, Role, ToClient, ToServer, VERSION,
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
-use crate::net::{Net, Stream};
+use super::secure::{Secure, TlsFault};
+use crate::{
+    net::{Net, Stream},
+    resolve::Target,
+};
 
 /// Two clients' way to talk to each other before they have a way of their own.
 pub(super) struct Introducer {
@@ -35,6 +39,14 @@ pub enum IntroError {
         /// What the system said.
         reason: String,
     },
+    /// A connection, but no TLS on it.
+    #[error("the rendezvous at {server}: {fault}")]
+    Tls {
+        /// Where it was tried.
+        server: SocketAddr,
+        /// What is wrong.
+        fault: TlsFault,
+    },
     /// The server said no.
     #[error("the rendezvous refuses: {0}")]
     Refused(Refusal),
@@ -54,6 +66,8 @@ pub enum IntroError {
 
 /// How long a connection to the server may take: five SYNs may get lost.
 const CONNECTING: Duration = Duration::from_secs(30);
+/// How long the first of two addresses is tried alone.
+const HEAD_START: Duration = Duration::from_millis(500);
 /// How long the peer may be busy with a step.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// How long the server may take to answer.
@@ -64,17 +78,32 @@ const STIR: Duration = Duration::from_secs(30);
 const PINGS: u32 = 3;
 
 impl Introducer {
-    pub(super) async fn connect(net: &dyn Net, server: SocketAddr) -> Result<Self, IntroError> {
-        let unreachable = |reason: String| IntroError::Unreachable { server, reason };
+    /// Connects to the server, or to the one for TLS.
+    pub(super) async fn connect(
+        net: &dyn Net,
+        target: &Target,
+        tls: Option<&Secure>,
+    ) -> Result<Self, IntroError> {
+        let at = tls.map_or(target, |tls| &tls.at);
+        let servers = [at.v4, at.v6].into_iter().flatten().collect::<Vec<_>>();
+        // A target always has an address.
+        let first = *servers.first().ok_or(IntroError::Broken)?;
         let connecting = async {
-            let stream = net.connect(None, server).await.map_err(|e| unreachable(e.to_string()))?;
-            let url = format!("ws://{server}{PATH}");
-            let (socket, _) = client_async(url, stream)
-                .await
-                .map_err(|e| unreachable(format!("it does not introduce clients ({e})")))?;
+            let (server, stream) = dial(net, &servers).await?;
+            let (stream, authority) = match tls {
+                Some(tls) => {
+                    let secured = tls.greet(stream).await;
+                    (secured.map_err(|fault| IntroError::Tls { server, fault })?, tls.authority(server))
+                }
+                None => (stream, server.to_string()),
+            };
+            // The scheme only says how the library would have connected: that has been done.
+            let url = format!("ws://{authority}{PATH}");
+            let (socket, _) = client_async(url, stream).await.map_err(|e| no_rendezvous(server, &e, tls))?;
             Ok(Self { socket, rtt: Duration::ZERO, step: 0 })
         };
-        timeout(CONNECTING, connecting).await.unwrap_or_else(|_| Err(unreachable("timed out".into())))
+        let late = |_| Err(IntroError::Unreachable { server: first, reason: "timed out".into() });
+        timeout(CONNECTING, connecting).await.unwrap_or_else(late)
     }
 
     /// Begins a session.
@@ -202,4 +231,51 @@ impl Introducer {
             }
         }
     }
+}
+
+/// Connects to whichever address answers first; the second one gets its chance when the first has failed, or has
+/// said nothing for a while (RFC 8305 section 5).
+async fn dial(net: &dyn Net, servers: &[SocketAddr]) -> Result<(SocketAddr, Box<dyn Stream>), IntroError> {
+    let connect = async |server: SocketAddr| {
+        let unreachable = |e: std::io::Error| IntroError::Unreachable { server, reason: e.to_string() };
+        net.connect(None, server).await.map(|stream| (server, stream)).map_err(unreachable)
+    };
+    let (first, second) = match *servers {
+        [first, second, ..] => (connect(first), connect(second)),
+        [only] => return connect(only).await,
+        [] => return Err(IntroError::Broken),
+    };
+    tokio::pin!(first, second);
+    match timeout(HEAD_START, &mut first).await {
+        Ok(Ok(connected)) => return Ok(connected),
+        // What was tried first is what the user is told of.
+        Ok(Err(failed)) => return second.await.map_err(|_| failed),
+        Err(_) => {}
+    }
+    tokio::select! {
+        biased;
+        connected = &mut first => match connected {
+            Ok(connected) => Ok(connected),
+            Err(failed) => second.await.map_err(|_| failed),
+        },
+        connected = &mut second => match connected {
+            Ok(connected) => Ok(connected),
+            Err(_) => first.await,
+        },
+    }
+}
+
+fn no_rendezvous(
+    server: SocketAddr,
+    error: &tokio_tungstenite::tungstenite::Error,
+    tls: Option<&Secure>,
+) -> IntroError {
+    use tokio_tungstenite::tungstenite::Error;
+    // An HTTP server says so in HTTP; whatever is no HTTP at all may be TLS.
+    let hint = match (tls, error) {
+        (Some(_), _) | (None, Error::Http(_)) => "",
+        (None, _) => "; if it wants TLS, give --tls",
+    };
+    let reason = format!("it does not introduce clients ({error}){hint}");
+    IntroError::Unreachable { server, reason }
 }

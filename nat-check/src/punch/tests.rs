@@ -139,7 +139,7 @@ fn bait(external: Vec<std::net::SocketAddr>) -> Offer {
 }
 
 async fn hostile(world: &World, code: Code, offer: Offer) -> Hostile {
-    let mut introducer = Introducer::connect(&*world.host(1, 0), world.server()).await.unwrap();
+    let mut introducer = Introducer::connect(&*world.host(1, 0), &target(world), None).await.unwrap();
     introducer.join(code).await.unwrap();
     introducer.paired(Duration::from_secs(60)).await.unwrap();
     let Word::Offer(peer) = introducer.exchange(Word::Offer(Box::new(offer.clone()))).await.unwrap() else {

@@ -63,6 +63,27 @@ impl Query {
         &self.given
     }
 
+    /// The same host with another port, or with none.
+    #[must_use]
+    pub fn at_port(&self, port: Option<u16>) -> Self {
+        Self { port, ..self.clone() }
+    }
+
+    /// The port, where one was given.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        self.port
+    }
+
+    /// The name or address alone: whose certificate a server has to show.
+    #[must_use]
+    pub fn host(&self) -> String {
+        match &self.host {
+            Host::Address(ip) => ip.to_string(),
+            Host::Name(name) => name.clone(),
+        }
+    }
+
     /// The address, where it is one.
     #[must_use]
     pub fn literal(&self) -> Option<IpAddr> {

@@ -192,6 +192,29 @@ async fn a_port_leaves_the_services_out() {
 }
 
 #[tokio::test]
+async fn tls_has_services_and_a_port_of_its_own() {
+    let server = NameServer::start(vec![
+        ("_stun._udp.example.org", RecordType::SRV, Reply::Records(vec![srv(0, 0, 1, "plain.example.org.")])),
+        (
+            "_stuns._tcp.example.org",
+            RecordType::SRV,
+            Reply::Records(vec![srv(0, 0, 444, "tls.example.org.")]),
+        ),
+        ("tls.example.org", RecordType::A, a(4)),
+        ("example.org", RecordType::A, a(3)),
+        ("example.net", RecordType::A, a(5)),
+    ])
+    .await;
+    let at = async |name: &str| {
+        let (query, mut rng) = (Query::parse(name).unwrap(), fastrand::Rng::with_seed(1));
+        server.resolver().find(Service::Stuns, &query, BOTH, &mut rng).await.unwrap().v4.unwrap().to_string()
+    };
+    assert_eq!(at("example.org").await, "192.0.2.4:444");
+    assert_eq!(at("example.net").await, "192.0.2.5:5349");
+    assert_eq!(at("example.org:446").await, "192.0.2.3:446");
+}
+
+#[tokio::test]
 async fn without_services_the_addresses_serve() {
     let zone = vec![("example.org", RecordType::A, a(3)), ("example.org", RecordType::AAAA, aaaa(3))];
     let server = NameServer::start(zone).await;
