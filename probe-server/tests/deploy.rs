@@ -1,4 +1,5 @@
-//! The files for operators: the example configuration is right, the container's steps build the program.
+//! The files for operators: the example configuration is right, the container's steps build the program, the unit runs
+//! under systemd.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::{
@@ -69,6 +70,30 @@ fn the_steps_of_the_container_build_the_program() {
     let program = clean.path().join("target/release/probe-server");
     let version = Command::new(program).arg("--version").output().unwrap();
     assert!(String::from_utf8(version.stdout).unwrap().starts_with("probe-server "));
+}
+
+/// A systemd of its own, in namespaces of its own, runs the unit as it stands.
+#[test]
+#[ignore = "needs root and systemd, takes a minute: cargo test -p probe-server --test deploy -- --ignored systemd"]
+fn the_unit_runs_under_systemd() {
+    let work = tempfile::tempdir().unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/deploy/systemd.sh");
+    let mut run = Command::new("timeout");
+    run.args(["--kill-after=5", "150"]).arg(script).arg(env!("CARGO_BIN_EXE_probe-server"));
+    run.arg(deploy("")).arg(work.path()).status().unwrap();
+    let read = |name| fs::read_to_string(work.path().join(name)).unwrap_or_default();
+    let (result, log) = (read("result"), read("log"));
+    println!("{result}{log}");
+    let steps = [
+        "started: 0 active",
+        "health: ok, 16 combinations answered",
+        "reloaded: 0 active",
+        "later: active, restarts 0",
+        "health: ok, 16 combinations answered",
+        "stopped: success 0",
+    ];
+    assert_eq!(result.lines().collect::<Vec<_>>(), steps);
+    assert!(log.contains("unknown field `bogus`"), "the wrong file is named");
 }
 
 fn copy(from: &Path, to: &Path) {
