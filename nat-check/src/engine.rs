@@ -101,6 +101,9 @@ async fn run_stages(session: &Arc<Session>, probes: &[&'static Probe], progress:
     let mut under_way: HashMap<&str, (usize, Duration)> =
         probes.iter().map(|probe| (probe.name, (probe.steps.len(), Duration::ZERO))).collect();
     for stage in Stage::ALL {
+        if stage == Stage::Lifetime {
+            session.lift_budget();
+        }
         let mut steps = JoinSet::new();
         for &probe in probes {
             if probe.steps.first().is_some_and(|first| first.stage == stage) {

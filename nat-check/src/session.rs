@@ -1,6 +1,9 @@
 //! One server over one family: opens sockets, sends trials, receives what comes, keeps the ledger and the round-trip
 //! time. The only place of the engine that does I/O, always through [`Net`].
 
+mod request;
+mod rtt;
+
 use std::{
     io,
     net::{IpAddr, SocketAddr},
@@ -8,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use shared::stun::{Class, Dialect, TransactionId, Writer, attr};
+use shared::stun::{Dialect, TransactionId};
 use tokio::{
     sync::{Notify, watch},
     task::JoinSet,
@@ -16,13 +19,16 @@ use tokio::{
 };
 
 use crate::{
-    ledger::{Ask, Ledger, Opened, Place, SocketId, Trial},
+    ledger::{Ask, Ledger, Opened, SocketId, Trial},
     net::{Datagram, Net},
     pace::RateLimit,
     server::Places,
 };
+pub use request::Request;
+pub use rtt::Rtt;
 
-/// Packets that one run may send to one server, retransmissions included.
+/// Packets that one check may send to one server, retransmissions included. The lifetime measurement, which has a pace
+/// of its own, comes on top.
 pub const BUDGET: usize = 150;
 /// The time between rounds of a test.
 pub const BEAT: Duration = Duration::from_millis(60);
@@ -59,19 +65,6 @@ pub struct Slots {
     pub mapping: Option<Socket>,
 }
 
-/// A request to be sent.
-#[derive(Clone, Copy, Debug)]
-pub struct Request {
-    /// The measurement that it belongs to.
-    pub purpose: &'static str,
-    /// Where it goes.
-    pub to: SocketAddr,
-    /// What it asks for.
-    pub ask: Ask,
-    /// What travels together carries the same number, from [`Session::round`].
-    pub round: u32,
-}
-
 /// What all measurements of one server over one family share.
 pub struct Session {
     net: Arc<dyn Net>,
@@ -95,6 +88,8 @@ struct State {
     rounds: u32,
     slots: Slots,
     receivers: JoinSet<()>,
+    /// Packets that may be sent in all.
+    budget: usize,
 }
 
 impl Session {
@@ -121,6 +116,7 @@ impl Session {
                 rounds: 0,
                 slots: Slots::default(),
                 receivers: JoinSet::new(),
+                budget: BUDGET,
             }),
         }))
     }
@@ -199,7 +195,20 @@ impl Session {
         state.rounds
     }
 
-    /// Sends one request in the dialect that the server speaks, as far as that is known.
+    /// Packets that may still be sent.
+    #[must_use]
+    pub fn budget(&self) -> usize {
+        let state = self.lock();
+        state.budget.saturating_sub(state.ledger.trials.len())
+    }
+
+    /// From here on each measurement keeps to a budget of its own.
+    pub fn lift_budget(&self) {
+        self.lock().budget = usize::MAX;
+    }
+
+    /// Sends one request in the dialect that the server speaks, as far as that is known. Like [`Self::send_as`], sends
+    /// nothing once the budget is spent.
     pub async fn send(&self, socket: &Socket, request: Request) {
         let dialect = match self.lock().contact {
             Contact::Udp(dialect) => dialect,
@@ -215,11 +224,15 @@ impl Session {
         let mut buffer = [0; DATAGRAM];
         let (length, trial) = {
             let mut state = self.lock();
+            if state.ledger.trials.len() >= state.budget {
+                return;
+            }
             let id = match dialect {
                 Dialect::Modern => TransactionId::modern(&mut state.rng),
                 Dialect::Classic => TransactionId::classic(&mut state.rng),
             };
-            let Ok(length) = write(&mut buffer, &id, ask, wants_receipt.then(|| to.is_ipv6())) else {
+            let Ok(length) = request::write(&mut buffer, &id, ask, wants_receipt.then(|| to.is_ipv6()))
+            else {
                 return; // no request comes near the size of the buffer
             };
             let trial = state.ledger.trials.len();
@@ -275,12 +288,6 @@ impl Session {
     fn limit(&self) -> Option<RateLimit> {
         let ripe = self.now().saturating_sub(self.patience());
         self.read(|ledger| RateLimit::seen(ledger, ripe))
-    }
-
-    /// Requests sent so far.
-    #[must_use]
-    pub fn spent(&self) -> usize {
-        self.read(|ledger| ledger.trials.len())
     }
 
     /// Notes how long a TCP handshake with the server took.
@@ -394,10 +401,8 @@ impl Session {
         tries: u32,
     ) -> Option<SocketAddr> {
         for attempt in 1..=tries {
-            if self.spent() < BUDGET {
-                let round = self.round();
-                self.send(socket, Request { purpose, to, ask: Ask::Plain, round }).await;
-            }
+            let round = self.round();
+            self.send(socket, Request { purpose, to, ask: Ask::Plain, round }).await;
             if self.contact().await == Contact::None {
                 return None;
             }
@@ -446,71 +451,6 @@ impl Session {
         // Nothing that holds the lock can panic half-way through a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Round-trip time and its variation, smoothed as TCP does (RFC 6298).
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rtt {
-    /// Smoothed round-trip time.
-    pub smoothed: Duration,
-    /// Smoothed deviation.
-    pub deviation: Duration,
-    /// Longest so far.
-    pub longest: Duration,
-}
-
-impl Rtt {
-    fn first(sample: Duration) -> Self {
-        // One sample says nothing of the deviation; a tenth and a few milliseconds are a beginning.
-        Self { smoothed: sample, deviation: sample / 10 + Duration::from_millis(2), longest: sample }
-    }
-
-    fn next(self, sample: Duration) -> Self {
-        let off = self.smoothed.abs_diff(sample);
-        Self {
-            smoothed: (self.smoothed * 7 + sample) / 8,
-            deviation: (self.deviation * 3 + off) / 4,
-            longest: self.longest.max(sample),
-        }
-    }
-
-    /// How long to wait for an answer before calling it missing.
-    #[must_use]
-    pub fn patience(&self) -> Duration {
-        let usual = self.smoothed + self.deviation * 4;
-        let seen = self.longest + self.longest / 8;
-        usual.max(seen.min(self.smoothed * 3)) + Duration::from_millis(15)
-    }
-}
-
-/// Writes a request. `receipt` tells whether one is wanted, and if so whether over IPv6.
-fn write(
-    buffer: &mut [u8],
-    id: &TransactionId,
-    ask: Ask,
-    receipt: Option<bool>,
-) -> Result<usize, shared::stun::WriteError> {
-    let mut writer = Writer::new(buffer, Class::Request, id);
-    match ask {
-        Ask::Plain | Ask::Loop => {}
-        Ask::From(place) => {
-            writer.u32(attr::CHANGE_REQUEST, Place::change_flags(place));
-        }
-        Ask::ToPort { port, long: false } | Ask::Reach { port, long: false, .. } => {
-            writer.response_port(port);
-        }
-        Ask::ToPort { port, long: true } | Ask::Reach { port, long: true, .. } => {
-            let [high, low] = port.to_be_bytes();
-            writer.bytes(attr::RESPONSE_PORT, &[high, low, 0, 0]);
-        }
-    }
-    if let Some(v6) = receipt {
-        // The request pays for both answers in advance: this long, they cannot amplify.
-        let whole: usize = if v6 { 208 } else { 128 };
-        writer.bytes(attr::RECEIPT, &[]);
-        writer.zeros(attr::FILLER, whole.saturating_sub(writer.len() + 4));
-    }
-    writer.finish()
 }
 
 /// Receives on one socket until the session is gone.

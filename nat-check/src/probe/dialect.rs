@@ -8,7 +8,7 @@ use crate::{
     ledger::{Ask, Ledger, Trial},
     probe::{Probe, Stage, Step},
     report::{Confidence, Finding},
-    session::{BUDGET, Contact, Request, Session},
+    session::{Contact, Request, Session},
     silence::{LIKELY, Tally},
 };
 
@@ -31,11 +31,9 @@ async fn ask_the_old_way(session: Arc<Session>) {
     let Ok(socket) = session.open().await else { return };
     let answered = |ledger: &Ledger| ledger.of(PROBE.name).any(Trial::returned);
     for _ in 0..TRIES {
-        if session.spent() < BUDGET {
-            let round = session.round();
-            let request = Request { purpose: PROBE.name, to: session.server(), ask: Ask::Plain, round };
-            session.send_as(&socket, request, Dialect::Classic).await;
-        }
+        let round = session.round();
+        let request = Request { purpose: PROBE.name, to: session.server(), ask: Ask::Plain, round };
+        session.send_as(&socket, request, Dialect::Classic).await;
         // Apart, so that one burst of loss does not swallow them all.
         if session.until(session.now() + session.beat() / 2, answered).await {
             return;

@@ -7,7 +7,7 @@ use crate::{
     ledger::{Ask, Ledger, SocketId, Trial},
     probe::{Probe, Stage, Step},
     report::{Confidence, Finding},
-    session::{BUDGET, Contact, Request, Session},
+    session::{Contact, Request, Session},
 };
 
 /// The measurement.
@@ -35,9 +35,7 @@ async fn send_to_oneself(session: Arc<Session>) {
     for _ in 0..COPIES {
         let round = session.round();
         for (socket, to) in [(&a, to_b), (&b, to_a)] {
-            if session.spent() < BUDGET {
-                session.send(socket, Request { purpose: PROBE.name, to, ask: Ask::Loop, round }).await;
-            }
+            session.send(socket, Request { purpose: PROBE.name, to, ask: Ask::Loop, round }).await;
         }
         // The way to the NAT and back is no longer than the one to the server.
         let patience = session.patience().min(crate::session::BEAT);

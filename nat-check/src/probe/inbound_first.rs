@@ -13,7 +13,7 @@ use crate::{
     ledger::{Ask, Ledger, Place},
     probe::{Probe, Stage, Step, mapping},
     report::{Confidence, Finding},
-    session::{BUDGET, Contact, Session},
+    session::{Contact, Session},
 };
 
 /// The measurement.
@@ -29,7 +29,7 @@ const METHOD: &str = "external endpoint towards A2:P2 before and after A2:P2 has
 async fn answer_the_stranger(session: Arc<Session>) {
     let Some(socket) = session.slots(|slots| slots.filtering.clone()) else { return };
     let Some(stranger) = session.places().get(Place::BOTH) else { return };
-    if session.contact().await == Contact::None || session.spent() >= BUDGET {
+    if session.contact().await == Contact::None || session.budget() == 0 {
         return;
     }
     session.learn(&socket, PROBE.name, stranger, 4).await;

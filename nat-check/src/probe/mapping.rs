@@ -10,7 +10,7 @@ use crate::{
     probe::{Probe, Stage, Step},
     report::{Confidence, Finding},
     server::Places,
-    session::{BUDGET, Contact, Request, Session, Socket},
+    session::{Contact, Request, Session, Socket},
 };
 
 /// The measurement.
@@ -124,13 +124,11 @@ async fn ask(session: &Arc<Session>, socket: &Socket, places: &Places, which: &[
         let open: Vec<_> =
             session.read(|ledger| targets.iter().copied().filter(|&to| is_open(ledger, to)).collect());
         for &to in &open {
-            if session.spent() < BUDGET {
-                session.send(socket, Request { purpose: PROBE.name, to, ask: Ask::Plain, round }).await;
-            }
+            session.send(socket, Request { purpose: PROBE.name, to, ask: Ask::Plain, round }).await;
         }
         let deadline = session.now() + session.patience().max(session.beat());
         let answered = |ledger: &Ledger| open.iter().all(|&to| !is_open(ledger, to));
-        if session.until(deadline, answered).await || session.spent() >= BUDGET {
+        if session.until(deadline, answered).await || session.budget() == 0 {
             return;
         }
         // On a way that loses nothing, an endpoint that is silent three times is dead.

@@ -15,7 +15,7 @@ use crate::{
     ledger::{Ask, Ledger, Place, SocketId},
     probe::{Probe, Stage, Step},
     report::{Confidence, Finding},
-    session::{BUDGET, Contact, Request, Session},
+    session::{Contact, Request, Session},
 };
 
 /// The measurement.
@@ -58,9 +58,7 @@ async fn sample(session: Arc<Session>, place: Place, count: usize) {
     let mut sockets = Vec::with_capacity(count);
     for _ in 0..count {
         let Ok(socket) = session.open().await else { break };
-        if session.spent() < BUDGET {
-            session.send(&socket, Request { purpose: PROBE.name, to, ask: Ask::Plain, round }).await;
-        }
+        session.send(&socket, Request { purpose: PROBE.name, to, ask: Ask::Plain, round }).await;
         sockets.push(socket);
     }
     // Silence towards new sockets alone is a NAT that gives no more mappings, not a server that limits the rate: an
@@ -81,7 +79,7 @@ async fn sample(session: Arc<Session>, place: Place, count: usize) {
         if missing.len() <= count / 8 {
             return;
         }
-        for socket in missing.iter().take(BUDGET.saturating_sub(session.spent())) {
+        for socket in &missing {
             session.send(socket, Request { purpose: PROBE.name, to, ask: Ask::Plain, round }).await;
         }
     }

@@ -7,7 +7,7 @@ use crate::{
     ledger::{Ask, Ledger, Trial},
     probe::{Probe, Stage, Step},
     report::{Confidence, Finding},
-    session::{BUDGET, Contact, Request, Session},
+    session::{Contact, Request, Session},
 };
 
 /// The measurement.
@@ -36,9 +36,7 @@ async fn divert(session: Arc<Session>) {
         let round = session.round();
         for long in [false, true] {
             let ask = Ask::ToPort { port: to.port(), long };
-            if session.spent() < BUDGET {
-                session.send(&asks, Request { purpose: PROBE.name, to: server, ask, round }).await;
-            }
+            session.send(&asks, Request { purpose: PROBE.name, to: server, ask, round }).await;
         }
         let told = |l: &Ledger| {
             (honoured(l, false) && honoured(l, true)) || l.of(PROBE.name).any(|t| t.refused().is_some())
