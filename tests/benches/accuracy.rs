@@ -1,13 +1,24 @@
 //! How often the client is wrong, how often it cannot tell, how long it takes and how much it sends, over simulated NATs
 //! and lines that lose: `cargo bench -p tests --bench accuracy`.
 
+use std::time::Duration;
+
 use lab::study::{Study, line};
 use nat_check::net::sim::{Loss, PathSpec};
 
 fn main() {
     let each = |rate| line(Loss::Independent(rate));
     let bursts = |rate| line(Loss::Bursty { rate, burst: 5.0 });
-    let rows: [(&str, PathSpec, usize); 9] = [
+    // A mobile network in motion.
+    let restless = PathSpec {
+        delay: Duration::from_millis(30),
+        jitter: Duration::from_millis(80),
+        reorder: 0.1,
+        duplicate: 0.05,
+        ..PathSpec::default()
+    };
+    let heavy = Loss::Independent(0.20);
+    let rows: [(&str, PathSpec, usize); 13] = [
         ("no loss, round trip 20 ms", line(Loss::None), 4_000),
         ("no loss, round trip 50 ms", PathSpec::with_delay_ms(25), 4_000),
         ("no loss, round trip 700 ms", PathSpec::with_delay_ms(350), 2_000),
@@ -15,6 +26,10 @@ fn main() {
         ("5 % each way", each(0.05), 4_000),
         ("10 % each way", each(0.10), 10_000),
         ("20 % each way", each(0.20), 20_000),
+        ("20 % on the way out alone", PathSpec { loss_up: heavy, ..line(Loss::None) }, 10_000),
+        ("20 % on the way back alone", PathSpec { loss_down: heavy, ..line(Loss::None) }, 10_000),
+        ("60 to 220 ms, 10 % overtaken, 5 % doubled", restless, 10_000),
+        ("the same, with 5 % each way", restless.with_loss(Loss::Independent(0.05)), 10_000),
         ("10 % each way, bursts of 5", bursts(0.10), 20_000),
         ("20 % each way, bursts of 5", bursts(0.20), 10_000),
     ];
