@@ -11,6 +11,7 @@ mod forecast;
 mod gather;
 mod hold;
 mod introducer;
+mod look;
 pub mod plan;
 mod post;
 pub mod report;
@@ -22,23 +23,23 @@ mod volley;
 mod wire;
 mod words;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use shared::{
     nat::NatType,
     rendezvous::{Account, Behaviour, Code, Nonce, Offer, Technique, Word},
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 pub use introducer::IntroError;
 pub use words::table;
 
 use crate::{
     net::{Net, Stream},
-    progress::Progress,
+    progress::{Event, Progress},
     resolve::Target,
 };
-use attempt::Attempt;
+use attempt::{Attempt, Seen, is_decent};
 use forecast::{Forecast, Pair};
 use gather::Known;
 use hold::Held;
@@ -94,6 +95,11 @@ impl Default for PunchSetup {
 pub enum Note<'a> {
     /// The session is open: the peer needs this.
     Code(Code),
+    /// Nobody has come yet; told every second.
+    Waiting {
+        /// How much longer the peer is waited for.
+        left: Duration,
+    },
     /// Both are here.
     Met,
     /// The prediction, before the first round.
@@ -138,13 +144,66 @@ pub async fn punch(
         Some(code) => introducer.join(code).await?,
         None => audience.note(Note::Code(introducer.open().await?)),
     }
+    let target = completed(target, introducer.stun());
     // Measured while the peer is waited for; but without a peer there is no need for the rest of it.
-    let measuring = gather::measure(setup, &net, target, progress);
-    let (paired, known) = tokio::join!(introducer.paired(setup.wait), measuring);
-    let paired = paired?;
-    audience.note(Note::Met);
-    let punch = attempt(setup, net, introducer, paired, known, audience).await?;
+    let measuring = gather::measure(setup, &net, &target, progress);
+    let waiting = async {
+        let paired = introducer.paired(setup.wait);
+        let tell = |waited: Duration| {
+            let left = setup.wait.saturating_sub(waited);
+            audience.note(Note::Waiting { left });
+            format!("{} s left", left.as_secs_f64().round())
+        };
+        let name = ("waiting for the peer", "until somebody joins with the code");
+        let paired = accompanied(paired, progress, name, tell).await;
+        if paired.is_ok() {
+            audience.note(Note::Met);
+        }
+        paired
+    };
+    let (paired, known) = tokio::join!(waiting, measuring);
+    let listeners = Listeners { audience, progress };
+    let punch = attempt(setup, net, introducer, paired?, known, listeners).await?;
     Ok(PunchDocument { version: 1, tool: concat!("nat-check ", env!("CARGO_PKG_VERSION")).into(), punch })
+}
+
+/// The same server with the family that the name did not have, if the server says that it has it.
+fn completed(target: &Target, stun: &[SocketAddr]) -> Target {
+    let of = |v4: bool| stun.iter().copied().find(|at| at.is_ipv4() == v4 && is_decent(*at));
+    Target { v4: target.v4.or(of(true)), v6: target.v6.or(of(false)), ..target.clone() }
+}
+
+/// Who is told on the way.
+#[derive(Clone, Copy)]
+struct Listeners<'a> {
+    audience: &'a dyn Audience,
+    progress: &'a dyn Progress,
+}
+
+/// Waits for something that takes long, and shows once a second how far it is.
+async fn accompanied<T>(
+    work: impl Future<Output = T>,
+    progress: &dyn Progress,
+    (test, about): (&str, &str),
+    tell: impl Fn(Duration) -> String,
+) -> T {
+    const TICK: Duration = Duration::from_secs(1);
+    let begun = Instant::now();
+    progress.event(Event::Started { test, about });
+    tokio::pin!(work);
+    let mut next = begun + TICK;
+    let done = loop {
+        tokio::select! {
+            biased;
+            done = &mut work => break done,
+            () = sleep_until(next) => {
+                next += TICK;
+                progress.event(Event::Advanced { test, so_far: &tell(begun.elapsed()) });
+            }
+        }
+    };
+    progress.event(Event::Finished { test, took: begun.elapsed() });
+    done
 }
 
 /// What the rounds came to.
@@ -171,8 +230,9 @@ async fn attempt(
     mut introducer: Introducer,
     paired: Paired,
     known: Known,
-    audience: &dyn Audience,
+    listeners: Listeners<'_>,
 ) -> Result<PunchReport, IntroError> {
+    let audience = listeners.audience;
     let mut post = Post::new(Arc::clone(&net), setup.seed);
     let (mine, first) = gather::offer(setup, &known, Nonce(setup.nonce), &mut post).await;
     let peers = match introducer.exchange(Word::Offer(Box::new(mine.clone()))).await? {
@@ -196,8 +256,9 @@ async fn attempt(
         first,
         round: 0,
         epoch: introduced,
+        seen: Seen::default(),
     };
-    let mut tried = rounds(&mut attempt, setup.lag, audience).await;
+    let mut tried = rounds(&mut attempt, setup.lag, listeners).await;
     let (held, via_server) = match &mut tried.found {
         Some(found) => {
             audience.note(Note::Through(found.technique));
@@ -210,7 +271,11 @@ async fn attempt(
     let rtt = held.rtt().or(tried.found.as_ref().and_then(|found| found.rtt));
     let first_packet = tried.first_heard.filter(|_| tried.found.is_some());
     let why = why(&tried, &forecast);
-    let side = |offer: &Offer, nat_type| side_report(&offer.behaviour, offer, nat_type);
+    let side = |offer: &Offer, nat_type| {
+        // Whoever has no IPv4 address is described by its IPv6.
+        let behaviour = offer.ipv6.as_ref().filter(|_| offer.lan.is_empty()).unwrap_or(&offer.behaviour);
+        side_report(behaviour, offer, nat_type)
+    };
     Ok(PunchReport {
         outcome: if tried.found.is_some() { PunchOutcome::Direct } else { PunchOutcome::Failed },
         technique: tried.found.as_ref().map(|found| found.technique),
@@ -235,7 +300,8 @@ async fn attempt(
 }
 
 /// Round after round, until one finds a path or all were tried.
-async fn rounds(attempt: &mut Attempt, lag: Duration, audience: &dyn Audience) -> Tried {
+async fn rounds(attempt: &mut Attempt, lag: Duration, listeners: Listeners<'_>) -> Tried {
+    let Listeners { audience, progress } = listeners;
     let plan = technique::plan(&attempt.pair);
     let mut tried = Tried::default();
     let of = u32::try_from(plan.len()).unwrap_or(u32::MAX);
@@ -248,16 +314,22 @@ async fn rounds(attempt: &mut Attempt, lag: Duration, audience: &dyn Audience) -
         }
         audience.note(Note::Round { number, of, technique: means.technique, about: means.about });
         tokio::time::sleep(lag).await;
-        let ended = match (means.run)(attempt).await {
+        attempt.seen =
+            Seen { mine: attempt.pair.mine.external.clone(), peers: attempt.pair.peers.external.clone() };
+        let name = means.technique.to_string();
+        let tell = |since: Duration| format!("{} s", since.as_secs());
+        let round = accompanied((means.run)(attempt), progress, (&name, means.about), tell).await;
+        let ended = match round {
             Ok(ended) => ended,
             Err(error) => {
                 tried.broken = Some(error);
                 return tried;
             }
         };
-        let mut round = report_of(means.technique, &ended.outcome.account);
+        let mut round = report_of(means.technique, &ended.outcome.account, attempt.seen.clone());
         let told = attempt.introducer.exchange(Word::Account(ended.outcome.account.clone())).await;
         if let Ok(Word::Account(theirs)) = &told {
+            round.peer_to.clone_from(&theirs.to);
             round.peer_sent = Some(theirs.sent);
             round.peer_heard = Some(theirs.heard);
             round.through |= theirs.through;
@@ -297,11 +369,14 @@ async fn keep(attempt: &mut Attempt, found: &mut Found, hold: Duration) -> (Held
     (held, via_server)
 }
 
-fn report_of(technique: Technique, account: &Account) -> RoundReport {
+fn report_of(technique: Technique, account: &Account, seen: Seen) -> RoundReport {
     RoundReport {
         technique,
         through: account.through,
+        seen_as: seen.mine,
+        peer_seen_as: seen.peers,
         to: account.to.clone(),
+        peer_to: Vec::new(),
         sent: account.sent,
         heard: account.heard,
         refused: account.refused,
@@ -335,6 +410,7 @@ fn predicted(forecast: &Forecast) -> Predicted {
             None => PunchOutcome::Unknown,
         },
         probability: forecast.probability,
+        assumed: forecast.assumed,
         technique: forecast.technique,
         why: forecast.why.clone(),
     }
@@ -355,7 +431,7 @@ fn side_report(behaviour: &Behaviour, offer: &Offer, measured: Option<NatType>) 
     }
 }
 
-fn local(attempt: &Attempt, way: Way, found: Option<&Found>) -> Option<std::net::SocketAddr> {
+fn local(attempt: &Attempt, way: Way, found: Option<&Found>) -> Option<SocketAddr> {
     match found.and_then(|found| found.stream.as_ref()) {
         Some(stream) => stream.local_addr().ok(),
         None => attempt.post.local(way.socket),

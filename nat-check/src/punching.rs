@@ -1,6 +1,11 @@
 //! `nat-check punch` as a program: looks the server up, tells a person what happens, prints the report.
 
-use std::{io::Write, process::ExitCode, sync::Arc};
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use anyhow::Context;
 use nat_check::{
@@ -56,7 +61,12 @@ async fn attempt(plan: &PunchPlan) -> anyhow::Result<PunchDocument> {
     let terminal =
         (plan.verbosity > Verbosity::Quiet).then(|| Terminal::new(plan.verbosity > Verbosity::Normal));
     let progress: &dyn Progress = terminal.as_ref().map_or(&Silent, |terminal| terminal);
-    let teller = Teller { invitation: plan.invitation(), quiet: plan.verbosity == Verbosity::Quiet };
+    let teller = Teller {
+        invitation: plan.invitation(),
+        terminal: terminal.as_ref(),
+        // A line that is written anew every second would fill a log.
+        waiting: Mutex::new(if std::io::stderr().is_terminal() { None } else { Some(Duration::MAX) }),
+    };
     let document = punch(&setup, Arc::new(OsNet), &target, progress, &teller).await;
     if let Some(terminal) = &terminal {
         terminal.end();
@@ -65,27 +75,41 @@ async fn attempt(plan: &PunchPlan) -> anyhow::Result<PunchDocument> {
 }
 
 /// Tells what happens on standard error.
-struct Teller {
+struct Teller<'a> {
     /// What the other machine has to run, up to the code.
     invitation: String,
-    quiet: bool,
+    /// None = nothing is told but what the peer needs.
+    terminal: Option<&'a Terminal>,
+    /// When it was told last how long the peer is waited for, where that needs lines.
+    waiting: Mutex<Option<Duration>>,
 }
 
-impl Audience for Teller {
+/// Between two lines that say that nobody has come yet.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Audience for Teller<'_> {
     fn note(&self, note: Note<'_>) {
         let line = match note {
             // Nothing works without it, however quiet.
             Note::Code(code) => {
-                return tell(&format!(
-                    "code: {code}\nOn the other machine run: {} --code {code}",
-                    self.invitation
-                ));
+                let line =
+                    format!("code: {code}\nOn the other machine run: {} --code {code}", self.invitation);
+                return self.terminal.map_or_else(|| tell(&line), |terminal| terminal.say(&line));
+            }
+            Note::Waiting { left } => {
+                let mut told = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                if !told.is_some_and(|told| told.saturating_sub(left) >= PATIENCE) {
+                    return;
+                }
+                *told = Some(left);
+                format!("Waiting for the peer, {:.0} s left.", left.as_secs_f64())
             }
             Note::Met => "The peer is here.".to_owned(),
             Note::Predicted(predicted) => {
                 let chance =
                     predicted.probability.map_or("unknown".into(), |p| format!("{:.1} %", p * 100.0));
-                format!("Predicted: chance of a direct path {chance}: {}.", predicted.why)
+                let assumed = if predicted.assumed { ", assumed" } else { "" };
+                format!("Predicted: chance of a direct path {chance}{assumed}: {}.", predicted.why)
             }
             Note::Round { number, of, technique, about } => {
                 format!("Round {number} of at most {of}: {technique}: {about}.")
@@ -93,8 +117,8 @@ impl Audience for Teller {
             Note::Warning(warning) => format!("Note before it starts: {warning}."),
             Note::Through(technique) => format!("Through, by {technique}; now holding the path."),
         };
-        if !self.quiet {
-            tell(&line);
+        if let Some(terminal) = self.terminal {
+            terminal.say(&line);
         }
     }
 }

@@ -89,10 +89,16 @@ impl Rendezvous {
         Arc::new(Self { state: Mutex::new(state), started: Instant::now() })
     }
 
-    /// Serves one connection, from the HTTP request that begins the WebSocket to the end. `seated` is called when the
-    /// client has a place in a session: from then on its number is bounded here and no longer by the listener.
-    pub async fn serve<S>(self: &Arc<Self>, stream: S, from: SocketAddr, seated: impl FnOnce() + Send)
-    where
+    /// Serves one connection, from the HTTP request that begins the WebSocket to the end. The client is told where the
+    /// server answers STUN over UDP (`stun`), so that one that came by one family finds the other. `seated` is called when
+    /// it has a place in a session: from then on its number is bounded here and no longer by the listener.
+    pub async fn serve<S>(
+        self: &Arc<Self>,
+        stream: S,
+        from: SocketAddr,
+        stun: Vec<SocketAddr>,
+        seated: impl FnOnce() + Send,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
         let Some(mut socket) = greet(stream).await else { return };
@@ -104,6 +110,9 @@ impl Rendezvous {
         seated();
         // Ends the session even if this task is stopped half-way.
         let _guard = Guard { rendezvous: Arc::clone(self), seat };
+        if !write(&mut socket, &ToClient::Here { stun }).await {
+            return;
+        }
         if let Some(refusal) = self.converse(&mut socket, seat, &mut inbox).await {
             self.refuse(&mut socket, refusal).await;
         }

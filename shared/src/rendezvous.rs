@@ -86,6 +86,11 @@ pub enum ToClient {
         /// How long the server keeps the session.
         seconds: u32,
     },
+    /// Welcome: where this server answers STUN over UDP, one endpoint a family. Comes first.
+    Here {
+        /// None of a family that the server does not have.
+        stun: Vec<SocketAddr>,
+    },
     /// Both are here.
     Paired {
         /// Which of the two you are.
@@ -205,13 +210,15 @@ pub struct Offer {
     pub lan: Vec<SocketAddr>,
     /// The endpoints of that socket as several server endpoints saw it.
     pub external: Vec<SocketAddr>,
-    /// Whether it has a global IPv6 address.
-    pub ipv6: bool,
+    /// How its network behaves over IPv6; `None` = it has none.
+    pub ipv6: Option<Behaviour>,
     /// Where it can be met over TCP, if it can.
     pub tcp: Option<TcpSide>,
     /// Whether its router gives whoever knocks first the port that its own packets would leave from: then the peer's
     /// packets have to be kept away until its own have left.
     pub remaps: Option<bool>,
+    /// The lowest time to live with which its packets pass all of its own gateways; `None` = not known.
+    pub opener_ttl: Option<u8>,
     /// How long it would hold the path, in milliseconds.
     pub hold_ms: u32,
 }
@@ -226,6 +233,9 @@ pub struct Behaviour {
     pub mapping: Option<Mapping>,
     /// RFC 4787 section 5.
     pub filtering: Option<Filtering>,
+    /// Whether whom one mapping of a socket has sent to may answer to all of them: whether a filter entry belongs to
+    /// the socket or the host, not to the mapping.
+    pub shared_filter: Option<bool>,
     /// How ports are chosen.
     pub ports: Option<PortAllocation>,
     /// Mappings a second that others open behind a NAT that counts its ports up.

@@ -167,6 +167,8 @@ pub struct Tally {
     pub by_technique: BTreeMap<String, usize>,
     /// Predicted with at least 0.99: how many, and those that failed.
     pub sure: (usize, Vec<String>),
+    /// Failures that their predictions allow for, and the variance of that.
+    pub allowed: (f64, f64),
     /// Predicted with 0: how many, and those that were direct all the same.
     pub hopeless: (usize, Vec<String>),
     /// Predicted in between: how many, expected successes, their variance, successes.
@@ -226,6 +228,8 @@ impl Tally {
             None => self.unknown += 1,
             Some(p) if p >= 0.99 => {
                 self.sure.0 += 1;
+                self.allowed.0 += 1.0 - p;
+                self.allowed.1 += p * (1.0 - p);
                 if !direct {
                     self.sure.1.push(told());
                 }
@@ -258,9 +262,8 @@ impl Tally {
     pub fn complaints(&self) -> Vec<String> {
         let mut complaints = self.broken.clone();
         complaints.extend(self.hopeless.1.iter().map(|c| format!("direct against the prediction: {c}")));
-        let (sure, failed) = (self.sure.0 as f64, &self.sure.1);
-        let expected = sure * 0.01;
-        if failed.len() as f64 > expected + 3.0 * (sure * 0.01 * 0.99).sqrt() {
+        let ((expected, variance), failed) = (self.allowed, &self.sure.1);
+        if failed.len() as f64 > expected + 3.0 * variance.sqrt() + 0.5 {
             complaints.extend(failed.iter().map(|c| format!("failed against the prediction: {c}")));
         }
         let (count, expected, variance, successes) = self.between;
@@ -285,7 +288,7 @@ impl Tally {
         let (between, expected, variance, successes) = self.between;
         format!(
             "{} punches; direct by technique {:?}\n\
-             predicted >= 0.99: {}, of which failed {}\n\
+             predicted >= 0.99: {}, of which failed {}; the stated chances allow for {:.1} +- {:.1}\n\
              predicted in between: {between}, direct {successes}, expected {expected:.1} +- {:.1}\n\
              predicted 0: {}, of which direct {}\n\
              prediction unknown: {}; never met: {}; broken: {}\n\
@@ -295,6 +298,8 @@ impl Tally {
             self.by_technique,
             self.sure.0,
             self.sure.1.len(),
+            self.allowed.0,
+            self.allowed.1.sqrt(),
             variance.sqrt(),
             self.hopeless.0,
             self.hopeless.1.len(),

@@ -35,6 +35,11 @@ impl Terminal {
         Self { bar, running: Mutex::default(), lines }
     }
 
+    /// Writes a line of its own to standard error, above the one that follows the run.
+    pub fn say(&self, line: &str) {
+        self.bar.suspend(|| anstream::eprintln!("{line}"));
+    }
+
     /// Takes the line away.
     pub fn end(&self) {
         self.bar.finish_and_clear();
@@ -56,7 +61,7 @@ impl Progress for Terminal {
                     running.remove(at);
                 }
                 if self.lines {
-                    self.bar.suspend(|| anstream::eprintln!("{:.3} s  {test}", took.as_secs_f64()));
+                    self.say(&format!("{:.3} s  {test}", took.as_secs_f64()));
                 }
             }
             Event::Advanced { test, so_far } => {

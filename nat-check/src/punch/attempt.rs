@@ -31,6 +31,15 @@ pub(super) struct Attempt {
     pub(super) first: Option<usize>,
     pub(super) round: u8,
     pub(super) epoch: Instant,
+    /// Where the server has seen the sockets of this round.
+    pub(super) seen: Seen,
+}
+
+/// Where the server has seen the sockets of both.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen {
+    pub(super) mine: Vec<SocketAddr>,
+    pub(super) peers: Vec<SocketAddr>,
 }
 
 /// The server's endpoints.
@@ -57,8 +66,14 @@ impl From<Outcome> for Ended {
     }
 }
 
-/// Time to live of packets that are to open the own gateway only: they pass it and die at the next router.
-const OPENER_TTL: u32 = 2;
+/// Times to live of packets that are to open the own gateways only, where it was not measured how far those are: one
+/// after the other, so that the nearest router is opened before the next one is reached. Two gateways in a row are usual,
+/// and the way to a peer is hardly shorter than this.
+const LADDER: [u8; 4] = [2, 3, 4, 5];
+/// The one that is most likely right, for so many packets that they are sent once only.
+const LIKELY: u8 = 3;
+/// Each opener is sent so often: it may get lost before the gateway.
+const OPENERS: usize = 2;
 const USUAL_TTL: u32 = 64;
 /// Addresses that a few packets may go to without the server vouching for them.
 pub(super) const FEW: usize = 4;
@@ -67,8 +82,7 @@ impl Attempt {
     /// A fresh IPv4 socket and its external endpoint.
     pub(super) async fn fresh(&mut self) -> Option<(usize, SocketAddr)> {
         let (server, ip) = self.servers.v4?;
-        let socket = self.post.open(ip).await.ok()?;
-        Some((socket, self.post.ask(socket, server).await?))
+        self.post.open_seen(ip, server).await
     }
 
     /// A socket whose next mapping gets a port that can be told, by how this side's NAT chooses them.
@@ -91,8 +105,16 @@ impl Attempt {
 
     /// Tells the peer where this side will be, and learns the same of it; both go on at the same moment.
     pub(super) async fn meet(&mut self, hint: Hint) -> Result<Hint, IntroError> {
+        if !hint.at.is_empty() {
+            self.seen.mine.clone_from(&hint.at);
+        }
         match self.introducer.exchange(Word::Hint(hint)).await? {
-            Word::Hint(hint) => Ok(hint),
+            Word::Hint(hint) => {
+                if !hint.at.is_empty() {
+                    self.seen.peers.clone_from(&hint.at);
+                }
+                Ok(hint)
+            }
             Word::Offer(_) | Word::Account(_) => Err(IntroError::Broken),
         }
     }
@@ -106,10 +128,19 @@ impl Attempt {
         Ok(volley::run(&mut self.field(), volley).await)
     }
 
-    /// Opens the own gateway for these shots, and waits until the peer has opened its own.
+    /// Opens the own gateways for these shots, and waits until the peer has opened its own.
     pub(super) async fn open_gateway(&mut self, shots: &[(usize, SocketAddr)]) -> Result<(), IntroError> {
-        self.fire(shots, OPENER_TTL).await;
-        self.meet(Hint::default()).await.map(|_| ())
+        let (mine, peers) = (ladder(self.pair.mine.opener_ttl), ladder(self.pair.peers.opener_ttl));
+        for step in 0..mine.len().max(peers.len()) {
+            if let Some(ttl) = mine.get(step) {
+                for _ in 0..OPENERS {
+                    self.fire(shots, (*ttl).into()).await;
+                }
+            }
+            // No packet that gets further may leave before the other side has opened this far.
+            self.meet(Hint::default()).await?;
+        }
+        Ok(())
     }
 
     /// Sends every shot once with this time to live.
@@ -123,7 +154,7 @@ impl Attempt {
 
     /// Time to live of packets that open ports: they need not arrive, and must not where the peer's router remaps.
     pub(super) fn opener_ttl(&self) -> u32 {
-        if self.pair.remaps() { OPENER_TTL } else { USUAL_TTL }
+        if self.pair.remaps() { self.pair.mine.opener_ttl.unwrap_or(LIKELY).into() } else { USUAL_TTL }
     }
 
     /// The peer's addresses that a few packets may go to: it may have named somebody who wants none.
@@ -151,6 +182,11 @@ impl Attempt {
             epoch: self.epoch,
         }
     }
+}
+
+/// The steps of an opener: the one that was measured, or all that are likely.
+fn ladder(measured: Option<u8>) -> Vec<u8> {
+    measured.map_or(LADDER.to_vec(), |ttl| vec![ttl])
 }
 
 /// Whether packets may go there at all: to a host, and not to a service that is known by its port.

@@ -2,13 +2,13 @@
 //! over IPv4, and what else the two have in common. Pure.
 
 use shared::{
-    nat::{PortAllocation, PortPolicy, model::spec::Keying},
+    nat::model::spec::Keying,
     rendezvous::{Behaviour, Offer, Role, Technique},
 };
 
 use crate::{
     report::PeerOutcome,
-    verdict::predict::{self, Budget, Next, Ports, Prediction, Side, Who, predict},
+    verdict::predict::{self, Budget, Ports, Prediction, Side, Who, predict},
 };
 
 /// What one side knows of both once they are introduced.
@@ -23,6 +23,8 @@ pub(super) struct Pair {
     pub(super) peer_ip: std::net::IpAddr,
     /// Over UDP and IPv4; none where too little is known. A is the first side.
     pub(super) udp: Option<Prediction>,
+    /// The same over IPv6; none where either side has none.
+    pub(super) udp6: Option<Prediction>,
 }
 
 /// What is expected.
@@ -31,17 +33,18 @@ pub(super) struct Forecast {
     /// Whether a direct path is expected; `None` = not known.
     pub(super) direct: Option<bool>,
     pub(super) probability: Option<f64>,
+    /// Whether the chance is one of those below.
+    pub(super) assumed: bool,
     pub(super) technique: Option<Technique>,
     pub(super) why: String,
 }
 
-/// Chance that neighbours reach each other on their own network; it fails where a network isolates its clients, or the
-/// common NAT is a carrier's.
+/// Chance that neighbours reach each other on their own network. Assumed: nothing but the attempt shows whether a network
+/// isolates its clients, or the common NAT is a carrier's with a network of its own for each.
 const NEIGHBOURS: f64 = 0.9;
-/// Chance over IPv6, where firewalls are stateful but whole networks may be closed to UDP.
-const OVER_IPV6: f64 = 0.9;
-/// Chance over TCP where both mappings stay the same; it fails where a gateway answers a SYN that comes too early.
-const OVER_TCP: f64 = 0.99;
+/// Chance over TCP where both mappings stay the same. Assumed: no server can show a client what its gateway answers to a
+/// SYN that nobody asked for, and a refusal that comes too early spoils it (RFC 5382 REQ-4).
+const OVER_TCP: f64 = 0.9;
 
 impl Pair {
     pub(super) fn new(
@@ -55,12 +58,13 @@ impl Pair {
             Role::First => (&mine, &peers),
             Role::Second => (&peers, &mine),
         };
-        let udp = match (side(&first.behaviour), side(&second.behaviour)) {
-            (Some(a), Some(b)) => Some(predict(&a, &b, &Budget::DEFAULT)),
-            _ => None,
+        let both = |a: Option<&Behaviour>, b: Option<&Behaviour>| {
+            Some(predict(&side(a?)?, &side(b?)?, &Budget::DEFAULT))
         };
+        let udp = both(Some(&first.behaviour), Some(&second.behaviour));
+        let udp6 = both(first.ipv6.as_ref(), second.ipv6.as_ref());
         let neighbours = you == peer_ip;
-        Self { role, mine, peers, neighbours, peer_ip, udp }
+        Self { role, mine, peers, neighbours, peer_ip, udp, udp6 }
     }
 
     /// Which side of the prediction is mine.
@@ -85,64 +89,86 @@ impl Pair {
     pub(super) fn forecast(&self) -> Forecast {
         let lan = self.neighbours && !self.mine.lan.is_empty() && !self.peers.lan.is_empty();
         let tcp = |offer: &Offer| offer.tcp.is_some_and(|tcp| tcp.fixed);
+        let assumed = |technique, probability, why: &str| Forecast {
+            direct: Some(true),
+            probability: Some(probability),
+            assumed: true,
+            technique: Some(technique),
+            why: why.into(),
+        };
         let others = [
-            (Technique::Lan, lan, NEIGHBOURS, "both are behind the same NAT and may share a network"),
-            (
-                Technique::Ipv6,
-                self.mine.ipv6 && self.peers.ipv6,
-                OVER_IPV6,
-                "both have IPv6, which needs no translation",
-            ),
-            (
-                Technique::Tcp,
-                tcp(&self.mine) && tcp(&self.peers),
-                OVER_TCP,
-                "both TCP mappings stay the same, so both sides can connect at once",
-            ),
+            lan.then(|| {
+                let why = "both are behind the same NAT and may share a network";
+                assumed(Technique::Lan, NEIGHBOURS, why)
+            }),
+            self.over_ipv6(),
+            (tcp(&self.mine) && tcp(&self.peers)).then(|| {
+                let why = "both TCP mappings stay the same, so both sides can connect at once";
+                assumed(Technique::Tcp, OVER_TCP, why)
+            }),
         ];
-        let others = others
-            .into_iter()
-            .filter(|(technique, there, ..)| *there && self.agrees_on(*technique))
-            .map(|(technique, _, probability, why)| Forecast {
-                direct: Some(true),
-                probability: Some(probability),
-                technique: Some(technique),
-                why: why.into(),
-            });
+        let willing = |f: &Forecast| f.technique.is_some_and(|technique| self.agrees_on(technique));
         let chance = |f: &Forecast| f.probability.unwrap_or(0.0);
-        let best = std::iter::once(self.over_udp())
-            .chain(others)
-            .reduce(|a, b| if chance(&b) > chance(&a) { b } else { a });
-        // There is always the one over UDP.
-        best.unwrap_or_else(Forecast::unknown)
+        std::iter::once(self.over_udp())
+            .chain(others.into_iter().flatten().filter(willing))
+            .reduce(|a, b| if chance(&b) > chance(&a) { b } else { a })
+            // There is always the one over UDP.
+            .unwrap_or_else(Forecast::unknown)
+    }
+
+    /// Both send at once, where no port has to be guessed: nothing else is tried over IPv6.
+    fn over_ipv6(&self) -> Option<Forecast> {
+        let udp = self.udp6.as_ref()?;
+        let (a, b) = self.names();
+        (technique(udp) == Some(Technique::Simultaneous)).then(|| Forecast {
+            direct: Some(true),
+            probability: udp.probability,
+            assumed: false,
+            technique: Some(Technique::Ipv6),
+            why: format!("over IPv6, {}", udp.why(a, b)),
+        })
+    }
+
+    /// What A and B of a prediction are called.
+    fn names(&self) -> (&'static str, &'static str) {
+        match self.role {
+            Role::First => ("this side", "the peer"),
+            Role::Second => ("the peer", "this side"),
+        }
     }
 
     fn over_udp(&self) -> Forecast {
+        let none = |why: String| Forecast {
+            direct: Some(false),
+            probability: Some(0.0),
+            assumed: false,
+            technique: None,
+            why,
+        };
+        for (offer, name) in [(&self.mine, "this side"), (&self.peers, "the peer")] {
+            if offer.lan.is_empty() && offer.ipv6.is_some() {
+                return none(format!("{name} has no IPv4"));
+            }
+        }
         let Some(udp) = &self.udp else { return Forecast::unknown() };
-        let technique = technique(udp);
+        let technique = technique(udp).map(|technique| match technique {
+            // Where a router remaps, the gateways are opened first.
+            Technique::Simultaneous if self.remaps() => Technique::LowTtl,
+            other => other,
+        });
         let willing = technique.is_none_or(|t| {
             self.agrees_on(t) || t == Technique::Simultaneous && self.agrees_on(Technique::LowTtl)
         });
+        if !willing {
+            return none("the means that would work is not to be used".into());
+        }
         // Neighbours' packets to the common external address have to be turned back inside.
         let hairpins =
             self.mine.behaviour.hairpinning == Some(true) && self.peers.behaviour.hairpinning == Some(true);
-        if !willing || self.neighbours && !hairpins {
-            let why = if willing {
-                "both are behind the same NAT, which does not turn packets back"
-            } else {
-                "the means that would work is not to be used"
-            };
-            return Forecast {
-                direct: Some(false),
-                probability: Some(0.0),
-                technique: None,
-                why: why.into(),
-            };
+        if self.neighbours && !hairpins {
+            return none("both are behind the same NAT, which does not turn packets back".into());
         }
-        let (a, b) = match self.role {
-            Role::First => ("this side", "the peer"),
-            Role::Second => ("the peer", "this side"),
-        };
+        let (a, b) = self.names();
         Forecast {
             direct: match udp.outcome {
                 PeerOutcome::Direct if technique.is_some() => Some(true),
@@ -150,6 +176,7 @@ impl Pair {
                 PeerOutcome::Unknown => None,
             },
             probability: udp.probability.map(|p| if technique.is_some() { p } else { 0.0 }),
+            assumed: false,
             technique,
             why: udp.why(a, b),
         }
@@ -159,7 +186,7 @@ impl Pair {
 impl Forecast {
     fn unknown() -> Self {
         let why = "too little is known of at least one side".into();
-        Self { direct: None, probability: None, technique: None, why }
+        Self { direct: None, probability: None, assumed: false, technique: None, why }
     }
 }
 
@@ -173,31 +200,17 @@ fn technique(prediction: &Prediction) -> Option<Technique> {
     }
 }
 
-/// A measured behaviour in the words of the prediction. What a filter entry belongs to cannot be measured; by far most
-/// NATs keep it with the mapping.
+/// A measured behaviour in the words of the prediction. Where it could not be measured what a filter entry belongs to, it
+/// is taken to be the mapping: that is usual, and promises less.
 fn side(behaviour: &Behaviour) -> Option<Side> {
     if !behaviour.udp {
         return Some(Side::UdpBlocked);
     }
-    let ports =
-        behaviour.ports.as_ref().map_or(Ports::ANYWHERE, |measured| ports(measured, behaviour.cross_traffic));
+    let ports = behaviour.ports.as_ref();
     Some(Side::Udp(predict::Behaviour {
         mapping: behaviour.mapping?,
         filtering: behaviour.filtering?,
-        keying: Keying::Mapping,
-        ports,
+        keying: if behaviour.shared_filter == Some(true) { Keying::Endpoint } else { Keying::Mapping },
+        ports: ports.map_or(Ports::ANYWHERE, |measured| Ports::of(measured, behaviour.cross_traffic)),
     }))
-}
-
-fn ports(measured: &PortAllocation, cross_traffic: Option<f64>) -> Ports {
-    let (low, high) = measured.range;
-    let range = (u32::from(high.saturating_sub(low)) + 1) * measured.external_ips.clamp(1, 64);
-    let next = match measured.policy {
-        PortPolicy::Preserving => Next::Local,
-        PortPolicy::Sequential => {
-            Next::Step { cross_traffic: cross_traffic.filter(|rate| *rate >= 0.0).unwrap_or(0.0).min(1000.0) }
-        }
-        PortPolicy::Random | PortPolicy::Block => Next::Anywhere,
-    };
-    Ports { next, range }
 }

@@ -1,9 +1,13 @@
 //! What a side learns of itself before it is introduced: how its network behaves, where it can be found.
 
-use std::{net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use shared::{
-    nat::{Mapping, NatType},
+    nat::{Filtering, Mapping, NatType},
     rendezvous::{Behaviour, Nonce, Offer, TcpSide, Technique},
 };
 use tokio::sync::watch;
@@ -11,6 +15,7 @@ use tokio::sync::watch;
 use super::{
     PunchSetup,
     attempt::{Servers, is_decent},
+    look,
     post::Post,
     technique,
 };
@@ -19,15 +24,19 @@ use crate::{
     net::Net,
     plan::{Families, Selection},
     progress::Progress,
-    report::Report,
+    report::{Report, UdpReport},
     resolve::Target,
 };
 
-/// What a check and a look at TCP told.
+/// What a check and a closer look told.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
+    /// Over IPv4.
     pub(super) behaviour: Behaviour,
+    /// Over IPv6; none where there is none, or it is not to be used.
+    pub(super) ipv6: Option<Behaviour>,
     pub(super) remaps: Option<bool>,
+    pub(super) opener_ttl: Option<u8>,
     pub(super) nat_type: Option<NatType>,
     pub(super) tcp: Option<TcpSide>,
     pub(super) servers: Servers,
@@ -35,8 +44,10 @@ pub(super) struct Known {
 
 /// The measurements that an attempt is planned by.
 const TESTS: [&str; 5] = ["mapping", "filtering", "port-allocation", "hairpinning", "inbound-first"];
+/// An answer takes so long where that was not measured.
+const USUAL_RTT: Duration = Duration::from_millis(300);
 
-/// Measures the own network.
+/// Measures the own network, over those families that the techniques need.
 pub(super) async fn measure(
     setup: &PunchSetup,
     net: &Arc<dyn Net>,
@@ -44,8 +55,13 @@ pub(super) async fn measure(
     progress: &dyn Progress,
 ) -> Known {
     let tests = TESTS.into_iter().filter(|name| crate::probe::REGISTRY.iter().any(|p| p.name == *name));
+    let routed = |server: Option<SocketAddr>| server.is_some_and(|server| net.source_for(server).is_ok());
+    let families = Families {
+        v4: routed(target.v4) && setup.techniques.iter().any(|t| *t != Technique::Ipv6),
+        v6: routed(target.v6) && setup.techniques.contains(&Technique::Ipv6),
+    };
     let checking = Setup {
-        families: Families { v4: target.v4.is_some(), v6: target.v4.is_none() },
+        families,
         bind: None,
         tests: Selection::Only(tests.map(String::from).collect()),
         timeout: setup.measuring,
@@ -56,7 +72,7 @@ pub(super) async fn measure(
     // Nobody stops it: it ends by itself, soon.
     let (_never, stop) = watch::channel(false);
     let report = check(&checking, Arc::clone(net), &[Asked::from(target.clone())], progress, stop).await;
-    let servers = servers(&**net, target, &report);
+    let servers = servers(&**net, target, families, &report);
     let tcp = match (servers.v4, setup.techniques.contains(&Technique::Tcp)) {
         (Some((server, local)), true) => {
             let mut rng = fastrand::Rng::with_seed(setup.seed ^ 1);
@@ -66,29 +82,59 @@ pub(super) async fn measure(
         }
         (None, _) | (_, false) => None,
     };
-    let udp = report.ipv4.udp.as_ref().or(report.ipv6.udp.as_ref());
-    let nat_type = udp.and_then(|udp| udp.nat_type.value);
-    let behaviour = match udp {
-        Some(udp) if nat_type != Some(NatType::UdpBlocked) => Behaviour {
-            udp: true,
-            mapping: udp.mapping.value,
-            filtering: udp.filtering.value,
-            ports: udp.port_allocation.value.clone(),
-            cross_traffic: udp
-                .port_allocation
-                .evidence
-                .get("cross_traffic_per_s")
-                .and_then(serde_json::Value::as_f64),
-            hairpinning: udp.hairpinning.value,
-        },
-        Some(_) | None => Behaviour::default(),
+    let udp = report.ipv4.udp.as_ref();
+    let mut known = Known {
+        behaviour: behaviour(udp),
+        ipv6: families.v6.then(|| behaviour(report.ipv6.udp.as_ref())),
+        remaps: None,
+        opener_ttl: None,
+        nat_type: udp.or(report.ipv6.udp.as_ref()).and_then(|udp| udp.nat_type.value),
+        tcp,
+        servers,
     };
-    let remaps = match behaviour.mapping {
+    known.remaps = match known.behaviour.mapping {
         // Without translation nothing can be translated otherwise, and a port that changes anyway cannot be lost.
         Some(mapping) if mapping != Mapping::EndpointIndependent => Some(false),
         _ => udp.and_then(|udp| udp.inbound_first_remap.value),
     };
-    Known { behaviour, remaps, nat_type, tcp, servers }
+    look_closer(&mut known, Arc::clone(net), udp, setup.seed).await;
+    known
+}
+
+/// What matters for a punch alone, where it can be found out.
+async fn look_closer(known: &mut Known, net: Arc<dyn Net>, udp: Option<&UdpReport>, seed: u64) {
+    let (Some((server, local)), Some(other)) = (known.servers.v4, known.servers.other) else { return };
+    if other.ip() == server.ip() || other.port() == server.port() {
+        return;
+    }
+    let rtt = udp.and_then(|udp| udp.rtt_s).map_or(USUAL_RTT, Duration::from_secs_f64);
+    let place = look::Place { local, server, other, rtt };
+    let mut post = Post::new(net, seed ^ 2);
+    match (known.behaviour.mapping, known.behaviour.filtering) {
+        (_, None | Some(Filtering::EndpointIndependent)) | (None, _) => {}
+        (Some(Mapping::Direct | Mapping::EndpointIndependent), Some(_)) => {
+            known.opener_ttl = look::opener_ttl(&mut post, place).await;
+        }
+        (Some(Mapping::AddressDependent | Mapping::AddressAndPortDependent | Mapping::PortDependent), _) => {
+            known.behaviour.shared_filter = look::shared_filter(&mut post, place).await;
+        }
+    }
+}
+
+fn behaviour(udp: Option<&UdpReport>) -> Behaviour {
+    let Some(udp) = udp.filter(|udp| udp.nat_type.value != Some(NatType::UdpBlocked)) else {
+        return Behaviour::default();
+    };
+    let cross_traffic = udp.port_allocation.evidence.get("cross_traffic_per_s");
+    Behaviour {
+        udp: true,
+        mapping: udp.mapping.value,
+        filtering: udp.filtering.value,
+        shared_filter: None,
+        ports: udp.port_allocation.value.clone(),
+        cross_traffic: cross_traffic.and_then(serde_json::Value::as_f64),
+        hairpinning: udp.hairpinning.value,
+    }
 }
 
 /// Opens the first socket and writes the offer.
@@ -104,41 +150,40 @@ pub(super) async fn offer(
         techniques: setup.techniques.clone(),
         lan: Vec::new(),
         external: Vec::new(),
-        ipv6: known.servers.v6.is_some_and(|(_, ip)| !ip.is_loopback()),
+        ipv6: known.ipv6.clone(),
         tcp: known.tcp,
         remaps: known.remaps,
+        opener_ttl: known.opener_ttl,
         hold_ms: u32::try_from(setup.hold.as_millis()).unwrap_or(u32::MAX),
     };
-    let mut first = None;
-    if let Some((server, ip)) = known.servers.v4
-        && let Ok(socket) = post.open(ip).await
-    {
-        if let Some(local) = post.local(socket) {
-            offer.lan.push(SocketAddr::new(ip, local.port()));
-        }
-        first = Some(socket);
-        if offer.behaviour.udp {
-            for endpoint in [Some(server), known.servers.other].into_iter().flatten() {
-                let seen = post.ask(socket, endpoint).await.filter(|seen| is_decent(*seen));
-                if let Some(seen) = seen
-                    && !offer.external.contains(&seen)
-                {
-                    offer.external.push(seen);
-                }
-            }
+    let Some((server, ip)) = known.servers.v4 else { return (offer, None) };
+    let seen = if offer.behaviour.udp { post.open_seen(ip, server).await } else { None };
+    // Without an endpoint that anybody has seen, it still is one on the local network.
+    let first = match seen {
+        Some((socket, _)) => Some(socket),
+        None => post.open(ip).await.ok(),
+    };
+    offer.lan.extend(first.and_then(|socket| post.local(socket)).map(|at| SocketAddr::new(ip, at.port())));
+    let elsewhere = match (seen, known.servers.other) {
+        (Some((socket, _)), Some(other)) => post.ask(socket, other).await,
+        (None, _) | (_, None) => None,
+    };
+    for seen in [seen.map(|(_, at)| at), elsewhere].into_iter().flatten().filter(|seen| is_decent(*seen)) {
+        if !offer.external.contains(&seen) {
+            offer.external.push(seen);
         }
     }
     (offer, first)
 }
 
-fn servers(net: &dyn Net, target: &Target, report: &Report) -> Servers {
-    let from = |server: Option<SocketAddr>| {
-        let server = server?;
+fn servers(net: &dyn Net, target: &Target, families: Families, report: &Report) -> Servers {
+    let from = |wanted: bool, server: Option<SocketAddr>| {
+        let server = server.filter(|_| wanted)?;
         Some((server, net.source_for(server).ok()?))
     };
     Servers {
-        v4: from(target.v4),
+        v4: from(families.v4, target.v4),
         other: report.server.ipv4.as_ref().and_then(|addresses| addresses.alternate),
-        v6: from(target.v6),
+        v6: from(families.v6, target.v6),
     }
 }

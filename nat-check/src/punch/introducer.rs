@@ -18,6 +18,8 @@ pub(super) struct Introducer {
     socket: WebSocketStream<Box<dyn Stream>>,
     rtt: Duration,
     step: u32,
+    /// Where the server says that it answers STUN over UDP.
+    stun: Vec<SocketAddr>,
 }
 
 /// Both are here.
@@ -100,7 +102,7 @@ impl Introducer {
             // The scheme only says how the library would have connected: that has been done.
             let url = format!("ws://{authority}{PATH}");
             let (socket, _) = client_async(url, stream).await.map_err(|e| no_rendezvous(server, &e, tls))?;
-            Ok(Self { socket, rtt: Duration::ZERO, step: 0 })
+            Ok(Self { socket, rtt: Duration::ZERO, step: 0, stun: Vec::new() })
         };
         let late = |_| Err(IntroError::Unreachable { server: first, reason: "timed out".into() });
         timeout(CONNECTING, connecting).await.unwrap_or_else(late)
@@ -109,6 +111,7 @@ impl Introducer {
     /// Begins a session.
     pub(super) async fn open(&mut self) -> Result<Code, IntroError> {
         self.say(ToServer::Open { version: VERSION }).await?;
+        self.welcome().await?;
         match timeout(ANSWER, self.hear()).await.map_err(|_| IntroError::Broken)?? {
             ToClient::Waiting { code, .. } => Ok(code),
             _ => Err(IntroError::Broken),
@@ -117,7 +120,23 @@ impl Introducer {
 
     /// Asks to be let into a session.
     pub(super) async fn join(&mut self, code: Code) -> Result<(), IntroError> {
-        self.say(ToServer::Join { version: VERSION, code }).await
+        self.say(ToServer::Join { version: VERSION, code }).await?;
+        self.welcome().await
+    }
+
+    /// Where the server says that it answers STUN over UDP.
+    pub(super) fn stun(&self) -> &[SocketAddr] {
+        &self.stun
+    }
+
+    async fn welcome(&mut self) -> Result<(), IntroError> {
+        match timeout(ANSWER, self.hear()).await.map_err(|_| IntroError::Broken)?? {
+            ToClient::Here { stun } => {
+                self.stun = stun;
+                Ok(())
+            }
+            _ => Err(IntroError::Broken),
+        }
     }
 
     /// Waits for the peer.

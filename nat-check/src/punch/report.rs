@@ -83,6 +83,8 @@ pub struct Predicted {
     pub outcome: PunchOutcome,
     /// The chance of a direct path, 0 to 1.
     pub probability: Option<f64>,
+    /// Whether that chance is a figure of the field, because nothing of these two could be measured beforehand.
+    pub assumed: bool,
     /// By which means.
     pub technique: Option<Technique>,
     /// Why.
@@ -111,8 +113,14 @@ pub struct RoundReport {
     pub technique: Technique,
     /// Whether it found a path.
     pub through: bool,
+    /// Where the server had seen this side's sockets just before.
+    pub seen_as: Vec<SocketAddr>,
+    /// Where the server had seen the peer's, as the peer passed it on.
+    pub peer_seen_as: Vec<SocketAddr>,
     /// Where this side's packets went to, the first few.
     pub to: Vec<SocketAddr>,
+    /// Where the peer says that its packets went to, the first few.
+    pub peer_to: Vec<SocketAddr>,
     /// Packets that this side sent.
     pub sent: u32,
     /// Packets of the peer that this side received.

@@ -131,9 +131,10 @@ fn bait(external: Vec<std::net::SocketAddr>) -> Offer {
         techniques: Technique::ALL.to_vec(),
         lan: external.clone(),
         external,
-        ipv6: false,
+        ipv6: None,
         tcp: Some(shared::rendezvous::TcpSide { fixed: true }),
         remaps: None,
+        opener_ttl: None,
         hold_ms: 0,
     }
 }

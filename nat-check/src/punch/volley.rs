@@ -1,8 +1,9 @@
 //! A round over UDP: shots fired at a pace, everything heard answered, until both sides know a way.
 //!
 //! Whoever hears a knock replies to where it really came from. Whoever hears a reply knows that both directions work
-//! and says so three times, since one packet may get lost and the other side would stop too soon. Then the first
-//! side chooses, so that both hold the same way.
+//! and says so three times, since one packet may get lost and the other side would stop too soon. Whoever heard a knock
+//! and no reply knocks back there: its own reply may have got lost, and where ports are guessed no second knock will find
+//! the way. Then the first side chooses, so that both hold the same way.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -82,6 +83,7 @@ pub(super) async fn run(field: &mut Field<'_>, volley: &Volley) -> Outcome {
     let mut next = 0;
     while talk.done.is_none_or(|done| Instant::now() < done) && Instant::now() < end {
         talk.insist(field).await;
+        talk.knock_back(field).await;
         let shot_at = if talk.proven.is_some() { None } else { volley.at(next).map(|after| begun + after) };
         // What is due goes first: a flood of arrivals must not silence this side.
         if shot_at.is_some_and(|at| at <= Instant::now())
@@ -92,7 +94,8 @@ pub(super) async fn run(field: &mut Field<'_>, volley: &Volley) -> Outcome {
             continue;
         }
         let until =
-            [Some(end), talk.done, talk.choose_at, shot_at].into_iter().flatten().min().unwrap_or(end);
+            [Some(end), talk.done, talk.choose_at, talk.back_at(), shot_at].into_iter().flatten().min();
+        let until = until.unwrap_or(end);
         tokio::select! {
             biased;
             arrival = field.post.receive() => talk.hear(field, arrival).await,
@@ -169,6 +172,9 @@ struct Talk {
     answers: u32,
     first_heard: Option<Instant>,
     heard_from: Option<Way>,
+    /// Knocks that were sent back there.
+    knocked_back: usize,
+    back_since: Option<Instant>,
     /// Both directions work.
     proven: Option<Way>,
     chosen: Option<Way>,
@@ -189,6 +195,7 @@ impl Talk {
         self.heard += 1;
         self.first_heard.get_or_insert(arrival.at);
         self.heard_from.get_or_insert(way);
+        self.back_since.get_or_insert(arrival.at);
         if self.answers >= MAX_ANSWERS {
             return;
         }
@@ -224,6 +231,20 @@ impl Talk {
             }
             // Those of an earlier way.
             Kind::Beat | Kind::Echo => {}
+        }
+    }
+
+    /// When the next knock goes back to where one was heard from.
+    fn back_at(&self) -> Option<Instant> {
+        let since = self.back_since.filter(|_| self.proven.is_none())?;
+        AGAIN_MS.get(1 + self.knocked_back).map(|after| since + Duration::from_millis(*after))
+    }
+
+    async fn knock_back(&mut self, field: &mut Field<'_>) {
+        let (Some(way), Some(at)) = (self.heard_from, self.back_at()) else { return };
+        if at <= Instant::now() {
+            self.knocked_back += 1;
+            field.send(Kind::Knock, way.socket, way.remote).await;
         }
     }
 

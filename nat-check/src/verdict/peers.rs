@@ -1,9 +1,9 @@
 //! The table by kind of peer: what is known of this side against each of them. What is not known is tried both ways:
 //! where the outcome is the same, the worse chance is told, else the outcome is unknown.
 
-use shared::nat::{Filtering, Mapping, NatType, PortAllocation, PortPolicy, model::spec::Keying};
+use shared::nat::{Filtering, Mapping, NatType, PortAllocation, model::spec::Keying};
 
-use super::predict::{Behaviour, Budget, Next, Ports, Prediction, Recipe, Side, predict};
+use super::predict::{Behaviour, Budget, CROSS_TRAFFIC, Next, Ports, Prediction, Recipe, Side, predict};
 use crate::report::{Finding, PeerKind, PeerOutcome, PeerVerdict, UdpReport};
 
 pub(super) fn table(udp: &UdpReport) -> Vec<PeerVerdict> {
@@ -20,10 +20,6 @@ const KINDS: [PeerKind; 7] = [
     PeerKind::SymmetricRandom,
     PeerKind::UdpBlocked,
 ];
-
-/// What others behind a NAT that counts its ports up are believed to open meanwhile, in mappings a second, where that
-/// was not measured. The fraction of a second that a run takes cannot show that it is less.
-const CROSS_TRAFFIC: f64 = 10.0;
 
 fn against(peer: PeerKind, selves: &[Side], udp: &UdpReport) -> PeerVerdict {
     let others = [side(peer)];
@@ -134,17 +130,8 @@ fn ports(finding: &Finding<PortAllocation>) -> Vec<Ports> {
     let Some(allocation) = &finding.value else {
         return vec![Ports { next: Next::Local, ..Ports::ANYWHERE }, Ports::ANYWHERE];
     };
-    let (low, high) = allocation.range;
-    let range = (u32::from(high.max(low) - low) + 1) * allocation.external_ips.max(1);
-    let next = match allocation.policy {
-        PortPolicy::Preserving => Next::Local,
-        PortPolicy::Sequential => {
-            let measured = finding.evidence.get("cross_traffic_per_s").and_then(serde_json::Value::as_f64);
-            Next::Step { cross_traffic: measured.map_or(CROSS_TRAFFIC, |rate| rate.max(CROSS_TRAFFIC)) }
-        }
-        PortPolicy::Random | PortPolicy::Block => Next::Anywhere,
-    };
-    vec![Ports { next, range }]
+    let cross_traffic = finding.evidence.get("cross_traffic_per_s").and_then(serde_json::Value::as_f64);
+    vec![Ports::of(allocation, cross_traffic)]
 }
 
 fn is_worse(a: &Prediction, b: &Prediction) -> bool {

@@ -11,7 +11,7 @@
 #[cfg(test)]
 mod tests;
 
-use shared::nat::{Filtering, Mapping, model::spec::Keying};
+use shared::nat::{Filtering, Mapping, PortAllocation, PortPolicy, model::spec::Keying};
 
 use super::odds;
 use crate::report::{PeerOutcome, Technique};
@@ -61,9 +61,34 @@ pub enum Next {
     Anywhere,
 }
 
+/// What others behind a NAT that counts its ports up are believed to open meanwhile, in mappings a second, where that
+/// was not measured. The fraction of a second that a run takes cannot show that it is less.
+pub const CROSS_TRAFFIC: f64 = 10.0;
+/// With more of it no window is wide enough.
+const MOST_CROSS_TRAFFIC: f64 = 1000.0;
+/// Addresses that a NAT may have besides; more would make every number meaningless.
+const MOST_IPS: u32 = 64;
+
 impl Ports {
     /// All ports but the well-known ones, at random: the least that can be known.
     pub const ANYWHERE: Self = Self { next: Next::Anywhere, range: 64512 };
+
+    /// What a measured allocation tells of the next port, with the mappings a second that others were seen to open. The
+    /// one rule for it: the verdict and both sides of a punch have to come to the same numbers, whatever a peer says.
+    #[must_use]
+    pub fn of(measured: &PortAllocation, cross_traffic: Option<f64>) -> Self {
+        let (low, high) = ports_to_try(measured);
+        let range = (u32::from(high - low) + 1) * measured.external_ips.clamp(1, MOST_IPS);
+        let next = match measured.policy {
+            PortPolicy::Preserving => Next::Local,
+            PortPolicy::Sequential => {
+                let seen = cross_traffic.filter(|rate| rate.is_finite()).unwrap_or(CROSS_TRAFFIC);
+                Next::Step { cross_traffic: seen.clamp(CROSS_TRAFFIC, MOST_CROSS_TRAFFIC) }
+            }
+            PortPolicy::Random | PortPolicy::Block => Next::Anywhere,
+        };
+        Self { next, range }
+    }
 
     /// New mappings of others that fall between a sample and its use.
     fn passed_over(self, gap_s: f64) -> Option<f64> {
@@ -72,6 +97,20 @@ impl Ports {
             Next::Step { cross_traffic } => Some(cross_traffic * gap_s),
             Next::Anywhere => None,
         }
+    }
+}
+
+/// Lowest and highest port among which a port of this allocation is looked for. The ends of a block are estimated from
+/// a sample, and may lie beyond its extremes: an eighth on either side is several times the mean gap between samples.
+#[must_use]
+pub fn ports_to_try(measured: &PortAllocation) -> (u16, u16) {
+    let (low, high) = (measured.range.0.min(measured.range.1), measured.range.0.max(measured.range.1));
+    match measured.policy {
+        PortPolicy::Block => {
+            let margin = (high - low) / 8 + 1;
+            (low.saturating_sub(margin).max(1024.min(low)), high.saturating_add(margin))
+        }
+        PortPolicy::Preserving | PortPolicy::Sequential | PortPolicy::Random => (low, high),
     }
 }
 
@@ -324,7 +363,7 @@ fn one_guess(from: Behaviour, to: Behaviour, who: Who, budget: &Budget) -> Optio
     }
     let range = hard.ports.range;
     let sockets = budget.sockets.min(hard.spare());
-    let guesses = odds::guesses_for(budget.aim, sockets, range, limit);
+    let guesses = guesses(sockets, range, limit, budget);
     let recipe = Recipe::Birthday { hard: hard_is, sockets, guesses };
     Some(found(Technique::Birthday, odds::hit(sockets, guesses, range), guesses, recipe, budget))
 }
@@ -379,11 +418,23 @@ fn known_against_random(random: Behaviour, mean: f64, budget: &Budget) -> (Tries
     let ports = odds::window_for(SURE, mean, MAX_WINDOW);
     let mappings = if random.spends_ports() { random.spare() / ports } else { random.spare() };
     let sockets = budget.sockets.min(mappings).min(budget.packets / ports);
-    let guesses = odds::guesses_for(budget.aim, sockets, random.ports.range, budget.packets);
+    let guesses = guesses(sockets, random.ports.range, budget.packets, budget);
     let chance = odds::fewer_than(ports, mean) * odds::hit(sockets, guesses, random.ports.range);
     (Tries { sockets: 1, ports: guesses }, Tries { sockets, ports }, chance)
 }
 
+/// Guesses for the chance that is aimed at, or for next to certainty where that costs little.
+fn guesses(open: u32, range: u32, limit: u32, budget: &Budget) -> u32 {
+    let certain = odds::guesses_for(CERTAIN, open, range, limit.min(CHEAP));
+    if odds::hit(open, certain, range) >= CERTAIN {
+        return certain;
+    }
+    odds::guesses_for(budget.aim, open, range, limit)
+}
+
+const CERTAIN: f64 = 0.9999;
+/// As many packets as two seconds of speech.
+const CHEAP: u32 = 100;
 /// A window misses the port once in a thousand rounds; wider than this it is no prediction.
 const SURE: f64 = 0.999;
 const MAX_WINDOW: u32 = 64;

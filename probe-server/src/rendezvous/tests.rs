@@ -8,10 +8,12 @@ use super::*;
 
 type Client = WebSocketStream<DuplexStream>;
 
+const HERE: [SocketAddr; 1] = [SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 100)), 3478)];
+
 fn connect_raw(rendezvous: &Arc<Rendezvous>, from: &str) -> DuplexStream {
     let (here, there) = duplex(64 * 1024);
     let (rendezvous, from) = (Arc::clone(rendezvous), SocketAddr::new(from.parse().unwrap(), 1));
-    tokio::spawn(async move { rendezvous.serve(there, from, || {}).await });
+    tokio::spawn(async move { rendezvous.serve(there, from, HERE.to_vec(), || {}).await });
     here
 }
 
@@ -23,10 +25,18 @@ async fn say(client: &mut Client, message: &ToServer) {
     client.send(Message::text(serde_json::to_string(message).unwrap())).await.unwrap();
 }
 
+/// What is said to the client, after the welcome.
 async fn hear(client: &mut Client) -> ToClient {
-    match timeout(Duration::from_secs(3600), client.next()).await.unwrap().unwrap().unwrap() {
-        Message::Text(text) => serde_json::from_str(&text).unwrap(),
-        other => panic!("{other:?}"),
+    loop {
+        let message = match timeout(Duration::from_secs(3600), client.next()).await.unwrap().unwrap().unwrap()
+        {
+            Message::Text(text) => serde_json::from_str(&text).unwrap(),
+            other => panic!("{other:?}"),
+        };
+        match message {
+            ToClient::Here { stun } => assert_eq!(stun, HERE),
+            message => return message,
+        }
     }
 }
 
@@ -62,6 +72,16 @@ async fn still_works(rendezvous: &Arc<Rendezvous>) {
     assert_eq!(hear(&mut second).await, ToClient::Probe { id: 3 });
     say(&mut second, &ToServer::Answer { id: 3 }).await;
     assert_eq!(hear(&mut first).await, ToClient::Answer { id: 3 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_gets_in_is_told_first_where_stun_is() {
+    let rendezvous = Rendezvous::new(Limits::default());
+    let mut client = connect(&rendezvous, "192.0.2.1").await;
+    say(&mut client, &ToServer::Open { version: VERSION }).await;
+    let first = client.next().await.unwrap().unwrap();
+    let first: ToClient = serde_json::from_str(first.to_text().unwrap()).unwrap();
+    assert_eq!(first, ToClient::Here { stun: HERE.to_vec() });
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,6 +14,7 @@ use crate::{
     drops::DropReason,
     rendezvous::Prefixed,
     respond::{Answers, MAX_REQUEST, Outcome, respond_stream},
+    topology::Endpoint,
 };
 
 /// Serves one connection until one side ends it.
@@ -51,10 +52,12 @@ where
         {
             let stream = Prefixed::new(piece[..length].to_vec(), stream);
             let (rendezvous, mut stop) = (Arc::clone(rendezvous), context.stop.clone());
+            let topologies = &context.shared.current().topologies;
+            let stun = topologies.iter().filter_map(|t| t.advertised(Endpoint::Primary)).collect();
             // A task of its own: sessions wait long, and this one has room for all that a connection can be.
             tokio::spawn(async move {
                 tokio::select! {
-                    () = rendezvous.serve(stream, from, || drop(seat)) => {}
+                    () = rendezvous.serve(stream, from, stun, || drop(seat)) => {}
                     () = stopping(&mut stop) => {}
                 }
             });

@@ -65,9 +65,10 @@ fn messages_are_read_as_they_are_written_and_nothing_else_is() {
         techniques: Technique::ALL.to_vec(),
         lan: vec!["192.168.1.2:5000".parse().unwrap()],
         external: Vec::new(),
-        ipv6: false,
+        ipv6: Some(Behaviour { udp: true, ..Behaviour::default() }),
         tcp: Some(TcpSide { fixed: true }),
         remaps: None,
+        opener_ttl: Some(2),
         hold_ms: 5000,
     };
     let message = ToServer::Ready { step: 0, rtt_ms: 20, word: Word::Offer(Box::new(offer)) };

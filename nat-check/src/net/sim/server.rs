@@ -114,6 +114,11 @@ impl Server {
         ips
     }
 
+    /// Its first endpoint of each family.
+    pub(super) fn primaries(&self) -> Vec<SocketAddr> {
+        self.topologies.iter().filter_map(|t| t.bound(Endpoint::Primary)).collect()
+    }
+
     /// Whether a TCP connection to `at` is accepted.
     pub(super) fn accepts(&self, at: SocketAddr) -> bool {
         !self.spec.has(Fault::TcpClosed) && self.place(at).is_some() && !self.is_dead(at)

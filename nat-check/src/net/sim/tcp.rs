@@ -118,14 +118,17 @@ async fn serve(
         return serve_stun(world, wire, first, server, at, from, delay).await;
     }
     let Some(shared) = world.upgrade() else { return Ok(()) };
-    let rendezvous = shared.with(|fabric| Arc::clone(&fabric.servers[server].rendezvous));
+    let (rendezvous, stun) = shared.with(|fabric| {
+        let server = &fabric.servers[server];
+        (Arc::clone(&server.rendezvous), server.primaries())
+    });
     drop(shared);
     let (inside, mut outside) = tokio::io::duplex(WINDOW);
     outside.write_u8(first).await?;
     let [(wire_read, wire_write), (out_read, out_write)] = [split(wire), split(outside)];
     tokio::spawn(pass_on(wire_read, out_write, delay));
     tokio::spawn(pass_on(out_read, wire_write, delay));
-    rendezvous.serve(inside, from, || {}).await;
+    rendezvous.serve(inside, from, stun, || {}).await;
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use crate::{
         introducer::IntroError,
         volley::{PACE, SHORT, Volley},
     },
-    verdict::predict::{Budget, Recipe, Tries, Who},
+    verdict::predict::{Budget, Recipe, Tries, Who, ports_to_try},
 };
 
 pub(super) const MEANS: Means = Means {
@@ -135,8 +135,8 @@ fn targets(
     if count <= 1 {
         return vec![at];
     }
-    let (low, high) = theirs.map_or((1024, 65535), |p| p.range);
-    let mut ports: Vec<u16> = (low.min(high)..=high).collect();
+    let (low, high) = theirs.map_or((1024, 65535), ports_to_try);
+    let mut ports: Vec<u16> = (low..=high).collect();
     rng.shuffle(&mut ports);
     ports.into_iter().take(count as usize).map(|port| SocketAddr::new(at.ip(), port)).collect()
 }

@@ -1,0 +1,160 @@
+//! What only a punch wants to know of the own network: how far packets have to travel to open all of its gateways, and
+//! whether its filter remembers whom a socket has sent to, or whom each mapping has.
+//!
+//! Both are found with the same question. A socket sends to the server's other endpoint; then it asks the first one to
+//! have that endpoint answer (CHANGE-REQUEST, RFC 5780 section 7.2). The answer comes in only if what was sent before has
+//! opened the way for it.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use shared::stun::{Class, TransactionId, View, Writer, attr};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{post::Post, volley::PACE};
+
+/// Whom to ask, from where, and how long an answer takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) local: IpAddr,
+    pub(super) server: SocketAddr,
+    /// Differs from it in address and port.
+    pub(super) other: SocketAddr,
+    pub(super) rtt: Duration,
+}
+
+/// Hops that are looked at: two gateways in a row are usual, more than four unheard of.
+const MOST_HOPS: u8 = 7;
+/// Times that each question is asked.
+const TRIES: u32 = 3;
+/// The same where silence is to prove something.
+const PROOFS: u32 = 7;
+/// Silences that do: even if every third answer got lost, this many would be one case in 200.
+const SILENCES: usize = 5;
+
+/// The lowest time to live with which packets open every gateway on the way out: each of several sockets sends to the
+/// other endpoint with another one, and hears from there if that was enough. For filters that go with one mapping for
+/// all, and look at addresses at least.
+pub(super) async fn opener_ttl(post: &mut Post, place: Place) -> Option<u8> {
+    let mut sockets = Vec::new();
+    for _ in 0..MOST_HOPS {
+        sockets.push(post.open(place.local).await.ok()?);
+    }
+    let mut asked: Vec<(TransactionId, u8)> = Vec::new();
+    let mut open = [false; MOST_HOPS as usize + 1];
+    for _ in 0..TRIES {
+        for (ttl, &socket) in (1..).zip(&sockets).filter(|(ttl, _)| !open[usize::from(*ttl)]) {
+            post.set_ttl(socket, ttl.into());
+            let opener = TransactionId::modern(post.rng());
+            ask(post, socket, &opener, place.other, false).await;
+            post.set_ttl(socket, 64);
+            let id = TransactionId::modern(post.rng());
+            ask(post, socket, &id, place.server, true).await;
+            asked.push((id, ttl));
+            sleep(PACE).await;
+        }
+        let until = Instant::now() + patience(place.rtt);
+        while let Ok(arrival) = timeout_at(until, post.receive()).await {
+            if arrival.from != place.other {
+                continue;
+            }
+            let id = View::parse(&arrival.bytes).ok().map(|view| view.id());
+            if let Some((_, ttl)) = asked.iter().find(|(asked, _)| Some(*asked) == id) {
+                open[usize::from(*ttl)] = true;
+            }
+            if open[2..].iter().all(|open| *open) {
+                break;
+            }
+        }
+    }
+    lowest(&open[1..])
+}
+
+/// The first of those from which on all are open, counted from one. One that is open by itself, with closed ones above,
+/// is a router that behaves otherwise the next time.
+fn lowest(open: &[bool]) -> Option<u8> {
+    let closed = open.iter().rposition(|open| !open).map_or(0, |at| at + 1);
+    (closed < open.len()).then(|| u8::try_from(closed + 1).unwrap_or(u8::MAX))
+}
+
+/// Whether the answer of somebody whom another mapping of the same socket has sent to is let in. For mappings that
+/// differ between the two endpoints.
+pub(super) async fn shared_filter(post: &mut Post, place: Place) -> Option<bool> {
+    // By chance a socket gets the port of an earlier one, whose mappings live on: two of them do not.
+    for _ in 0..2 {
+        if !is_heard(post, place).await? {
+            return Some(false);
+        }
+    }
+    Some(true)
+}
+
+/// Silence proves something only if the server shows that it has answered.
+async fn is_heard(post: &mut Post, place: Place) -> Option<bool> {
+    let socket = post.open(place.local).await.ok()?;
+    post.ask(socket, place.other).await?;
+    let mut asked: Vec<TransactionId> = Vec::new();
+    let mut receipts: Vec<TransactionId> = Vec::new();
+    for _ in 0..PROOFS {
+        let id = TransactionId::modern(post.rng());
+        ask(post, socket, &id, place.server, true).await;
+        asked.push(id);
+        let until = Instant::now() + patience(place.rtt);
+        while let Ok(arrival) = timeout_at(until, post.receive()).await {
+            let Ok(view) = View::parse(&arrival.bytes) else { continue };
+            if !asked.contains(&view.id()) {
+                continue;
+            }
+            if arrival.from == place.other {
+                return Some(true);
+            }
+            let is_receipt = arrival.from == place.server && view.address(attr::RECEIPT) == Some(place.other);
+            if is_receipt && !receipts.contains(&view.id()) {
+                receipts.push(view.id());
+            }
+        }
+        if receipts.len() >= SILENCES {
+            return Some(false);
+        }
+    }
+    None
+}
+
+fn patience(rtt: Duration) -> Duration {
+    rtt * 3 / 2 + Duration::from_millis(50)
+}
+
+/// Sends a Binding request; with `elsewhere` the answer is to come from the other endpoint, and a receipt from the one
+/// that is asked.
+async fn ask(post: &mut Post, socket: usize, id: &TransactionId, to: SocketAddr, elsewhere: bool) {
+    let mut request = [0; 256];
+    let mut writer = Writer::new(&mut request, Class::Request, id);
+    if elsewhere {
+        // As long as both answers: who asks pays for them.
+        let whole: usize = if to.is_ipv6() { 208 } else { 128 };
+        writer.u32(attr::CHANGE_REQUEST, attr::CHANGE_IP | attr::CHANGE_PORT);
+        writer.bytes(attr::RECEIPT, &[]);
+        writer.zeros(attr::FILLER, whole.saturating_sub(writer.len() + 4));
+    }
+    if let Ok(length) = writer.finish() {
+        post.send(socket, &request[..length], to).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lowest_is_the_one_above_the_last_that_is_closed() {
+        let of = |text: &str| lowest(&text.bytes().map(|b| b == b'o').collect::<Vec<_>>());
+        assert_eq!(of("ooooooo"), Some(1));
+        assert_eq!(of(".oooooo"), Some(2));
+        assert_eq!(of("..ooooo"), Some(3));
+        assert_eq!(of(".o.oooo"), Some(4));
+        assert_eq!(of("......."), None);
+        assert_eq!(of(".ooooo."), None, "a gateway that far away is none");
+    }
+}
