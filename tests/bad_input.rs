@@ -1,14 +1,6 @@
 //! Datagrams that are none: random, truncated and hostile ones to the server and to the client, over a real network.
 
-#[cfg(target_os = "linux")]
-fn main() -> std::process::ExitCode {
-    linux::main()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn main() {
-    eprintln!("==> SKIPPED: the real networks are for Linux");
-}
+lab::on_linux!(linux);
 
 #[cfg(target_os = "linux")]
 mod linux {

@@ -1,14 +1,6 @@
 //! The laboratory itself: every NAT of every driver is what its name says, seen from both sides without the product.
 
-#[cfg(target_os = "linux")]
-fn main() -> std::process::ExitCode {
-    linux::main()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn main() {
-    eprintln!("==> SKIPPED: the real drivers are for Linux");
-}
+lab::on_linux!(linux);
 
 #[cfg(target_os = "linux")]
 mod linux {

@@ -1,15 +1,7 @@
 //! Programs that others wrote, through the router hop: our client against coturn, and coturn's natdiscovery and the
 //! classic `stun` client against our server. Versions: Debian's coturn 4.6.1 and stun-client 0.97.
 
-#[cfg(target_os = "linux")]
-fn main() -> std::process::ExitCode {
-    linux::main()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn main() {
-    eprintln!("==> SKIPPED: the real networks are for Linux");
-}
+lab::on_linux!(linux);
 
 #[cfg(target_os = "linux")]
 mod linux {

@@ -2,15 +2,7 @@
 //! what refreshes a mapping, whose the timer is, and how exactly mappings end. Every NAT has a laboratory of its own, and
 //! all of them run at the same time, as nearly all of it is waiting. Longer timers: `cargo bench -p tests --bench lifetime`.
 
-#[cfg(target_os = "linux")]
-fn main() -> std::process::ExitCode {
-    linux::main()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn main() {
-    eprintln!("==> SKIPPED: the real networks are for Linux");
-}
+lab::on_linux!(linux);
 
 #[cfg(target_os = "linux")]
 mod linux {

@@ -1,15 +1,7 @@
 //! Two real client processes punch on real networks: the model's NATs between TUN devices, and the kernel's own. The
 //! probe server introduces them.
 
-#[cfg(target_os = "linux")]
-fn main() -> std::process::ExitCode {
-    linux::main()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn main() {
-    eprintln!("==> SKIPPED: the real networks are for Linux");
-}
+lab::on_linux!(linux);
 
 #[cfg(target_os = "linux")]
 mod linux {

@@ -1,15 +1,7 @@
 //! The main job on real networks: the real client on a host, a real NAT in front of it, the real server behind a
 //! router hop. The NATs are the kernel's own, and the model's between TUN devices.
 
-#[cfg(target_os = "linux")]
-fn main() -> std::process::ExitCode {
-    linux::main()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn main() {
-    eprintln!("==> SKIPPED: the real networks are for Linux");
-}
+lab::on_linux!(linux);
 
 #[cfg(target_os = "linux")]
 mod linux {

@@ -1,15 +1,7 @@
 //! The server's answer table through a router hop: every endpoint, every CHANGE-REQUEST, both families, both dialects.
 //! On loopback a server that sends with a time to live of 1, or from the wrong socket, can look right.
 
-#[cfg(target_os = "linux")]
-fn main() -> std::process::ExitCode {
-    linux::main()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn main() {
-    eprintln!("==> SKIPPED: the real networks are for Linux");
-}
+lab::on_linux!(linux);
 
 #[cfg(target_os = "linux")]
 mod linux {

@@ -1,15 +1,7 @@
 //! Every scenario that a real driver can express, with the real programs: the tun driver and the kernel must find what
 //! the simulated network finds, because all three are held against the same files.
 
-#[cfg(target_os = "linux")]
-fn main() -> std::process::ExitCode {
-    linux::main()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn main() {
-    eprintln!("==> SKIPPED: the real networks are for Linux");
-}
+lab::on_linux!(linux);
 
 #[cfg(target_os = "linux")]
 mod linux {

@@ -63,3 +63,19 @@ pub mod tun;
 pub use error::LabError;
 #[cfg(target_os = "linux")]
 pub use lab::Lab;
+
+/// The `main` of a test file whose real networks are Linux's: that of `$module`, which elsewhere is not there.
+#[macro_export]
+macro_rules! on_linux {
+    ($module:ident) => {
+        #[cfg(target_os = "linux")]
+        fn main() -> std::process::ExitCode {
+            $module::main()
+        }
+
+        #[cfg(not(target_os = "linux"))]
+        fn main() {
+            eprintln!("==> SKIPPED: real networks are for Linux");
+        }
+    };
+}

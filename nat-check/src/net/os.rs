@@ -3,16 +3,11 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket as StdUdp},
-    pin::Pin,
-    task::{Context, Poll},
     time::Duration,
 };
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpSocket, TcpStream, UdpSocket},
-};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
 use super::{Boxed, Datagram, Net, Stream};
 
@@ -69,7 +64,7 @@ impl Net for OsNet {
             }
             let stream = socket.connect(remote).await?;
             stream.set_nodelay(true)?;
-            Ok(Box::new(OsStream(stream)) as Box<dyn Stream>)
+            Ok(Box::new(stream) as Box<dyn Stream>)
         })
     }
 }
@@ -99,38 +94,8 @@ impl Datagram for OsDatagram {
     }
 }
 
-struct OsStream(TcpStream);
-
-impl Stream for OsStream {
+impl Stream for TcpStream {
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
-    }
-}
-
-impl AsyncRead for OsStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for OsStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
+        Self::local_addr(self)
     }
 }

@@ -7,12 +7,9 @@ use std::{
     fmt, io,
     net::SocketAddr,
     path::{Path, PathBuf},
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::{
     TlsConnector,
     client::TlsStream,
@@ -157,7 +154,7 @@ impl Secure {
         let name = ServerName::try_from(self.name.clone()).map_err(|e| TlsFault::Failed(e.to_string()))?;
         let connector = TlsConnector::from(Arc::clone(&self.config));
         match connector.connect(name, stream).await {
-            Ok(stream) => Ok(Box::new(Secured(stream))),
+            Ok(stream) => Ok(Box::new(stream)),
             Err(error) => Err(self.fault(&error)),
         }
     }
@@ -212,40 +209,9 @@ impl fmt::Debug for Secure {
     }
 }
 
-/// A connection with TLS on it.
-struct Secured(TlsStream<Box<dyn Stream>>);
-
-impl Stream for Secured {
+impl Stream for TlsStream<Box<dyn Stream>> {
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.get_ref().0.local_addr()
-    }
-}
-
-impl AsyncRead for Secured {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Secured {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
+        self.get_ref().0.local_addr()
     }
 }
 
