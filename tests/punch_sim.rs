@@ -1,7 +1,7 @@
 //! Pairs of real clients that punch in the simulated laboratory: a sample of the matrix. All of it:
 //! `cargo bench -p tests --bench punch`.
 
-use lab::punch::{classes, matrix, run_all};
+use lab::punch::{classes, further_classes, further_matrix, matrix, run_all};
 
 /// Every so many cells of the matrix are in the sample; with 68 classes, this step walks through all of them on both
 /// sides.
@@ -19,4 +19,21 @@ fn outcomes_agree_with_predictions_in_a_sample_of_all_pairs() {
     assert!(complaints.is_empty(), "{}\n{}", tally.figures(), complaints.join("\n"));
     assert!(tally.unknown * 20 <= tally.punches, "{}", tally.figures());
     assert!(tally.round_trips.len() > 20, "{}", tally.figures());
+}
+
+/// The same for the matrix of the further classes.
+const FURTHER_STEP: usize = 47;
+
+#[test]
+fn so_do_they_where_filters_remember_more_and_routers_remap() {
+    let matrix = further_matrix(1);
+    let (usual, further) = (classes().len(), further_classes().len());
+    assert_eq!(matrix.len(), further * (further + 2 * usual));
+    let sample: Vec<_> = matrix.into_iter().step_by(FURTHER_STEP).collect();
+    assert!(sample.len() > 350, "{} pairs", sample.len());
+    let tally = run_all(&sample, 2);
+    println!("{}", tally.figures());
+    let complaints = tally.complaints();
+    assert!(complaints.is_empty(), "{}\n{}", tally.figures(), complaints.join("\n"));
+    assert!(tally.by_technique.get("low-ttl").is_some_and(|n| *n >= 5), "{}", tally.figures());
 }

@@ -33,7 +33,15 @@ impl Lab {
     /// # Errors
     /// When the system does not allow it, a tool is missing, or the kernel cannot do what a spec says.
     pub fn kernel(nats: &[Stack]) -> Result<Self, LabError> {
-        let kernel::Kernel { hosts, server, routers } = kernel::build(nats, 1)?;
+        Self::kernel_of(nats, 1)
+    }
+
+    /// The same with so many hosts behind each NAT; they are numbered site by site.
+    ///
+    /// # Errors
+    /// As [`Self::kernel`].
+    pub fn kernel_of(nats: &[Stack], hosts_per_site: u8) -> Result<Self, LabError> {
+        let kernel::Kernel { hosts, server, routers } = kernel::build(nats, hosts_per_site)?;
         Ok(Self { hosts, server, routers, _forwarder: None })
     }
 

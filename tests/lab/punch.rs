@@ -53,14 +53,57 @@ pub fn classes() -> Vec<String> {
     classes
 }
 
+/// What the classes leave out: filters that remember whom a socket or a host has sent to, whatever mapping it left
+/// through; routers that remap when a stranger's packet comes first, alone and two in a row.
+#[must_use]
+pub fn further_classes() -> Vec<String> {
+    let (filters, ports) = (["ad", "apd", "pd"], ["preserving", "sequential", "random", "block"]);
+    let mut classes = Vec::new();
+    for f in filters {
+        for m in ["ad", "apd", "pd"] {
+            for p in ports {
+                for keyed in ["endpoint", "host"] {
+                    classes.push(format!("mapping={m},filtering={f},ports={p},keyed={keyed}"));
+                }
+            }
+        }
+        classes.push(format!("mapping=ei,filtering={f},keyed=host"));
+        classes.push(format!("mapping=direct,filtering={f},keyed=host"));
+    }
+    let remapping = [
+        "linux-open-input",
+        "linux-random,inbound-first=yes",
+        "linux-open-input+linux-open-input",
+        "linux+linux-open-input",
+        "linux-open-input+linux",
+        "linux-open-input+linux-random,inbound-first=yes",
+    ];
+    classes.extend(remapping.map(String::from));
+    classes
+}
+
 /// Every ordered pair of classes, each with its own delays, loss, offset and lag.
 #[must_use]
 pub fn matrix(seed: u64) -> Vec<Match> {
-    let mut rng = fastrand::Rng::with_seed(seed);
     let classes = classes();
+    pairs(&classes, &classes, seed)
+}
+
+/// The same for every ordered pair of which at least one is of the further classes.
+#[must_use]
+pub fn further_matrix(seed: u64) -> Vec<Match> {
+    let (usual, further) = (classes(), further_classes());
+    let all = [usual.clone(), further.clone()].concat();
+    let mut matches = pairs(&further, &all, seed);
+    matches.extend(pairs(&usual, &further, seed.wrapping_add(1 << 32)));
+    matches
+}
+
+fn pairs(first: &[String], second: &[String], seed: u64) -> Vec<Match> {
+    let mut rng = fastrand::Rng::with_seed(seed);
     let mut all = Vec::new();
-    for a in &classes {
-        for b in &classes {
+    for a in first {
+        for b in second {
             let mut milliseconds = |low, high| Duration::from_millis(rng.u64(low..=high));
             let delays = [milliseconds(5, 200), milliseconds(5, 200)];
             let (offset, lag) = (milliseconds(0, 2000), milliseconds(0, 2000));

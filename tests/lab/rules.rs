@@ -9,7 +9,7 @@ use shared::nat::{
     Filtering, Mapping, PortPolicy,
     model::{
         NatSpec, Stack,
-        spec::{Fallback, Tracking},
+        spec::{Fallback, Hairpin, Tracking},
     },
 };
 
@@ -22,6 +22,8 @@ pub(crate) struct Rules {
     filtering: Filtering,
     /// New packets to the router itself are accepted on its WAN side.
     wan_input: bool,
+    /// Packets from inside to its own external address come back, with the external source.
+    hairpin: bool,
     udp: bool,
     /// Seconds that a mapping lives before and after its stream rule holds; `None` = the kernel's own.
     timers: Option<(u32, u32)>,
@@ -61,6 +63,7 @@ pub const KERNEL_NATS: &[&str] = &[
     "symmetric",
     "symmetric-sequential",
     "mapping=pd,filtering=pd,ports=random",
+    "full-cone,hairpin=external",
     "linux+linux",
     "linux+linux-random",
     "udp-blocked",
@@ -102,6 +105,7 @@ impl Rules {
             tcp: spec.tcp,
             tracking: spec.tracking,
             inbound_first: spec.inbound_first,
+            hairpin: spec.hairpin,
             ports: spec.ports.clone(),
             timers: spec.timers,
             ..plain.clone()
@@ -137,6 +141,14 @@ impl Rules {
                 return None;
             }
         };
+        // What is turned back passes no filter of the template, so there must be none.
+        let full_cone = translation == Translation::Template(Mapping::EndpointIndependent)
+            && udp.filtering == Filtering::EndpointIndependent;
+        let hairpin = match spec.hairpin {
+            Hairpin::Off => false,
+            Hairpin::ExternalSource if full_cone => true,
+            Hairpin::ExternalSource | Hairpin::InternalSource => return None,
+        };
         // Connection tracking has one timer before the stream rule holds, answered or not.
         let timers = spec.timers;
         if flow && timers.unreplied != timers.replied {
@@ -149,6 +161,7 @@ impl Rules {
             translation,
             filtering: udp.filtering,
             wan_input: spec.inbound_first,
+            hairpin,
             udp: !udp.blocked,
             timers,
         })
@@ -211,6 +224,16 @@ impl Rules {
                            update @cone {{ {key} timeout 300s : ip saddr . udp sport }}; }}\n \
                          chain pre {{ type nat hook prerouting priority dstnat; iifname \"wan\" meta l4proto udp \
                            dnat ip to udp dport map @cone; }}\n"
+                    );
+                }
+                if self.hairpin {
+                    // Only what comes from inside: strangers keep their addresses.
+                    let _ = writeln!(
+                        text,
+                        " chain hairpin-in {{ type nat hook prerouting priority dstnat; iifname \"lan\" ip daddr {wan} \
+                           meta l4proto udp dnat ip to udp dport map @cone; }}\n \
+                         chain hairpin-out {{ type nat hook postrouting priority srcnat - 1; oifname \"lan\" \
+                           ip saddr 192.168.0.0/16 meta l4proto udp ct status dnat snat to {wan}; }}"
                     );
                 }
                 text + &post(&format!("meta l4proto udp snat to {to}; oifname \"wan\" masquerade"))

@@ -162,11 +162,12 @@ impl Pair {
         if !willing {
             return none("the means that would work is not to be used".into());
         }
-        // Neighbours' packets to the common external address have to be turned back inside.
-        let hairpins =
-            self.mine.behaviour.hairpinning == Some(true) && self.peers.behaviour.hairpinning == Some(true);
-        if self.neighbours && !hairpins {
-            return none("both are behind the same NAT, which does not turn packets back".into());
+        // Neighbours' packets to the common external address have to be turned back inside. That they are can be seen;
+        // that they are not cannot, since a gateway may treat a host's packets to itself otherwise.
+        let hairpins = |offer: &Offer| offer.behaviour.hairpinning == Some(true);
+        if self.neighbours && technique.is_some() && !(hairpins(&self.mine) && hairpins(&self.peers)) {
+            let why = "both are behind the same NAT, and nothing shows that it turns packets back".into();
+            return Forecast { why, ..Forecast::unknown() };
         }
         let (a, b) = self.names();
         Forecast {

@@ -22,6 +22,8 @@ pub(super) struct Volley {
     pub(super) shots: Vec<(usize, SocketAddr)>,
     /// Whether all of it is sent again and again, or goes through once at the pace of [`PACE`].
     pub(super) again: bool,
+    /// When the first one leaves.
+    pub(super) after: Duration,
     /// How long the round lasts.
     pub(super) window: Duration,
 }
@@ -127,7 +129,7 @@ pub(super) async fn run(field: &mut Field<'_>, volley: &Volley) -> Outcome {
 impl Volley {
     /// A few shots, again and again.
     pub(super) fn short(shots: Vec<(usize, SocketAddr)>) -> Self {
-        Self { shots, again: true, window: SHORT }
+        Self { shots, again: true, after: Duration::ZERO, window: SHORT }
     }
 
     /// When shot `number` leaves.
@@ -136,10 +138,11 @@ impl Volley {
             return None;
         }
         if !self.again {
-            return (number < self.shots.len()).then(|| PACE * u32::try_from(number).unwrap_or(u32::MAX));
+            let count = u32::try_from(number).unwrap_or(u32::MAX);
+            return (number < self.shots.len()).then(|| self.after + PACE * count);
         }
         let (pass, place) = (number / self.shots.len(), number % self.shots.len());
-        let begin = Duration::from_millis(*AGAIN_MS.get(pass)?);
+        let begin = self.after + Duration::from_millis(*AGAIN_MS.get(pass)?);
         // Several targets: not all in one moment.
         Some(begin + Duration::from_millis(2) * u32::try_from(place).unwrap_or(u32::MAX))
     }

@@ -1,6 +1,6 @@
 //! Many sockets on one side, many guesses on the other: among so many, two meet (the birthday paradox).
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use shared::{
     nat::PortAllocation,
@@ -13,7 +13,7 @@ use crate::{
         attempt::{Attempt, Ended, at_step},
         forecast::Pair,
         introducer::IntroError,
-        volley::{PACE, SHORT, Volley},
+        volley::{self, PACE, SHORT, Volley},
     },
     verdict::predict::{Budget, Recipe, Tries, Who, ports_to_try},
 };
@@ -21,57 +21,86 @@ use crate::{
 pub(super) const MEANS: Means = Means {
     technique: Technique::Birthday,
     about: "many sockets on one side, many guesses on the other",
-    rounds: |pair| u32::from(recipe(pair).is_some()),
-    cost: |pair| {
-        let (opener, guesser) = recipe(pair)?;
-        let opens = |tries: Tries, who: Who| {
-            let side = if pair.who() == who { "this side" } else { "the peer" };
-            format!("{side} sends {} packets from {} sockets", tries.sockets * tries.ports, tries.sockets)
-        };
-        Some(format!(
-            "{}, {}, within {:.0} s: each may take a mapping of a NAT that others share",
-            opens(opener.0, opener.1),
-            opens(guesser.0, guesser.1),
-            PACE.as_secs_f64()
-                * f64::from(opener.0.sockets * opener.0.ports + guesser.0.sockets * guesser.0.ports),
-        ))
-    },
+    rounds: |pair| u32::from(Effort::of(pair).is_some()),
+    cost: |pair| Some(Effort::of(pair)?.told(pair)),
     run: |attempt| Box::pin(run(attempt)),
 };
 
 /// Further guesses where the chance is meant to be high: some packets get lost.
 const RESERVE: f64 = 1.7;
 
-/// Who opens ports and who guesses then, and with how much.
-fn recipe(pair: &Pair) -> Option<((Tries, Who), (Tries, Who))> {
-    let udp = pair.udp.as_ref()?;
-    let budget = Budget::DEFAULT;
-    match udp.recipe {
-        Recipe::Birthday { hard, sockets, guesses } => {
-            let ports = if udp.probability >= Some(budget.aim) {
-                // Fewer than a few thousand: no precision is lost.
-                ((f64::from(guesses) * RESERVE) as u32).min(budget.packets)
-            } else {
-                guesses
-            };
-            Some(((Tries { sockets, ports: 1 }, hard), (Tries { sockets: 1, ports }, hard.other())))
-        }
-        Recipe::Crossed { a, b } if a.sockets >= b.sockets => Some(((a, Who::A), (b, Who::B))),
-        Recipe::Crossed { a, b } => Some(((b, Who::B), (a, Who::A))),
-        Recipe::Dial(_)
-        | Recipe::Both
-        | Recipe::Window { .. }
-        | Recipe::Mutual(_)
-        | Recipe::Tcp(_)
-        | Recipe::Relay(_) => None,
+/// Who does how much.
+#[derive(Clone, Copy)]
+struct Effort {
+    /// Who opens ports, and how many.
+    opener: Who,
+    opens: Tries,
+    /// How many the other one guesses then.
+    guesses: Tries,
+    /// How often each of the two sends all that.
+    times: (u32, u32),
+}
+
+impl Effort {
+    fn of(pair: &Pair) -> Option<Self> {
+        let udp = pair.udp.as_ref()?;
+        let budget = Budget::DEFAULT;
+        let (opener, opens, guesses, is_crossed) = match udp.recipe {
+            Recipe::Birthday { hard, sockets, guesses } => {
+                let ports = if udp.probability >= Some(budget.aim) {
+                    // Fewer than a few thousand: no precision is lost.
+                    ((f64::from(guesses) * RESERVE) as u32).min(budget.packets)
+                } else {
+                    guesses
+                };
+                (hard, Tries { sockets, ports: 1 }, Tries { sockets: 1, ports }, false)
+            }
+            Recipe::Crossed { a, b } if a.sockets >= b.sockets => (Who::A, a, b, true),
+            Recipe::Crossed { a, b } => (Who::B, b, a, true),
+            Recipe::Dial(_)
+            | Recipe::Both
+            | Recipe::Window { .. }
+            | Recipe::Mutual(_)
+            | Recipe::Tcp(_)
+            | Recipe::Relay(_) => return None,
+        };
+        // Where the guesser's filter is the stricter one, its guesses are what opens it, and what the opener sends after
+        // them gets through. Where both guess, one of the guesses has to.
+        let openings = if is_crossed { 1 } else { 2 };
+        // What got lost is guessed again, as far as the budget goes.
+        let passes = if all(guesses) * 2 <= budget.packets { 2 } else { 1 };
+        Some(Self { opener, opens, guesses, times: (openings, passes) })
     }
+
+    fn told(self, pair: &Pair) -> String {
+        let side = |tries: Tries, times: u32, is_opener: bool| {
+            let name = if (pair.who() == self.opener) == is_opener { "this side" } else { "the peer" };
+            format!("{name} sends up to {} packets from {} sockets", all(tries) * times, tries.sockets)
+        };
+        let opener = side(self.opens, self.times.0, true);
+        let guesser = side(self.guesses, self.times.1, false);
+        let seconds = (PACE * all(self.opens) + self.window()).as_secs();
+        format!("{opener}, {guesser}, within {seconds} s: each may take a mapping of a NAT that others share")
+    }
+
+    /// How long the guessing lasts, from its first packet.
+    fn window(self) -> Duration {
+        let (opening, guessing) = (PACE * all(self.opens), PACE * all(self.guesses));
+        (guessing * self.times.1).max(guessing + opening * (self.times.0 - 1)) + SHORT
+    }
+}
+
+fn all(tries: Tries) -> u32 {
+    tries.sockets * tries.ports
 }
 
 async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
     // The plan has this round for pairs with a recipe only.
-    let Some(((opens, opener), (guesses, _))) = recipe(&attempt.pair) else { return Err(IntroError::Broken) };
+    let Some(effort) = Effort::of(&attempt.pair) else { return Err(IntroError::Broken) };
+    let Effort { opener, opens, guesses, times } = effort;
     let crossed = matches!(attempt.pair.udp.map(|p| p.recipe), Some(Recipe::Crossed { .. }));
-    let mine = if attempt.pair.who() == opener { opens } else { guesses };
+    let is_opener = attempt.pair.who() == opener;
+    let mine = if is_opener { opens } else { guesses };
     let mut hint = Hint::default();
     let mut sockets = Vec::new();
     if crossed && mine.sockets == 1 && is_predictable(attempt.pair.mine.behaviour.ports.as_ref()) {
@@ -95,22 +124,19 @@ async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
         None => Vec::new(),
     };
     let shots: Vec<_> = sockets.iter().flat_map(|s| targets.iter().map(move |to| (*s, *to))).collect();
-    // What got lost is guessed again, as far as the budget goes.
-    let all = guesses.sockets * guesses.ports;
-    let passes = if all * 2 <= Budget::DEFAULT.packets { 2 } else { 1 };
-    let window = PACE * (all * passes) + SHORT;
-    let mut volley = Volley { shots: Vec::new(), again: false, window };
-    if attempt.pair.who() == opener {
+    let mut volley = Volley { window: effort.window(), ..Volley::default() };
+    let opened = if is_opener { shots.len() } else { 0 };
+    if is_opener {
         attempt.fire(&shots, attempt.opener_ttl()).await;
+        (volley.shots, volley.after) = (shots.repeat(times.0 as usize - 1), PACE * all(guesses));
     } else {
-        volley.shots = shots.repeat(passes as usize);
+        volley.shots = shots.repeat(times.1 as usize);
     }
     // Ports have to be open before anybody guesses at them.
     attempt.meet(Hint::default()).await?;
-    let sent = attempt.post.sent();
-    let mut outcome = crate::punch::volley::run(&mut attempt.field(), &volley).await;
-    if attempt.pair.who() == opener {
-        outcome.account.sent += sent.min(mine.sockets * mine.ports);
+    let mut outcome = volley::run(&mut attempt.field(), &volley).await;
+    if is_opener {
+        outcome.account.sent += u32::try_from(opened).unwrap_or(u32::MAX);
         outcome.account.to = targets.into_iter().take(1).collect();
     }
     Ok(outcome.into())
