@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use shared::stun::{Dialect, TransactionId};
+use shared::{
+    ports::is_reflector,
+    stun::{Dialect, TransactionId},
+};
 use tokio::{
     sync::{Notify, watch},
     task::JoinSet,
@@ -172,7 +175,14 @@ impl Session {
     pub async fn open_at(self: &Arc<Self>, port: u16) -> io::Result<Socket> {
         // A host may have several addresses and choose among them by destination, which would look like a mapping
         // that depends on it. One address for all packets.
-        let bound = self.net.bind(SocketAddr::new(self.local_ip, port)).await;
+        let mut bound = self.net.bind(SocketAddr::new(self.local_ip, port)).await;
+        // Servers do not talk to a few ports; where the system chose one of them, it is asked again.
+        while let Ok(datagram) = &bound
+            && port == 0
+            && datagram.local_addr().is_ok_and(|local| is_reflector(local.port()))
+        {
+            bound = self.net.bind(SocketAddr::new(self.local_ip, port)).await;
+        }
         let datagram: Arc<dyn Datagram> = match bound {
             Ok(datagram) => datagram.into(),
             Err(error) => {

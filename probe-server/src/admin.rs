@@ -1,7 +1,11 @@
 //! The address for operators: `/metrics` in Prometheus' text format and `/healthz`, over plain HTTP/1.1. Off by
 //! default, and never on a port that strangers' STUN comes to.
 
-use std::{net::TcpListener, sync::Arc, time::Duration};
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -11,7 +15,15 @@ use tokio::{
     time,
 };
 
-use crate::{check, metrics, rendezvous::Rendezvous, settings::Shared, streams::Bounds};
+use crate::{
+    check,
+    counters::Snapshot,
+    metrics,
+    rendezvous::Rendezvous,
+    settings::Shared,
+    streams::Bounds,
+    topology::{Endpoint, Topology},
+};
 
 /// How long one request may take to arrive and its answer to be taken.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -70,29 +82,47 @@ async fn one(
     }
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let mut words = line.split(|byte| *byte == b' ');
-    let (status, kind, body) = match (words.next(), words.next()) {
-        (Some(b"GET"), Some(b"/metrics")) => (
+    let method = words.next().unwrap_or_default();
+    let path = words.next().and_then(|target| target.split(|byte| *byte == b'?').next());
+    let (status, kind, body) = match (method, path) {
+        (b"GET" | b"HEAD", Some(b"/metrics")) => (
             "200 OK",
             "text/plain; version=0.0.4",
-            metrics::text(&shared.count(), &bounds.counts(), rendezvous.as_ref().map(|r| r.counts())),
+            metrics::text(&udp(&shared), &bounds.counts(), rendezvous.as_ref().map(|r| r.counts())),
         ),
-        (Some(b"GET"), Some(b"/healthz")) => {
-            let _turn = turn.lock().await;
-            match tokio::task::spawn_blocking(move || health(&shared)).await {
+        (b"GET" | b"HEAD", Some(b"/healthz")) => {
+            let turn = turn.lock_owned().await;
+            let check = move || {
+                // Held until the check has ended, even if nobody waits for it any more.
+                let _turn = turn;
+                health(&shared)
+            };
+            match tokio::task::spawn_blocking(check).await {
                 Ok(Ok(asked)) => ("200 OK", "text/plain", format!("ok, {asked} combinations answered\n")),
                 Ok(Err(wrong)) => ("503 Service Unavailable", "text/plain", format!("{wrong}\n")),
                 Err(_) => ("500 Internal Server Error", "text/plain", "the check did not end\n".into()),
             }
         }
-        (Some(b"GET"), _) => ("404 Not Found", "text/plain", "try /metrics or /healthz\n".into()),
+        (b"GET" | b"HEAD", _) => ("404 Not Found", "text/plain", "try /metrics or /healthz\n".into()),
         _ => ("405 Method Not Allowed", "text/plain", "only GET\n".into()),
     };
     let length = body.len();
     let answer = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+        "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
     );
+    let body = if method == b"HEAD" { "" } else { &body };
     stream.write_all(answer.as_bytes()).await?;
+    stream.write_all(body.as_bytes()).await?;
     stream.shutdown().await
+}
+
+/// What has happened over UDP, by family.
+fn udp(shared: &Shared) -> Vec<(&'static str, Snapshot)> {
+    let name = |topology: &Topology| match topology.bound(Endpoint::Primary) {
+        Some(SocketAddr::V6(_)) => "ipv6",
+        Some(SocketAddr::V4(_)) | None => "ipv4",
+    };
+    shared.current().topologies.iter().map(name).zip(shared.count_families()).collect()
 }
 
 /// Asks all combinations of all families over real sockets.

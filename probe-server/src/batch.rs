@@ -20,11 +20,12 @@ type Name = libc::sockaddr_in6;
 #[derive(Debug)]
 pub struct Receiver {
     length: usize,
-    buffers: Box<[u8]>,
-    names: Box<[Name]>,
+    // Vectors and not boxes: pointers to what a box holds do not outlive its being moved.
+    buffers: Vec<u8>,
+    names: Vec<Name>,
     // Read by the kernel alone, through the headers.
-    _vectors: Box<[libc::iovec]>,
-    headers: Box<[libc::mmsghdr]>,
+    _vectors: Vec<libc::iovec>,
+    headers: Vec<libc::mmsghdr>,
     /// Headers that the kernel has written to.
     used: usize,
 }
@@ -33,16 +34,19 @@ impl Receiver {
     /// Room for `batch` datagrams of at most `length` bytes.
     #[must_use]
     pub fn new(batch: usize, length: usize) -> Self {
-        let mut buffers = vec![0; batch * length].into_boxed_slice();
-        let mut names = vec![empty_name(); batch].into_boxed_slice();
-        let mut vectors = vec![EMPTY_VECTOR; batch].into_boxed_slice();
-        let mut headers = vec![empty_header(); batch].into_boxed_slice();
-        let slots = buffers.chunks_exact_mut(length).zip(&mut names).zip(&mut vectors);
-        for (((buffer, name), vector), header) in slots.zip(&mut headers) {
-            vector.iov_base = buffer.as_mut_ptr().cast();
-            vector.iov_len = buffer.len();
-            header.msg_hdr.msg_name = ptr::from_mut(name).cast();
-            header.msg_hdr.msg_iov = vector;
+        let mut buffers = vec![0_u8; batch * length];
+        let mut names = vec![empty_name(); batch];
+        let mut vectors = vec![EMPTY_VECTOR; batch];
+        let mut headers = vec![empty_header(); batch];
+        let (bytes, name) = (buffers.as_mut_ptr(), names.as_mut_ptr());
+        for (i, vector) in vectors.iter_mut().enumerate() {
+            vector.iov_base = bytes.wrapping_add(i * length).cast();
+            vector.iov_len = length;
+        }
+        let vector = vectors.as_mut_ptr();
+        for (i, header) in headers.iter_mut().enumerate() {
+            header.msg_hdr.msg_name = name.wrapping_add(i).cast();
+            header.msg_hdr.msg_iov = vector.wrapping_add(i);
             header.msg_hdr.msg_iovlen = 1;
         }
         Self { length, buffers, names, _vectors: vectors, headers, used: batch }

@@ -3,18 +3,24 @@
 
 use std::{
     io,
-    net::{SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
     time::Duration,
 };
 
 use shared::stun::{Class, TransactionId, View, Writer, attr};
 
-use crate::topology::{Endpoint, Topology};
+use crate::{
+    guard,
+    settings::Clock,
+    topology::{Endpoint, Topology},
+};
 
 /// How long one answer may take; the way is inside this host.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// An answer may be lost to a full buffer; only the third silence is a failure.
 const TRIES: usize = 3;
+/// How long all of it may take, so that whoever asked hears of it.
+const DEADLINE: u64 = 4_000_000_000;
 
 /// What was asked and what was wrong with the answer.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +38,8 @@ enum Wrong {
     Io(io::Error),
     #[error("no answer")]
     Silence,
+    #[error("the answers before took too long")]
+    Slow,
     #[error("the answer came from {got}, not from {wanted}")]
     Source { got: SocketAddr, wanted: SocketAddr },
     #[error("the answer is no success")]
@@ -47,16 +55,15 @@ enum Wrong {
 /// # Errors
 /// The first combination with a wrong answer or none.
 pub(crate) fn check(topology: &Topology, rng: &mut fastrand::Rng) -> Result<usize, CheckError> {
+    let clock = Clock::new();
     let mut asked = 0;
     for at in topology.endpoints() {
         for (ip, port) in [(false, false), (false, true), (true, false), (true, true)] {
             let Some(address) = topology.bound(at) else { continue };
-            ask(topology, at, address, ip, port, rng).map_err(|what| CheckError {
-                asked: address,
-                ip,
-                port,
-                what,
-            })?;
+            let in_time = || if clock.now() < DEADLINE { Ok(()) } else { Err(Wrong::Slow) };
+            in_time()
+                .and_then(|()| ask(topology, at, address, (ip, port), rng))
+                .map_err(|what| CheckError { asked: address, ip, port, what })?;
             asked += 1;
         }
     }
@@ -67,8 +74,7 @@ fn ask(
     topology: &Topology,
     at: Endpoint,
     address: SocketAddr,
-    ip: bool,
-    port: bool,
+    (ip, port): (bool, bool),
     rng: &mut fastrand::Rng,
 ) -> Result<(), Wrong> {
     let id = TransactionId::modern(rng);
@@ -79,13 +85,10 @@ fn ask(
             .u32(attr::CHANGE_REQUEST, u32::from(ip) * attr::CHANGE_IP + u32::from(port) * attr::CHANGE_PORT);
     }
     let length = writer.len();
-    // A new socket each time: with more than one worker, the combinations reach different ones.
-    let socket = UdpSocket::bind(SocketAddr::new(address.ip(), 0)).map_err(Wrong::Io)?;
-    socket.set_read_timeout(Some(PATIENCE)).map_err(Wrong::Io)?;
-    let local = socket.local_addr().map_err(Wrong::Io)?;
-
     let mut answer = [0; 512];
     for _ in 0..TRIES {
+        // A new socket each time: with more than one worker, the tries reach different ones.
+        let (socket, local) = socket(topology, address.ip()).map_err(Wrong::Io)?;
         socket.send_to(&buffer[..length], address).map_err(Wrong::Io)?;
         while let Ok((length, from)) = socket.recv_from(&mut answer) {
             let Ok(view) = View::parse(&answer[..length]) else { continue };
@@ -95,6 +98,18 @@ fn ask(
         }
     }
     Err(Wrong::Silence)
+}
+
+/// A socket on a port that the server talks to.
+fn socket(topology: &Topology, ip: IpAddr) -> io::Result<(UdpSocket, SocketAddr)> {
+    loop {
+        let socket = UdpSocket::bind(SocketAddr::new(ip, 0))?;
+        let local = socket.local_addr()?;
+        if guard::screen_source(topology, local).is_ok() {
+            socket.set_read_timeout(Some(PATIENCE))?;
+            return Ok((socket, local));
+        }
+    }
 }
 
 fn judge(

@@ -116,6 +116,14 @@ impl Config {
         }
     }
 
+    /// Files that it has open at the most: sockets, connections with and without an introduction, and a few more.
+    #[must_use]
+    pub fn most_files(&self) -> usize {
+        let sockets = self.families.len() * 4 * (self.workers + 2);
+        let introduced = self.rendezvous.map_or(0, |limits| 2 * limits.sessions);
+        sockets + self.streams.most + introduced + 64
+    }
+
     /// A server on 127.0.0.1 and 127.0.0.2, with ports that are free.
     #[must_use]
     pub fn local() -> Self {

@@ -14,6 +14,7 @@ pub(crate) struct Counters {
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     batches: AtomicU64,
+    beats: AtomicU64,
 }
 
 /// The sum over all workers at one moment.
@@ -52,6 +53,15 @@ impl Counters {
         add(&self.batches, 1);
     }
 
+    /// A sign of life, wanted several times a second.
+    pub(crate) fn beat(&self) {
+        add(&self.beats, 1);
+    }
+
+    pub(crate) fn beats(&self) -> u64 {
+        self.beats.load(Relaxed)
+    }
+
     /// The sum of these sets.
     pub(crate) fn sum<'a>(sets: impl IntoIterator<Item = &'a Self>) -> Snapshot {
         let mut sum = Snapshot {
@@ -88,6 +98,7 @@ impl Default for Counters {
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             batches: AtomicU64::new(0),
+            beats: AtomicU64::new(0),
         }
     }
 }

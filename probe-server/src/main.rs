@@ -13,6 +13,7 @@ use clap::{CommandFactory, Parser};
 use probe_server::{
     Server, StartError,
     config::{LogFormat, LogLevel},
+    topology::Endpoint,
 };
 use tracing::{error, info, warn};
 
@@ -49,13 +50,26 @@ fn run(args: &Args, chosen: Chosen) -> Result<(), (u8, String)> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| failed(&e))?;
     runtime.block_on(async {
+        let log = (chosen.log, chosen.log_format);
         // Before anything is served, so that no signal finds the system's own way of ending a program.
         let mut signals = Signals::new().map_err(|e| failed(&e))?;
-        let mut server = Server::start(chosen.config).map_err(|error| match &error {
-            StartError::Tls(_) => (USAGE, error.to_string()),
-            StartError::Bind(_) | StartError::System(_) | StartError::Check(_) => failed(&error),
-        })?;
+        let files = chosen.config.most_files() as u64;
+        let allowed = allow_files();
+        let mut server = match Server::start(chosen.config) {
+            Ok(server) => server,
+            Err(error @ StartError::Tls(_)) => return Err((USAGE, error.to_string())),
+            // Asked to stop while it was still starting.
+            Err(_) if signals.have_said_stop().await => return Ok(()),
+            Err(error) => return Err(failed(&error)),
+        };
         tell(&server);
+        if let Some(allowed) = allowed.filter(|&allowed| allowed < files) {
+            warn!(
+                allowed,
+                wanted = files,
+                "fewer open files are allowed than there may be connections (ulimit -n)"
+            );
+        }
         notify::ready();
         let mut watchdog = tokio::time::interval(notify::watchdog().unwrap_or(Duration::from_secs(10)));
         loop {
@@ -64,7 +78,7 @@ fn run(args: &Args, chosen: Chosen) -> Result<(), (u8, String)> {
                     Signal::Stop => break,
                     Signal::Reload => {
                         notify::reloading();
-                        reload(args, &mut server);
+                        reload(args, &mut server, log);
                         notify::ready();
                     }
                 },
@@ -72,7 +86,10 @@ fn run(args: &Args, chosen: Chosen) -> Result<(), (u8, String)> {
                     if server.is_broken() {
                         return Err((FAILED, "a worker has ended".into()));
                     }
-                    notify::alive();
+                    match server.is_stuck() {
+                        true => error!("a worker does not move"),
+                        false => notify::alive(),
+                    }
                 }
             }
         }
@@ -106,17 +123,42 @@ fn tell(server: &Server) {
             }
         }
     }
+    for topology in server.topologies() {
+        let moved = |e| topology.bound(e) != topology.advertised(e);
+        if topology.has_alternate() && moved(Endpoint::Primary) != moved(Endpoint::Alternate) {
+            warn!("only one of the two addresses is advertised: behind a 1:1 NAT both have to be");
+        }
+    }
     // Whoever started it may not listen: no reason not to serve.
     _ = io::stdout().write_all(lines.as_bytes()).and_then(|()| io::stdout().flush());
 }
 
+/// Lets this process have as many open files as the system allows it, for each connection is one; how many these are.
+#[cfg(target_os = "linux")]
+fn allow_files() -> Option<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        Ok(()) => maximum,
+        Err(_) => current,
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn allow_files() -> Option<u64> {
+    None
+}
+
 /// Reads the file again; whatever is wrong leaves everything as it was.
-fn reload(args: &Args, server: &mut Server) {
+fn reload(args: &Args, server: &mut Server, log: (LogLevel, LogFormat)) {
     let chosen = match args.choose() {
         Ok(chosen) => chosen,
         Err(wrong) => return error!(%wrong, "not reloaded"),
     };
-    match server.reload(chosen.config) {
+    let logs = [("log", chosen.log != log.0), ("log-format", chosen.log_format != log.1)];
+    let logs = logs.into_iter().filter_map(|(key, changed)| changed.then_some(key));
+    let reloaded = server.reload(chosen.config).map(|keys| keys.into_iter().chain(logs).collect::<Vec<_>>());
+    match reloaded {
         Ok(restart) if restart.is_empty() => info!("reloaded"),
         Ok(restart) => warn!(keys = restart.join(", "), "reloaded; these keys change with a restart only"),
         Err(wrong) => error!(%wrong, "not reloaded"),
@@ -198,6 +240,14 @@ impl Signals {
     async fn next(&mut self) -> Signal {
         _ = tokio::signal::ctrl_c().await;
         Signal::Stop
+    }
+}
+
+impl Signals {
+    /// Whether a signal to stop has come while nobody listened.
+    async fn have_said_stop(&mut self) -> bool {
+        let soon = Duration::from_millis(50);
+        matches!(tokio::time::timeout(soon, self.next()).await, Ok(Signal::Stop))
     }
 }
 

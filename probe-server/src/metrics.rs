@@ -7,9 +7,13 @@ use crate::{
     topology::Endpoint,
 };
 
-/// All counters as text.
+/// All counters as text; those of UDP by address family.
 #[must_use]
-pub(crate) fn text(udp: &Snapshot, streams: &StreamCounts, introductions: Option<Counts>) -> String {
+pub(crate) fn text(
+    udp: &[(&'static str, Snapshot)],
+    streams: &StreamCounts,
+    introductions: Option<Counts>,
+) -> String {
     let mut text = String::new();
     let endpoint = |e: Endpoint| match e {
         Endpoint::Primary => "primary",
@@ -17,46 +21,61 @@ pub(crate) fn text(udp: &Snapshot, streams: &StreamCounts, introductions: Option
         Endpoint::AlternatePrimaryPort => "alternate-primary-port",
         Endpoint::Alternate => "alternate",
     };
-    let received = Endpoint::ALL.map(|e| (endpoint(e), udp.received[e.index()]));
-    let answered = Outcome::ALL.map(|o| (o.name(), udp.answered(o)));
-    let dropped: Vec<_> = DropReason::ALL.iter().map(|r| (r.name(), udp.dropped(*r))).collect();
-    family(&mut text, "probe_udp_received_total", "Datagrams received, by endpoint.", "endpoint", &received);
-    family(&mut text, "probe_udp_answered_total", "Requests answered, by outcome.", "outcome", &answered);
-    family(&mut text, "probe_udp_dropped_total", "Datagrams not answered, by reason.", "reason", &dropped);
-    single(&mut text, "probe_udp_received_bytes_total", "counter", "UDP payload received.", udp.bytes_in);
-    single(&mut text, "probe_udp_sent_bytes_total", "counter", "UDP payload sent.", udp.bytes_out);
-    single(&mut text, "probe_udp_batches_total", "counter", "Receiving system calls.", udp.batches);
+    let rows = |label: &str, of: &dyn Fn(&Snapshot) -> Vec<(&'static str, u64)>| -> Vec<(String, u64)> {
+        let row = |family: &str, (value, n)| (format!("{{family=\"{family}\",{label}=\"{value}\"}}"), n);
+        udp.iter().flat_map(|(family, all)| of(all).into_iter().map(move |it| row(family, it))).collect()
+    };
+    let sums = |of: fn(&Snapshot) -> u64| -> Vec<(String, u64)> {
+        udp.iter().map(|(family, all)| (format!("{{family=\"{family}\"}}"), of(all))).collect()
+    };
+    let received = |all: &Snapshot| Endpoint::ALL.map(|e| (endpoint(e), all.received[e.index()])).to_vec();
+    let answered = |all: &Snapshot| Outcome::ALL.map(|o| (o.name(), all.answered(o))).to_vec();
+    let dropped = |all: &Snapshot| DropReason::ALL.iter().map(|r| (r.name(), all.dropped(*r))).collect();
+    const COUNTER: &str = "counter";
+    let tables = [
+        ("received_total", "Datagrams received, by endpoint.", rows("endpoint", &received)),
+        (
+            "answered_total",
+            "Requests answered, by outcome; an answer that the system did not take is among the dropped, too.",
+            rows("outcome", &answered),
+        ),
+        ("dropped_total", "Datagrams not answered, by reason.", rows("reason", &dropped)),
+        (
+            "received_bytes_total",
+            "UDP payload received, of datagrams that were not too long.",
+            sums(|all| all.bytes_in),
+        ),
+        ("sent_bytes_total", "UDP payload of answers.", sums(|all| all.bytes_out)),
+        ("batches_total", "Receiving system calls.", sums(|all| all.batches)),
+    ];
+    for (name, help, rows) in tables {
+        family(&mut text, &format!("probe_udp_{name}"), help, COUNTER, &rows);
+    }
     let events = streams.events();
-    family(
-        &mut text,
-        "probe_stream_events_total",
-        "What happened to connections and messages.",
-        "event",
-        &events,
-    );
-    single(&mut text, "probe_stream_open", "gauge", "Connections open now.", streams.open);
+    let by_event = |events: &[(&str, u64)]| -> Vec<(String, u64)> {
+        events.iter().map(|(event, n)| (format!("{{event=\"{event}\"}}"), *n)).collect()
+    };
+    let help = "What happened to connections and messages.";
+    family(&mut text, "probe_stream_events_total", help, COUNTER, &by_event(&events));
+    single(&mut text, "probe_stream_open", "Connections open now.", streams.open);
     if let Some(Counts { opened, paired, refused, sessions }) = introductions {
         let events = [("opened", opened), ("paired", paired), ("refused", refused)];
         let help = "What happened to introductions.";
-        family(&mut text, "probe_rendezvous_events_total", help, "event", &events);
-        single(&mut text, "probe_rendezvous_sessions", "gauge", "Sessions open now.", sessions);
+        family(&mut text, "probe_rendezvous_events_total", help, COUNTER, &by_event(&events));
+        single(&mut text, "probe_rendezvous_sessions", "Sessions open now.", sessions);
     }
     text
 }
 
-fn family(text: &mut String, name: &str, help: &str, label: &str, rows: &[(&str, u64)]) {
-    header(text, name, "counter", help);
-    for (value, n) in rows {
-        _ = writeln!(text, "{name}{{{label}=\"{value}\"}} {n}");
-    }
+fn single(text: &mut String, name: &str, help: &str, n: u64) {
+    family(text, name, help, "gauge", &[(String::new(), n)]);
 }
 
-fn single(text: &mut String, name: &str, kind: &str, help: &str, n: u64) {
-    header(text, name, kind, help);
-    _ = writeln!(text, "{name} {n}");
-}
-
-fn header(text: &mut String, name: &str, kind: &str, help: &str) {
+/// One metric: a row for each set of labels.
+fn family(text: &mut String, name: &str, help: &str, kind: &str, rows: &[(String, u64)]) {
     // Writing to a string does not fail.
     _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    for (labels, n) in rows {
+        _ = writeln!(text, "{name}{labels} {n}");
+    }
 }

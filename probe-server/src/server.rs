@@ -38,6 +38,8 @@ pub struct Server {
     config: Config,
     admin: Option<SocketAddr>,
     workers: Vec<JoinHandle<()>>,
+    /// Signs of life when they were last looked at.
+    beats: Vec<u64>,
 }
 
 impl std::fmt::Debug for Server {
@@ -84,13 +86,17 @@ impl Server {
             None => None,
         };
 
-        let mut server =
-            Self { shared: Arc::clone(&shared), services: None, admin, workers: Vec::new(), config };
+        let mut server = Self {
+            shared: Arc::clone(&shared),
+            services: None,
+            admin,
+            workers: Vec::new(),
+            beats: Vec::new(),
+            config,
+        };
         for (family, bound) in bound.into_iter().enumerate() {
             for sockets in bound.udp {
-                let worker =
-                    udp::Worker { family, shared: Arc::clone(&shared), counters: shared.new_counters() };
-                server.workers.extend(udp::spawn(worker, sockets, server.config.batch)?);
+                server.workers.extend(udp::spawn(family, &shared, sockets, server.config.batch)?);
             }
         }
         server.services = Some(streams::start(services, Arc::clone(&shared), server.config.drain)?);
@@ -159,8 +165,14 @@ impl Server {
             _ => None,
         };
         let needs_restart = needs_restart(&self.config, &config);
+        // Those in the file belong to the addresses in the file, which these sockets may not have.
+        let advertised = if self.config.families == config.families {
+            config.advertise
+        } else {
+            self.config.advertise.clone()
+        };
         let advertise = |topology: &Topology| {
-            config.advertise.iter().fold(topology.as_bound(), |t, one| t.advertise(one.local, one.public))
+            advertised.iter().fold(topology.as_bound(), |t, one| t.advertise(one.local, one.public))
         };
         let old = self.shared.current();
         self.shared.replace(Current {
@@ -172,7 +184,7 @@ impl Server {
         if let (Some(identity), Some(services)) = (identity, &self.services) {
             services.replace_identity(identity);
         }
-        self.config.advertise = config.advertise;
+        self.config.advertise = advertised;
         self.config.limits = config.limits;
         self.config.streams = config.streams;
         if let (Some(mine), Some(new)) = (&mut self.config.tls, config.tls) {
@@ -186,6 +198,13 @@ impl Server {
     pub fn is_broken(&self) -> bool {
         self.workers.iter().any(JoinHandle::is_finished)
             || self.services.as_ref().is_some_and(streams::Running::is_finished)
+    }
+
+    /// Whether any of its threads has shown no sign of life since this was last asked, which should be half a second
+    /// ago or more.
+    pub fn is_stuck(&mut self) -> bool {
+        let before = std::mem::replace(&mut self.beats, self.shared.beats());
+        before.iter().zip(&self.beats).any(|(before, now)| before == now)
     }
 
     /// Stops: no new connections, what has come is answered, open connections get the time that the configuration
@@ -213,15 +232,25 @@ impl Drop for Server {
 }
 
 fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
-    let ports = |config: &Config| config.tls.as_ref().map(|tls| tls.ports);
+    let primary = |config: &Config| config.families.iter().map(|f| f.primary).collect::<Vec<_>>();
+    let alternate = |config: &Config| config.families.iter().map(|f| f.alternate).collect::<Vec<_>>();
+    let tls = |config: &Config| config.tls.as_ref().map_or((0, 0), |tls| tls.ports);
+    let (mine, its) = (old.rendezvous.unwrap_or_default(), new.rendezvous.unwrap_or_default());
     [
-        ("primary", old.families != new.families),
-        ("port", old.ports != new.ports),
+        ("primary", primary(old) != primary(new)),
+        ("alternate", alternate(old) != alternate(new)),
+        ("advertise", old.families != new.families && old.advertise != new.advertise),
+        ("port", old.ports.0 != new.ports.0),
+        ("alternate-port", old.ports.1 != new.ports.1),
         ("workers", old.workers != new.workers),
         ("batch", old.batch != new.batch),
         ("no-tcp", old.tcp != new.tcp),
-        ("tls-port", ports(old) != ports(new)),
-        ("no-rendezvous", old.rendezvous != new.rendezvous),
+        ("tls-port", tls(old).0 != tls(new).0),
+        ("tls-alternate-port", tls(old).1 != tls(new).1),
+        ("no-rendezvous", old.rendezvous.is_some() != new.rendezvous.is_some()),
+        ("max-sessions", mine.sessions != its.sessions),
+        ("max-sessions-per-host", mine.per_host != its.per_host),
+        ("check", old.check != new.check),
         ("admin", old.admin != new.admin),
         ("drain", old.drain != new.drain),
     ]

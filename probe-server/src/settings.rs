@@ -35,7 +35,8 @@ pub(crate) struct Shared {
     stopping: AtomicBool,
     wake: PipeReader,
     sleep: Mutex<Option<PipeWriter>>,
-    counters: Mutex<Vec<Arc<Counters>>>,
+    /// With the position of the family in the settings.
+    counters: Mutex<Vec<(usize, Arc<Counters>)>>,
     pub clock: Clock,
     pub egress: Egress,
     /// One a family.
@@ -84,15 +85,28 @@ impl Shared {
         &self.wake
     }
 
-    /// A new set of counters, for one writer.
-    pub(crate) fn new_counters(&self) -> Arc<Counters> {
+    /// A new set of counters, for one writer that serves this family.
+    pub(crate) fn new_counters(&self, family: usize) -> Arc<Counters> {
         let counters = Arc::default();
-        lock(&self.counters).push(Arc::clone(&counters));
+        lock(&self.counters).push((family, Arc::clone(&counters)));
         counters
     }
 
+    /// The sum over all workers.
     pub(crate) fn count(&self) -> Snapshot {
-        Counters::sum(lock(&self.counters).iter().map(Arc::as_ref))
+        Counters::sum(lock(&self.counters).iter().map(|(_, counters)| counters.as_ref()))
+    }
+
+    /// The sum over the workers of each family, in the order of the settings.
+    pub(crate) fn count_families(&self) -> Vec<Snapshot> {
+        let all = lock(&self.counters);
+        let of = |family| all.iter().filter(move |(its, _)| *its == family).map(|(_, set)| set.as_ref());
+        (0..self.buckets.len()).map(|family| Counters::sum(of(family))).collect()
+    }
+
+    /// Signs of life so far, of each thread.
+    pub(crate) fn beats(&self) -> Vec<u64> {
+        lock(&self.counters).iter().map(|(_, counters)| counters.beats()).collect()
     }
 }
 
@@ -126,7 +140,7 @@ pub(crate) struct Clock(Instant);
 
 impl Clock {
     #[expect(clippy::disallowed_methods, reason = "the server's one reading of the clock")]
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Instant::now())
     }
 

@@ -86,6 +86,8 @@ struct Place {
 
 /// How long accepting rests after a failure such as too many open files.
 const REST: Duration = Duration::from_millis(100);
+/// How often the thread shows that it lives.
+const BEAT: Duration = Duration::from_millis(250);
 
 /// Starts the thread. It ends when told to, after the connections have ended or their time is over.
 pub(crate) fn start(services: Services, shared: Arc<Shared>, drain: Duration) -> io::Result<Running> {
@@ -150,6 +152,13 @@ async fn serve(services: Services, context: Context) {
             }
         });
     }
+    let counters = context.shared.new_counters(0);
+    tokio::spawn(async move {
+        loop {
+            counters.beat();
+            time::sleep(BEAT).await;
+        }
+    });
     let mut stop = context.stop.clone();
     _ = stop.wait_for(|stop| *stop).await;
     while tasks.join_next().await.is_some() {}

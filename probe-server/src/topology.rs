@@ -113,6 +113,13 @@ impl Topology {
         })
     }
 
+    /// Whether this address is one of the server's own. A packet from outside that claims to be from one of them is
+    /// dropped by the system.
+    #[must_use]
+    pub fn owns_ip(&self, ip: IpAddr) -> bool {
+        [Endpoint::Primary, Endpoint::Alternate].iter().any(|&e| self.bound(e).is_some_and(|a| a.ip() == ip))
+    }
+
     /// Whether this port is one of the server's own.
     #[must_use]
     pub fn owns_port(&self, port: u16) -> bool {

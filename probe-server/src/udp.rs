@@ -24,25 +24,33 @@ mod plain;
 pub(crate) type Sockets = [Option<UdpSocket>; 4];
 
 /// Everything that a worker works with besides its sockets.
-pub(crate) struct Worker {
+struct Worker {
     /// Position of its family in the settings.
-    pub family: usize,
-    pub shared: Arc<Shared>,
-    pub counters: Arc<Counters>,
+    family: usize,
+    shared: Arc<Shared>,
+    counters: Arc<Counters>,
 }
 
-/// Starts the threads of one worker. They end when the shared stop signal is given.
+impl Worker {
+    /// One with counters of its own.
+    fn new(family: usize, shared: &Arc<Shared>) -> Self {
+        Self { family, shared: Arc::clone(shared), counters: shared.new_counters(family) }
+    }
+}
+
+/// Starts the threads that serve these sockets of a family. They end when the shared stop signal is given.
 pub(crate) fn spawn(
-    worker: Worker,
+    family: usize,
+    shared: &Arc<Shared>,
     sockets: Sockets,
     batch: usize,
 ) -> io::Result<Vec<std::thread::JoinHandle<()>>> {
     #[cfg(target_os = "linux")]
     if batch > 1 {
-        return batched::spawn(worker, sockets, batch);
+        return batched::spawn(Worker::new(family, shared), sockets, batch);
     }
     _ = batch;
-    plain::spawn(worker, sockets)
+    plain::spawn(family, shared, sockets)
 }
 
 /// What one batch of datagrams is judged by.
@@ -79,7 +87,10 @@ impl<'a> Turn<'a> {
         self.counters.received(at, datagram.len());
         let topology = &self.current.topologies[self.family];
         let outcome = respond(topology, at, from, datagram, out).and_then(|outcome| {
-            self.buckets.admit(&self.current.limits, from, self.now)?;
+            // The self-check asks from the server's own addresses; its neighbours must not use up its share.
+            if !topology.owns_ip(from.ip()) {
+                self.buckets.admit(&self.current.limits, from, self.now)?;
+            }
             if self.open { Ok(outcome) } else { Err(DropReason::EgressCap) }
         });
         match outcome {

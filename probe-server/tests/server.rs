@@ -261,7 +261,7 @@ fn limits_hold_and_a_reload_changes_them_without_a_lost_packet() {
     assert!(dropped > 0, "a megabit a second is not enough for 100 kilobytes at once");
 
     let restart = server.reload(Config { limits: Limits::NONE, ports: (9, 9), ..Config::local() }).unwrap();
-    assert_eq!(restart, ["port"]);
+    assert_eq!(restart, ["port", "alternate-port"]);
     socket.set_read_timeout(Some(LONG)).unwrap();
     for _ in 0..5 {
         ask(20);
@@ -272,7 +272,12 @@ fn limits_hold_and_a_reload_changes_them_without_a_lost_packet() {
 
 #[test]
 fn what_has_come_before_the_end_is_answered() {
-    let server = Server::start(Config::local()).unwrap();
+    for batch in [32, 1] {
+        ends_well(Server::start(Config { batch, ..Config::local() }).unwrap());
+    }
+}
+
+fn ends_well(server: Server) {
     let (_, address) = primary(&server);
     let socket = client(address);
     let mut open = connect(address);
@@ -309,9 +314,10 @@ fn metrics_and_health() {
     assert!(health.starts_with("HTTP/1.1 200 OK\r\n") && health.ends_with("ok, 16 combinations answered\n"));
     let metrics = get(address, "/metrics");
     for line in [
-        "probe_udp_received_total{endpoint=\"alternate\"} 4",
-        "probe_udp_answered_total{outcome=\"changed\"} 12",
-        "probe_udp_dropped_total{reason=\"rate-limited\"} 0",
+        "probe_udp_received_total{family=\"ipv4\",endpoint=\"alternate\"} 4",
+        "probe_udp_answered_total{family=\"ipv4\",outcome=\"changed\"} 12",
+        "probe_udp_dropped_total{family=\"ipv4\",reason=\"rate-limited\"} 0",
+        "probe_udp_batches_total{family=\"ipv4\"} 16",
         "probe_stream_open 0",
     ] {
         assert!(metrics.lines().any(|l| l == line), "{line}\n{metrics}");
@@ -323,5 +329,40 @@ fn metrics_and_health() {
             "{line}"
         );
     }
+    assert!(get(address, "/metrics?name=x").starts_with("HTTP/1.1 200"));
     assert!(get(address, "/").starts_with("HTTP/1.1 404"));
+    let mut head = connect(address);
+    write!(head, "HEAD /metrics HTTP/1.1\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    head.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\n"), "{answer}");
+}
+
+#[test]
+fn a_sign_of_life_from_every_thread() {
+    for batch in [32, 1] {
+        let mut server = Server::start(Config { batch, ..Config::local() }).unwrap();
+        assert!(!server.is_stuck(), "there is nothing to compare with");
+        // Asked again at once, the threads cannot all have moved; left alone, they do.
+        while !server.is_stuck() {}
+        let moves = || {
+            std::thread::sleep(Duration::from_millis(500));
+            !server.is_stuck()
+        };
+        let lives = std::iter::repeat_with(moves).take(20).any(|moves| moves);
+        assert!(lives, "batch {batch}: a thread does not move");
+    }
+}
+
+#[test]
+fn a_reload_for_other_addresses_leaves_the_advertised_ones() {
+    let advertise = vec!["127.0.0.1=203.0.113.4".parse().unwrap(), "127.0.0.2=203.0.113.5".parse().unwrap()];
+    let mut server = Server::start(Config { advertise, ..Config::local() }).unwrap();
+    let families =
+        vec![Family { primary: "127.0.0.3".parse().unwrap(), alternate: Some("127.0.0.4".parse().unwrap()) }];
+    let advertise = vec!["127.0.0.3=203.0.113.6".parse().unwrap()];
+    let restart = server.reload(Config { families, advertise, ..Config::local() }).unwrap();
+    assert_eq!(restart, ["primary", "alternate", "advertise"]);
+    let advertised = server.topologies()[0].advertised(Endpoint::Alternate).unwrap();
+    assert_eq!(advertised.ip(), "203.0.113.5".parse::<std::net::IpAddr>().unwrap());
 }

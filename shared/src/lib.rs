@@ -5,10 +5,12 @@
 //! - [`nat`]: the words of RFC 4787 as types. The client reports in them, the laboratory builds NATs from
 //!   them, so a test reads "a NAT of this behaviour must be reported as this behaviour".
 //! - [`rendezvous`]: what is said when two clients are introduced to each other, and who waits for whom.
+//! - [`ports`]: those that nobody should send to or from.
 //!
 //! Nothing here touches a clock, a socket, a log or a global: bytes, addresses and `now` come in as
 //! arguments, values go out.
 
 pub mod nat;
+pub mod ports;
 pub mod rendezvous;
 pub mod stun;

@@ -1,6 +1,8 @@
 //! What is fuzzed: each target takes any bytes and panics only where a promise of the product is broken. The fuzzer
 //! and the replay of its corpus in the ordinary tests run exactly this.
 
+pub(crate) mod lies;
+
 use std::net::SocketAddr;
 
 use probe_server::{
@@ -14,11 +16,12 @@ use stun_rs::MessageDecoderBuilder;
 pub(crate) type Target = fn(&[u8]);
 
 /// All targets, by the name of their corpus.
-pub(crate) const TARGETS: [(&str, Target); 4] = [
+pub(crate) const TARGETS: [(&str, Target); 5] = [
     ("parser", parser),
     ("respond", any_respond),
     ("framing", framing),
     ("against_stun_rs", against_stun_rs),
+    ("lies", lies::lies),
 ];
 
 /// The reader never panics, covers the message to the last byte, and what is read can be written again to the same.

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Config, ConfigError, Family, LOCAL, Settings, Streams, Tls};
+use super::{Advertise, Config, ConfigError, Family, LOCAL, Settings, Streams, Tls};
 use crate::limits::Limits;
 
 impl Settings {
@@ -17,7 +17,10 @@ impl Settings {
         let families = self.families(local)?;
         let ports =
             (self.port.unwrap_or(shared::stun::PORT), self.alternate_port.unwrap_or(shared::stun::PORT + 1));
-        distinct_ports("alternate-port", ports)?;
+        // With one address there is one port, too.
+        if families.iter().any(|family| family.alternate.is_some()) {
+            distinct_ports("alternate-port", ports)?;
+        }
         let tls = self.tls()?;
         if let Some(tls) = &tls {
             let taken = |p: u16| p != 0 && !self.no_tcp && (p == ports.0 || p == ports.1);
@@ -47,9 +50,10 @@ impl Settings {
             ..sessions
         };
         self.check_advertise(&defaults.families)?;
+        self.check_told(&defaults.families)?;
         Ok(Config {
             advertise: self.advertise.clone(),
-            workers: in_range("workers", self.workers.unwrap_or_else(cores), 1..=256)?,
+            workers: in_range("workers", self.workers.unwrap_or_else(cores), 1..=MOST_WORKERS)?,
             batch: in_range("batch", self.batch.unwrap_or(defaults.batch), 1..=256)?,
             tcp: !self.no_tcp,
             tls,
@@ -140,6 +144,24 @@ impl Settings {
         }
         Ok(())
     }
+
+    /// Two endpoints that clients are told as one would measure nothing.
+    fn check_told(&self, families: &[Family]) -> Result<(), ConfigError> {
+        for family in families {
+            let Some(alternate) = family.alternate else { continue };
+            let public = told(&self.advertise, family.primary);
+            if public == told(&self.advertise, alternate) {
+                let what = format!("{} and {alternate} would both be told as {public}", family.primary);
+                return Err(value("advertise", what));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The address that clients are told in the place of a local one.
+fn told(advertise: &[Advertise], ip: IpAddr) -> IpAddr {
+    advertise.iter().find(|one| one.local == ip).map_or(ip, |one| one.public)
 }
 
 fn value(key: &'static str, what: String) -> ConfigError {
@@ -149,6 +171,9 @@ fn value(key: &'static str, what: String) -> ConfigError {
 /// An endpoint is one concrete address: from a wildcard, answers would leave from the wrong one.
 fn usable(key: &'static str, ip: IpAddr) -> Result<(), ConfigError> {
     let v4_mapped = matches!(ip, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
+    if matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
+        return Err(value(key, format!("{ip} is valid on one link only")));
+    }
     match ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) || v4_mapped {
         true => Err(value(key, format!("{ip} is not the address of one host"))),
         false => Ok(()),
@@ -173,6 +198,9 @@ fn in_range(
     }
 }
 
+/// More threads than this serve nobody.
+const MOST_WORKERS: usize = 256;
+
 fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+    std::thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS)
 }

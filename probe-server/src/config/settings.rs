@@ -257,7 +257,10 @@ where
 fn one_line(text: &str, error: &toml::de::Error) -> String {
     let message = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
     let Some(span) = error.span() else { return message };
-    let start = span.start.min(text.len());
+    // The span of a list begins where the list does; the wrong entry is quoted in the message.
+    let entry = message.split('\'').nth(1).map(|entry| format!("\"{entry}\""));
+    let inside = entry.and_then(|entry| text.get(span.clone())?.find(&entry)).unwrap_or(0);
+    let start = (span.start + inside).min(text.len());
     let line = text[..start].matches('\n').count() + 1;
     // The span of a wrong value is the value alone; its key stands before it on the line.
     let whole = text.lines().nth(line - 1).unwrap_or_default();

@@ -49,7 +49,16 @@ fn what_is_wrong_is_named() {
             "alternate: 10.0.0.4 is the primary address, too",
         ),
         ("primary = \"10.0.0.4\"\nalternate = \"::1\"", "alternate: ::1 has no primary address"),
-        ("primary = \"10.0.0.4\"\nport = 5\nalternate-port = 5", "alternate-port: 5 is the first port"),
+        (
+            "primary = \"10.0.0.4\"\nalternate = \"10.0.0.5\"\nport = 5\nalternate-port = 5",
+            "alternate-port: 5 is the first port",
+        ),
+        ("primary = [\n\"10.0.0.4\",\n\"10.0.0\"]", "line 3: '10.0.0'"),
+        ("primary = \"fe80::1\"", "primary: fe80::1 is valid on one link only"),
+        (
+            "primary = \"10.0.0.4\"\nalternate = \"10.0.0.5\"\nadvertise = \"10.0.0.4=10.0.0.5\"",
+            "advertise: 10.0.0.4 and 10.0.0.5 would both be told as 10.0.0.5",
+        ),
         ("primary = \"10.0.0.4\"\nadvertise = \"10.0.0.5=1.1.1.1\"", "advertise: 10.0.0.5 is neither"),
         ("primary = \"10.0.0.4\"\nadvertise = \"10.0.0.4\"", "line 2: advertise: '10.0.0.4'"),
         (
@@ -67,6 +76,11 @@ fn what_is_wrong_is_named() {
         assert!(error.starts_with(expected), "{text:?}: {error}");
         assert!(!error.contains('\n'));
     }
+}
+
+#[test]
+fn one_address_has_one_port() {
+    assert_eq!(config("primary = \"10.0.0.4\"\nport = 3479").unwrap().ports.0, 3479);
 }
 
 #[test]

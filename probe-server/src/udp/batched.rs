@@ -3,7 +3,7 @@
 
 use std::{io, net::UdpSocket, thread};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{Sockets, Turn, Worker};
 use crate::{
@@ -18,6 +18,8 @@ use crate::{
 const TURNS: usize = 8;
 /// The same when the server is to stop: what waits in a socket's buffer, but not an endless flood.
 const LAST_TURNS: usize = 256;
+/// How often a resting thread shows that it lives.
+const BEAT: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
 
 pub(super) fn spawn(
     worker: Worker,
@@ -54,6 +56,7 @@ impl Batched {
 
     fn run(mut self) {
         while !self.worker.shared.is_stopping() {
+            self.worker.counters.beat();
             for at in self.wait().into_iter().flatten() {
                 self.empty(at, TURNS);
             }
@@ -77,7 +80,7 @@ impl Batched {
         }
         let mut ready = [None; 4];
         // An interrupted wait is a wait that ended early: nothing is ready.
-        if poll(&mut polled, None).is_ok() {
+        if poll(&mut polled, Some(&BEAT)).is_ok() {
             for (entry, (at, _)) in polled.iter().zip(open) {
                 ready[at.index()] = (!entry.revents().is_empty()).then_some(at);
             }

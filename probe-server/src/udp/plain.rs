@@ -6,25 +6,30 @@ use super::{Sockets, Turn, Worker};
 use crate::{
     drops::DropReason,
     respond::{Answers, MAX_REQUEST},
-    settings::Held,
+    settings::{Held, Shared},
     topology::Endpoint,
 };
 
 /// How often a resting thread looks whether it is to stop.
 const LOOK: Duration = Duration::from_millis(100);
+/// Datagrams that had come before the signal to stop and are still answered; not an endless flood.
+const LAST: usize = 8192;
 
-pub(super) fn spawn(worker: Worker, sockets: Sockets) -> io::Result<Vec<thread::JoinHandle<()>>> {
+pub(super) fn spawn(
+    family: usize,
+    shared: &Arc<Shared>,
+    sockets: Sockets,
+) -> io::Result<Vec<thread::JoinHandle<()>>> {
     let sockets = Arc::new(sockets);
     let mut threads = Vec::new();
     for at in Endpoint::ALL {
         let Some(socket) = &sockets[at.index()] else { continue };
         socket.set_read_timeout(Some(LOOK))?;
         // Counters have one writer, so each thread has its own set.
-        let counters = worker.shared.new_counters();
-        let own = Worker { family: worker.family, shared: Arc::clone(&worker.shared), counters };
+        let worker = Worker::new(family, shared);
         let sockets = Arc::clone(&sockets);
-        let name = format!("udp-{}-{}", worker.family, at.index());
-        threads.push(thread::Builder::new().name(name).spawn(move || run(&own, &sockets, at))?);
+        let name = format!("udp-{family}-{}", at.index());
+        threads.push(thread::Builder::new().name(name).spawn(move || run(&worker, &sockets, at))?);
     }
     Ok(threads)
 }
@@ -35,8 +40,8 @@ fn run(worker: &Worker, sockets: &Sockets, at: Endpoint) {
     let mut answers = Answers::new();
     // One byte more than is read: what fills it is too long.
     let mut buffer = [0; MAX_REQUEST + 1];
-    while !worker.shared.is_stopping() {
-        let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
+    let mut answer_one = || {
+        let (length, from) = socket.recv_from(&mut buffer)?;
         worker.counters.batch();
         let mut turn = Turn::new(worker, held.get(&worker.shared));
         turn.take(at, from, &buffer[..length], &mut answers);
@@ -44,6 +49,18 @@ fn run(worker: &Worker, sockets: &Sockets, at: Endpoint) {
             send(worker, sockets[leaves.index()].as_ref(), bytes, to);
         }
         turn.finish();
+        io::Result::Ok(())
+    };
+    while !worker.shared.is_stopping() {
+        worker.counters.beat();
+        // A rest of nothing, or an error that belongs to an earlier answer.
+        _ = answer_one();
+    }
+    _ = socket.set_nonblocking(true);
+    for _ in 0..LAST {
+        if answer_one().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            return;
+        }
     }
 }
 
