@@ -24,7 +24,17 @@ fn start(network: &Namespace) -> Result<(Running, SocketAddr), LabError> {
     let [primary, alternate] = load::SERVER.map(|ip| ip.to_string());
     let mut server = network
         .command(lab::binaries::binary("probe-server")?)
-        .args(["--primary", &primary, "--alternate", &alternate, "--workers", "2", "--check"])
+        .args([
+            "--primary",
+            &primary,
+            "--alternate",
+            &alternate,
+            "--workers",
+            "2",
+            "--check",
+            "--admin",
+            "9478",
+        ])
         .start()?;
     server.line(Duration::from_secs(10), |line| line.starts_with("ready udp"))?;
     Ok((server, SocketAddr::from((load::SERVER[0], 3478))))
@@ -55,7 +65,13 @@ fn memory_does_not_grow() -> Result<(), LabError> {
     let resident = || spent::resident_kib(server.id()).map_err(LabError::io("reading the memory"));
     flood([10, 1, 0, 0], 10_000)?;
     let before = resident()?;
+    let received = || {
+        let ask = || load::counted(SocketAddr::from((Ipv4Addr::LOCALHOST, 9478)), "probe_udp_received_total");
+        network.run(ask).map_err(LabError::io("asking for the metrics"))
+    };
+    let seen = received()?;
     assert_eq!(flood([10, 2, 0, 0], 50_000)?, 50_000);
+    assert!(received()? >= seen + 49_500, "the server has seen nearly all of them");
     let after = resident()?;
     println!("{before} KiB after 10,000 sources, {after} KiB after 60,000");
     // Pages that are touched for the first time may still come in; whatever remembers a source takes at least the six

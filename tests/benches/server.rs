@@ -125,8 +125,9 @@ fn serve(flags: &[&str]) -> ExitCode {
     }
 }
 
+/// So many that the kernel spreads them over all workers.
 fn clients() -> Vec<IpAddr> {
-    (1..=8).map(|i| IpAddr::from([192, 0, 2, i])).collect()
+    (1..=32).map(|i| IpAddr::from([192, 0, 2, i])).collect()
 }
 
 /// The servers that are compared.
@@ -202,12 +203,12 @@ fn start(network: &Namespace, kind: Kind, limits: &[&str]) -> Result<Running> {
     if answers { Ok(server) } else { Err(format!("{kind:?} does not answer: {}", server.printed()).into()) }
 }
 
-/// Answers a second of the server's processor time.
-fn rate(network: &Namespace, kind: Kind, flags: &[&str]) -> Result<(f64, Harvest)> {
+/// Answers a second of the server's processor time, what came of them, and the time of each of our workers.
+fn rate(network: &Namespace, kind: Kind, flags: &[&str]) -> Result<(f64, Harvest, Vec<Duration>)> {
     let server = start(network, kind, &[&NO_LIMIT[..], flags].concat())?;
     let mut harvest = network.run(|| -> std::io::Result<Loop> {
         spent::pin(CORES.1)?;
-        Loop::new(&clients(), SERVER, 32)
+        Loop::new(&clients(), SERVER, 8)
     })?;
     let pid = server.id();
     let (harvest, used) = network.run(move || -> std::io::Result<_> {
@@ -216,8 +217,9 @@ fn rate(network: &Namespace, kind: Kind, flags: &[&str]) -> Result<(f64, Harvest
         let harvest = harvest.run(RUN);
         Ok((harvest, spent::processor_time(pid)? - before))
     })?;
+    let workers = spent::worker_times(pid)?;
     drop(server);
-    Ok((harvest.answered as f64 / used.as_secs_f64(), harvest))
+    Ok((harvest.answered as f64 / used.as_secs_f64(), harvest, workers))
 }
 
 fn throughput(flags: &[&str]) -> Result<bool> {
@@ -232,8 +234,8 @@ fn throughput(flags: &[&str]) -> Result<bool> {
         let mut ratios = Vec::new();
         let (mut mine, mut theirs) = (Vec::new(), Vec::new());
         for _ in 0..PAIRS {
-            let (theirs_now, _) = rate(&network, other, flags)?;
-            let (mine_now, harvest) = rate(&network, ours, flags)?;
+            let (theirs_now, ..) = rate(&network, other, flags)?;
+            let (mine_now, harvest, _) = rate(&network, ours, flags)?;
             ratios.push(mine_now / theirs_now);
             mine.push(mine_now);
             theirs.push(theirs_now);
@@ -261,21 +263,33 @@ fn workers() -> Result<bool> {
     println!(
         "(the load needs a core itself: with two cores in all, two workers cannot show twice the answers)"
     );
-    let mut ratios = Vec::new();
+    let (mut ratios, mut shares) = (Vec::new(), Vec::new());
     for _ in 0..PAIRS {
-        let (one, _) = rate(&network, Kind::Ours { workers: 1 }, &[])?;
-        let (two, _) = rate(&network, Kind::Ours { workers: 2 }, &[])?;
-        println!("one worker {one:7.0}  two workers {two:7.0}");
+        let (one, ..) = rate(&network, Kind::Ours { workers: 1 }, &[])?;
+        let (two, _, times) = rate(&network, Kind::Ours { workers: 2 }, &[])?;
+        let of =
+            |longer: bool| times.iter().copied().reduce(if longer { Duration::max } else { Duration::min });
+        let (Some(least), Some(most), 2) = (of(false), of(true), times.len()) else {
+            return Err(format!("two workers were asked for, there are {}", times.len()).into());
+        };
+        let share = least.as_secs_f64() / most.as_secs_f64();
+        println!(
+            "one worker {one:7.0}  two workers {two:7.0}, the one works {share:.2} times as much as the other"
+        );
         ratios.push(two / one);
+        shares.push(share);
     }
-    let ratio = median(ratios);
-    println!("ratio {ratio:.3}; times two cores: {:.2}, bar 1.7", 2.0 * ratio);
-    Ok(2.0 * ratio >= 1.7)
+    let (ratio, share) = (median(ratios), median(shares));
+    println!(
+        "ratio {ratio:.3}; times two cores: {:.2}, bar 1.7; work shared {share:.2}, bar 0.5",
+        2.0 * ratio
+    );
+    Ok(2.0 * ratio >= 1.7 && share >= 0.5)
 }
 
 fn memory() -> Result<bool> {
     let network = load::network()?;
-    let server = start(&network, Kind::Ours { workers: 1 }, &[])?;
+    let server = start(&network, Kind::Ours { workers: 1 }, &["--admin", "9478"])?;
     let pid = server.id();
     println!("resident memory by number of distinct source addresses and ports");
     println!("       0 sources: {} KiB", spent::resident_kib(pid)?);
@@ -293,7 +307,11 @@ fn memory() -> Result<bool> {
         assert_eq!(sent, u64::from(goal - sources), "every source has sent");
         sources = goal;
         at.push(spent::resident_kib(pid)?);
-        println!("{goal:8} sources: {} KiB", spent::resident_kib(pid)?);
+        let received = network.run(|| {
+            load::counted(SocketAddr::from((Ipv4Addr::LOCALHOST, 9478)), "probe_udp_received_total")
+        })?;
+        println!("{goal:8} sources: {} KiB, {received} datagrams received", spent::resident_kib(pid)?);
+        assert!(received >= u64::from(goal) * 99 / 100, "the server has seen nearly all of them");
     }
     let grown = at[1] - at[0];
     println!("grown by {grown} KiB from 100,000 to 1,000,000; bar: 0, and 16384 KiB in all");

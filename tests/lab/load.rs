@@ -2,8 +2,8 @@
 //! one thing after the other, and floods that wait for nothing.
 
 use std::{
-    io,
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    io::{self, Read, Write},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     thread,
     time::Duration,
 };
@@ -263,6 +263,19 @@ pub fn from_many_sources(
         sent += u64::from(socket.send_to(&datagram(i), server).is_ok());
     }
     Ok(sent)
+}
+
+/// What a server's `/metrics` says of a counter, over all its labels.
+///
+/// # Errors
+/// When nobody answers there.
+pub fn counted(admin: SocketAddr, counter: &str) -> io::Result<u64> {
+    let mut stream = TcpStream::connect(admin)?;
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let rows = text.lines().filter(|line| line.starts_with(counter));
+    Ok(rows.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum())
 }
 
 /// A bare Binding request.

@@ -20,6 +20,21 @@ pub fn processor_time(pid: u32) -> io::Result<Duration> {
     Ok(Duration::from_nanos(sum))
 }
 
+/// The processor time that each UDP worker of a server has used so far.
+///
+/// # Errors
+/// When there is no such process.
+pub fn worker_times(pid: u32) -> io::Result<Vec<Duration>> {
+    let mut times = Vec::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let task = task?.path();
+        if fs::read_to_string(task.join("comm"))?.starts_with("udp-") {
+            times.push(Duration::from_nanos(nanoseconds(&fs::read_to_string(task.join("schedstat"))?)));
+        }
+    }
+    Ok(times)
+}
+
 /// The processor time that the calling thread has used so far, to the nanosecond; its schedstat would be as old as the
 /// last tick.
 #[must_use]
