@@ -87,6 +87,15 @@ pub(crate) struct Network {
     /// Packets that get lost on each host's line, each way
     #[arg(long, default_value = "0%", value_name = "PERCENT")]
     loss: Share,
+    /// Lose packets in runs of this mean length, as full queues and radio do
+    #[arg(long, value_name = "PACKETS", requires = "loss", value_parser = burst)]
+    burst: Option<f64>,
+    /// Share of packets that are overtaken by later ones
+    #[arg(long, default_value = "0%", value_name = "PERCENT")]
+    reorder: Share,
+    /// Share of packets that arrive twice
+    #[arg(long, default_value = "0%", value_name = "PERCENT")]
+    duplicate: Share,
     /// Chooses the random ports and losses; the same seed, the same choices
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
@@ -97,8 +106,15 @@ pub(crate) struct Network {
 
 impl Network {
     pub(crate) fn line(&self) -> PathSpec {
-        let loss = if self.loss.0 > 0.0 { Loss::Independent(self.loss.0) } else { Loss::None };
-        PathSpec { delay: self.delay.0, jitter: self.jitter.0, ..PathSpec::default() }.with_loss(loss)
+        let loss = match (self.loss.0, self.burst) {
+            (0.0, _) => Loss::None,
+            (rate, None) => Loss::Independent(rate),
+            (rate, Some(burst)) => Loss::Bursty { rate, burst },
+        };
+        let Self { delay, jitter, reorder, duplicate, .. } = self;
+        let (reorder, duplicate) = (reorder.0, duplicate.0);
+        let line = PathSpec { delay: delay.0, jitter: jitter.0, reorder, duplicate, ..PathSpec::default() };
+        line.with_loss(loss)
     }
 }
 
@@ -108,6 +124,13 @@ pub(crate) fn split_pair(commands: &[String]) -> Result<[&[String]; 2], String> 
     match parts[..] {
         [a, b] if !a.is_empty() && !b.is_empty() => Ok([a, b]),
         _ => Err("pair needs two commands with `---` between them: -- COMMAND_A --- COMMAND_B".into()),
+    }
+}
+
+fn burst(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(length) if (1.0..=1000.0).contains(&length) => Ok(length),
+        Ok(_) | Err(_) => Err("a mean length from 1 to 1000 packets".into()),
     }
 }
 
@@ -124,6 +147,21 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_line_is_what_the_options_say() {
+        let line = |words: &str| {
+            let cli = Cli::try_parse_from(words.split(' ')).unwrap();
+            let Action::Run { network, .. } = cli.action else { panic!("it is a run") };
+            network.line()
+        };
+        let plain = line("natlab run -- x");
+        assert_eq!((plain.loss_up, plain.reorder, plain.duplicate), (Loss::None, 0.0, 0.0));
+        let busy = line("natlab run --loss 10% --burst 5 --reorder 2% --duplicate 1% -- x");
+        assert_eq!(busy.loss_down, Loss::Bursty { rate: 0.1, burst: 5.0 });
+        assert_eq!((busy.reorder, busy.duplicate), (0.02, 0.01));
+        assert!(Cli::try_parse_from(["natlab", "run", "--loss", "1%", "--burst", "0", "--", "x"]).is_err());
     }
 
     #[test]
