@@ -27,7 +27,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use shared::{
     nat::NatType,
-    rendezvous::{Account, Behaviour, Code, Nonce, Offer, Technique, Word},
+    rendezvous::{Account, Behaviour, Code, Offer, Technique, Word},
 };
 use tokio::time::{Instant, sleep_until};
 
@@ -234,7 +234,7 @@ async fn attempt(
 ) -> Result<PunchReport, IntroError> {
     let audience = listeners.audience;
     let mut post = Post::new(Arc::clone(&net), setup.seed);
-    let (mine, first) = gather::offer(setup, &known, Nonce(setup.nonce), &mut post).await;
+    let (mine, first) = gather::offer(setup, &known, introducer.rtt(), &mut post).await;
     let peers = match introducer.exchange(Word::Offer(Box::new(mine.clone()))).await? {
         Word::Offer(peers) => *peers,
         Word::Hint(_) | Word::Account(_) => return Err(IntroError::Broken),

@@ -219,6 +219,8 @@ pub struct Offer {
     pub remaps: Option<bool>,
     /// The lowest time to live with which its packets pass all of its own gateways; `None` = not known.
     pub opener_ttl: Option<u8>,
+    /// Round-trip time to the server, in milliseconds: how old its news are when they arrive.
+    pub rtt_ms: u32,
     /// How long it would hold the path, in milliseconds.
     pub hold_ms: u32,
 }
@@ -238,7 +240,7 @@ pub struct Behaviour {
     pub shared_filter: Option<bool>,
     /// How ports are chosen.
     pub ports: Option<PortAllocation>,
-    /// Mappings a second that others open behind a NAT that counts its ports up.
+    /// Mappings a second that others open behind a NAT that counts its ports up, as many as there may well be.
     pub cross_traffic: Option<f64>,
     /// RFC 4787 section 6.
     pub hairpinning: Option<bool>,

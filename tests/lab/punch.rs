@@ -54,7 +54,8 @@ pub fn classes() -> Vec<String> {
 }
 
 /// What the classes leave out: filters that remember whom a socket or a host has sent to, whatever mapping it left
-/// through; routers that remap when a stranger's packet comes first, alone and two in a row.
+/// through; other customers who take ports meanwhile; routers that remap when a stranger's packet comes first, alone and
+/// two in a row.
 #[must_use]
 pub fn further_classes() -> Vec<String> {
     let (filters, ports) = (["ad", "apd", "pd"], ["preserving", "sequential", "random", "block"]);
@@ -69,6 +70,11 @@ pub fn further_classes() -> Vec<String> {
         }
         classes.push(format!("mapping=ei,filtering={f},keyed=host"));
         classes.push(format!("mapping=direct,filtering={f},keyed=host"));
+    }
+    for rate in [10, 30, 60] {
+        for m in ["ad", "apd", "pd"] {
+            classes.push(format!("mapping={m},filtering=apd,ports=sequential,cross-traffic={rate}"));
+        }
     }
     let remapping = [
         "linux-open-input",

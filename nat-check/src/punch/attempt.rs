@@ -85,7 +85,8 @@ impl Attempt {
         self.post.open_seen(ip, server).await
     }
 
-    /// A socket whose next mapping gets a port that can be told, by how this side's NAT chooses them.
+    /// A socket whose next mapping gets a port that can be told, by how this side's NAT chooses them. The two have to begin
+    /// with it at the same moment: others take ports while one waits for the other.
     pub(super) async fn predictable(&mut self) -> Option<(usize, Hint)> {
         let ports = self.pair.mine.behaviour.ports.clone()?;
         let (main, at) = self.fresh().await?;

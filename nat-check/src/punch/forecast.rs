@@ -58,9 +58,9 @@ impl Pair {
             Role::First => (&mine, &peers),
             Role::Second => (&peers, &mine),
         };
-        let both = |a: Option<&Behaviour>, b: Option<&Behaviour>| {
-            Some(predict(&side(a?)?, &side(b?)?, &Budget::DEFAULT))
-        };
+        let budget = Budget { gap_s: gap_s(&mine, &peers), ..Budget::DEFAULT };
+        let both =
+            |a: Option<&Behaviour>, b: Option<&Behaviour>| Some(predict(&side(a?)?, &side(b?)?, &budget));
         let udp = both(Some(&first.behaviour), Some(&second.behaviour));
         let udp6 = both(first.ipv6.as_ref(), second.ipv6.as_ref());
         let neighbours = you == peer_ip;
@@ -190,6 +190,16 @@ impl Forecast {
         Self { direct: None, probability: None, assumed: false, technique: None, why }
     }
 }
+
+/// Seconds from a sample of a port to its use: an answer of the server, the news to it and on to the peer. The slower side
+/// decides.
+fn gap_s(mine: &Offer, peers: &Offer) -> f64 {
+    2.0 * f64::from(mine.rtt_ms.max(peers.rtt_ms).clamp(SHORTEST_MS, LONGEST_MS)) / 1000.0
+}
+
+/// Round-trip times that are believed.
+const SHORTEST_MS: u32 = 20;
+const LONGEST_MS: u32 = 2000;
 
 /// The means of a prediction, if it is one that is tried. A TCP connection to a listener is none: nobody listens.
 fn technique(prediction: &Prediction) -> Option<Technique> {

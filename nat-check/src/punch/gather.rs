@@ -110,6 +110,11 @@ async fn look_closer(known: &mut Known, net: Arc<dyn Net>, udp: Option<&UdpRepor
     let rtt = udp.and_then(|udp| udp.rtt_s).map_or(USUAL_RTT, Duration::from_secs_f64);
     let place = look::Place { local, server, other, rtt };
     let mut post = Post::new(net, seed ^ 2);
+    if let Some(step) = known.behaviour.ports.as_ref().and_then(|ports| ports.delta)
+        && let Some(rate) = look::cross_traffic(&mut post, place, step).await
+    {
+        known.behaviour.cross_traffic = Some(rate);
+    }
     match (known.behaviour.mapping, known.behaviour.filtering) {
         (_, None | Some(Filtering::EndpointIndependent)) | (None, _) => {}
         (Some(Mapping::Direct | Mapping::EndpointIndependent), Some(_)) => {
@@ -137,15 +142,15 @@ fn behaviour(udp: Option<&UdpReport>) -> Behaviour {
     }
 }
 
-/// Opens the first socket and writes the offer.
+/// Opens the first socket and writes the offer. `rtt` is the round-trip time to the rendezvous.
 pub(super) async fn offer(
     setup: &PunchSetup,
     known: &Known,
-    nonce: Nonce,
+    rtt: Duration,
     post: &mut Post,
 ) -> (Offer, Option<usize>) {
     let mut offer = Offer {
-        nonce,
+        nonce: Nonce(setup.nonce),
         behaviour: known.behaviour.clone(),
         techniques: setup.techniques.clone(),
         lan: Vec::new(),
@@ -154,6 +159,7 @@ pub(super) async fn offer(
         tcp: known.tcp,
         remaps: known.remaps,
         opener_ttl: known.opener_ttl,
+        rtt_ms: u32::try_from(rtt.as_millis()).unwrap_or(u32::MAX),
         hold_ms: u32::try_from(setup.hold.as_millis()).unwrap_or(u32::MAX),
     };
     let Some((server, ip)) = known.servers.v4 else { return (offer, None) };

@@ -1,7 +1,7 @@
-//! What only a punch wants to know of the own network: how far packets have to travel to open all of its gateways, and
-//! whether its filter remembers whom a socket has sent to, or whom each mapping has.
+//! What only a punch wants to know of the own network: how far packets have to travel to open all of its gateways,
+//! whether its filter remembers whom a socket has sent to, or whom each mapping has, and how many ports others take.
 //!
-//! Both are found with the same question. A socket sends to the server's other endpoint; then it asks the first one to
+//! The first two are found with the same question. A socket sends to the server's other endpoint; then it asks the first one to
 //! have that endpoint answer (CHANGE-REQUEST, RFC 5780 section 7.2). The answer comes in only if what was sent before has
 //! opened the way for it.
 
@@ -11,7 +11,7 @@ use std::{
 };
 
 use shared::stun::{Class, TransactionId, View, Writer, attr};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::{post::Post, volley::PACE};
 
@@ -122,6 +122,31 @@ async fn is_heard(post: &mut Post, place: Place) -> Option<bool> {
     None
 }
 
+/// How long others are watched: long enough for a figure, and the peer is waited for meanwhile.
+const WATCH: Duration = Duration::from_millis(1500);
+
+/// The mappings a second that others open behind a NAT that counts its ports up by `step`, as many as there may well be:
+/// what was seen, and one and a half standard deviations.
+pub(super) async fn cross_traffic(post: &mut Post, place: Place, step: i32) -> Option<f64> {
+    let begun = Instant::now();
+    let (_, before) = post.open_seen(place.local, place.server).await?;
+    sleep_until(begun + WATCH).await;
+    let took = begun.elapsed().as_secs_f64();
+    let (_, after) = post.open_seen(place.local, place.server).await?;
+    let others = others(before.port(), after.port(), step)?;
+    // A whole number: both sides have to read the same.
+    Some(((others + 1.5 * others.sqrt()) / took).ceil())
+}
+
+/// Mappings between two of our own; with one more, since what was not seen may come. None where the ports are no steps.
+fn others(before: u16, after: u16, step: i32) -> Option<f64> {
+    const RING: i32 = 65536 - 1024;
+    let moved = (i32::from(after) - i32::from(before)) * step.signum();
+    let (moved, step) = (moved.rem_euclid(RING), i32::try_from(step.unsigned_abs()).ok()?);
+    // The far end of the ring is a NAT that has gone back.
+    (step > 0 && moved > 0 && moved < RING / 2).then(|| f64::from(moved) / f64::from(step))
+}
+
 fn patience(rtt: Duration) -> Duration {
     rtt * 3 / 2 + Duration::from_millis(50)
 }
@@ -156,5 +181,17 @@ mod tests {
         assert_eq!(of(".o.oooo"), Some(4));
         assert_eq!(of("......."), None);
         assert_eq!(of(".ooooo."), None, "a gateway that far away is none");
+    }
+
+    #[test]
+    fn others_are_counted_by_their_ports() {
+        assert_eq!(others(5000, 5001, 1), Some(1.0), "nobody, and one for what was not seen");
+        assert_eq!(others(5000, 5031, 1), Some(31.0));
+        assert_eq!(others(5000, 4980, -2), Some(10.0));
+        assert_eq!(others(65530, 1030, 1), Some(12.0), "round the ring");
+        assert_eq!(others(5000, 4000, 1), None);
+        assert_eq!(others(5000, 5000, 1), None);
+        assert_eq!(others(5000, 5010, 0), None);
+        assert_eq!(others(5000, 5010, i32::MIN), None);
     }
 }

@@ -47,6 +47,12 @@ pub(super) struct Outcome {
 
 /// Between two packets of a long volley: 100 a second.
 pub(super) const PACE: Duration = Duration::from_millis(10);
+/// Shots of which all may leave in nearly the same moment, again and again.
+const FEW: usize = 8;
+/// Between two packets of a first pass, which has at most 128.
+const BURST: Duration = Duration::from_millis(2);
+/// For answers to the last packet of a long volley.
+const LAST: Duration = Duration::from_millis(500);
 /// When a short volley is sent again, in milliseconds from its beginning.
 const AGAIN_MS: [u64; 12] = [0, 60, 140, 250, 400, 600, 850, 1150, 1500, 1900, 2350, 2700];
 /// Longest that a short volley takes.
@@ -127,9 +133,11 @@ pub(super) async fn run(field: &mut Field<'_>, volley: &Volley) -> Outcome {
 }
 
 impl Volley {
-    /// A few shots, again and again.
+    /// Shots that are fired again and again: a few for some seconds, many three times.
     pub(super) fn short(shots: Vec<(usize, SocketAddr)>) -> Self {
-        Self { shots, again: true, after: Duration::ZERO, window: SHORT }
+        let count = u32::try_from(shots.len()).unwrap_or(u32::MAX);
+        let window = if shots.len() > FEW { SHORT.max((BURST + PACE * 2) * count + LAST) } else { SHORT };
+        Self { shots, again: true, after: Duration::ZERO, window }
     }
 
     /// When shot `number` leaves.
@@ -142,9 +150,18 @@ impl Volley {
             return (number < self.shots.len()).then(|| self.after + PACE * count);
         }
         let (pass, place) = (number / self.shots.len(), number % self.shots.len());
-        let begin = self.after + Duration::from_millis(*AGAIN_MS.get(pass)?);
-        // Several targets: not all in one moment.
-        Some(begin + Duration::from_millis(2) * u32::try_from(place).unwrap_or(u32::MAX))
+        // Several targets: not all in one moment. Where ports are predicted, others must not take them in between, so the
+        // first pass is quick; many shots keep to the pace from then on.
+        let (apart, earliest) = match u32::try_from(pass).unwrap_or(u32::MAX) {
+            again @ 1.. if self.shots.len() > FEW => (PACE, (BURST + PACE * (again - 1)) * self.count()),
+            _ => (BURST, Duration::ZERO),
+        };
+        let begin = Duration::from_millis(*AGAIN_MS.get(pass)?).max(earliest);
+        Some(self.after + begin + apart * u32::try_from(place).unwrap_or(u32::MAX))
+    }
+
+    fn count(&self) -> u32 {
+        u32::try_from(self.shots.len()).unwrap_or(u32::MAX)
     }
 
     fn shot(&self, number: usize) -> Option<(usize, SocketAddr)> {

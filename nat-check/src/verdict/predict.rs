@@ -8,10 +8,13 @@
 //! ports). No guess in one direction: plain punching works, since an answer to what came in takes the way back.
 //! One guess: one side opens ports, the other guesses. Two: both guess at once.
 
+mod ports;
 #[cfg(test)]
 mod tests;
 
-use shared::nat::{Filtering, Mapping, PortAllocation, PortPolicy, model::spec::Keying};
+use shared::nat::{Filtering, Mapping, model::spec::Keying};
+
+pub use ports::{CROSS_TRAFFIC, Next, Ports, ports_to_try};
 
 use super::odds;
 use crate::report::{PeerOutcome, Technique};
@@ -36,82 +39,6 @@ pub struct Behaviour {
     pub keying: Keying,
     /// Which port the next mapping gets.
     pub ports: Ports,
-}
-
-/// Which port the next mapping gets, as far as one can know beforehand.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Ports {
-    /// What is known of it.
-    pub next: Next,
-    /// How many there are to choose from, over all external addresses.
-    pub range: u32,
-}
-
-/// What is known of the next port.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Next {
-    /// It is the local one, for the first mapping of a socket.
-    Local,
-    /// It is a step from the last one; others open this many mappings a second meanwhile.
-    Step {
-        /// Mappings a second.
-        cross_traffic: f64,
-    },
-    /// Nothing.
-    Anywhere,
-}
-
-/// What others behind a NAT that counts its ports up are believed to open meanwhile, in mappings a second, where that
-/// was not measured. The fraction of a second that a run takes cannot show that it is less.
-pub const CROSS_TRAFFIC: f64 = 10.0;
-/// With more of it no window is wide enough.
-const MOST_CROSS_TRAFFIC: f64 = 1000.0;
-/// Addresses that a NAT may have besides; more would make every number meaningless.
-const MOST_IPS: u32 = 64;
-
-impl Ports {
-    /// All ports but the well-known ones, at random: the least that can be known.
-    pub const ANYWHERE: Self = Self { next: Next::Anywhere, range: 64512 };
-
-    /// What a measured allocation tells of the next port, with the mappings a second that others were seen to open. The
-    /// one rule for it: the verdict and both sides of a punch have to come to the same numbers, whatever a peer says.
-    #[must_use]
-    pub fn of(measured: &PortAllocation, cross_traffic: Option<f64>) -> Self {
-        let (low, high) = ports_to_try(measured);
-        let range = (u32::from(high - low) + 1) * measured.external_ips.clamp(1, MOST_IPS);
-        let next = match measured.policy {
-            PortPolicy::Preserving => Next::Local,
-            PortPolicy::Sequential => {
-                let seen = cross_traffic.filter(|rate| rate.is_finite()).unwrap_or(CROSS_TRAFFIC);
-                Next::Step { cross_traffic: seen.clamp(CROSS_TRAFFIC, MOST_CROSS_TRAFFIC) }
-            }
-            PortPolicy::Random | PortPolicy::Block => Next::Anywhere,
-        };
-        Self { next, range }
-    }
-
-    /// New mappings of others that fall between a sample and its use.
-    fn passed_over(self, gap_s: f64) -> Option<f64> {
-        match self.next {
-            Next::Local => Some(0.0),
-            Next::Step { cross_traffic } => Some(cross_traffic * gap_s),
-            Next::Anywhere => None,
-        }
-    }
-}
-
-/// Lowest and highest port among which a port of this allocation is looked for. The ends of a block are estimated from
-/// a sample, and may lie beyond its extremes: an eighth on either side is several times the mean gap between samples.
-#[must_use]
-pub fn ports_to_try(measured: &PortAllocation) -> (u16, u16) {
-    let (low, high) = (measured.range.0.min(measured.range.1), measured.range.0.max(measured.range.1));
-    match measured.policy {
-        PortPolicy::Block => {
-            let margin = (high - low) / 8 + 1;
-            (low.saturating_sub(margin).max(1024.min(low)), high.saturating_add(margin))
-        }
-        PortPolicy::Preserving | PortPolicy::Sequential | PortPolicy::Random => (low, high),
-    }
 }
 
 impl Behaviour {

@@ -69,6 +69,7 @@ fn messages_are_read_as_they_are_written_and_nothing_else_is() {
         tcp: Some(TcpSide { fixed: true }),
         remaps: None,
         opener_ttl: Some(2),
+        rtt_ms: 20,
         hold_ms: 5000,
     };
     let message = ToServer::Ready { step: 0, rtt_ms: 20, word: Word::Offer(Box::new(offer)) };

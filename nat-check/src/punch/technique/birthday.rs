@@ -101,6 +101,9 @@ async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
     let crossed = matches!(attempt.pair.udp.map(|p| p.recipe), Some(Recipe::Crossed { .. }));
     let is_opener = attempt.pair.who() == opener;
     let mine = if is_opener { opens } else { guesses };
+    if crossed {
+        attempt.meet(Hint::default()).await?;
+    }
     let mut hint = Hint::default();
     let mut sockets = Vec::new();
     if crossed && mine.sockets == 1 && is_predictable(attempt.pair.mine.behaviour.ports.as_ref()) {
@@ -126,6 +129,10 @@ async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
     let shots: Vec<_> = sockets.iter().flat_map(|s| targets.iter().map(move |to| (*s, *to))).collect();
     let mut volley = Volley { window: effort.window(), ..Volley::default() };
     let opened = if is_opener { shots.len() } else { 0 };
+    if crossed && !is_opener {
+        // Its one mapping is made now, while the port that was told for it is the next one.
+        attempt.fire(&shots[..shots.len().min(1)], attempt.opener_ttl()).await;
+    }
     if is_opener {
         attempt.fire(&shots, attempt.opener_ttl()).await;
         (volley.shots, volley.after) = (shots.repeat(times.0 as usize - 1), PACE * all(guesses));

@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use shared::rendezvous::{Hint, Technique};
+use shared::rendezvous::{Hint, Offer, Technique};
 
-use super::{Means, cheap};
+use super::Means;
 use crate::{
     punch::{
         attempt::{Attempt, Ended, at_step},
@@ -12,19 +12,48 @@ use crate::{
         introducer::IntroError,
         volley::Volley,
     },
-    verdict::predict::{Budget, Recipe},
+    verdict::predict::{Budget, Recipe, Who},
 };
 
 pub(super) const MEANS: Means = Means {
     technique: Technique::Prediction,
     about: "the next port of a gateway is told from its last one",
     rounds: |pair| if recipe(pair).is_some() { Budget::DEFAULT.rounds } else { 0 },
-    cost: cheap,
+    cost,
     run: |attempt| Box::pin(run(attempt)),
 };
 
 /// Ports that a side tries at least, if that opens no further mapping: others may use the same gateway meanwhile.
 const AT_LEAST: u32 = 8;
+
+/// Mappings that each round may cost without a word.
+const FREE: u32 = 16;
+
+fn cost(pair: &Pair) -> Option<String> {
+    use shared::nat::Mapping;
+    let spends = |offer: &Offer| {
+        matches!(offer.behaviour.mapping, Some(Mapping::AddressAndPortDependent | Mapping::PortDependent))
+    };
+    let (a, b) = match pair.udp.as_ref()?.recipe {
+        Recipe::Window { hard: Who::A, ports } => (0, ports),
+        Recipe::Window { hard: Who::B, ports } => (ports, 0),
+        Recipe::Mutual(plan) => (plan.a, plan.b),
+        Recipe::Dial(_)
+        | Recipe::Both
+        | Recipe::Birthday { .. }
+        | Recipe::Crossed { .. }
+        | Recipe::Tcp(_)
+        | Recipe::Relay(_) => return None,
+    };
+    let (mine, peers) = if pair.who() == Who::A { (a, b) } else { (b, a) };
+    let told: Vec<String> = [(mine, &pair.mine, "this side"), (peers, &pair.peers, "the peer")]
+        .into_iter()
+        .filter(|(ports, offer, _)| *ports > FREE && spends(offer))
+        .map(|(ports, _, name)| format!("{name} tries {ports} ports in each round"))
+        .collect();
+    let last = ", each of which takes a mapping of a NAT that others share";
+    (!told.is_empty()).then(|| told.join(" and ") + last)
+}
 
 /// What this side does: whether its own next port is to be known, how many ports of the peer it tries, which ones.
 #[derive(Clone, Copy)]
@@ -48,8 +77,8 @@ fn recipe(pair: &Pair) -> Option<Part> {
             Some(Part { sampled: false, tries, stride: 1 })
         }
         Recipe::Mutual(plan) => Some(match me {
-            crate::verdict::predict::Who::A => Part { sampled: true, tries: plan.a, stride: plan.stride },
-            crate::verdict::predict::Who::B => Part { sampled: true, tries: plan.b, stride: 1 },
+            Who::A => Part { sampled: true, tries: plan.a, stride: plan.stride },
+            Who::B => Part { sampled: true, tries: plan.b, stride: 1 },
         }),
         Recipe::Dial(_)
         | Recipe::Both
@@ -62,6 +91,7 @@ fn recipe(pair: &Pair) -> Option<Part> {
 
 async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
     let part = recipe(&attempt.pair).unwrap_or(Part { sampled: false, tries: 0, stride: 0 });
+    attempt.meet(Hint::default()).await?;
     let prepared = if part.sampled {
         attempt.predictable().await
     } else {
@@ -75,7 +105,6 @@ async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
     };
     attempt.volley(&Volley::short(shots)).await.map(Ended::from)
 }
-
 fn targets(part: Part, at: SocketAddr, peer: &Hint) -> Vec<SocketAddr> {
     match peer.next {
         Some(next) if part.tries > 0 => (0..part.tries)

@@ -1,6 +1,11 @@
 //! The rules of prediction, over every pair.
 
-use super::*;
+use shared::nat::{PortAllocation, PortPolicy};
+
+use super::{
+    ports::{MOST_CROSS_TRAFFIC, MOST_IPS},
+    *,
+};
 
 use Filtering as F;
 use Mapping as M;
