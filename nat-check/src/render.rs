@@ -1,6 +1,7 @@
 //! The report as bytes: one file a format, and [`FORMATS`], the one list of them.
 
 mod json;
+mod line;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -27,7 +28,7 @@ pub struct Style {
 }
 
 /// Every format; the first one is the one without `--format`.
-pub const FORMATS: &[Format] = &[table::FORMAT, json::FORMAT];
+pub const FORMATS: &[Format] = &[table::FORMAT, json::FORMAT, line::FORMAT];
 
 /// The names of the formats.
 pub fn names() -> impl Iterator<Item = &'static str> {

@@ -180,6 +180,13 @@ fn no_line_is_wider_than_the_terminal() {
 }
 
 #[test]
+fn a_line_for_each_family() {
+    let all: String =
+        [home(), poor(), blocked(), unreachable()].iter().map(|r| text("line", r, STYLE)).collect();
+    insta::assert_snapshot!("lines", all);
+}
+
+#[test]
 fn json_is_what_the_schema_says() {
     let schema = jsonschema::validator_for(&crate::schema::report()).unwrap();
     for report in [home(), poor(), blocked(), unreachable()] {

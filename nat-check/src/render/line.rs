@@ -1,0 +1,86 @@
+//! The report for logs: a line for each address family that was wanted, `key=value` in a fixed order, `?` for what is not
+//! known.
+
+use std::fmt::{self, Display, Write};
+
+use serde::Serialize;
+
+use super::{Format, Style};
+use crate::report::{Confidence, FamilyReport, FamilyStatus, Finding, Report, UdpReport};
+
+pub(super) const FORMAT: Format = Format { name: "line", render };
+
+fn render(report: &Report, _style: &Style) -> String {
+    let mut text = String::new();
+    for (name, family) in [("ipv4", &report.ipv4), ("ipv6", &report.ipv6)] {
+        if family.status != FamilyStatus::Skipped {
+            // Writing to a string does not fail.
+            _ = writeln!(text, "{} {name} {}", report.started_at, Line { report, family });
+        }
+    }
+    text
+}
+
+struct Line<'a> {
+    report: &'a Report,
+    family: &'a FamilyReport,
+}
+
+impl Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { report, family } = self;
+        write!(f, "status={} level={}", word(&family.status), word(&report.hole_punching.level))?;
+        if let Some(udp) = &family.udp {
+            write!(f, " {}", Udp(udp))?;
+        }
+        if let Some(seconds) = report.hole_punching.keepalive_s {
+            write!(f, " keepalive_s={seconds}")?;
+        }
+        let faults = report.server.faults.len();
+        write!(f, " duration_s={} server={} server_faults={faults}", report.duration_s, report.server.query)?;
+        match &family.reason {
+            Some(reason) => write!(f, " reason={reason:?}"),
+            None => Ok(()),
+        }
+    }
+}
+
+struct Udp<'a>(&'a UdpReport);
+
+impl Display for Udp<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let udp = self.0;
+        let ports = udp.port_allocation.value.as_ref().map(|ports| ports.policy);
+        write!(f, "nat_type={} mapping={}", finding(&udp.nat_type), finding(&udp.mapping))?;
+        write!(f, " filtering={}", finding(&udp.filtering))?;
+        write!(f, " ports={}", sure(ports, udp.port_allocation.confidence))?;
+        write!(f, " hairpinning={} alg={}", finding(&udp.hairpinning), finding(&udp.alg))?;
+        let external: Vec<String> = udp.external.iter().map(ToString::to_string).collect();
+        write!(f, " external={}", if external.is_empty() { "?".into() } else { external.join(",") })?;
+        match udp.rtt_s {
+            Some(seconds) => write!(f, " rtt_ms={:.1}", seconds * 1000.0)?,
+            None => write!(f, " rtt_ms=?")?,
+        }
+        match udp.loss {
+            Some(share) => write!(f, " loss={share}"),
+            None => write!(f, " loss=?"),
+        }
+    }
+}
+
+fn finding<T: Display + Copy>(finding: &Finding<T>) -> String {
+    sure(finding.value, finding.confidence)
+}
+
+/// A value and how sure it is.
+fn sure<T: Display>(value: Option<T>, confidence: Confidence) -> String {
+    value.map_or_else(|| "?".into(), |value| format!("{value}/{}", word(&confidence)))
+}
+
+/// The word that the JSON report uses.
+fn word(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        Ok(_) | Err(_) => "?".into(),
+    }
+}
