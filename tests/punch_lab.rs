@@ -256,6 +256,11 @@ mod linux {
             Failed => technique.is_none(),
         };
         assert!(right, "{told}");
+        // What opens many mappings is told before it starts, and in the report.
+        if technique == Some("birthday") {
+            assert!(output.stderr.contains("Note before it starts: birthday: "), "{told}");
+            assert!(punch["warnings"].as_array().is_some_and(|warnings| !warnings.is_empty()), "{told}");
+        }
         let direct = !matches!(pair.expected, Failed);
         assert_eq!(punch["outcome"], if direct { "direct" } else { "failed" }, "{told}");
         assert_eq!(output.code, i32::from(!direct), "{told}");
@@ -263,6 +268,14 @@ mod linux {
         match punch["predicted"]["probability"].as_f64() {
             Some(chance) => assert!(if direct { chance >= 0.9 } else { chance == 0.0 }, "{told}"),
             None => assert!(!pair.predictable, "{told}"),
+        }
+        if !direct {
+            let why = punch["why"].as_str().unwrap_or_default();
+            let told_by_all: &[&str] = match punch["rounds"].as_u64() {
+                Some(0) => &["No technique applies"],
+                _ => &["packets that left for", "the peer saw", "the server had"],
+            };
+            assert!(told_by_all.iter().all(|words| why.contains(words)), "{told}");
         }
         if direct {
             assert!(punch["rtt_s"].as_f64().is_some_and(|rtt| rtt > 0.0 && rtt < 1.0), "{told}");
@@ -275,8 +288,10 @@ mod linux {
     fn no_peer_comes() -> Result<(), LabError> {
         let lab = Lab::tun(&[site("open")?], 1)?;
         let _server = lab.server()?;
-        let output = start(lab.host(0), &["--wait", "1"])?.finish(PATIENCE)?;
+        let output = start(lab.host(0), &["--wait", "3"])?.finish(PATIENCE)?;
         assert_eq!((output.code, output.stdout.as_str()), (3, ""), "{}", output.stderr);
+        assert!(output.stderr.contains("Waiting for the peer, 2 s left."), "{}", output.stderr);
+        assert!(output.stderr.contains("no peer came within 3 s"), "{}", output.stderr);
         let output = start(lab.host(0), &["--code", "tabo-kiru-lama-dosu"])?.finish(PATIENCE)?;
         assert_eq!(output.code, 3, "{}", output.stderr);
         assert!(output.stderr.contains("no session waits under this code"), "{}", output.stderr);

@@ -105,6 +105,21 @@ pub fn further_matrix(seed: u64) -> Vec<Match> {
     matches
 }
 
+/// Answers that gateways give to a TCP connection that nobody asked for.
+pub const REFUSALS: [&str; 3] = ["drop", "reset", "icmp"];
+
+/// Pairs that have TCP alone, by what the gateway of each answers to a connection that nobody asked for: `count` of them,
+/// each with its own delays and loss.
+#[must_use]
+pub fn over_tcp(refusals: [&str; 2], count: usize, seed: u64) -> Vec<Match> {
+    let nats = refusals.map(|refusal| format!("udp-blocked,syn={refusal}"));
+    let alike = vec![nats[1].clone(); count];
+    // Nobody lags: what is looked at is how well the introducer keeps the two in step.
+    let mut matches = pairs(&nats[..1], &alike, seed);
+    matches.iter_mut().for_each(|one| one.lag = Duration::ZERO);
+    matches
+}
+
 fn pairs(first: &[String], second: &[String], seed: u64) -> Vec<Match> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut all = Vec::new();

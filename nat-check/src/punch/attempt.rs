@@ -4,6 +4,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use shared::rendezvous::{Hint, NextPort, Word};
@@ -75,6 +76,8 @@ const LIKELY: u8 = 3;
 /// Each opener is sent so often: it may get lost before the gateway.
 const OPENERS: usize = 2;
 const USUAL_TTL: u32 = 64;
+/// Answers to the last packets of a round are waited for no longer than this.
+const LONGEST_GRACE: Duration = Duration::from_secs(1);
 /// Addresses that a few packets may go to without the server vouching for them.
 pub(super) const FEW: usize = 4;
 
@@ -120,13 +123,9 @@ impl Attempt {
         }
     }
 
-    /// Sends and listens. Where a router remaps for whoever knocks first, both open theirs beforehand with packets that
-    /// do not arrive.
-    pub(super) async fn volley(&mut self, volley: &Volley) -> Result<Outcome, IntroError> {
-        if self.pair.remaps() {
-            self.open_gateway(&volley.shots).await?;
-        }
-        Ok(volley::run(&mut self.field(), volley).await)
+    /// Sends and listens.
+    pub(super) async fn volley(&mut self, volley: &Volley) -> Outcome {
+        volley::run(&mut self.field(), volley).await
     }
 
     /// Opens the own gateways for these shots, and waits until the peer has opened its own.
@@ -134,8 +133,9 @@ impl Attempt {
         let (mine, peers) = (ladder(self.pair.mine.opener_ttl), ladder(self.pair.peers.opener_ttl));
         for step in 0..mine.len().max(peers.len()) {
             if let Some(ttl) = mine.get(step) {
-                for _ in 0..OPENERS {
-                    self.fire(shots, (*ttl).into()).await;
+                // Many are not sent twice, and quickly: others must not take the ports in between.
+                for _ in 0..if shots.len() > FEW { 1 } else { OPENERS } {
+                    self.fire(shots, (*ttl).into(), volley::BURST).await;
                 }
             }
             // No packet that gets further may leave before the other side has opened this far.
@@ -144,18 +144,18 @@ impl Attempt {
         Ok(())
     }
 
-    /// Sends every shot once with this time to live.
-    pub(super) async fn fire(&mut self, shots: &[(usize, SocketAddr)], ttl: u32) {
+    /// Sends every shot once with this time to live, so far apart.
+    pub(super) async fn fire(&mut self, shots: &[(usize, SocketAddr)], ttl: u32, apart: Duration) {
         let mut sockets: Vec<usize> = shots.iter().map(|(socket, _)| *socket).collect();
         sockets.dedup();
         sockets.iter().for_each(|socket| self.post.set_ttl(*socket, ttl));
-        volley::fire(&mut self.field(), shots).await;
+        volley::fire(&mut self.field(), shots, apart).await;
         sockets.iter().for_each(|socket| self.post.set_ttl(*socket, USUAL_TTL));
     }
 
-    /// Time to live of packets that open ports: they need not arrive, and must not where the peer's router remaps.
+    /// Time to live of packets that open ports: they need not arrive, and must not where the peer's router may remap.
     pub(super) fn opener_ttl(&self) -> u32 {
-        if self.pair.remaps() { self.pair.mine.opener_ttl.unwrap_or(LIKELY).into() } else { USUAL_TTL }
+        if self.pair.is_harmless() { USUAL_TTL } else { self.pair.mine.opener_ttl.unwrap_or(LIKELY).into() }
     }
 
     /// The peer's addresses that a few packets may go to: it may have named somebody who wants none.
@@ -181,6 +181,8 @@ impl Attempt {
             role: self.pair.role,
             round: self.round,
             epoch: self.epoch,
+            grace: Duration::from_millis(self.pair.mine.rtt_ms.max(self.pair.peers.rtt_ms).into())
+                .min(LONGEST_GRACE),
         }
     }
 }

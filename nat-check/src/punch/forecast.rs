@@ -80,6 +80,11 @@ impl Pair {
         self.mine.remaps == Some(true) || self.peers.remaps == Some(true)
     }
 
+    /// Whether both routers are known not to remap.
+    pub(super) fn is_harmless(&self) -> bool {
+        self.mine.remaps == Some(false) && self.peers.remaps == Some(false)
+    }
+
     /// Whether both are willing.
     pub(super) fn agrees_on(&self, technique: Technique) -> bool {
         self.mine.techniques.contains(&technique) && self.peers.techniques.contains(&technique)

@@ -50,7 +50,7 @@ pub(super) const PACE: Duration = Duration::from_millis(10);
 /// Shots of which all may leave in nearly the same moment, again and again.
 const FEW: usize = 8;
 /// Between two packets of a first pass, which has at most 128.
-const BURST: Duration = Duration::from_millis(2);
+pub(super) const BURST: Duration = Duration::from_millis(2);
 /// For answers to the last packet of a long volley.
 const LAST: Duration = Duration::from_millis(500);
 /// When a short volley is sent again, in milliseconds from its beginning.
@@ -70,13 +70,15 @@ pub(super) struct Field<'a> {
     pub(super) round: u8,
     /// What stamps count from.
     pub(super) epoch: Instant,
+    /// How long answers to the last packets may take.
+    pub(super) grace: Duration,
 }
 
-/// Sends every shot once, at the pace, and listens to nothing.
-pub(super) async fn fire(field: &mut Field<'_>, shots: &[(usize, SocketAddr)]) {
+/// Sends every shot once, so far apart, and listens to nothing.
+pub(super) async fn fire(field: &mut Field<'_>, shots: &[(usize, SocketAddr)], apart: Duration) {
     for (number, (socket, to)) in shots.iter().enumerate() {
         if number > 0 {
-            tokio::time::sleep(PACE).await;
+            tokio::time::sleep(apart).await;
         }
         field.send(Kind::Knock, *socket, *to).await;
     }
@@ -86,7 +88,7 @@ pub(super) async fn fire(field: &mut Field<'_>, shots: &[(usize, SocketAddr)]) {
 pub(super) async fn run(field: &mut Field<'_>, volley: &Volley) -> Outcome {
     let begun = Instant::now();
     let (sent_before, refused_before) = (field.post.sent(), field.post.refused());
-    let end = begun + volley.window;
+    let end = begun + volley.window + field.grace;
     let mut talk = Talk::default();
     let mut next = 0;
     while talk.done.is_none_or(|done| Instant::now() < done) && Instant::now() < end {

@@ -13,7 +13,7 @@ use crate::{
         attempt::{Attempt, Ended, at_step},
         forecast::Pair,
         introducer::IntroError,
-        volley::{self, PACE, SHORT, Volley},
+        volley::{PACE, SHORT, Volley},
     },
     verdict::predict::{Budget, Recipe, Tries, Who, ports_to_try},
 };
@@ -131,17 +131,17 @@ async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
     let opened = if is_opener { shots.len() } else { 0 };
     if crossed && !is_opener {
         // Its one mapping is made now, while the port that was told for it is the next one.
-        attempt.fire(&shots[..shots.len().min(1)], attempt.opener_ttl()).await;
+        attempt.fire(&shots[..shots.len().min(1)], attempt.opener_ttl(), PACE).await;
     }
     if is_opener {
-        attempt.fire(&shots, attempt.opener_ttl()).await;
+        attempt.fire(&shots, attempt.opener_ttl(), PACE).await;
         (volley.shots, volley.after) = (shots.repeat(times.0 as usize - 1), PACE * all(guesses));
     } else {
         volley.shots = shots.repeat(times.1 as usize);
     }
     // Ports have to be open before anybody guesses at them.
     attempt.meet(Hint::default()).await?;
-    let mut outcome = volley::run(&mut attempt.field(), &volley).await;
+    let mut outcome = attempt.volley(&volley).await;
     if is_opener {
         outcome.account.sent += u32::try_from(opened).unwrap_or(u32::MAX);
         outcome.account.to = targets.into_iter().take(1).collect();

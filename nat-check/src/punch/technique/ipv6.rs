@@ -6,7 +6,7 @@ use super::{Means, cheap};
 use crate::punch::{
     attempt::{Attempt, Ended},
     introducer::IntroError,
-    volley::{self, Volley},
+    volley::Volley,
 };
 
 pub(super) const MEANS: Means = Means {
@@ -30,5 +30,5 @@ async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
     let targets: Vec<_> = attempt.targets(&peer.at).into_iter().filter(|to| to.is_ipv6()).collect();
     let shots = fresh.into_iter().flat_map(|(socket, _)| targets.iter().map(move |to| (socket, *to)));
     // No gateway in between translates, so none can remap.
-    Ok(volley::run(&mut attempt.field(), &Volley::short(shots.collect())).await.into())
+    Ok(attempt.volley(&Volley::short(shots.collect())).await.into())
 }

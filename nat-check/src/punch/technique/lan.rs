@@ -8,7 +8,7 @@ use super::{Means, cheap};
 use crate::punch::{
     attempt::{Attempt, Ended},
     introducer::IntroError,
-    volley::{self, Volley},
+    volley::Volley,
 };
 
 pub(super) const MEANS: Means = Means {
@@ -26,5 +26,5 @@ async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
     let targets = attempt.targets(&attempt.pair.peers.lan);
     let shots = attempt.first.into_iter().flat_map(|socket| targets.iter().map(move |to| (socket, *to)));
     let volley = Volley { window: WINDOW, ..Volley::short(shots.collect()) };
-    Ok(volley::run(&mut attempt.field(), &volley).await.into())
+    Ok(attempt.volley(&volley).await.into())
 }

@@ -14,10 +14,7 @@ pub(super) const MEANS: Means = Means {
     technique: Technique::LowTtl,
     about: "both open their own gateway first, then send to each other",
     // Not needed where both are known not to remap.
-    rounds: |pair| {
-        let harmless = pair.mine.remaps == Some(false) && pair.peers.remaps == Some(false);
-        u32::from(has_udp(pair) && !harmless)
-    },
+    rounds: |pair| u32::from(has_udp(pair) && !pair.is_harmless()),
     cost: cheap,
     run: |attempt| Box::pin(run(attempt)),
 };
@@ -30,8 +27,6 @@ async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
     let targets = attempt.targets(&peer.at);
     let shots: Vec<_> =
         fresh.into_iter().flat_map(|(socket, _)| targets.iter().map(move |to| (socket, *to))).collect();
-    if !attempt.pair.remaps() {
-        attempt.open_gateway(&shots).await?;
-    }
-    attempt.volley(&Volley::short(shots)).await.map(Ended::from)
+    attempt.open_gateway(&shots).await?;
+    Ok(attempt.volley(&Volley::short(shots)).await.into())
 }

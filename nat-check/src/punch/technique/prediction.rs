@@ -103,7 +103,10 @@ async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
         (Some(socket), Some(at)) => targets(part, at, &peer).into_iter().map(|to| (socket, to)).collect(),
         (None, _) | (_, None) => Vec::new(),
     };
-    attempt.volley(&Volley::short(shots)).await.map(Ended::from)
+    if !attempt.pair.is_harmless() {
+        attempt.open_gateway(&shots).await?;
+    }
+    Ok(attempt.volley(&Volley::short(shots)).await.into())
 }
 fn targets(part: Part, at: SocketAddr, peer: &Hint) -> Vec<SocketAddr> {
     match peer.next {

@@ -7,7 +7,7 @@ use crate::punch::{
     attempt::{Attempt, Ended},
     forecast::Pair,
     introducer::IntroError,
-    volley::{self, Volley},
+    volley::Volley,
 };
 
 pub(super) const MEANS: Means = Means {
@@ -27,7 +27,6 @@ pub(super) fn has_udp(pair: &Pair) -> bool {
 async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
     let targets = attempt.targets(&attempt.pair.peers.external);
     let shots = attempt.first.into_iter().flat_map(|socket| targets.iter().map(move |to| (socket, *to)));
-    let volley: Volley = Volley::short(shots.collect());
-    debug_assert!(volley.window == volley::SHORT);
-    attempt.volley(&volley).await.map(Ended::from)
+    let volley = Volley::short(shots.collect());
+    Ok(attempt.volley(&volley).await.into())
 }
