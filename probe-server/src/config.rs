@@ -83,15 +83,26 @@ pub struct Streams {
     pub most: usize,
     /// Connections from one host: one IPv4 address, or one IPv6 /56.
     pub most_per_host: usize,
+    /// Connections from one network: one IPv4 /24, or one IPv6 /48.
+    pub most_per_net: usize,
     /// How long a connection may rest between messages.
     pub idle: Duration,
     /// How long one message may take to arrive, and one answer to be taken.
     pub slow: Duration,
+    /// How long a connection may last, whatever it does.
+    pub longest: Duration,
 }
 
 impl Default for Streams {
     fn default() -> Self {
-        Self { most: 1000, most_per_host: 20, idle: Duration::from_secs(30), slow: Duration::from_secs(5) }
+        Self {
+            most: 1000,
+            most_per_host: 20,
+            most_per_net: 100,
+            idle: Duration::from_secs(30),
+            slow: Duration::from_secs(5),
+            longest: Duration::from_secs(120),
+        }
     }
 }
 
@@ -120,7 +131,7 @@ impl Config {
     #[must_use]
     pub fn most_files(&self) -> usize {
         let sockets = self.families.len() * 4 * (self.workers + 2);
-        let introduced = self.rendezvous.map_or(0, |limits| 2 * limits.sessions);
+        let introduced = self.rendezvous.map_or(0, |limits| limits.clients);
         sockets + self.streams.most + introduced + 64
     }
 

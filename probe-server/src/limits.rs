@@ -64,22 +64,42 @@ impl Buckets {
     /// When its host or its network has had its share.
     #[inline]
     pub fn admit(&self, limits: &Limits, from: SocketAddr, now: u64) -> Result<(), DropReason> {
-        let (host, net) = match from.ip() {
-            IpAddr::V4(ip) if ip.is_loopback() => return Ok(()),
-            IpAddr::V6(ip) if ip.is_loopback() => return Ok(()),
-            IpAddr::V4(ip) => (u64::from(ip.to_bits()), u64::from(ip.to_bits() >> 8)),
-            IpAddr::V6(ip) => ((ip.to_bits() >> 72) as u64, (ip.to_bits() >> 80) as u64),
-        };
-        let host = self.hosts.find(self.seed, host);
-        let net = self.nets.find(self.seed.rotate_left(32), net);
-        let host_ok = self.hosts.conforms(host, limits.host_rate, limits.host_burst, now);
-        let net_ok = self.nets.conforms(net, limits.net_rate, limits.net_burst, now);
+        self.take(limits, from, 1, now)
+    }
+
+    /// The same for what costs as much as `cost` answers.
+    ///
+    /// # Errors
+    /// When its host or its network has had its share.
+    #[inline]
+    pub fn take(&self, limits: &Limits, from: SocketAddr, cost: u32, now: u64) -> Result<(), DropReason> {
+        let Some((host, net)) = self.cells(from.ip()) else { return Ok(()) };
+        let host_ok = self.hosts.conforms(host, limits.host_rate, limits.host_burst, cost, now);
+        let net_ok = self.nets.conforms(net, limits.net_rate, limits.net_burst, cost, now);
         if !(host_ok && net_ok) {
             return Err(DropReason::RateLimited);
         }
-        self.hosts.charge(host, limits.host_rate, limits.host_burst, now);
-        self.nets.charge(net, limits.net_rate, limits.net_burst, now);
+        self.hosts.charge(host, limits.host_rate, cost, now);
+        self.nets.charge(net, limits.net_rate, cost, now);
         Ok(())
+    }
+
+    /// Takes afterwards what this source has had already: its buckets owe it, if they do not have it.
+    pub fn owe(&self, limits: &Limits, from: SocketAddr, cost: u32, now: u64) {
+        let Some((host, net)) = self.cells(from.ip()) else { return };
+        self.hosts.charge(host, limits.host_rate, cost, now);
+        self.nets.charge(net, limits.net_rate, cost, now);
+    }
+
+    /// The cells of its host and of its network; none for loopback.
+    #[inline]
+    fn cells(&self, ip: IpAddr) -> Option<([usize; 2], [usize; 2])> {
+        let (host, net) = match ip {
+            ip if ip.is_loopback() => return None,
+            IpAddr::V4(ip) => (u64::from(ip.to_bits()), u64::from(ip.to_bits() >> 8)),
+            IpAddr::V6(ip) => ((ip.to_bits() >> 72) as u64, (ip.to_bits() >> 80) as u64),
+        };
+        Some((self.hosts.find(self.seed, host), self.nets.find(self.seed.rotate_left(32), net)))
     }
 }
 
@@ -103,24 +123,24 @@ impl Rows {
     }
 
     #[inline]
-    fn conforms(&self, at: [usize; 2], rate: u32, burst: u32, now: u64) -> bool {
+    fn conforms(&self, at: [usize; 2], rate: u32, burst: u32, cost: u32, now: u64) -> bool {
         if rate == 0 {
             return true;
         }
-        let latest = now + (u64::from(burst.max(1)) - 1) * interval(rate);
+        // What costs more than a whole burst is let through when the bucket is full.
+        let latest = now + u64::from(burst.saturating_sub(cost)) * interval(rate);
         self.0.iter().zip(at).any(|(row, at)| row[at].load(Relaxed) <= latest)
     }
 
     #[inline]
-    fn charge(&self, at: [usize; 2], rate: u32, burst: u32, now: u64) {
+    fn charge(&self, at: [usize; 2], rate: u32, cost: u32, now: u64) {
         if rate == 0 {
             return;
         }
-        let interval = interval(rate);
-        let full = now + u64::from(burst.max(1)) * interval;
+        let time = u64::from(cost) * interval(rate);
         for (row, at) in self.0.iter().zip(at) {
             let cell = &row[at];
-            cell.store((cell.load(Relaxed).max(now) + interval).min(full), Relaxed);
+            cell.store(cell.load(Relaxed).max(now) + time, Relaxed);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! It speaks only on connections that clients opened, so the way back is proven before a word is said, and sends nothing
 //! to an address that somebody merely names. Sessions live in memory and are bounded in number, size and time.
 
+mod meter;
 mod prefixed;
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,7 @@ use std::{
 
 use futures_util::{SinkExt, StreamExt};
 use shared::rendezvous::{
-    Delivery, Limits, MAX_MESSAGE, Memory, PATH, Refusal, Seat, Sessions, ToClient, ToServer, VERSION,
+    Delivery, Limits, MAX_MESSAGE, Memory, PATH, Refusal, Seat, Sessions, ToClient, ToServer,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -27,13 +28,14 @@ use tokio::{
 use tokio_tungstenite::{
     WebSocketStream, accept_hdr_async_with_config,
     tungstenite::{
-        Message,
+        Message, Utf8Bytes,
         handshake::server::{ErrorResponse, Request, Response},
-        http::StatusCode,
-        protocol::WebSocketConfig,
+        http::{StatusCode, header::ORIGIN},
+        protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode},
     },
 };
 
+use meter::Metered;
 pub(crate) use prefixed::Prefixed;
 
 /// The meeting place of one server.
@@ -47,7 +49,11 @@ struct State {
     sessions: Box<dyn Sessions>,
     mailboxes: HashMap<Seat, mpsc::Sender<Box<ToClient>>>,
     counts: Counts,
+    is_closing: bool,
 }
+
+/// What the HTTP part leaves: messages, counted.
+type Socket<S> = WebSocketStream<Metered<S>>;
 
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -70,7 +76,7 @@ pub struct Counts {
 
 /// How long a client may take to say what it wants, or to take what is said to it.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Messages that may wait for a client; one that takes them slower is cut off.
+/// Messages that may wait for a client; whoever says more than it takes is cut off.
 const MAILBOX: usize = 8;
 /// Sessions are many and their messages small: the library's own sizes would cost a quarter of a megabyte each.
 const BUFFER: usize = 512;
@@ -85,38 +91,70 @@ impl Rendezvous {
     /// The same with sessions that are kept elsewhere.
     #[must_use]
     pub fn over(sessions: Box<dyn Sessions>) -> Arc<Self> {
-        let state = State { sessions, mailboxes: HashMap::new(), counts: Counts::default() };
+        let state =
+            State { sessions, mailboxes: HashMap::new(), counts: Counts::default(), is_closing: false };
         Arc::new(Self { state: Mutex::new(state), started: Instant::now() })
     }
 
-    /// Serves one connection, from the HTTP request that begins the WebSocket to the end. The client is told where the
-    /// server answers STUN over UDP (`stun`), so that one that came by one family finds the other. `seated` is called when
-    /// it has a place in a session: from then on its number is bounded here and no longer by the listener.
+    /// Serves one connection, from the HTTP request that begins the WebSocket to the end, and gives why the client was
+    /// refused, if it was. The client is told where the server answers STUN over UDP (`stun`), so that one that came by
+    /// one family finds the other. `seated` is called when it has a place in a session: from then on its number is bounded
+    /// here and no longer by the listener.
     pub async fn serve<S>(
         self: &Arc<Self>,
         stream: S,
         from: SocketAddr,
         stun: Vec<SocketAddr>,
         seated: impl FnOnce() + Send,
-    ) where
+    ) -> Option<Refusal>
+    where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
-        let Some(mut socket) = greet(stream).await else { return };
+        let mut socket = greet(stream).await?;
         let (outbox, mut inbox) = mpsc::channel(MAILBOX);
-        let seat = match self.admit(&mut socket, from.ip().to_canonical(), outbox).await {
-            Ok(seat) => seat,
-            Err(refusal) => return self.refuse(&mut socket, refusal).await,
+        let refusal = match self.admit(&mut socket, from.ip().to_canonical(), outbox).await {
+            Ok(seat) => {
+                seated();
+                // Ends the session even if this task is stopped half-way.
+                let _guard = Guard { rendezvous: Arc::clone(self), seat };
+                if !write(&mut socket, &ToClient::Here { stun }).await {
+                    return None;
+                }
+                self.converse(&mut socket, seat, &mut inbox).await
+            }
+            Err(refusal) => Some(refusal),
         };
-        seated();
-        // Ends the session even if this task is stopped half-way.
-        let _guard = Guard { rendezvous: Arc::clone(self), seat };
-        if !write(&mut socket, &ToClient::Here { stun }).await {
-            return;
+        if let Some(reason) = refusal {
+            self.lock().counts.refused += 1;
+            write(&mut socket, &ToClient::Refused { reason }).await;
         }
-        if let Some(refusal) = self.converse(&mut socket, seat, &mut inbox).await {
-            self.refuse(&mut socket, refusal).await;
-        }
-        _ = timeout(PATIENCE, socket.close(None)).await;
+        let code = match refusal {
+            None => CloseCode::Normal,
+            Some(Refusal::Stopping) => CloseCode::Away,
+            Some(_) => CloseCode::Policy,
+        };
+        _ = timeout(PATIENCE, socket.close(Some(CloseFrame { code, reason: "".into() }))).await;
+        refusal
+    }
+
+    /// The server is about to end: clients whose peer has not come are told, and nobody new is let in. Pairs may go on.
+    pub fn close(&self) {
+        self.dismiss(|mailboxes, seat| !mailboxes.contains_key(&seat.peer()));
+    }
+
+    /// The server ends now: all clients are told.
+    pub fn end(&self) {
+        self.dismiss(|_, _| true);
+    }
+
+    fn dismiss(&self, whom: impl Fn(&HashMap<Seat, mpsc::Sender<Box<ToClient>>>, Seat) -> bool) {
+        let mut state = self.lock();
+        state.is_closing = true;
+        let seats = state.mailboxes.keys().copied().filter(|seat| whom(&state.mailboxes, *seat));
+        let message = ToClient::Refused { reason: Refusal::Stopping };
+        let told = seats.map(|seat| Delivery { seat, message: message.clone() }).collect();
+        // Who does not even read this is cut off in any case.
+        _ = state.deliver(told);
     }
 
     /// What has happened so far.
@@ -129,33 +167,36 @@ impl Rendezvous {
     /// The first message decides: a new session, or one that waits. No message at all: none.
     async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        socket: &mut WebSocketStream<S>,
+        socket: &mut Socket<S>,
         from: IpAddr,
         outbox: mpsc::Sender<Box<ToClient>>,
     ) -> Result<Seat, Refusal> {
-        let message = timeout(PATIENCE, read(socket)).await.ok().flatten();
-        let Some((message, _)) = message.transpose()? else { return Err(Refusal::Expired) };
+        let text = timeout(PATIENCE, read(socket)).await.ok().flatten().ok_or(Refusal::Expired)??;
+        let message = ToServer::first(&text)?;
         let entropy = getrandom::u64().map_err(|_| Refusal::Full)?;
         let now = self.now();
         let mut state = self.lock();
+        if state.is_closing {
+            return Err(Refusal::Stopping);
+        }
         match message {
-            ToServer::Open { version } | ToServer::Join { version, .. } if version != VERSION => {
-                Err(Refusal::Version)
-            }
             ToServer::Open { .. } => {
                 let opened = state.sessions.open(from, entropy, now)?;
                 state.counts.opened += 1;
                 let seconds = u32::try_from(opened.wait.as_secs()).unwrap_or(u32::MAX);
                 state.mailboxes.insert(opened.seat, outbox);
                 let message = ToClient::Waiting { code: opened.code, seconds };
-                state.deliver(vec![Delivery { seat: opened.seat, message }]);
+                let mut told = opened.told;
+                told.push(Delivery { seat: opened.seat, message });
+                // Whose mailbox is full is cut off; that is not the doing of who has just come.
+                _ = state.deliver(told);
                 Ok(opened.seat)
             }
             ToServer::Join { code, .. } => {
                 let (seat, told) = state.sessions.join(code, from, now)?;
                 state.counts.paired += 1;
                 state.mailboxes.insert(seat, outbox);
-                state.deliver(told);
+                _ = state.deliver(told);
                 Ok(seat)
             }
             ToServer::Ping { .. }
@@ -168,7 +209,7 @@ impl Rendezvous {
     /// Passes messages in both directions until one side ends it, or says what it may not.
     async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        socket: &mut WebSocketStream<S>,
+        socket: &mut Socket<S>,
         seat: Seat,
         inbox: &mut mpsc::Receiver<Box<ToClient>>,
     ) -> Option<Refusal> {
@@ -178,24 +219,29 @@ impl Rendezvous {
             tokio::select! {
                 biased;
                 message = inbox.recv() => {
-                    // Without a sender the client took its messages too slowly.
-                    let message = message?;
-                    let last = matches!(*message, ToClient::Gone);
-                    if !write(socket, &message).await || last {
+                    // A mailbox that overflowed is closed: whoever said too much has been cut off.
+                    let message = message.unwrap_or(Box::new(ToClient::Gone));
+                    match *message {
+                        ToClient::Refused { reason } => return Some(reason),
+                        ToClient::Paired { .. } => socket.get_mut().allow_words(),
+                        _ => {}
+                    }
+                    if !write(socket, &message).await || *message == ToClient::Gone {
                         return None;
                     }
                 }
-                message = read(socket) => {
-                    let (message, size) = match message? {
-                        Ok(message) => message,
+                text = read(socket) => {
+                    let text = match text? {
+                        Ok(text) => text,
                         Err(refusal) => return Some(refusal),
                     };
-                    let now = self.now();
-                    let mut state = self.lock();
-                    match state.sessions.say(seat, message, size, now) {
-                        Ok(told) => state.deliver(told),
-                        Err(refusal) => return Some(refusal),
+                    let Ok(message) = serde_json::from_str(&text) else { return Some(Refusal::Misplaced) };
+                    let said = self.say(seat, message, text.len());
+                    if let Err(refusal) = said {
+                        return Some(refusal);
                     }
+                    // However much there is to be read, the peer takes what it was told before.
+                    tokio::task::yield_now().await;
                 }
                 () = tokio::time::sleep_until(until.unwrap_or(self.started)), if until.is_some() => {
                     // It may have become later meanwhile.
@@ -207,14 +253,11 @@ impl Rendezvous {
         }
     }
 
-    async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
-        &self,
-        socket: &mut WebSocketStream<S>,
-        reason: Refusal,
-    ) {
-        self.lock().counts.refused += 1;
-        write(socket, &ToClient::Refused { reason }).await;
-        _ = timeout(PATIENCE, socket.close(None)).await;
+    fn say(&self, seat: Seat, message: ToServer, size: usize) -> Result<(), Refusal> {
+        let now = self.now();
+        let mut state = self.lock();
+        let told = state.sessions.say(seat, message, size, now)?;
+        state.deliver(told)
     }
 
     fn now(&self) -> Duration {
@@ -228,13 +271,20 @@ impl Rendezvous {
 }
 
 impl State {
-    fn deliver(&mut self, told: Vec<Delivery>) {
+    /// Puts messages into mailboxes. One that is full is closed, and its client told so in the end.
+    ///
+    /// # Errors
+    /// When one was full: whoever said this says more than is taken.
+    fn deliver(&mut self, told: Vec<Delivery>) -> Result<(), Refusal> {
+        let mut all = Ok(());
         for Delivery { seat, message } in told {
             let full = self.mailboxes.get(&seat).is_some_and(|m| m.try_send(Box::new(message)).is_err());
             if full {
                 self.mailboxes.remove(&seat);
+                all = Err(Refusal::TooMuch);
             }
         }
+        all
     }
 }
 
@@ -249,12 +299,12 @@ impl Drop for Guard {
         let mut state = self.rendezvous.lock();
         let told = state.sessions.leave(self.seat);
         state.mailboxes.remove(&self.seat);
-        state.deliver(told);
+        _ = state.deliver(told);
     }
 }
 
 /// The HTTP part.
-async fn greet<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> Option<WebSocketStream<S>> {
+async fn greet<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> Option<Socket<S>> {
     let config = WebSocketConfig::default()
         .read_buffer_size(BUFFER)
         .write_buffer_size(0)
@@ -263,41 +313,43 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> Option<WebSocket
         .max_frame_size(Some(MAX_MESSAGE));
     #[expect(clippy::result_large_err, reason = "the library asks for it")]
     let at_path = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
-        if request.uri().path() == PATH {
+        // Browsers name the page that asks. No page is to meet anybody in the name of its visitors.
+        let status = if request.headers().contains_key(ORIGIN) {
+            StatusCode::FORBIDDEN
+        } else if request.uri().path() != PATH {
+            StatusCode::NOT_FOUND
+        } else {
             return Ok(response);
-        }
+        };
         let mut refusal = ErrorResponse::new(None);
-        *refusal.status_mut() = StatusCode::NOT_FOUND;
+        *refusal.status_mut() = status;
         Err(refusal)
     };
     // Boxed, because its state is large and would stay with the connection for as long as that lasts.
-    let greeting = Box::pin(accept_hdr_async_with_config(stream, at_path, Some(config)));
-    timeout(PATIENCE, greeting).await.ok()?.ok()
+    let greeting = Box::pin(accept_hdr_async_with_config(Metered::new(stream), at_path, Some(config)));
+    let mut socket = timeout(PATIENCE, greeting).await.ok()?.ok()?;
+    socket.get_mut().begin_frames();
+    Some(socket)
 }
 
-/// The next message and its size; none when the connection has ended.
+/// The next message; none when the connection has ended.
 async fn read<S: AsyncRead + AsyncWrite + Unpin>(
-    socket: &mut WebSocketStream<S>,
-) -> Option<Result<(ToServer, usize), Refusal>> {
+    socket: &mut Socket<S>,
+) -> Option<Result<Utf8Bytes, Refusal>> {
     loop {
-        return match socket.next().await?.ok()? {
-            Message::Text(text) => {
-                let message = serde_json::from_str(&text).map_err(|_| Refusal::Misplaced);
-                Some(message.map(|message| (message, text.len())))
-            }
-            Message::Binary(_) => Some(Err(Refusal::Misplaced)),
-            Message::Close(_) => None,
+        return match socket.next().await {
+            Some(Ok(Message::Text(text))) => Some(Ok(text)),
+            Some(Ok(Message::Binary(_))) => Some(Err(Refusal::Misplaced)),
             // The library answers pings.
-            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
+            Some(Ok(Message::Close(_))) => None,
+            Some(Err(_)) | None => socket.get_ref().over().map(Err),
         };
     }
 }
 
 /// Whether the client took it in time.
-async fn write<S: AsyncRead + AsyncWrite + Unpin>(
-    socket: &mut WebSocketStream<S>,
-    message: &ToClient,
-) -> bool {
+async fn write<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Socket<S>, message: &ToClient) -> bool {
     let Ok(text) = serde_json::to_string(message) else { return false };
     matches!(timeout(PATIENCE, socket.send(Message::text(text))).await, Ok(Ok(())))
 }

@@ -250,6 +250,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("no-rendezvous", old.rendezvous.is_some() != new.rendezvous.is_some()),
         ("max-sessions", mine.sessions != its.sessions),
         ("max-sessions-per-host", mine.per_host != its.per_host),
+        ("max-sessions-per-net", mine.per_net != its.per_net),
         ("check", old.check != new.check),
         ("admin", old.admin != new.admin),
         ("drain", old.drain != new.drain),

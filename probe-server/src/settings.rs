@@ -41,13 +41,17 @@ pub(crate) struct Shared {
     pub egress: Egress,
     /// One a family.
     pub buckets: Vec<Buckets>,
+    /// One a family, for what comes over connections: their sources are proven, and whoever forges those of datagrams
+    /// must not use up the share of anybody's connections.
+    pub stream_buckets: Vec<Buckets>,
 }
 
 impl Shared {
     pub(crate) fn new(current: Current, seed: u64) -> io::Result<Self> {
         let (wake, sleep) = io::pipe()?;
-        let buckets =
-            (0..current.topologies.len() as u64).map(|i| Buckets::new(seed.wrapping_add(i))).collect();
+        let families = current.topologies.len() as u64;
+        let mut buckets: Vec<_> = (0..2 * families).map(|i| Buckets::new(seed.wrapping_add(i))).collect();
+        let stream_buckets = buckets.split_off(current.topologies.len());
         Ok(Self {
             current: Mutex::new(Arc::new(current)),
             generation: AtomicU64::new(0),
@@ -58,6 +62,7 @@ impl Shared {
             clock: Clock::new(),
             egress: Egress::default(),
             buckets,
+            stream_buckets,
         })
     }
 

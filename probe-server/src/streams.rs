@@ -2,6 +2,7 @@
 //! happens to a connection delays a datagram.
 
 use std::{
+    convert::Infallible,
     io,
     net::{SocketAddr, TcpListener},
     sync::{Arc, Mutex, PoisonError},
@@ -9,9 +10,10 @@ use std::{
     time::Duration,
 };
 
+use socket2::SockRef;
 use tokio::{
     net::TcpStream,
-    sync::watch,
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{self, Instant},
 };
@@ -24,12 +26,14 @@ use crate::{
 };
 
 mod bounds;
+mod gauge;
 mod talk;
 mod tls;
 
 use bounds::Seat;
 pub use bounds::StreamCounts;
 pub(crate) use bounds::{Bounds, Event};
+use gauge::{Gauged, Released};
 pub use tls::TlsError;
 pub(crate) use tls::identity;
 
@@ -74,6 +78,8 @@ struct Context {
     identity: Arc<Mutex<Option<Identity>>>,
     stop: watch::Receiver<bool>,
     drain: Duration,
+    /// Held by everybody who serves a connection.
+    _running: mpsc::Sender<Infallible>,
 }
 
 /// Where a listener stands.
@@ -86,6 +92,16 @@ struct Place {
 
 /// How long accepting rests after a failure such as too many open files.
 const REST: Duration = Duration::from_millis(100);
+/// How long clients may take to hear that the server ends, when the time of the drain is over.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// What a connection costs, in answers.
+const CONNECTION: u32 = 5;
+/// What one over TLS costs: signing takes as long as a thousand answers.
+const TLS_CONNECTION: u32 = 50;
+/// What a wrong code costs: a host that tries codes has ten a minute, by the default limits.
+const WRONG_CODE: u32 = 600;
+/// Asked for, for each direction of a connection: messages are small, and what waits in the system counts as well.
+const BUFFER: usize = 16 * 1024;
 /// How often the thread shows that it lives.
 const BEAT: Duration = Duration::from_millis(250);
 
@@ -95,6 +111,7 @@ pub(crate) fn start(services: Services, shared: Arc<Shared>, drain: Duration) ->
     let bounds = Arc::new(Bounds::default());
     let identity = Arc::new(Mutex::new(services.identity.clone()));
     let rendezvous = services.rendezvous.map(Rendezvous::new);
+    let (running, ended) = mpsc::channel(1);
     let context = Context {
         shared,
         bounds: Arc::clone(&bounds),
@@ -102,11 +119,12 @@ pub(crate) fn start(services: Services, shared: Arc<Shared>, drain: Duration) ->
         identity: Arc::clone(&identity),
         stop: stopped,
         drain,
+        _running: running,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let thread = std::thread::Builder::new()
         .name("streams".into())
-        .spawn(move || runtime.block_on(serve(services, context)))?;
+        .spawn(move || runtime.block_on(serve(services, context, ended)))?;
     Ok(Running { stop, identity, bounds, rendezvous, thread })
 }
 
@@ -134,7 +152,21 @@ impl Running {
     }
 }
 
-async fn serve(services: Services, context: Context) {
+impl Context {
+    /// Whether this source may have what costs so much.
+    fn take(&self, family: usize, from: SocketAddr, cost: u32) -> bool {
+        let limits = self.shared.current().limits;
+        self.shared.stream_buckets[family].take(&limits, from, cost, self.shared.clock.now()).is_ok()
+    }
+
+    /// Charges what it has had already.
+    fn owe(&self, family: usize, from: SocketAddr, cost: u32) {
+        let limits = self.shared.current().limits;
+        self.shared.stream_buckets[family].owe(&limits, from, cost, self.shared.clock.now());
+    }
+}
+
+async fn serve(services: Services, context: Context, mut ended: mpsc::Receiver<Infallible>) {
     let mut tasks = JoinSet::new();
     for (transport, families) in [(Transport::Tcp, services.tcp), (Transport::Tls, services.tls)] {
         for (family, listeners) in families.into_iter().enumerate() {
@@ -161,14 +193,38 @@ async fn serve(services: Services, context: Context) {
     });
     let mut stop = context.stop.clone();
     _ = stop.wait_for(|stop| *stop).await;
-    while tasks.join_next().await.is_some() {}
+    let (rendezvous, drain) = (context.rendezvous.clone(), context.drain);
+    drop(context);
+    if let Some(rendezvous) = &rendezvous {
+        rendezvous.close();
+    }
+    let all_ended = async {
+        while tasks.join_next().await.is_some() {}
+        // Nobody ever says anything there: it ends when the last one has.
+        ended.recv().await;
+    };
+    tokio::pin!(all_ended);
+    if time::timeout(drain, &mut all_ended).await.is_err() {
+        if let Some(rendezvous) = &rendezvous {
+            rendezvous.end();
+        }
+        _ = time::timeout(LAST_WORDS, all_ended).await;
+    }
 }
 
 /// Takes connections until the server is to stop, then waits for the open ones.
 async fn accept(listener: TcpListener, place: Place, context: Context) {
     let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
+    let socket = SockRef::from(&listener);
+    // Connections inherit them. A system that grants less, or more, has its reasons.
+    _ = socket.set_recv_buffer_size(BUFFER);
+    _ = socket.set_send_buffer_size(BUFFER);
     let mut connections = JoinSet::new();
     let mut stop = context.stop.clone();
+    let cost = match place.transport {
+        Transport::Tcp => CONNECTION,
+        Transport::Tls => TLS_CONNECTION,
+    };
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -177,11 +233,18 @@ async fn accept(listener: TcpListener, place: Place, context: Context) {
         };
         match accepted {
             Ok((stream, from)) => {
-                let limits = context.shared.current().streams;
                 // Beyond the bounds, the connection is closed at once: it must not cost what the bounds protect.
-                let Some(seat) = Bounds::enter(&context.bounds, &limits, from) else { continue };
-                let context = context.clone();
-                connections.spawn(connection(stream, from, place, context, seat));
+                if !context.take(place.family, from, cost) {
+                    context.bounds.count(Event::TooFast);
+                    continue;
+                }
+                let (limits, now) = (context.shared.current().streams, context.shared.clock.now());
+                let Some(seat) = Bounds::enter(&context.bounds, &limits, place.transport, from, now) else {
+                    continue;
+                };
+                let holder = seat.holder();
+                let task = connections.spawn(connection(stream, from, place, context.clone(), seat));
+                holder.held_by(task);
             }
             Err(_) => {
                 context.bounds.count(Event::AcceptFailed);
@@ -190,7 +253,7 @@ async fn accept(listener: TcpListener, place: Place, context: Context) {
         }
     }
     drop(listener);
-    _ = time::timeout(context.drain, async { while connections.join_next().await.is_some() {} }).await;
+    while connections.join_next().await.is_some() {}
 }
 
 async fn connection(stream: TcpStream, from: SocketAddr, place: Place, context: Context, seat: Seat) {
@@ -202,9 +265,13 @@ async fn connection(stream: TcpStream, from: SocketAddr, place: Place, context: 
         Transport::Tls => {
             let identity = context.identity.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let Some(identity) = identity else { return };
-            let greeting = TlsAcceptor::from(identity).accept(stream);
+            let greeting = TlsAcceptor::from(identity)
+                .accept_with(Gauged::new(stream), |tls| tls.set_buffer_limit(Some(gauge::HELD)));
             match time::timeout_at(Instant::now() + slow, greeting).await {
-                Ok(Ok(stream)) => talk::talk(stream, from, place, context, seat).await,
+                Ok(Ok(stream)) => {
+                    seat.greeted();
+                    talk::talk(Released::new(stream), from, place, context, seat).await;
+                }
                 Ok(Err(_)) => context.bounds.count(Event::TlsFailed),
                 Err(_) => context.bounds.count(Event::Slow),
             }

@@ -66,6 +66,11 @@ async fn open(server: SocketAddr, from: Ipv4Addr) -> Client {
     client
 }
 
+/// A host on loopback in a network of its own.
+fn host(number: usize) -> Ipv4Addr {
+    Ipv4Addr::from_bits(Ipv4Addr::new(127, 1, 0, 1).to_bits() + (u32::try_from(number).expect("few") << 8))
+}
+
 /// Resident memory of a process, in bytes.
 fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
@@ -91,8 +96,7 @@ fn ten_thousand_waiting_sessions_fit_into_64_mib() {
         let mut clients = Vec::with_capacity(SESSIONS);
         for number in 0..SESSIONS {
             // As many from each host as one may have.
-            let host = u32::try_from(number / Limits::default().per_host).expect("few");
-            let from = Ipv4Addr::from_bits(Ipv4Addr::new(127, 1, 0, 1).to_bits() + host);
+            let from = host(number / Limits::default().per_host);
             clients.push(open(program.at, from).await);
         }
         let after = resident(program.child.id());

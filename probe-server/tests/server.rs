@@ -211,7 +211,7 @@ fn is_closed(stream: &mut TcpStream) -> bool {
 #[test]
 fn slow_idle_broken_and_too_many_connections_end() {
     let short = Duration::from_millis(100);
-    let streams = Streams { most: 10, most_per_host: 3, idle: short, slow: short };
+    let streams = Streams { most: 10, most_per_host: 3, idle: short, slow: short, ..Streams::default() };
     let server = Server::start(Config { streams, ..Config::local() }).unwrap();
     let (_, address) = primary(&server);
     assert!(is_closed(&mut connect(address)), "idle");

@@ -28,8 +28,8 @@ use crate::nat::{Filtering, Mapping, PortAllocation};
 pub const VERSION: u32 = 1;
 /// The path that the WebSocket is opened at.
 pub const PATH: &str = "/punch";
-/// Longest message, in bytes.
-pub const MAX_MESSAGE: usize = 4096;
+/// Longest message, in bytes: with all that frames it, a record of TLS stays below 4 KiB.
+pub const MAX_MESSAGE: usize = 4000;
 /// Most addresses in any list.
 pub const MAX_ADDRESSES: usize = 8;
 
@@ -73,6 +73,27 @@ pub enum ToServer {
         /// From the probe.
         id: u32,
     },
+}
+
+impl ToServer {
+    /// Reads the first message of a client, which has to be [`Open`](Self::Open) or [`Join`](Self::Join). Its version is
+    /// looked at before everything else, so that clients of any later version are told that this is what is wrong,
+    /// whatever else they say.
+    ///
+    /// # Errors
+    /// When it speaks another version, or is nothing of the kind.
+    pub fn first(text: &str) -> Result<Self, Refusal> {
+        #[derive(Deserialize)]
+        struct Spoken {
+            version: Option<serde_json::Value>,
+        }
+        let spoken: Spoken = serde_json::from_str(text).map_err(|_| Refusal::Misplaced)?;
+        match spoken.version {
+            None => Err(Refusal::Misplaced),
+            Some(version) if version != VERSION => Err(Refusal::Version),
+            Some(_) => serde_json::from_str(text).map_err(|_| Refusal::Misplaced),
+        }
+    }
 }
 
 /// What the server says.
@@ -164,15 +185,12 @@ pub enum Refusal {
     /// No more room.
     #[error("the server has no room for another session")]
     Full,
-    /// Too many from one host.
-    #[error("the server has too many sessions of this host")]
+    /// Too many from one host, or from its network.
+    #[error("the server has too many sessions of this host or its network")]
     HostFull,
     /// No session has this code.
     #[error("no session waits under this code: is it mistyped, used already, or too old?")]
     UnknownCode,
-    /// Too many wrong codes.
-    #[error("too many wrong codes from this host: wait a minute")]
-    TooManyGuesses,
     /// A message that does not belong here.
     #[error("the server did not understand a message")]
     Misplaced,
@@ -182,6 +200,9 @@ pub enum Refusal {
     /// The session's time is over.
     #[error("the time of the session is over")]
     Expired,
+    /// The server is about to end.
+    #[error("the server is about to restart: try again in a minute")]
+    Stopping,
 }
 
 /// What one client tells the other in a step.

@@ -77,7 +77,10 @@ pub(super) async fn measure(
         (Some((server, local)), true) => {
             let mut rng = fastrand::Rng::with_seed(setup.seed ^ 1);
             // The other port of the same address will do, and the other address is better.
-            let other = servers.other.unwrap_or(SocketAddr::new(server.ip(), server.port() + 1));
+            let other = servers.other.unwrap_or(SocketAddr::new(
+                server.ip(),
+                server.port().checked_add(1).unwrap_or(u16::MAX - 1),
+            ));
             technique::tcp_side(&**net, local, server, other, &mut rng).await
         }
         (None, _) | (_, false) => None,

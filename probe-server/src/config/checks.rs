@@ -29,7 +29,10 @@ impl Settings {
             }
         }
         let defaults = Config::new(families, ports);
-        let seconds = |given: Option<u64>, default| given.map_or(default, Duration::from_secs);
+        let seconds = |key, given: Option<u64>, default, range| match given {
+            Some(seconds) => in_range(key, seconds, range).map(Duration::from_secs),
+            None => Ok(default),
+        };
         let limits = Limits {
             host_rate: self.host_rate.unwrap_or(defaults.limits.host_rate),
             host_burst: self.host_burst.unwrap_or(defaults.limits.host_burst),
@@ -40,15 +43,18 @@ impl Settings {
         let streams = Streams {
             most: self.max_connections.unwrap_or(defaults.streams.most),
             most_per_host: self.max_connections_per_host.unwrap_or(defaults.streams.most_per_host),
-            idle: seconds(self.idle_timeout, defaults.streams.idle),
-            slow: defaults.streams.slow,
+            most_per_net: self.max_connections_per_net.unwrap_or(defaults.streams.most_per_net),
+            idle: seconds("idle-timeout", self.idle_timeout, defaults.streams.idle, 1..=HOUR)?,
+            ..defaults.streams
         };
         let sessions = shared::rendezvous::Limits::default();
         let rendezvous = shared::rendezvous::Limits {
             sessions: self.max_sessions.unwrap_or(sessions.sessions),
             per_host: self.max_sessions_per_host.unwrap_or(sessions.per_host),
+            per_net: self.max_sessions_per_net.unwrap_or(sessions.per_net),
             ..sessions
-        };
+        }
+        .with_clients();
         self.check_advertise(&defaults.families)?;
         self.check_told(&defaults.families)?;
         Ok(Config {
@@ -62,7 +68,7 @@ impl Settings {
             rendezvous: (!self.no_rendezvous).then_some(rendezvous),
             admin: self.admin,
             check: self.check,
-            drain: seconds(self.drain, defaults.drain),
+            drain: seconds("drain", self.drain, defaults.drain, 0..=HOUR)?,
             ..defaults
         })
     }
@@ -187,17 +193,19 @@ fn distinct_ports(key: &'static str, (first, second): (u16, u16)) -> Result<(), 
     }
 }
 
-fn in_range(
+fn in_range<N: PartialOrd + std::fmt::Display>(
     key: &'static str,
-    n: usize,
-    range: std::ops::RangeInclusive<usize>,
-) -> Result<usize, ConfigError> {
+    n: N,
+    range: std::ops::RangeInclusive<N>,
+) -> Result<N, ConfigError> {
     match range.contains(&n) {
         true => Ok(n),
         false => Err(value(key, format!("{n} is not between {} and {}", range.start(), range.end()))),
     }
 }
 
+/// The longest that anything waits for, in seconds.
+const HOUR: u64 = 3600;
 /// More threads than this serve nobody.
 const MOST_WORKERS: usize = 256;
 

@@ -49,25 +49,32 @@ pub struct Settings {
     /// Second port for TLS on both addresses [default: 5350]
     #[arg(long, value_name = "PORT", help_heading = "Streams")]
     pub tls_alternate_port: Option<u16>,
-    /// Connections over TCP and TLS in all [default: 1000]
+    /// Connections over TCP and TLS in all, without those in sessions [default: 1000]
     #[arg(long, value_name = "N", help_heading = "Streams")]
     pub max_connections: Option<usize>,
     /// Connections from one IPv4 address or IPv6 /56 [default: 20]
     #[arg(long, value_name = "N", help_heading = "Streams")]
     pub max_connections_per_host: Option<usize>,
-    /// Seconds that a connection may rest between messages [default: 30]
+    /// Connections from one IPv4 /24 or IPv6 /48 [default: 100]
+    #[arg(long, value_name = "N", help_heading = "Streams")]
+    pub max_connections_per_net: Option<usize>,
+    /// Seconds that a connection may rest between messages, 1 to 3600; after two minutes it ends in any case
+    /// [default: 30]
     #[arg(long, value_name = "SECONDS", help_heading = "Streams")]
     pub idle_timeout: Option<u64>,
 
     /// Do not introduce clients that want to punch to each other
     #[arg(long, help_heading = "Rendezvous")]
     pub no_rendezvous: bool,
-    /// Sessions of two clients at a time [default: 10000]
+    /// Sessions of two clients at a time; connections in them at most a fifth more [default: 10000]
     #[arg(long, value_name = "N", help_heading = "Rendezvous")]
     pub max_sessions: Option<usize>,
     /// Sessions that one IPv4 address or IPv6 /56 takes part in [default: 20]
     #[arg(long, value_name = "N", help_heading = "Rendezvous")]
     pub max_sessions_per_host: Option<usize>,
+    /// Sessions that one IPv4 /24 or IPv6 /48 takes part in [default: 200]
+    #[arg(long, value_name = "N", help_heading = "Rendezvous")]
+    pub max_sessions_per_net: Option<usize>,
 
     /// Answers a second to one IPv4 address or IPv6 /56; 0 sets no limit [default: 100]
     #[arg(long, value_name = "N", help_heading = "Limits")]
@@ -99,7 +106,7 @@ pub struct Settings {
     #[arg(long, value_name = "[IP:]PORT", value_parser = admin_address, help_heading = "Operation")]
     #[serde(deserialize_with = "admin_from_file")]
     pub admin: Option<SocketAddr>,
-    /// Seconds that open connections get when the server is asked to stop [default: 5]
+    /// Seconds that open connections get when the server is asked to stop, up to 3600 [default: 5]
     #[arg(long, value_name = "SECONDS", help_heading = "Operation")]
     pub drain: Option<u64>,
     /// Log level: error, warn, info, debug or trace [default: info]
@@ -191,10 +198,12 @@ impl Settings {
             tls_alternate_port: self.tls_alternate_port.or(base.tls_alternate_port),
             max_connections: self.max_connections.or(base.max_connections),
             max_connections_per_host: self.max_connections_per_host.or(base.max_connections_per_host),
+            max_connections_per_net: self.max_connections_per_net.or(base.max_connections_per_net),
             idle_timeout: self.idle_timeout.or(base.idle_timeout),
             no_rendezvous: self.no_rendezvous || base.no_rendezvous,
             max_sessions: self.max_sessions.or(base.max_sessions),
             max_sessions_per_host: self.max_sessions_per_host.or(base.max_sessions_per_host),
+            max_sessions_per_net: self.max_sessions_per_net.or(base.max_sessions_per_net),
             host_rate: self.host_rate.or(base.host_rate),
             host_burst: self.host_burst.or(base.host_burst),
             net_rate: self.net_rate.or(base.net_rate),

@@ -68,6 +68,12 @@ fn what_is_wrong_is_named() {
         ("primary = \"10.0.0.4\"\ntls-key = \"k\"", "tls-certificate: missing"),
         ("primary = \"10.0.0.4\"\ntls-port = 1", "tls-certificate: missing"),
         ("primary = \"10.0.0.4\"\nworkers = 0", "workers: 0 is not between 1 and 256"),
+        ("primary = \"10.0.0.4\"\nidle-timeout = 0", "idle-timeout: 0 is not between 1 and 3600"),
+        (
+            "primary = \"10.0.0.4\"\nidle-timeout = 9223372036854775807",
+            "idle-timeout: 9223372036854775807 is not between 1 and 3600",
+        ),
+        ("primary = \"10.0.0.4\"\ndrain = 3601", "drain: 3601 is not between 0 and 3600"),
         ("primary = \"10.0.0.4\"\nadmin = \"here\"", "line 2: admin: 'here' is neither a port"),
         ("primary = \"10.0.0.4\"\nlog = \"loud\"", "line 2: log: unknown variant `loud`"),
     ];

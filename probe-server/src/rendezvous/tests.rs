@@ -1,7 +1,7 @@
 //! Clients of all kinds over streams in memory, in paused time: what one of them does harms nobody else.
 
-use shared::rendezvous::{Code, Hint, Role, Word};
-use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+use shared::rendezvous::{Code, Hint, Role, VERSION, Word};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio_tungstenite::client_async;
 
 use super::*;
@@ -11,7 +11,12 @@ type Client = WebSocketStream<DuplexStream>;
 const HERE: [SocketAddr; 1] = [SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 100)), 3478)];
 
 fn connect_raw(rendezvous: &Arc<Rendezvous>, from: &str) -> DuplexStream {
-    let (here, there) = duplex(64 * 1024);
+    connect_window(rendezvous, from, 64 * 1024)
+}
+
+/// A connection that holds so many bytes that nobody has read.
+fn connect_window(rendezvous: &Arc<Rendezvous>, from: &str, window: usize) -> DuplexStream {
+    let (here, there) = duplex(window);
     let (rendezvous, from) = (Arc::clone(rendezvous), SocketAddr::new(from.parse().unwrap(), 1));
     tokio::spawn(async move { rendezvous.serve(there, from, HERE.to_vec(), || {}).await });
     here
@@ -41,14 +46,21 @@ async fn hear(client: &mut Client) -> ToClient {
 }
 
 async fn open(rendezvous: &Arc<Rendezvous>, from: &str) -> (Client, Code) {
-    let mut client = connect(rendezvous, from).await;
+    open_over(connect(rendezvous, from).await).await
+}
+
+async fn open_over(mut client: Client) -> (Client, Code) {
     say(&mut client, &ToServer::Open { version: VERSION }).await;
     let ToClient::Waiting { code, .. } = hear(&mut client).await else { panic!("no code") };
     (client, code)
 }
 
 async fn pair(rendezvous: &Arc<Rendezvous>) -> (Client, Client) {
-    let (mut first, code) = open(rendezvous, "192.0.2.1").await;
+    let first = open(rendezvous, "192.0.2.1").await;
+    pair_with(rendezvous, first).await
+}
+
+async fn pair_with(rendezvous: &Arc<Rendezvous>, (mut first, code): (Client, Code)) -> (Client, Client) {
     let mut second = connect(rendezvous, "192.0.2.2").await;
     say(&mut second, &ToServer::Join { version: VERSION, code }).await;
     assert!(matches!(hear(&mut first).await, ToClient::Paired { role: Role::First, .. }));
@@ -123,7 +135,11 @@ async fn garbage_is_refused_and_harms_nobody() {
         raw.write_all(&noise).await.unwrap();
         let mut client = connect(&rendezvous, "198.51.100.7").await;
         let text: String = (0..rng.usize(0..200)).map(|_| rng.char('\0'..'\u{ff}')).collect();
-        let message = if round % 2 == 0 { Message::text(text) } else { Message::binary(noise) };
+        let message = if round % 2 == 0 {
+            Message::text(text)
+        } else {
+            Message::binary(noise[..noise.len().min(1000)].to_vec())
+        };
         client.send(message).await.unwrap();
         assert_eq!(hear(&mut client).await, ToClient::Refused { reason: Refusal::Misplaced });
     }
@@ -138,8 +154,7 @@ async fn a_message_that_is_too_long_ends_the_connection() {
     let rendezvous = Rendezvous::new(Limits::default());
     let (mut client, _) = open(&rendezvous, "192.0.2.3").await;
     client.send(Message::text("x".repeat(MAX_MESSAGE + 1))).await.unwrap();
-    let end = timeout(Duration::from_secs(10), client.next()).await.unwrap();
-    assert!(end.is_none_or(|m| m.is_err() || m.is_ok_and(|m| m.is_close())), "it goes on");
+    assert_eq!(hear(&mut client).await, ToClient::Refused { reason: Refusal::TooMuch });
     still_works(&rendezvous).await;
 }
 
@@ -185,22 +200,132 @@ async fn a_flood_of_sessions_leaves_room_for_others() {
     still_works(&rendezvous).await;
 }
 
+/// A pair whose first client has a small window.
+async fn narrow_pair(rendezvous: &Arc<Rendezvous>) -> (Client, Client) {
+    let raw = connect_window(rendezvous, "192.0.2.1", 64);
+    let first = open_over(client_async("ws://probe/punch", raw).await.unwrap().0).await;
+    pair_with(rendezvous, first).await
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_client_that_reads_nothing_is_cut_off() {
     let rendezvous = Rendezvous::new(Limits::default());
-    let (first, mut second) = pair(&rendezvous).await;
-    // The second one probes; the first one never reads, and its window is full soon.
-    for id in 0..Limits::default().messages {
-        if second.send(Message::text(serde_json::to_string(&ToServer::Probe { id }).unwrap())).await.is_err()
-        {
-            break;
-        }
+    let (first, mut second) = narrow_pair(&rendezvous).await;
+    let begun = Instant::now();
+    for id in 0..6 {
+        say(&mut second, &ToServer::Probe { id }).await;
     }
-    tokio::time::sleep(Duration::from_secs(20)).await;
-    drop(first);
-    tokio::time::sleep(Duration::from_secs(20)).await;
-    assert_eq!(rendezvous.counts().sessions, 0);
+    assert_eq!(hear(&mut second).await, ToClient::Gone);
+    assert_eq!(begun.elapsed().as_secs(), PATIENCE.as_secs());
+    assert_eq!(rendezvous.counts().sessions, 0, "though the first one is still connected");
     still_works(&rendezvous).await;
+    drop(first);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_reaches_a_peer_that_reads() {
+    let rendezvous = Rendezvous::new(Limits::default());
+    let (mut first, mut second) = pair(&rendezvous).await;
+    for id in 0..40 {
+        let text = serde_json::to_string(&ToServer::Probe { id }).unwrap();
+        second.feed(Message::text(text)).await.unwrap();
+    }
+    second.flush().await.unwrap();
+    for id in 0..40 {
+        assert_eq!(hear(&mut first).await, ToClient::Probe { id });
+    }
+    say(&mut first, &ToServer::Answer { id: 39 }).await;
+    assert_eq!(hear(&mut second).await, ToClient::Answer { id: 39 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_says_more_than_the_peer_takes_is_cut_off() {
+    let rendezvous = Rendezvous::new(Limits::default());
+    let (mut first, mut second) = narrow_pair(&rendezvous).await;
+    for id in 0..40 {
+        let text = serde_json::to_string(&ToServer::Probe { id }).unwrap();
+        second.feed(Message::text(text)).await.unwrap();
+    }
+    second.flush().await.unwrap();
+    assert_eq!(hear(&mut second).await, ToClient::Refused { reason: Refusal::TooMuch });
+    // The other one gets what was waiting, and is told.
+    let mut probes = 0;
+    while hear(&mut first).await == (ToClient::Probe { id: probes }) {
+        probes += 1;
+    }
+    assert!((MAILBOX as u32..MAILBOX as u32 + 5).contains(&probes), "{probes}");
+    assert_eq!(rendezvous.counts().sessions, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn frames_that_say_nothing_count() {
+    let rendezvous = Rendezvous::new(Limits::default());
+    for (frame, reason) in [
+        ([0x89, 0x80, 1, 2, 3, 4], Refusal::TooMuch),
+        ([0x8a, 0x80, 1, 2, 3, 4], Refusal::TooMuch),
+        ([0x01, 0x80, 1, 2, 3, 4], Refusal::Misplaced),
+        ([0x00, 0x80, 1, 2, 3, 4], Refusal::Misplaced),
+    ] {
+        let (mut client, _) = open(&rendezvous, "192.0.2.3").await;
+        client.get_mut().write_all(&frame.repeat(1000)).await.unwrap();
+        let end = loop {
+            match client.next().await.unwrap().unwrap() {
+                Message::Pong(_) => {}
+                Message::Text(text) => break serde_json::from_str::<ToClient>(&text).unwrap(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(end, ToClient::Refused { reason }, "{frame:x?}");
+        while client.next().await.is_some() {}
+        assert_eq!(rendezvous.counts().sessions, 0);
+    }
+}
+
+/// What the server says to a whole HTTP request, up to the end or the first empty line.
+async fn ask_http(rendezvous: &Arc<Rendezvous>, path: &str, header: &str) -> String {
+    let mut raw = connect_raw(rendezvous, "192.0.2.1");
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: probe\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{header}\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    raw.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    while !answer.ends_with("\r\n\r\n") {
+        let Ok(byte) = raw.read_u8().await else { break };
+        answer.push(byte.into());
+    }
+    answer
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_web_page_gets_nothing_and_a_head_is_short() {
+    let rendezvous = Rendezvous::new(Limits::default());
+    assert!(ask_http(&rendezvous, "/punch", "").await.starts_with("HTTP/1.1 101 "));
+    let from_page = ask_http(&rendezvous, "/punch", "Origin: https://example.org\r\n").await;
+    assert!(from_page.starts_with("HTTP/1.1 403 "), "{from_page}");
+    let long = format!("X: {}\r\n", "x".repeat(4096));
+    assert_eq!(ask_http(&rendezvous, "/punch", &long).await, "");
+    assert!(ask_http(&rendezvous, "/other", "").await.starts_with("HTTP/1.1 404 "));
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_server_ends_those_who_wait_are_told_and_pairs_may_go_on() {
+    let rendezvous = Rendezvous::new(Limits::default());
+    let (mut waiting, _) = open(&rendezvous, "192.0.2.3").await;
+    let (mut first, mut second) = pair(&rendezvous).await;
+    let mut late = connect(&rendezvous, "192.0.2.4").await;
+    let stopping = ToClient::Refused { reason: Refusal::Stopping };
+    rendezvous.close();
+    assert_eq!(hear(&mut waiting).await, stopping);
+    let Message::Close(Some(close)) = waiting.next().await.unwrap().unwrap() else { panic!("no reason") };
+    assert_eq!(close.code, CloseCode::Away);
+    say(&mut late, &ToServer::Open { version: VERSION }).await;
+    assert_eq!(hear(&mut late).await, stopping);
+    say(&mut first, &ToServer::Probe { id: 3 }).await;
+    assert_eq!(hear(&mut second).await, ToClient::Probe { id: 3 });
+    rendezvous.end();
+    assert_eq!(hear(&mut first).await, stopping);
+    assert_eq!(hear(&mut second).await, stopping);
 }
 
 #[tokio::test(start_paused = true)]
@@ -209,7 +334,7 @@ async fn another_path_or_version_is_refused() {
     let raw = connect_raw(&rendezvous, "192.0.2.1");
     assert!(client_async("ws://probe/other", raw).await.is_err());
     let mut client = connect(&rendezvous, "192.0.2.1").await;
-    say(&mut client, &ToServer::Open { version: 99 }).await;
+    client.send(Message::text(r#"{"type":"open","version":99,"more":"words"}"#)).await.unwrap();
     assert_eq!(hear(&mut client).await, ToClient::Refused { reason: Refusal::Version });
 }
 

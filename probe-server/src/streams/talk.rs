@@ -2,14 +2,14 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use shared::stun::frame::Frames;
+use shared::{rendezvous::Refusal, stun::frame::Frames};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::watch,
     time::{self, Instant},
 };
 
-use super::{Context, Event, Place, Transport, bounds::Seat};
+use super::{Context, Event, Place, Transport, WRONG_CODE, bounds::Seat};
 use crate::{
     drops::DropReason,
     rendezvous::Prefixed,
@@ -18,11 +18,17 @@ use crate::{
 };
 
 /// Serves one connection until one side ends it.
-pub(super) async fn talk<S>(mut stream: S, from: SocketAddr, place: Place, mut context: Context, seat: Seat)
-where
+pub(super) async fn talk<S>(
+    mut stream: S,
+    from: SocketAddr,
+    place: Place,
+    mut context: Context,
+    mut seat: Seat,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let patience = context.shared.current().streams;
+    let last = Instant::now() + patience.longest;
     let mut frames = Frames::new(MAX_REQUEST);
     let mut piece = [0; 1024];
     let mut out = Vec::new();
@@ -34,6 +40,7 @@ where
             Some(begun) => (begun + patience.slow, Event::Slow),
             None => (Instant::now() + patience.idle, Event::Idle),
         };
+        let (until, late) = if last < until { (last, Event::Old) } else { (until, late) };
         let read = tokio::select! {
             biased;
             read = time::timeout_at(until, stream.read(&mut piece)) => read,
@@ -51,16 +58,18 @@ where
             && let Some(rendezvous) = &context.rendezvous
         {
             let stream = Prefixed::new(piece[..length].to_vec(), stream);
-            let (rendezvous, mut stop) = (Arc::clone(rendezvous), context.stop.clone());
+            let rendezvous = Arc::clone(rendezvous);
             let topologies = &context.shared.current().topologies;
             let stun = topologies.iter().filter_map(|t| t.advertised(Endpoint::Primary)).collect();
             // A task of its own: sessions wait long, and this one has room for all that a connection can be.
-            tokio::spawn(async move {
-                tokio::select! {
-                    () = rendezvous.serve(stream, from, stun, || drop(seat)) => {}
-                    () = stopping(&mut stop) => {}
+            let holder = seat.holder();
+            let task = tokio::spawn(async move {
+                let refusal = rendezvous.serve(stream, from, stun, || seat.settle()).await;
+                if refusal == Some(Refusal::UnknownCode) {
+                    context.owe(place.family, from, WRONG_CODE);
                 }
             });
+            holder.held_by(task.abort_handle());
             return;
         }
         first = false;
@@ -72,6 +81,9 @@ where
         }
         match answered {
             Ok(complete) => {
+                if complete > 0 {
+                    seat.touch(context.shared.clock.now());
+                }
                 begun = match begun {
                     _ if !frames.is_partial() => None,
                     Some(begun) if complete == 0 => Some(begun),
@@ -119,8 +131,7 @@ fn answer_all(
     let mut complete = 0;
     while let Some(message) = frames.next_message().map_err(|_| Event::Broken)? {
         complete += 1;
-        let now = context.shared.clock.now();
-        if context.shared.buckets[place.family].admit(&current.limits, from, now).is_err() {
+        if !context.take(place.family, from, 1) {
             return Err(Event::Limited);
         }
         match respond_stream(topology, place.at, from, message, &mut answers) {

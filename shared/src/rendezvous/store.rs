@@ -11,16 +11,18 @@ use super::{Code, Refusal, Role, ToClient, ToServer, Word};
 /// Where sessions are kept. Several probe servers that share one such place could introduce clients of each other:
 /// what is said goes in, what is to be delivered to whom comes out.
 pub trait Sessions: Send {
-    /// Begins a session. `entropy` becomes its code, so it has to come from a source that nobody can predict.
+    /// Begins a session. `entropy` becomes its code, so it has to come from a source that nobody can predict. When there
+    /// is no room, another session may have to end for it.
     ///
     /// # Errors
-    /// When there is no room.
+    /// When its host or network has too many.
     fn open(&mut self, from: IpAddr, entropy: u64, now: Duration) -> Result<Opened, Refusal>;
 
-    /// Lets a second client into a session; the first one is told as well.
+    /// Lets a second client into a session; the first one is told as well. Whoever knows the code of a session is never
+    /// refused for what others did: its 48 random bits are what keeps strangers out.
     ///
     /// # Errors
-    /// When no session waits under this code, or this host has guessed too often.
+    /// When no session waits under this code, or its host or network has too many.
     fn join(&mut self, code: Code, from: IpAddr, now: Duration) -> Result<(Seat, Vec<Delivery>), Refusal>;
 
     /// Takes what a client says, `size` bytes long, and gives what is to be delivered because of it.
@@ -53,8 +55,16 @@ pub struct Seat {
     pub role: Role,
 }
 
+impl Seat {
+    /// The place of the other client.
+    #[must_use]
+    pub fn peer(self) -> Self {
+        Self { role: self.role.other(), ..self }
+    }
+}
+
 /// A session that was begun.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Opened {
     /// The place of who began it.
     pub seat: Seat,
@@ -62,6 +72,8 @@ pub struct Opened {
     pub code: Code,
     /// How long it may wait.
     pub wait: Duration,
+    /// To be told to those whose session had to end for it.
+    pub told: Vec<Delivery>,
 }
 
 /// A message for a client.
@@ -78,8 +90,12 @@ pub struct Delivery {
 pub struct Limits {
     /// Sessions in all.
     pub sessions: usize,
-    /// Sessions that one host takes part in.
+    /// Clients in all sessions.
+    pub clients: usize,
+    /// Sessions that one host (IPv4 address, IPv6 /56) takes part in.
     pub per_host: usize,
+    /// Sessions that one network (IPv4 /24, IPv6 /48) takes part in.
+    pub per_net: usize,
     /// How long a session waits for its second client.
     pub wait: Duration,
     /// How long a session lasts after that.
@@ -88,8 +104,6 @@ pub struct Limits {
     pub messages: u32,
     /// Bytes of one client.
     pub bytes: usize,
-    /// Wrong codes of one host in a minute.
-    pub guesses: u32,
     /// Longest time that one client is held back so that both go together.
     pub hold_back: Duration,
 }
@@ -98,14 +112,23 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             sessions: 10_000,
+            clients: 12_000,
             per_host: 20,
+            per_net: 200,
             wait: Duration::from_secs(600),
             last: Duration::from_secs(300),
             messages: 200,
             bytes: 64 * 1024,
-            guesses: 10,
             hold_back: Duration::from_secs(1),
         }
+    }
+}
+
+impl Limits {
+    /// With as many clients as sessions that wait, and a fifth more for their peers: these do not stay long.
+    #[must_use]
+    pub const fn with_clients(self) -> Self {
+        Self { clients: self.sessions.saturating_add(self.sessions / 5), ..self }
     }
 }
 
@@ -117,9 +140,7 @@ pub struct Memory {
     waiting: HashMap<Code, u64>,
     sessions: HashMap<u64, Session>,
     hosts: HashMap<u64, usize>,
-    guesses: HashMap<u64, Guesses>,
-    /// When old wrong codes were forgotten last.
-    swept: Duration,
+    nets: HashMap<u64, usize>,
 }
 
 #[derive(Debug)]
@@ -146,17 +167,6 @@ struct Ready {
     word: Word,
 }
 
-#[derive(Debug)]
-struct Guesses {
-    since: Duration,
-    wrong: u32,
-}
-
-/// The time over which wrong codes are counted.
-const MINUTE: Duration = Duration::from_secs(60);
-/// Hosts whose wrong codes are counted at a time.
-const MAX_GUESSERS: usize = 10_000;
-
 impl Memory {
     /// No sessions yet.
     #[must_use]
@@ -167,49 +177,70 @@ impl Memory {
             waiting: HashMap::new(),
             sessions: HashMap::new(),
             hosts: HashMap::new(),
-            guesses: HashMap::new(),
-            swept: Duration::ZERO,
+            nets: HashMap::new(),
         }
     }
 
-    fn enter(&mut self, from: IpAddr) -> Result<(), Refusal> {
-        let count = self.hosts.entry(host(from)).or_default();
-        if *count >= self.limits.per_host {
-            return Err(Refusal::HostFull);
-        }
-        *count += 1;
-        Ok(())
+    /// Whether one more client of this host and network may come.
+    fn may_enter(&self, from: IpAddr) -> Result<(), Refusal> {
+        let of = |counts: &HashMap<u64, usize>, prefix| counts.get(&prefix).copied().unwrap_or_default();
+        let is_full = of(&self.hosts, host(from)) >= self.limits.per_host
+            || of(&self.nets, net(from)) >= self.limits.per_net;
+        if is_full { Err(Refusal::HostFull) } else { Ok(()) }
+    }
+
+    fn enter(&mut self, from: IpAddr) {
+        *self.hosts.entry(host(from)).or_default() += 1;
+        *self.nets.entry(net(from)).or_default() += 1;
     }
 
     fn exit(&mut self, from: IpAddr) {
-        if let Some(count) = self.hosts.get_mut(&host(from)) {
-            *count -= 1;
-            if *count == 0 {
-                self.hosts.remove(&host(from));
+        for (counts, prefix) in [(&mut self.hosts, host(from)), (&mut self.nets, net(from))] {
+            if let Some(count) = counts.get_mut(&prefix) {
+                *count -= 1;
+                if *count == 0 {
+                    counts.remove(&prefix);
+                }
             }
         }
     }
 
-    /// The number of wrong codes of this host lately.
-    fn wrong(&mut self, from: IpAddr, now: Duration) -> &mut u32 {
-        // Looking through them all takes a while, so strangers must not make it happen for each guess.
-        if self.guesses.len() >= MAX_GUESSERS && now.saturating_sub(self.swept) >= MINUTE / 6 {
-            self.swept = now;
-            self.guesses.retain(|_, g| now.saturating_sub(g.since) < MINUTE);
-        }
-        // Still too many: strangers share one count, so that memory stays bounded.
-        let key = if self.guesses.len() < MAX_GUESSERS { host(from) } else { u64::MAX };
-        let entry = self.guesses.entry(key).or_insert(Guesses { since: now, wrong: 0 });
-        if now.saturating_sub(entry.since) >= MINUTE {
-            *entry = Guesses { since: now, wrong: 0 };
-        }
-        &mut entry.wrong
+    /// Ends the oldest session of the network that would have most clients with this one, so that nobody can keep
+    /// everybody else out by filling all places.
+    fn make_room(&mut self, from: IpAddr, except: Option<u64>) -> Vec<Delivery> {
+        let mine = net(from);
+        let largest = |counts: &HashMap<u64, usize>| {
+            counts.iter().map(|(net, n)| n + usize::from(*net == mine)).max().unwrap_or_default()
+        };
+        let largest = largest(&self.nets);
+        let is_largest = |ip: IpAddr| {
+            let net = net(ip);
+            self.nets.get(&net).is_some_and(|n| n + usize::from(net == mine) == largest)
+        };
+        let oldest = self
+            .sessions
+            .iter()
+            .filter(|(id, s)| Some(**id) != except && s.members().any(|m| is_largest(m.ip)))
+            .map(|(id, _)| *id)
+            .min();
+        let Some(session) = oldest else { return Vec::new() };
+        let Some(ended) = self.end(session) else { return Vec::new() };
+        let told = |role| Delivery {
+            seat: Seat { session, role },
+            message: ToClient::Refused { reason: Refusal::Full },
+        };
+        [Role::First, Role::Second].into_iter().take(ended.members().count()).map(told).collect()
+    }
+
+    fn clients(&self) -> usize {
+        // A session has one client while it waits under its code, and two after that.
+        2 * self.sessions.len() - self.waiting.len()
     }
 
     fn end(&mut self, session: u64) -> Option<Session> {
         let ended = self.sessions.remove(&session)?;
         self.waiting.remove(&ended.code);
-        for member in [Some(&ended.first), ended.second.as_ref()].into_iter().flatten() {
+        for member in ended.members() {
             self.exit(member.ip);
         }
         Some(ended)
@@ -219,30 +250,32 @@ impl Memory {
 impl Sessions for Memory {
     fn open(&mut self, from: IpAddr, entropy: u64, now: Duration) -> Result<Opened, Refusal> {
         let code = Code::from_bits(entropy);
-        if self.sessions.len() >= self.limits.sessions || self.waiting.contains_key(&code) {
+        if self.waiting.contains_key(&code) || self.limits.sessions == 0 {
             return Err(Refusal::Full);
         }
-        self.enter(from)?;
+        self.may_enter(from)?;
+        let is_full = self.sessions.len() >= self.limits.sessions || self.clients() >= self.limits.clients;
+        let told = if is_full { self.make_room(from, None) } else { Vec::new() };
+        self.enter(from);
         self.numbered += 1;
         let session = self.numbered;
         let (first, wait) = (Member::new(from), self.limits.wait);
         self.sessions.insert(session, Session { code, until: now + wait, first, second: None, step: 0 });
         self.waiting.insert(code, session);
-        Ok(Opened { seat: Seat { session, role: Role::First }, code, wait })
+        Ok(Opened { seat: Seat { session, role: Role::First }, code, wait, told })
     }
 
     fn join(&mut self, code: Code, from: IpAddr, now: Duration) -> Result<(Seat, Vec<Delivery>), Refusal> {
-        if *self.wrong(from, now) >= self.limits.guesses {
-            return Err(Refusal::TooManyGuesses);
-        }
         let found = self.waiting.get(&code).copied();
         let found =
             found.and_then(|id| Some((id, self.sessions.get(&id).filter(|s| now < s.until)?.first.ip)));
         let Some((session, first)) = found else {
-            *self.wrong(from, now) += 1;
             return Err(Refusal::UnknownCode);
         };
-        self.enter(from)?;
+        self.may_enter(from)?;
+        let is_full = self.clients() >= self.limits.clients;
+        let mut told = if is_full { self.make_room(from, Some(session)) } else { Vec::new() };
+        self.enter(from);
         // A code is good for one guest: whoever comes later is told that it is unknown.
         self.waiting.remove(&code);
         if let Some(entry) = self.sessions.get_mut(&session) {
@@ -254,7 +287,8 @@ impl Sessions for Memory {
             message: ToClient::Paired { role, you, peer },
         };
         let seat = Seat { session, role: Role::Second };
-        Ok((seat, vec![paired(Role::First, first, from), paired(Role::Second, from, first)]))
+        told.extend([paired(Role::First, first, from), paired(Role::Second, from, first)]);
+        Ok((seat, told))
     }
 
     fn say(
@@ -277,7 +311,7 @@ impl Sessions for Memory {
         if speaker.messages > limits.messages || speaker.bytes > limits.bytes {
             return Err(Refusal::TooMuch);
         }
-        let peer = Seat { role: seat.role.other(), ..seat };
+        let peer = seat.peer();
         let one = |seat, message| Ok(vec![Delivery { seat, message }]);
         match message {
             ToServer::Ping { id } => one(seat, ToClient::Pong { id }),
@@ -300,7 +334,7 @@ impl Sessions for Memory {
 
     fn leave(&mut self, seat: Seat) -> Vec<Delivery> {
         let Some(ended) = self.end(seat.session) else { return Vec::new() };
-        let peer = Seat { role: seat.role.other(), ..seat };
+        let peer = seat.peer();
         let has_peer = peer.role == Role::First || ended.second.is_some();
         has_peer.then_some(Delivery { seat: peer, message: ToClient::Gone }).into_iter().collect()
     }
@@ -315,6 +349,10 @@ impl Sessions for Memory {
 }
 
 impl Session {
+    fn members(&self) -> impl Iterator<Item = &Member> {
+        std::iter::once(&self.first).chain(&self.second)
+    }
+
     fn member(&mut self, role: Role) -> Option<&mut Member> {
         match role {
             Role::First => Some(&mut self.first),
@@ -350,11 +388,17 @@ impl Member {
 
 /// One number for one host: an IPv4 address, or an IPv6 /56.
 fn host(ip: IpAddr) -> u64 {
-    match ip {
-        IpAddr::V4(ip) => u64::from(ip.to_bits()),
-        IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
-            Some(ip) => u64::from(ip.to_bits()),
-            None => 1 << 63 | (Ipv6Addr::to_bits(ip) >> 72) as u64,
-        },
+    prefix(ip, 32, 56)
+}
+
+/// One number for one network: an IPv4 /24, or an IPv6 /48.
+fn net(ip: IpAddr) -> u64 {
+    prefix(ip, 24, 48)
+}
+
+fn prefix(ip: IpAddr, v4: u32, v6: u32) -> u64 {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => u64::from(ip.to_bits() >> (32 - v4)),
+        IpAddr::V6(ip) => 1 << 63 | (Ipv6Addr::to_bits(ip) >> (128 - v6)) as u64,
     }
 }
