@@ -312,7 +312,7 @@ fn agree(verdicts: Vec<(String, UdpReport)>, warnings: &mut Vec<String>) -> Opti
         // Those who answer over UDP come first: nobody does.
         return Some(udp);
     }
-    let mut said: [Said; 5] = std::array::from_fn(|_| Said { by: query.clone(), disputed: None });
+    let mut said: [Said; 6] = std::array::from_fn(|_| Said { by: query.clone(), disputed: None });
     for (other_query, other) in all {
         if blocked(&other) {
             warnings.push(format!(
@@ -320,7 +320,7 @@ fn agree(verdicts: Vec<(String, UdpReport)>, warnings: &mut Vec<String>) -> Opti
             ));
             continue;
         }
-        let [mapping, filtering, hairpinning, alg, inbound_first] = &mut said;
+        let [mapping, filtering, hairpinning, alg, inbound_first, distance] = &mut said;
         let who = other_query.as_str();
         mapping.merge("mapping", &mut udp.mapping, other.mapping, who, warnings);
         filtering.merge("filtering", &mut udp.filtering, other.filtering, who, warnings);
@@ -328,6 +328,7 @@ fn agree(verdicts: Vec<(String, UdpReport)>, warnings: &mut Vec<String>) -> Opti
         alg.merge("alg", &mut udp.alg, other.alg, who, warnings);
         let (mine, theirs) = (&mut udp.inbound_first_remap, other.inbound_first_remap);
         inbound_first.merge("inbound_first_remap", mine, theirs, who, warnings);
+        distance.merge("distance", &mut udp.distance, other.distance, who, warnings);
         if other.port_allocation.confidence > udp.port_allocation.confidence {
             udp.port_allocation = other.port_allocation;
         }
@@ -440,6 +441,7 @@ mod tests {
             hairpinning: unknown(),
             alg: unknown(),
             inbound_first_remap: unknown(),
+            distance: Finding::unknown("test", "test"),
             lifetime: Finding::unknown("test", "test"),
         };
         (query.to_owned(), udp)

@@ -6,8 +6,8 @@ use crate::{
     engine::Observed,
     ledger::{Ledger, Place},
     probe::{
-        Probe, alg, dialect, filtering, hairpinning, inbound_first, lifetime, mapping, port_allocation,
-        response_port,
+        Probe, alg, dialect, distance, filtering, hairpinning, inbound_first, lifetime, mapping,
+        port_allocation, response_port,
     },
     report::{Confidence, Finding, ServerAddresses, ServerFeatures, UdpReport},
     server::{self, Places},
@@ -60,6 +60,7 @@ pub fn udp(observed: &Observed) -> UdpReport {
         hairpinning: asked(ledger, &hairpinning::PROBE, hairpinning::conclude),
         alg: asked(ledger, &alg::PROBE, alg::conclude),
         inbound_first_remap: asked(ledger, &inbound_first::PROBE, inbound_first::conclude),
+        distance: asked(ledger, &distance::PROBE, distance::conclude),
         lifetime: lifetime::conclude(ledger),
         mapping,
         filtering,
@@ -145,6 +146,7 @@ fn blocked(ledger: &Ledger) -> UdpReport {
         hairpinning: Finding::unknown(NO_UDP, DERIVED),
         alg: Finding::unknown(NO_UDP, DERIVED),
         inbound_first_remap: Finding::unknown(NO_UDP, DERIVED),
+        distance: Finding::unknown(NO_UDP, DERIVED),
         lifetime: Finding::unknown(NO_UDP, DERIVED),
     }
 }

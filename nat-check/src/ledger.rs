@@ -84,6 +84,11 @@ pub enum Ask {
         /// Whether the value is written with its padding counted.
         long: bool,
     },
+    /// Nothing of the server: the datagram opens the way for its answers and dies after so many hops.
+    Open {
+        /// Its time to live.
+        hops: u8,
+    },
     /// Nothing of the server: the datagram is for another socket of this host (hairpinning).
     Loop,
 }

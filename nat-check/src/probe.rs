@@ -10,6 +10,7 @@ use crate::{net::Boxed, session::Session};
 pub mod alg;
 pub mod contact;
 pub mod dialect;
+pub mod distance;
 pub mod filtering;
 pub mod hairpinning;
 pub mod inbound_first;
@@ -76,6 +77,7 @@ pub const REGISTRY: &[Probe] = &[
     hairpinning::PROBE,
     alg::PROBE,
     inbound_first::PROBE,
+    distance::PROBE,
     lifetime::PROBE,
     response_port::PROBE,
     dialect::PROBE,

@@ -199,6 +199,9 @@ pub struct UdpReport {
     /// Whether a packet from outside that arrives first changes the mapping towards its sender: true on Linux
     /// routers that accept input on their WAN side.
     pub inbound_first_remap: Finding<bool>,
+    /// Routers up to the outermost one that filters; 0 = this host itself does, 2 or more = another gateway stands behind
+    /// the first.
+    pub distance: Finding<u8>,
     /// How long mappings live.
     pub lifetime: Finding<Lifetime>,
 }

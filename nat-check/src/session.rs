@@ -270,6 +270,11 @@ impl Session {
         }
     }
 
+    /// Sets the time to live of what this socket sends from now on; whether that is possible.
+    pub fn set_ttl(&self, socket: &Socket, ttl: u32) -> bool {
+        socket.datagram.set_ttl(ttl).is_ok()
+    }
+
     /// Reads the ledger.
     pub fn read<T>(&self, look: impl FnOnce(&Ledger) -> T) -> T {
         look(&self.lock().ledger)

@@ -235,12 +235,23 @@ const NAT: &str = "port-restricted-cone,hairpin=external";
 type Expected = (&'static str, &'static str, &'static str, Option<&'static str>);
 
 const FINDINGS: &[Expected] = &[
-    ("mapping", "/ipv4/udp/mapping/value", "endpoint-independent", Some("mapping,filtering,inbound-first")),
-    ("filtering", "/ipv4/udp/filtering/value", "address-and-port-dependent", Some("filtering,inbound-first")),
+    (
+        "mapping",
+        "/ipv4/udp/mapping/value",
+        "endpoint-independent",
+        Some("mapping,filtering,inbound-first,distance"),
+    ),
+    (
+        "filtering",
+        "/ipv4/udp/filtering/value",
+        "address-and-port-dependent",
+        Some("filtering,inbound-first,distance"),
+    ),
     ("port-allocation", "/ipv4/udp/port_allocation/value/policy", "preserving", None),
     ("hairpinning", "/ipv4/udp/hairpinning/value", "true", Some("hairpinning")),
     ("alg", "/ipv4/udp/alg/value", "false", None),
     ("inbound-first", "/ipv4/udp/inbound_first_remap/value", "false", Some("inbound-first")),
+    ("distance", "/ipv4/udp/distance/value", "1", Some("distance")),
     ("lifetime", "/ipv4/udp/lifetime/value/unreplied/alive_s", "5.0", None),
     ("response-port", "/server/features/response_port/value", "true", Some("response-port")),
     ("classic", "/server/features/classic/value", "true", Some("classic")),

@@ -75,6 +75,9 @@ pub fn expected(stack: &Stack) -> Value {
     }
     findings.insert("alg".into(), udp.alg.into());
     findings.insert("inbound_first_remap".into(), udp.inbound_first_remap.into());
+    if let Some(distance) = udp.distance {
+        findings.insert("distance".into(), distance.into());
+    }
     json!({ "ipv4": { "status": "tested", "udp": findings } })
 }
 

@@ -190,7 +190,7 @@ fn tally(ledger: &Ledger, kind: Place, ripe: Duration) -> Tally {
 
 /// The controls for an answer from this endpoint. The way from the alternate address may lose more than the one from
 /// the primary: where it clearly does, its own controls count.
-fn control_tally(ledger: &Ledger, ripe: Duration, kind: Place) -> Tally {
+pub(crate) fn control_tally(ledger: &Ledger, ripe: Duration, kind: Place) -> Tally {
     let count = |tally: Tally, control: &Trial| Tally {
         controls_sent: tally.controls_sent + 1,
         controls_answered: tally.controls_answered + u32::from(control.returned()),

@@ -103,7 +103,9 @@ fn samples(ledger: &Ledger) -> Vec<Sample> {
     let mut asked = BTreeSet::new();
     let mut samples = Vec::new();
     let mut unseen = 0;
-    for trial in ledger.trials.iter().filter(|t| !t.unsent) {
+    // What dies on the way may make a mapping or not.
+    let travels = |t: &&crate::ledger::Trial| !t.unsent && !matches!(t.ask, Ask::Open { .. });
+    for trial in ledger.trials.iter().filter(travels) {
         if !asked.insert((trial.socket, trial.to)) {
             continue;
         }

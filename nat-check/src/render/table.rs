@@ -225,6 +225,7 @@ fn udp_rows(udp: &UdpReport, rows: &mut Vec<Row>) {
     rows.push(finding("Hairpinning", &udp.hairpinning, |works| words::hairpinning(*works).into()));
     rows.push(finding("Payload rewriting", &udp.alg, |rewrites| words::alg(*rewrites).into()));
     rows.push(finding("Inbound-first effect", &udp.inbound_first_remap, |r| words::inbound_first(*r).into()));
+    rows.push(finding("Outermost filter", &udp.distance, |hops| words::distance(*hops)));
     rows.push(finding("Lifetime", &udp.lifetime, words::lifetime));
     rows.extend(udp.lifetime.value.as_ref().and_then(words::beats).map(|text| row("Keep-alive", text, "")));
     let path = match (udp.rtt_s, udp.loss) {
@@ -289,6 +290,16 @@ fn evidence_rows(udp: &UdpReport) -> Vec<Vec<String>> {
             add(stringify!($field), &finding.method, finding.reason.as_ref(), &finding.evidence);
         )*};
     }
-    each!(nat_type, mapping, filtering, port_allocation, hairpinning, alg, inbound_first_remap, lifetime);
+    each!(
+        nat_type,
+        mapping,
+        filtering,
+        port_allocation,
+        hairpinning,
+        alg,
+        inbound_first_remap,
+        distance,
+        lifetime
+    );
     rows
 }

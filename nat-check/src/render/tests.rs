@@ -48,6 +48,7 @@ fn home() -> Report {
         hairpinning: unknown("no answer, which a filter on this host would explain as well"),
         alg: certain(false),
         inbound_first_remap: certain(false),
+        distance: certain(1),
         lifetime: certain(Lifetime {
             unreplied: Some(Bracket { alive_s: 30.0, expired_s: Some(31.0) }),
             stream: Some(Bracket { alive_s: 60.0, expired_s: None }),
@@ -127,6 +128,7 @@ fn blocked() -> Report {
     udp.hairpinning = unknown(nothing);
     udp.alg = unknown(nothing);
     udp.inbound_first_remap = unknown(nothing);
+    udp.distance = unknown(nothing);
     udp.lifetime = unknown(nothing);
     report.ipv4.tcp =
         Some(TcpReport { reachable: true, external: Some("203.0.113.1:40112".parse().unwrap()) });

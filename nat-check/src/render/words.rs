@@ -90,6 +90,14 @@ pub(super) fn inbound_first(remaps: bool) -> &'static str {
     }
 }
 
+pub(super) fn distance(hops: u8) -> String {
+    match hops {
+        0 => "this host itself filters, nothing behind it does".into(),
+        1 => "1 hop: the first router is the last one that filters".into(),
+        _ => format!("{hops} hops: another gateway stands behind the first router, as with nested NATs"),
+    }
+}
+
 pub(super) fn lifetime(lifetime: &Lifetime) -> String {
     let mut parts = Vec::new();
     if let Some(bracket) = lifetime.unreplied {

@@ -28,7 +28,7 @@ pub(super) fn write(
 ) -> Result<usize, WriteError> {
     let mut writer = Writer::new(buffer, Class::Request, id);
     match ask {
-        Ask::Plain | Ask::Loop => {}
+        Ask::Plain | Ask::Loop | Ask::Open { .. } => {}
         Ask::From(place) => {
             writer.u32(attr::CHANGE_REQUEST, Place::change_flags(place));
         }

@@ -45,6 +45,7 @@ fn tested(
         hairpinning: finding(None),
         alg: finding(None),
         inbound_first_remap: finding(None),
+        distance: finding(None),
         lifetime: finding(None),
     };
     FamilyReport { status: FamilyStatus::Tested, reason: None, udp: Some(udp), tcp: None }

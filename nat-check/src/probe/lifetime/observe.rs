@@ -290,7 +290,7 @@ fn found(flow: &Flow, trial: &Trial) -> Option<Duration> {
     let through = |a: &&crate::ledger::Answer| match trial.ask {
         Ask::Plain => a.mapped().is_some() && a.mapped() == flow.outside,
         Ask::Reach { .. } => a.on == flow.socket,
-        Ask::From(_) | Ask::ToPort { .. } | Ask::Loop => false,
+        Ask::From(_) | Ask::ToPort { .. } | Ask::Loop | Ask::Open { .. } => false,
     };
     trial.successes().filter(through).map(|a| a.at).min()
 }
@@ -301,7 +301,7 @@ fn gone_elsewhere(flow: &Flow, trial: &Trial) -> Option<Duration> {
         Ask::Plain => a.mapped().is_some() && a.mapped() != flow.outside,
         // On the socket that asked, it means that the server did not obey.
         Ask::Reach { .. } => a.on != flow.socket && a.on != trial.socket,
-        Ask::From(_) | Ask::ToPort { .. } | Ask::Loop => false,
+        Ask::From(_) | Ask::ToPort { .. } | Ask::Loop | Ask::Open { .. } => false,
     };
     trial.successes().filter(another).map(|a| a.at).min()
 }

@@ -40,6 +40,8 @@ pub struct UdpBehaviour {
     pub alg: bool,
     /// Whether an unsolicited packet changes the mapping towards its sender.
     pub inbound_first_remap: bool,
+    /// Gateways up to the outermost one that filters, where that shows.
+    pub distance: Option<u8>,
     /// Idle time that a mapping without answers lives.
     pub unreplied: Duration,
     /// Idle time that a stream lives.
@@ -85,6 +87,7 @@ impl NatSpec {
             hairpinning,
             alg: self.alg && translated,
             inbound_first_remap: self.inbound_first,
+            distance: filter_shows(self.udp.mapping, self.udp.filtering).then_some(1),
             unreplied: self.timers.unreplied,
             stream: self.timers.stream,
             slack: self.timers.jitter + self.timers.sweep,
@@ -100,7 +103,14 @@ impl Stack {
     #[must_use]
     pub fn behaviour(&self) -> Behaviour {
         let open = Behaviour { nat_type: NatType::OpenInternet, udp: None, tcp: true };
-        self.0.iter().map(NatSpec::behaviour).reduce(Behaviour::behind).unwrap_or(open)
+        let mut all = self.0.iter().map(NatSpec::behaviour).reduce(Behaviour::behind).unwrap_or(open);
+        if let Some(udp) = &mut all.udp {
+            let outermost =
+                self.0.iter().rposition(|nat| nat.udp.filtering != Filtering::EndpointIndependent);
+            let shows = filter_shows(udp.mapping, udp.filtering);
+            udp.distance = outermost.filter(|_| shows).and_then(|at| u8::try_from(at + 1).ok());
+        }
+        all
     }
 }
 
@@ -128,6 +138,8 @@ impl Behaviour {
             hairpinning: None,
             alg: inner.alg || outer.alg,
             inbound_first_remap: inner.inbound_first_remap || outer.inbound_first_remap,
+            // Known only to whoever knows where each stands.
+            distance: None,
             unreplied: inner.unreplied.min(outer.unreplied),
             stream: inner.stream.min(outer.stream),
             slack: inner.slack.max(outer.slack),
@@ -139,6 +151,12 @@ impl Behaviour {
         };
         Self { nat_type: NatType::derive(udp.mapping, udp.filtering), udp: Some(udp), tcp }
     }
+}
+
+/// Whether an opener towards one destination opens the way for its answer to what was sent to another.
+fn filter_shows(mapping: Mapping, filtering: Filtering) -> bool {
+    let stays = matches!(mapping, Mapping::Direct | Mapping::EndpointIndependent);
+    stays && filtering != Filtering::EndpointIndependent
 }
 
 fn mapping_behind(inner: Mapping, outer: Mapping) -> Mapping {

@@ -1,0 +1,223 @@
+//! How far away the outermost filter stands: this host itself, the first router, or another one behind it (nested LANs,
+//! a provider's NAT). No RFC has a test for it.
+//!
+//! Each of several sockets sends an opener to A2:P2 that dies after so many hops, and asks A1:P1 to have A2:P2 answer. The
+//! answer comes in only if the opener has passed every filter on the way. The socket that sends no opener must hear
+//! nothing. The most hops that were not enough are the distance; that silence is judged by [`crate::silence`].
+
+use std::{sync::Arc, time::Duration};
+
+use shared::nat::{Filtering, Mapping};
+use tokio::time::sleep;
+
+use crate::{
+    ledger::{Ask, Ledger, Place},
+    probe::{Probe, Stage, Step, filtering, mapping},
+    report::{Confidence, Finding},
+    session::{Contact, Request, Session, Socket},
+    silence::{LIKELY, Tally},
+};
+
+/// The measurement.
+pub const PROBE: Probe = Probe {
+    name: "distance",
+    about: "how far away the outermost filter is: this host, the first router, or another one behind it",
+    needs: &["mapping", "filtering"],
+    steps: &[Step { stage: Stage::Confirm, run: |session| Box::pin(open_from_afar(session)) }],
+};
+
+const METHOD: &str = "answers that only packets of a limited time to live have opened the way for";
+/// Openers die after 0 (none is sent) to this many hops. Two gateways in a row are usual, more than four unheard of.
+const MOST: u8 = 6;
+/// Rounds at the most, and questions a round once it is known which one is open.
+const ROUNDS: usize = 6;
+const COPIES: usize = 3;
+/// Between copies, so that one burst of loss does not swallow them all.
+const APART: Duration = Duration::from_millis(5);
+/// The time to live of everything else.
+const FAR: u32 = 64;
+
+async fn open_from_afar(session: Arc<Session>) {
+    if session.contact().await == Contact::None || session.is_slow() || session.read(hindrance).is_some() {
+        return;
+    }
+    let mut sockets = Vec::new();
+    for _ in 0..=MOST {
+        let Ok(socket) = session.open().await else { return };
+        sockets.push(socket);
+    }
+    for hops in 0..=MOST {
+        ask(&session, &sockets, hops).await;
+    }
+    for _ in 0..ROUNDS {
+        let wait = session.now() + session.patience();
+        session.until(wait, |ledger| farthest_silent(ledger).is_none_or(|hops| hops <= 1)).await;
+        let ripe = session.now().saturating_sub(session.patience());
+        // The nearest router is nearly always the one: its silence needs no second round.
+        let Some(open) = session.read(farthest_silent) else { return };
+        if session.read(|ledger| tally(ledger, open, ripe).is_enough()) {
+            return;
+        }
+        for _ in 0..COPIES {
+            ask(&session, &sockets, open).await;
+            sleep(APART).await;
+        }
+    }
+}
+
+/// One opener that dies after so many hops, and the question for an answer from where it was sent to.
+async fn ask(session: &Session, sockets: &[Socket], hops: u8) {
+    let (Some(socket), Some(other)) = (sockets.get(usize::from(hops)), session.places().get(Place::BOTH))
+    else {
+        return;
+    };
+    let round = session.round();
+    let request = |to, ask| Request { purpose: PROBE.name, to, ask, round };
+    if hops > 0 && session.set_ttl(socket, hops.into()) {
+        session.send(socket, request(other, Ask::Open { hops })).await;
+        session.set_ttl(socket, FAR);
+    }
+    session.send(socket, request(session.server(), Ask::From(Place::BOTH))).await;
+}
+
+/// What stands against the test.
+fn hindrance(ledger: &Ledger) -> Option<String> {
+    if !ledger.gives_receipts() {
+        return Some("the server gives no receipts, so silence proves nothing".into());
+    }
+    let mapping = mapping::conclude(ledger);
+    match mapping.value {
+        Some(Mapping::Direct | Mapping::EndpointIndependent) => {}
+        Some(_) => {
+            return Some(
+                "the mapping depends on the destination, so no packet opens the way for another".into(),
+            );
+        }
+        None => return Some(mapping.reason.unwrap_or_else(|| "the mapping is not known".into())),
+    }
+    let filtering = filtering::conclude(ledger);
+    match filtering.value {
+        Some(Filtering::EndpointIndependent) => {
+            Some("nothing is filtered, so no filter shows where it stands".into())
+        }
+        Some(_) => None,
+        None => Some(filtering.reason.unwrap_or_else(|| "the filtering is not known".into())),
+    }
+}
+
+/// The questions after openers of so many hops. The sockets are told apart by their openers; the one without is the first.
+fn questions(ledger: &Ledger, hops: u8) -> impl Iterator<Item = &crate::ledger::Trial> {
+    let first = ledger.of(PROBE.name).next().map(|t| t.socket);
+    let opener = ledger.of(PROBE.name).find(|t| t.ask == Ask::Open { hops }).map(|t| t.socket);
+    let socket = if hops == 0 { first } else { opener };
+    ledger.of(PROBE.name).filter(move |t| t.ask == Ask::From(Place::BOTH) && Some(t.socket) == socket)
+}
+
+fn is_heard(ledger: &Ledger, hops: u8) -> bool {
+    questions(ledger, hops).any(|t| t.successes().any(|a| a.from != t.to))
+}
+
+/// The most hops that were not enough so far.
+fn farthest_silent(ledger: &Ledger) -> Option<u8> {
+    (0..=MOST).rev().find(|&hops| !is_heard(ledger, hops))
+}
+
+fn tally(ledger: &Ledger, hops: u8, ripe: Duration) -> Tally {
+    let mut tally = filtering::control_tally(ledger, ripe, Place::BOTH);
+    for question in questions(ledger, hops).filter(|t| t.sent <= ripe && !t.unsent) {
+        tally.sent += 1;
+        tally.silent += u32::from(question.receipt.is_some() && question.successes().next().is_none());
+    }
+    tally
+}
+
+/// Draws the conclusion: the number of routers up to the outermost that filters, 0 for this host itself.
+#[must_use]
+pub fn conclude(ledger: &Ledger) -> Finding<u8> {
+    if let Some(reason) = hindrance(ledger) {
+        return Finding::unknown(reason, METHOD);
+    }
+    if ledger.of(PROBE.name).next().is_none() {
+        return Finding::unknown("not asked for", METHOD);
+    }
+    let Some(silent) = farthest_silent(ledger) else {
+        let reason = "the filter remembers for all sockets of this host together whom it has sent to";
+        return Finding::unknown(reason, METHOD);
+    };
+    let tally = tally(ledger, silent, ledger.ripe);
+    let heard: Vec<u8> = (0..=MOST).filter(|&hops| is_heard(ledger, hops)).collect();
+    let finding = match () {
+        () if silent == MOST => {
+            Finding::unknown(format!("no packet that dies within {MOST} hops opens the way"), METHOD)
+        }
+        () if tally.is_filtered() => Finding::known(silent, Confidence::Strong, METHOD),
+        () if tally.log_ratio() <= LIKELY => {
+            Finding::known(silent, Confidence::Weak, METHOD).because("loss leaves room for doubt")
+        }
+        () => Finding::unknown("too much loss to tell a packet that died from one that was lost", METHOD),
+    };
+    finding
+        .with("hops_enough", heard)
+        .with("silent_beside_controls", tally.silent)
+        .with("controls_sent", tally.controls_sent)
+        .with("controls_answered", tally.controls_answered)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{SocketId, made};
+
+    /// A run behind a port-restricted NAT in which openers of these hops were enough, each asked `times`.
+    fn run(enough: impl Fn(u8) -> bool, times: usize) -> Ledger {
+        let mut ledger = made::ledger();
+        let external = "203.0.113.1:5";
+        let socket = made::socket(&mut ledger, "192.168.1.2:40000");
+        for place in Place::ALL {
+            ledger.trials.push(made::answered("mapping", socket, place, external));
+        }
+        for _ in 0..8 {
+            for place in [Place::BOTH, Place::PORT, Place::IP] {
+                let mut trial = made::trial("filtering", socket, ledger.server, Ask::From(place));
+                trial.receipt = Some(Duration::from_millis(10));
+                ledger.trials.push(trial);
+            }
+        }
+        for hops in 0..=MOST {
+            let socket = made::socket(&mut ledger, &format!("192.168.1.2:5000{hops}"));
+            for _ in 0..times {
+                if hops > 0 {
+                    let to = made::endpoint(Place::BOTH);
+                    ledger.trials.push(made::trial(PROBE.name, socket, to, Ask::Open { hops }));
+                }
+                let mut trial = made::trial(PROBE.name, socket, ledger.server, Ask::From(Place::BOTH));
+                trial.receipt = Some(Duration::from_millis(10));
+                if enough(hops) {
+                    trial.answers.push(made::answer(SocketId(0), made::endpoint(Place::BOTH), external));
+                }
+                ledger.trials.push(trial);
+            }
+        }
+        ledger
+    }
+
+    #[test]
+    fn the_outermost_filter_is_where_openers_stop_being_enough() {
+        for distance in 0..MOST {
+            let finding = conclude(&run(|hops| hops > distance, 5));
+            assert_eq!(
+                (finding.value, finding.confidence),
+                (Some(distance), Confidence::Strong),
+                "{finding:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_told_is_said() {
+        let why = |ledger: &Ledger| conclude(ledger).reason.unwrap_or_default();
+        assert!(why(&run(|_| true, 5)).contains("all sockets"));
+        assert!(why(&run(|_| false, 5)).contains("within 6 hops"));
+        assert_eq!(conclude(&run(|hops| hops > 1, 1)).value, None, "a single silence proves nothing");
+    }
+}
