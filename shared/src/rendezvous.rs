@@ -332,7 +332,7 @@ pub enum Technique {
 }
 
 impl Technique {
-    /// All of them, in the order in which they are tried.
+    /// All of them; what costs little comes first.
     pub const ALL: [Self; 7] = [
         Self::Lan,
         Self::Simultaneous,

@@ -34,7 +34,7 @@ pub(super) struct Means {
     pub(super) run: for<'a> fn(&'a mut Attempt) -> Boxed<'a, Result<Ended, IntroError>>,
 }
 
-/// Every technique, in the order of [`Technique::ALL`], in which they are tried.
+/// Every technique, in the order of [`Technique::ALL`]: what costs little comes first.
 pub(super) const MEANS: &[Means] = &[
     lan::MEANS,
     simultaneous::MEANS,
@@ -45,13 +45,13 @@ pub(super) const MEANS: &[Means] = &[
     birthday::MEANS,
 ];
 
-/// What is to be tried, round by round: both sides come to the same list, since both know the same of each other.
+/// What is to be tried, round by round: what is most promising comes first, unless it takes long. Both sides come to the
+/// same list, since both know the same of each other.
 pub(super) fn plan(pair: &Pair) -> Vec<&'static Means> {
-    MEANS
-        .iter()
-        .filter(|means| pair.agrees_on(means.technique))
-        .flat_map(|means| (0..(means.rounds)(pair)).map(move |_| means))
-        .collect()
+    let promising = pair.forecast().technique.filter(|technique| *technique != Technique::Birthday);
+    let mut means: Vec<&Means> = MEANS.iter().filter(|means| pair.agrees_on(means.technique)).collect();
+    means.sort_by_key(|means| Some(means.technique) != promising);
+    means.into_iter().flat_map(|means| (0..(means.rounds)(pair)).map(move |_| means)).collect()
 }
 
 fn cheap(_: &Pair) -> Option<String> {

@@ -103,6 +103,9 @@ fn pairs_find_the_way_that_was_predicted() {
         assert_eq!(first.technique, technique, "{told}");
         assert_eq!(second.technique, technique, "{told}");
         assert_eq!(first.predicted.outcome, first.outcome, "{told}");
+        if technique != Some(T::Birthday) {
+            assert_eq!(first.rounds, 1, "what was predicted is tried first: {told}");
+        }
         if let (Some(local), Some(_)) = (first.local, first.remote) {
             assert!(local.port() > 0 && first.rtt_s.unwrap() < 0.2 && first.loss == Some(0.0), "{told}");
             assert!(first.rtt_via_server_s.unwrap() >= 0.1, "{told}");

@@ -54,7 +54,8 @@ pub fn table(report: &PunchReport) -> String {
         }
         (PunchOutcome::Direct, None) => "Direct path.".into(),
         (PunchOutcome::Failed | PunchOutcome::Unknown, _) => {
-            format!("No direct path after {} rounds; a relay would be needed.", report.rounds)
+            let rounds = if report.rounds == 1 { "round" } else { "rounds" };
+            format!("No direct path after {} {rounds}; a relay would be needed.", report.rounds)
         }
     };
     let predicted = match report.predicted.outcome {

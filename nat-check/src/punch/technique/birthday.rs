@@ -75,7 +75,8 @@ impl Effort {
     fn told(self, pair: &Pair) -> String {
         let side = |tries: Tries, times: u32, is_opener: bool| {
             let name = if (pair.who() == self.opener) == is_opener { "this side" } else { "the peer" };
-            format!("{name} sends up to {} packets from {} sockets", all(tries) * times, tries.sockets)
+            let sockets = if tries.sockets == 1 { "socket" } else { "sockets" };
+            format!("{name} sends up to {} packets from {} {sockets}", all(tries) * times, tries.sockets)
         };
         let opener = side(self.opens, self.times.0, true);
         let guesser = side(self.guesses, self.times.1, false);
