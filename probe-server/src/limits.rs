@@ -84,11 +84,11 @@ impl Buckets {
         Ok(())
     }
 
-    /// Takes afterwards what this source has had already: its buckets owe it, if they do not have it.
+    /// Takes afterwards what this host has had already: its bucket owes it, if it does not have it. Its network does not
+    /// answer for that.
     pub fn owe(&self, limits: &Limits, from: SocketAddr, cost: u32, now: u64) {
-        let Some((host, net)) = self.cells(from.ip()) else { return };
+        let Some((host, _)) = self.cells(from.ip()) else { return };
         self.hosts.charge(host, limits.host_rate, cost, now);
-        self.nets.charge(net, limits.net_rate, cost, now);
     }
 
     /// The cells of its host and of its network; none for loopback.

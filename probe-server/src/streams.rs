@@ -270,11 +270,81 @@ async fn connection(stream: TcpStream, from: SocketAddr, place: Place, context: 
             match time::timeout_at(Instant::now() + slow, greeting).await {
                 Ok(Ok(stream)) => {
                     seat.greeted();
-                    talk::talk(Released::new(stream), from, place, context, seat).await;
+                    // Boxed, because its state is large and would be there once for every place that it is handed to.
+                    talk::talk(Box::new(Released::new(stream)), from, place, context, seat).await;
                 }
                 Ok(Err(_)) => context.bounds.count(Event::TlsFailed),
                 Err(_) => context.bounds.count(Event::Slow),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Streams, limits::Limits, settings::Current, topology::Topology};
+
+    fn context() -> Context {
+        let topology = Topology::new([192, 0, 2, 100].into(), None, (3478, 3479));
+        let current = Current {
+            topologies: vec![topology],
+            tls: Vec::new(),
+            limits: Limits::default(),
+            streams: Streams::default(),
+        };
+        Context {
+            shared: Arc::new(Shared::new(current, 1).unwrap()),
+            bounds: Arc::default(),
+            rendezvous: None,
+            identity: Arc::default(),
+            stop: watch::channel(false).1,
+            drain: Duration::ZERO,
+            _running: mpsc::channel(1).0,
+        }
+    }
+
+    fn from(ip: &str) -> SocketAddr {
+        SocketAddr::new(ip.parse().unwrap(), 40000)
+    }
+
+    /// How many of these it may have at once.
+    fn at_once(context: &Context, from: SocketAddr, cost: u32) -> usize {
+        (0..10_000).take_while(|_| context.take(0, from, cost)).count()
+    }
+
+    #[test]
+    fn forged_datagrams_take_nothing_from_the_connections_of_a_victim() {
+        let context = context();
+        let (victim, limits, now) = (from("198.51.100.7"), Limits::default(), context.shared.clock.now());
+        while context.shared.buckets[0].admit(&limits, victim, now).is_ok() {}
+        assert!(at_once(&context, victim, 1) >= limits.host_burst as usize);
+        while context.shared.buckets[0].admit(&limits, from("198.51.100.8"), now).is_ok() {}
+        assert!(at_once(&context, from("198.51.100.9"), CONNECTION) >= 100, "nor from its network");
+    }
+
+    #[test]
+    fn what_costs_the_server_more_costs_the_client_more() {
+        // Time passes while it is counted, so a few more than the burst are fair.
+        let count = |ip, cost| at_once(&context(), from(ip), cost);
+        assert!((200..300).contains(&count("198.51.100.7", CONNECTION)));
+        assert!((20..30).contains(&count("198.51.100.7", TLS_CONNECTION)));
+        assert!((20..30).contains(&count("2001:db8::7", TLS_CONNECTION)));
+    }
+
+    #[test]
+    fn wrong_codes_have_to_be_paid_for() {
+        let context = context();
+        let guesser = from("198.51.100.7");
+        for _ in 0..10 {
+            context.owe(0, guesser, WRONG_CODE);
+        }
+        assert!(!context.take(0, guesser, CONNECTION));
+        assert!(context.take(0, from("198.51.100.8"), CONNECTION), "its neighbours have not guessed");
+        let limits = Limits::default();
+        let later = |seconds: u64| context.shared.clock.now() + seconds * 1_000_000_000;
+        let buckets = &context.shared.stream_buckets[0];
+        assert!(buckets.take(&limits, guesser, CONNECTION, later(40)).is_err());
+        assert!(buckets.take(&limits, guesser, CONNECTION, later(60)).is_ok(), "ten a minute");
     }
 }

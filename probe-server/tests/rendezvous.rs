@@ -1,19 +1,29 @@
-//! The rendezvous of the real program: it shares the port of STUN over TCP, can be switched off, and ten thousand
-//! sessions that wait cost little.
+//! The rendezvous of the real program: it shares the port of STUN over TCP, can be switched off, ten thousand
+//! sessions that wait cost little, and whatever strangers do, it stays below the memory that its unit file allows.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
 use futures_util::{SinkExt, StreamExt};
-use shared::rendezvous::{Limits, PATH, ToClient, ToServer, VERSION};
+use probe_server::{Server, config::Config, topology::Endpoint};
+use shared::rendezvous::{
+    Behaviour, Code, Limits, MAX_ADDRESSES, MAX_MESSAGE, Nonce, Offer, PATH, Refusal, Technique, ToClient,
+    ToServer, VERSION, Word,
+};
+use socket2::{Domain, Socket, Type};
 use tokio::net::TcpSocket;
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, crypto::ring};
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
-    tungstenite::{Message, protocol::WebSocketConfig},
+    tungstenite::{
+        Message,
+        protocol::{WebSocketConfig, frame::coding::CloseCode},
+    },
 };
 
 /// The program, killed when dropped.
@@ -31,6 +41,10 @@ impl Drop for Program {
 }
 
 fn start(arguments: &[&str]) -> Program {
+    start_over("tcp", arguments)
+}
+
+fn start_over(transport: &str, arguments: &[&str]) -> Program {
     let mut child = Command::new(env!("CARGO_BIN_EXE_probe-server"))
         .args(["--local", "--port", "0", "--alternate-port", "0"])
         .args(arguments)
@@ -39,7 +53,10 @@ fn start(arguments: &[&str]) -> Program {
         .spawn()
         .expect("the program starts");
     let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-    let ready = lines.by_ref().map(|line| line.expect("text")).find(|line| line.starts_with("ready tcp "));
+    let ready = lines
+        .by_ref()
+        .map(|line| line.expect("text"))
+        .find(|line| line.starts_with(&format!("ready {transport} ")));
     let at =
         ready.expect("a ready line").split_whitespace().nth(2).expect("an address").parse().expect("one");
     Program { child, at }
@@ -47,23 +64,34 @@ fn start(arguments: &[&str]) -> Program {
 
 type Client = WebSocketStream<tokio::net::TcpStream>;
 
-/// A session that waits, opened from this address.
-async fn open(server: SocketAddr, from: Ipv4Addr) -> Client {
+/// A client that has said this and been welcomed, from this address.
+async fn begin(server: SocketAddr, from: Ipv4Addr, first: &ToServer) -> Client {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind(SocketAddr::new(IpAddr::V4(from), 0)).expect("an address of loopback");
     let stream = socket.connect(server).await.expect("a connection");
     let config = WebSocketConfig::default().read_buffer_size(512).write_buffer_size(0);
     let url = format!("ws://{server}{PATH}");
     let (mut client, _) = client_async_with_config(url, stream, Some(config)).await.expect("a websocket");
-    let message = serde_json::to_string(&ToServer::Open { version: VERSION }).expect("json");
-    client.send(Message::text(message)).await.expect("sent");
-    for number in 0..2 {
-        let answer = client.next().await.expect("an answer").expect("a message");
-        let answer: ToClient = serde_json::from_str(answer.to_text().expect("text")).expect("json");
-        let wanted = matches!((number, &answer), (0, ToClient::Here { .. }) | (1, ToClient::Waiting { .. }));
-        assert!(wanted, "{answer:?}");
-    }
+    say(&mut client, first).await;
+    assert!(matches!(hear(&mut client).await, ToClient::Here { .. }));
     client
+}
+
+async fn say(client: &mut Client, message: &ToServer) {
+    let text = serde_json::to_string(message).expect("json");
+    client.send(Message::text(text)).await.expect("sent");
+}
+
+async fn hear(client: &mut Client) -> ToClient {
+    let answer = client.next().await.expect("an answer").expect("a message");
+    serde_json::from_str(answer.to_text().expect("text")).expect("json")
+}
+
+/// A session that waits, opened from this address.
+async fn open(server: SocketAddr, from: Ipv4Addr) -> (Client, Code) {
+    let mut client = begin(server, from, &ToServer::Open { version: VERSION }).await;
+    let ToClient::Waiting { code, .. } = hear(&mut client).await else { panic!("no code") };
+    (client, code)
 }
 
 /// A host on loopback in a network of its own.
@@ -108,6 +136,213 @@ fn ten_thousand_waiting_sessions_fit_into_64_mib() {
             (after - before) / SESSIONS as u64
         );
         assert!(after - before <= 64 << 20, "{} bytes", after - before);
+    });
+}
+
+/// A client over TLS that can stop in the middle of everything.
+struct TlsClient {
+    tls: ClientConnection,
+    stream: TcpStream,
+}
+
+impl TlsClient {
+    fn connect(server: SocketAddr, from: Ipv4Addr, config: &Arc<ClientConfig>) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::new(IpAddr::V4(from), 0).into()).expect("an address of loopback");
+        socket.connect(&server.into()).expect("a connection");
+        let name = "probe.example.org".try_into().expect("a name");
+        let tls = ClientConnection::new(Arc::clone(config), name).expect("a client");
+        let mut client = Self { tls, stream: socket.into() };
+        client.stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+        client.stream.set_nodelay(true).expect("a mode");
+        client.tls.complete_io(&mut client.stream).expect("a handshake");
+        client
+    }
+
+    /// What comes with these bytes in a record of its own.
+    fn record(&mut self, bytes: &[u8]) -> Vec<u8> {
+        self.tls.writer().write_all(bytes).expect("room");
+        let mut record = Vec::new();
+        while self.tls.wants_write() {
+            self.tls.write_tls(&mut record).expect("memory");
+        }
+        record
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        let record = self.record(bytes);
+        self.stream.write_all(&record).expect("sent");
+    }
+
+    /// Reads until this text has come; everything since the last time.
+    fn read_until(&mut self, text: &str) -> String {
+        let mut read = Vec::new();
+        loop {
+            let mut piece = [0; 4096];
+            match self.tls.reader().read(&mut piece) {
+                Ok(0) => panic!("it ends before {text}: {}", String::from_utf8_lossy(&read)),
+                Ok(length) => read.extend_from_slice(&piece[..length]),
+                Err(_) => {
+                    self.tls.read_tls(&mut self.stream).expect("bytes");
+                    self.tls.process_new_packets().expect("records");
+                }
+            }
+            let so_far = String::from_utf8_lossy(&read);
+            if so_far.contains(text) {
+                return so_far.into_owned();
+            }
+        }
+    }
+
+    /// A WebSocket on which this was said.
+    fn say_first(server: SocketAddr, from: Ipv4Addr, config: &Arc<ClientConfig>, first: &ToServer) -> Self {
+        let mut client = Self::connect(server, from, config);
+        client.send(UPGRADE.as_bytes());
+        client.read_until("\r\n\r\n");
+        client.send(&frame(&serde_json::to_string(first).expect("json")));
+        client
+    }
+}
+
+const UPGRADE: &str = "GET /punch HTTP/1.1\r\nHost: probe\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// The longest payload that a record of TLS 1.3 of 4 KiB has.
+const RECORD: usize = 4096 - 5 - 1 - 16;
+
+/// A text frame, masked with zeros.
+fn frame(text: &str) -> Vec<u8> {
+    let length = u16::try_from(text.len()).expect("short").to_be_bytes();
+    [&[0x81, 0xfe], &length[..], &[0; 4], text.as_bytes()].concat()
+}
+
+/// The longest word that is allowed.
+fn longest_word() -> ToServer {
+    let address = "[2001:db8:1111:2222:3333:4444:5555:6666]:65535".parse().expect("an address");
+    let offer = Offer {
+        nonce: Nonce([1; 16]),
+        behaviour: Behaviour::default(),
+        techniques: Technique::ALL.to_vec(),
+        lan: vec![address; MAX_ADDRESSES],
+        external: vec![address; MAX_ADDRESSES],
+        ipv6: Some(Behaviour::default()),
+        tcp: None,
+        remaps: None,
+        opener_ttl: None,
+        rtt_ms: 1,
+        hold_ms: 1,
+    };
+    ToServer::Ready { step: 0, rtt_ms: 1, word: Word::Offer(Box::new(offer)) }
+}
+
+/// As many clients as there may be, over TLS, each in a session with another, each with the longest word waiting for its
+/// peer or as good as, the longest message begun and the longest record begun.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_worst_that_clients_can_do_fits_into_the_memory_of_the_unit() {
+    const PAIRS: usize = 300;
+    let folder = tempfile::tempdir().expect("a folder");
+    let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    let issued = rcgen::generate_simple_self_signed(["probe.example.org".to_owned()]).expect("a certificate");
+    std::fs::write(&certificate, issued.cert.pem()).expect("a file");
+    std::fs::write(&key, issued.signing_key.serialize_pem()).expect("a file");
+    let mut roots = RootCertStore::empty();
+    roots.add(issued.cert.der().clone()).expect("a certificate");
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let config = Arc::new(config);
+    let path = |path: &std::path::Path| path.to_str().expect("text").to_owned();
+    let program = start_over(
+        "tls",
+        &[
+            "--tls-certificate",
+            &path(&certificate),
+            "--tls-key",
+            &path(&key),
+            "--tls-port",
+            "0",
+            "--tls-alternate-port",
+            "0",
+        ],
+    );
+    let word = frame(&serde_json::to_string(&longest_word()).expect("json"));
+    let long = frame(&"x".repeat(MAX_MESSAGE));
+    let hold = |client: &mut TlsClient| {
+        let heard = client.read_until("paired");
+        // All but the last byte of a message, then all but the last byte of a record.
+        client.send(&long[..long.len() - 1]);
+        let record = client.record(&[b'x'; RECORD]);
+        client.stream.write_all(&record[..record.len() - 1]).expect("sent");
+        heard
+    };
+    let before = resident(program.child.id());
+    let mut clients = Vec::new();
+    for number in 0..PAIRS {
+        let say = |message| TlsClient::say_first(program.at, host(number / 5), &config, message);
+        let mut first = say(&ToServer::Open { version: VERSION });
+        let waiting = first.read_until("seconds");
+        let code = waiting.split("\"code\":\"").nth(1).and_then(|rest| rest.get(..19)).expect("a code");
+        let mut second = say(&ToServer::Join { version: VERSION, code: code.parse().expect("a code") });
+        first.send(&word);
+        first.send(&frame(r#"{"type":"ping","id":1}"#));
+        let heard = hold(&mut first);
+        hold(&mut second);
+        // The server has read the word and taken it.
+        if !heard.contains("pong") {
+            first.read_until("pong");
+        }
+        clients.extend([first, second]);
+    }
+    let after = resident(program.child.id());
+    let each = (after - before) / clients.len() as u64;
+    let limits = Limits::default();
+    let worst = before + each * (limits.clients + 1000) as u64;
+    let unit = include_str!("../deploy/probe-server.service");
+    let allowed =
+        unit.lines().find_map(|line| line.strip_prefix("MemoryMax=")?.strip_suffix('M')).expect("a limit");
+    let allowed = allowed.parse::<u64>().expect("a number") << 20;
+    println!(
+        "{each} bytes a connection at the worst: {:.0} MiB with {} in sessions and 1000 others, of {} MiB",
+        worst as f64 / 1048576.0,
+        limits.clients,
+        allowed >> 20
+    );
+    assert!(worst * 3 / 2 <= allowed, "{worst} bytes");
+    // They are all still there.
+    for client in &mut clients {
+        client.stream.set_nonblocking(true).expect("a mode");
+        let end = client.stream.peek(&mut [0]);
+        assert!(end.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock), "one was cut off");
+    }
+}
+
+#[test]
+fn a_server_that_stops_tells_those_who_wait_and_lets_pairs_finish() {
+    let server = Server::start(Config::local()).expect("a server");
+    let at = server.topologies()[0].bound(Endpoint::Primary).expect("an address");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let (mut waiting, _) = open(at, host(1)).await;
+        let (mut first, code) = open(at, host(2)).await;
+        let mut second = begin(at, host(3), &ToServer::Join { version: VERSION, code }).await;
+        assert!(matches!(hear(&mut first).await, ToClient::Paired { .. }));
+        assert!(matches!(hear(&mut second).await, ToClient::Paired { .. }));
+        assert_eq!(server.stream_counts().open, 3, "connections in sessions are open, too");
+
+        let end = std::thread::spawn(move || server.stop());
+        assert_eq!(hear(&mut waiting).await, ToClient::Refused { reason: Refusal::Stopping });
+        let close = waiting.next().await.expect("a frame").expect("a frame");
+        assert!(matches!(close, Message::Close(Some(frame)) if frame.code == CloseCode::Away));
+        say(&mut first, &ToServer::Probe { id: 1 }).await;
+        assert_eq!(hear(&mut second).await, ToClient::Probe { id: 1 });
+        drop(first);
+        assert_eq!(hear(&mut second).await, ToClient::Gone);
+        // With the last of them, the server has ended.
+        end.join().expect("no panic");
+        assert!(TcpStream::connect(at).is_err());
     });
 }
 

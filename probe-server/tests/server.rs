@@ -239,6 +239,21 @@ fn slow_idle_broken_and_too_many_connections_end() {
 }
 
 #[test]
+fn no_connection_lasts_for_ever() {
+    let streams = Streams { longest: Duration::from_millis(200), ..Streams::default() };
+    let server = Server::start(Config { streams, ..Config::local() }).unwrap();
+    let (_, address) = primary(&server);
+    let mut stream = connect(address);
+    let mut asked = 0;
+    // It says something all the time, and would never be idle.
+    while stream.write_all(&request(asked, |_| {})).is_ok() && stream.read_exact(&mut [0; 68]).is_ok() {
+        asked += 1;
+    }
+    assert!(asked > 0);
+    assert_eq!((server.stream_counts().old, server.stream_counts().idle), (1, 0));
+}
+
+#[test]
 fn limits_hold_and_a_reload_changes_them_without_a_lost_packet() {
     // Loopback is never limited by source, so what is tried here is the cap on everything.
     let limits = Limits { egress_mbit: 1, ..Limits::default() };

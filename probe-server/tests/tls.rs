@@ -11,7 +11,7 @@ use std::{
 
 use probe_server::{
     Server,
-    config::{Config, Tls},
+    config::{Config, Streams, Tls},
 };
 use shared::stun::{Class, TransactionId, View, Writer, attr};
 use tokio_rustls::rustls::{
@@ -45,8 +45,10 @@ impl Files {
     }
 }
 
-/// Asks one Binding request and gives the answer; fails where the server's certificate is another one.
-fn ask(address: SocketAddr, trusted: &CertificateDer<'static>) -> std::io::Result<Vec<u8>> {
+fn connect(
+    address: SocketAddr,
+    trusted: &CertificateDer<'static>,
+) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(trusted.clone()).unwrap();
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -58,7 +60,12 @@ fn ask(address: SocketAddr, trusted: &CertificateDer<'static>) -> std::io::Resul
         ClientConnection::new(Arc::new(config), "probe.example.org".try_into().unwrap()).unwrap();
     let stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    let mut stream = StreamOwned::new(connection, stream);
+    Ok(StreamOwned::new(connection, stream))
+}
+
+/// Asks one Binding request and gives the answer; fails where the server's certificate is another one.
+fn ask(address: SocketAddr, trusted: &CertificateDer<'static>) -> std::io::Result<Vec<u8>> {
+    let mut stream = connect(address, trusted)?;
     let mut request = [0; 20];
     let id = TransactionId::modern(&mut fastrand::Rng::with_seed(1));
     let length = Writer::new(&mut request, Class::Request, &id).len();
@@ -118,4 +125,33 @@ fn another_protocol_is_closed() {
     let end = stream.read_to_end(&mut rest);
     let is_closed = end.as_ref().map_or_else(|e| e.kind() == std::io::ErrorKind::ConnectionReset, |_| true);
     assert!(is_closed, "{end:?}");
+}
+
+/// The library would wait, and keep room, for records of 16 KiB.
+#[test]
+fn a_long_record_is_not_waited_for() {
+    let files = Files::new();
+    let trusted = files.issue();
+    let long = Duration::from_secs(60);
+    let streams = Streams { idle: long, slow: long, ..Streams::default() };
+    let server = Server::start(Config { streams, ..files.config() }).unwrap();
+    let address = tls_addresses(&server)[0];
+    for (length, is_kept) in [(4000, true), (4096, false), (16384, false)] {
+        let mut client = connect(address, &trusted).unwrap();
+        client.conn.complete_io(&mut client.sock).unwrap();
+        client.conn.writer().write_all(&vec![0xff; length]).unwrap();
+        let mut record = Vec::new();
+        client.conn.write_tls(&mut record).unwrap();
+        client.sock.write_all(&record[..record.len() - 1]).unwrap();
+        if is_kept {
+            // Ones are no STUN: it was read as a whole before it was not taken.
+            client.sock.write_all(&record[record.len() - 1..]).unwrap();
+        }
+        let mut rest = Vec::new();
+        let end = client.sock.read_to_end(&mut rest);
+        let is_closed =
+            end.as_ref().map_or_else(|e| e.kind() == std::io::ErrorKind::ConnectionReset, |_| true);
+        assert!(is_closed, "{length}: {end:?}");
+        assert_eq!(server.stream_counts().broken, 1, "{length}");
+    }
 }

@@ -6,6 +6,7 @@ use tokio_rustls::rustls::{
     self, ServerConfig,
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
+    server::NoServerSessionStorage,
 };
 
 use super::Identity;
@@ -53,11 +54,14 @@ pub(crate) fn identity(tls: &Tls) -> Result<Identity, TlsError> {
         source,
     })?;
     let pair = |source| TlsError::Pair { path: tls.certificate.clone(), source };
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(pair)?
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .map_err(pair)?;
+    // Nobody comes back soon enough to resume anything: tickets would only cost work and memory.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
 }
