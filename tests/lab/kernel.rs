@@ -8,7 +8,10 @@
 //! Several sites sit side by side (`203.0.113.2`, LAN `192.168.78.0/24`, ...). A site with two routers has the
 //! carrier's realm 100.64.N.0/24 between them; a site that translates nothing has public addresses, 192.0.2.16N/28.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    path::Path,
+};
 
 use shared::nat::model::Stack;
 
@@ -150,5 +153,13 @@ fn uplink(site: &Site, level: usize) -> Uplink {
 
 fn forward(router: &Namespace) -> Result<(), LabError> {
     router.sysctl("net/ipv4/ip_forward", 1)?;
-    router.sysctl("net/ipv6/conf/all/forwarding", 1)
+    router.sysctl("net/ipv6/conf/all/forwarding", 1)?;
+    // Where this exists, bridges would pass what is translated back to a neighbour by themselves, but never back to the
+    // host that it came from.
+    for filter in ["net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"] {
+        if Path::new("/proc/sys").join(filter).exists() {
+            router.sysctl(filter, 0)?;
+        }
+    }
+    Ok(())
 }
