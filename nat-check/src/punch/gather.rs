@@ -43,7 +43,8 @@ pub(super) struct Known {
 }
 
 /// The measurements that an attempt is planned by.
-const TESTS: [&str; 5] = ["mapping", "filtering", "port-allocation", "hairpinning", "inbound-first"];
+const TESTS: [&str; 6] =
+    ["mapping", "filtering", "port-allocation", "hairpinning", "inbound-first", "distance"];
 /// An answer takes so long where that was not measured.
 const USUAL_RTT: Duration = Duration::from_millis(300);
 
@@ -90,7 +91,8 @@ pub(super) async fn measure(
         behaviour: behaviour(udp),
         ipv6: families.v6.then(|| behaviour(report.ipv6.udp.as_ref())),
         remaps: None,
-        opener_ttl: None,
+        // One hop more than to the outermost filter.
+        opener_ttl: udp.and_then(|udp| udp.distance.value).map(|hops| hops.saturating_add(1)),
         nat_type: udp.or(report.ipv6.udp.as_ref()).and_then(|udp| udp.nat_type.value),
         tcp,
         servers,
@@ -118,14 +120,11 @@ async fn look_closer(known: &mut Known, net: Arc<dyn Net>, udp: Option<&UdpRepor
     {
         known.behaviour.cross_traffic = Some(rate);
     }
-    match (known.behaviour.mapping, known.behaviour.filtering) {
-        (_, None | Some(Filtering::EndpointIndependent)) | (None, _) => {}
-        (Some(Mapping::Direct | Mapping::EndpointIndependent), Some(_)) => {
-            known.opener_ttl = look::opener_ttl(&mut post, place).await;
-        }
-        (Some(Mapping::AddressDependent | Mapping::AddressAndPortDependent | Mapping::PortDependent), _) => {
-            known.behaviour.shared_filter = look::shared_filter(&mut post, place).await;
-        }
+    let moves =
+        !matches!(known.behaviour.mapping, None | Some(Mapping::Direct | Mapping::EndpointIndependent));
+    let filters = !matches!(known.behaviour.filtering, None | Some(Filtering::EndpointIndependent));
+    if moves && filters {
+        known.behaviour.shared_filter = look::shared_filter(&mut post, place).await;
     }
 }
 

@@ -1,9 +1,5 @@
-//! What only a punch wants to know of the own network: how far packets have to travel to open all of its gateways,
-//! whether its filter remembers whom a socket has sent to, or whom each mapping has, and how many ports others take.
-//!
-//! The first two are found with the same question. A socket sends to the server's other endpoint; then it asks the first one to
-//! have that endpoint answer (CHANGE-REQUEST, RFC 5780 section 7.2). The answer comes in only if what was sent before has
-//! opened the way for it.
+//! What only a punch wants to know of the own network: whether its filter remembers whom a socket has sent to, or whom
+//! each mapping has, and how many ports others take.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -11,9 +7,9 @@ use std::{
 };
 
 use shared::stun::{Class, TransactionId, View, Writer, attr};
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{post::Post, volley::PACE};
+use super::post::Post;
 
 /// Whom to ask, from where, and how long an answer takes.
 #[derive(Clone, Copy, Debug)]
@@ -25,59 +21,10 @@ pub(super) struct Place {
     pub(super) rtt: Duration,
 }
 
-/// Hops that are looked at: two gateways in a row are usual, more than four unheard of.
-const MOST_HOPS: u8 = 7;
-/// Times that each question is asked.
-const TRIES: u32 = 3;
-/// The same where silence is to prove something.
+/// Questions for an answer that silence is to be the proof of.
 const PROOFS: u32 = 7;
 /// Silences that do: even if every third answer got lost, this many would be one case in 200.
 const SILENCES: usize = 5;
-
-/// The lowest time to live with which packets open every gateway on the way out: each of several sockets sends to the
-/// other endpoint with another one, and hears from there if that was enough. For filters that go with one mapping for
-/// all, and look at addresses at least.
-pub(super) async fn opener_ttl(post: &mut Post, place: Place) -> Option<u8> {
-    let mut sockets = Vec::new();
-    for _ in 0..MOST_HOPS {
-        sockets.push(post.open(place.local).await.ok()?);
-    }
-    let mut asked: Vec<(TransactionId, u8)> = Vec::new();
-    let mut open = [false; MOST_HOPS as usize + 1];
-    for _ in 0..TRIES {
-        for (ttl, &socket) in (1..).zip(&sockets).filter(|(ttl, _)| !open[usize::from(*ttl)]) {
-            post.set_ttl(socket, ttl.into());
-            let opener = TransactionId::modern(post.rng());
-            ask(post, socket, &opener, place.other, false).await;
-            post.set_ttl(socket, 64);
-            let id = TransactionId::modern(post.rng());
-            ask(post, socket, &id, place.server, true).await;
-            asked.push((id, ttl));
-            sleep(PACE).await;
-        }
-        let until = Instant::now() + patience(place.rtt);
-        while let Ok(arrival) = timeout_at(until, post.receive()).await {
-            if arrival.from != place.other {
-                continue;
-            }
-            let id = View::parse(&arrival.bytes).ok().map(|view| view.id());
-            if let Some((_, ttl)) = asked.iter().find(|(asked, _)| Some(*asked) == id) {
-                open[usize::from(*ttl)] = true;
-            }
-            if open[2..].iter().all(|open| *open) {
-                break;
-            }
-        }
-    }
-    lowest(&open[1..])
-}
-
-/// The first of those from which on all are open, counted from one. One that is open by itself, with closed ones above,
-/// is a router that behaves otherwise the next time.
-fn lowest(open: &[bool]) -> Option<u8> {
-    let closed = open.iter().rposition(|open| !open).map_or(0, |at| at + 1);
-    (closed < open.len()).then(|| u8::try_from(closed + 1).unwrap_or(u8::MAX))
-}
 
 /// Whether the answer of somebody whom another mapping of the same socket has sent to is let in. For mappings that
 /// differ between the two endpoints.
@@ -99,7 +46,7 @@ async fn is_heard(post: &mut Post, place: Place) -> Option<bool> {
     let mut receipts: Vec<TransactionId> = Vec::new();
     for _ in 0..PROOFS {
         let id = TransactionId::modern(post.rng());
-        ask(post, socket, &id, place.server, true).await;
+        ask(post, socket, &id, place.server).await;
         asked.push(id);
         let until = Instant::now() + patience(place.rtt);
         while let Ok(arrival) = timeout_at(until, post.receive()).await {
@@ -151,18 +98,15 @@ fn patience(rtt: Duration) -> Duration {
     rtt * 3 / 2 + Duration::from_millis(50)
 }
 
-/// Sends a Binding request; with `elsewhere` the answer is to come from the other endpoint, and a receipt from the one
-/// that is asked.
-async fn ask(post: &mut Post, socket: usize, id: &TransactionId, to: SocketAddr, elsewhere: bool) {
+/// Asks for an answer from the other endpoint (CHANGE-REQUEST, RFC 5780 section 7.2), and a receipt from this one.
+async fn ask(post: &mut Post, socket: usize, id: &TransactionId, to: SocketAddr) {
     let mut request = [0; 256];
     let mut writer = Writer::new(&mut request, Class::Request, id);
-    if elsewhere {
-        // As long as both answers: who asks pays for them.
-        let whole: usize = if to.is_ipv6() { 208 } else { 128 };
-        writer.u32(attr::CHANGE_REQUEST, attr::CHANGE_IP | attr::CHANGE_PORT);
-        writer.bytes(attr::RECEIPT, &[]);
-        writer.zeros(attr::FILLER, whole.saturating_sub(writer.len() + 4));
-    }
+    // As long as both answers: who asks pays for them.
+    let whole: usize = if to.is_ipv6() { 208 } else { 128 };
+    writer.u32(attr::CHANGE_REQUEST, attr::CHANGE_IP | attr::CHANGE_PORT);
+    writer.bytes(attr::RECEIPT, &[]);
+    writer.zeros(attr::FILLER, whole.saturating_sub(writer.len() + 4));
     if let Ok(length) = writer.finish() {
         post.send(socket, &request[..length], to).await;
     }
@@ -171,17 +115,6 @@ async fn ask(post: &mut Post, socket: usize, id: &TransactionId, to: SocketAddr,
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_lowest_is_the_one_above_the_last_that_is_closed() {
-        let of = |text: &str| lowest(&text.bytes().map(|b| b == b'o').collect::<Vec<_>>());
-        assert_eq!(of("ooooooo"), Some(1));
-        assert_eq!(of(".oooooo"), Some(2));
-        assert_eq!(of("..ooooo"), Some(3));
-        assert_eq!(of(".o.oooo"), Some(4));
-        assert_eq!(of("......."), None);
-        assert_eq!(of(".ooooo."), None, "a gateway that far away is none");
-    }
 
     #[test]
     fn others_are_counted_by_their_ports() {
