@@ -15,7 +15,7 @@ pub struct Request {
     pub to: SocketAddr,
     /// What it asks for.
     pub ask: Ask,
-    /// What travels together carries the same number, from [`Session::round`].
+    /// What travels together carries the same number, from [`Session::round`](super::Session::round).
     pub round: u32,
 }
 
