@@ -61,6 +61,15 @@ impl std::fmt::Debug for State {
     }
 }
 
+/// How a client's time in a session ended.
+enum End {
+    /// It left, or its peer did.
+    Over,
+    /// It did not take what was said to it.
+    Stuck,
+    Refused(Refusal),
+}
+
 /// What has happened so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -112,27 +121,31 @@ impl Rendezvous {
     {
         let mut socket = greet(stream).await?;
         let (outbox, mut inbox) = mpsc::channel(MAILBOX);
-        let refusal = match self.admit(&mut socket, from.ip().to_canonical(), outbox).await {
+        let end = match self.admit(&mut socket, from.ip().to_canonical(), outbox).await {
             Ok(seat) => {
                 seated();
                 // Ends the session even if this task is stopped half-way.
                 let _guard = Guard { rendezvous: Arc::clone(self), seat };
-                if !write(&mut socket, &ToClient::Here { stun }).await {
-                    return None;
+                match write(&mut socket, &ToClient::Here { stun }).await {
+                    true => self.converse(&mut socket, seat, &mut inbox).await,
+                    false => End::Stuck,
                 }
-                self.converse(&mut socket, seat, &mut inbox).await
             }
-            Err(refusal) => Some(refusal),
+            Err(refusal) => End::Refused(refusal),
+        };
+        let (refusal, code) = match end {
+            End::Over => (None, CloseCode::Normal),
+            // It has had its time, and would not take the last words either.
+            End::Stuck => return None,
+            End::Refused(Refusal::Stopping) => (Some(Refusal::Stopping), CloseCode::Away),
+            End::Refused(refusal) => (Some(refusal), CloseCode::Policy),
         };
         if let Some(reason) = refusal {
             self.lock().counts.refused += 1;
-            write(&mut socket, &ToClient::Refused { reason }).await;
+            if !write(&mut socket, &ToClient::Refused { reason }).await {
+                return refusal;
+            }
         }
-        let code = match refusal {
-            None => CloseCode::Normal,
-            Some(Refusal::Stopping) => CloseCode::Away,
-            Some(_) => CloseCode::Policy,
-        };
         _ = timeout(PATIENCE, socket.close(Some(CloseFrame { code, reason: "".into() }))).await;
         refusal
     }
@@ -212,7 +225,7 @@ impl Rendezvous {
         socket: &mut Socket<S>,
         seat: Seat,
         inbox: &mut mpsc::Receiver<Box<ToClient>>,
-    ) -> Option<Refusal> {
+    ) -> End {
         loop {
             let deadline = self.lock().sessions.deadline(seat);
             let until = deadline.map(|at| self.started + at);
@@ -222,23 +235,24 @@ impl Rendezvous {
                     // A mailbox that overflowed is closed: whoever said too much has been cut off.
                     let message = message.unwrap_or(Box::new(ToClient::Gone));
                     match *message {
-                        ToClient::Refused { reason } => return Some(reason),
+                        ToClient::Refused { reason } => return End::Refused(reason),
                         ToClient::Paired { .. } => socket.get_mut().allow_words(),
                         _ => {}
                     }
-                    if !write(socket, &message).await || *message == ToClient::Gone {
-                        return None;
+                    if !write(socket, &message).await {
+                        return End::Stuck;
+                    }
+                    if *message == ToClient::Gone {
+                        return End::Over;
                     }
                 }
                 text = read(socket) => {
-                    let text = match text? {
-                        Ok(text) => text,
-                        Err(refusal) => return Some(refusal),
+                    let said = match text {
+                        Some(text) => text.and_then(|text| self.say(seat, &text)),
+                        None => return End::Over,
                     };
-                    let Ok(message) = serde_json::from_str(&text) else { return Some(Refusal::Misplaced) };
-                    let said = self.say(seat, message, text.len());
                     if let Err(refusal) = said {
-                        return Some(refusal);
+                        return End::Refused(refusal);
                     }
                     // However much there is to be read, the peer takes what it was told before.
                     tokio::task::yield_now().await;
@@ -246,17 +260,18 @@ impl Rendezvous {
                 () = tokio::time::sleep_until(until.unwrap_or(self.started)), if until.is_some() => {
                     // It may have become later meanwhile.
                     if self.lock().sessions.deadline(seat).is_none_or(|at| at <= self.now()) {
-                        return Some(Refusal::Expired);
+                        return End::Refused(Refusal::Expired);
                     }
                 }
             }
         }
     }
 
-    fn say(&self, seat: Seat, message: ToServer, size: usize) -> Result<(), Refusal> {
+    fn say(&self, seat: Seat, text: &str) -> Result<(), Refusal> {
+        let message = serde_json::from_str(text).map_err(|_| Refusal::Misplaced)?;
         let now = self.now();
         let mut state = self.lock();
-        let told = state.sessions.say(seat, message, size, now)?;
+        let told = state.sessions.say(seat, message, text.len(), now)?;
         state.deliver(told)
     }
 

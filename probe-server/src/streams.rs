@@ -285,7 +285,7 @@ mod tests {
     use super::*;
     use crate::{config::Streams, limits::Limits, settings::Current, topology::Topology};
 
-    fn context() -> Context {
+    pub(super) fn context() -> Context {
         let topology = Topology::new([192, 0, 2, 100].into(), None, (3478, 3479));
         let current = Current {
             topologies: vec![topology],
@@ -309,7 +309,7 @@ mod tests {
     }
 
     /// How many of these it may have at once.
-    fn at_once(context: &Context, from: SocketAddr, cost: u32) -> usize {
+    pub(super) fn at_once(context: &Context, from: SocketAddr, cost: u32) -> usize {
         (0..10_000).take_while(|_| context.take(0, from, cost)).count()
     }
 

@@ -136,6 +136,8 @@ fn usage_and_configuration_errors_are_exit_code_2_and_name_the_value() {
         (&["--primary", "127.0.0.1", "--alternate", "127.0.0.1"], "alternate: 127.0.0.1"),
         (&["--primary", "0.0.0.0"], "primary: 0.0.0.0"),
         (&["--port", "70000"], "70000"),
+        (&["--local", "--idle-timeout", "9223372036854775807"], "idle-timeout: 9223372036854775807"),
+        (&["--local", "--drain", "18446744073709551615"], "drain: 18446744073709551615"),
         (&["--wrong"], "--wrong"),
         (&["--config", "/no/such/file.toml"], "/no/such/file.toml"),
         (&["--config", &unknown], "line 2: unknown field `prot`"),

@@ -149,3 +149,88 @@ fn answer_all(
     }
     Ok(complete)
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{SinkExt, StreamExt};
+    use shared::{
+        rendezvous::{Code, ToClient, ToServer, VERSION},
+        stun::{Class, TransactionId, Writer},
+    };
+    use tokio::io::{DuplexStream, duplex};
+    use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
+
+    use super::{
+        super::tests::{at_once, context},
+        *,
+    };
+    use crate::{limits::Limits, rendezvous::Rendezvous, streams::Bounds};
+
+    const PLACE: Place = Place { transport: Transport::Tcp, family: 0, at: Endpoint::Primary };
+
+    fn connect(context: &Context, from: SocketAddr) -> DuplexStream {
+        let (here, there) = duplex(4096);
+        let limits = context.shared.current().streams;
+        let seat = Bounds::enter(&context.bounds, &limits, Transport::Tcp, from, 0).unwrap();
+        tokio::spawn(talk(there, from, PLACE, context.clone(), seat));
+        here
+    }
+
+    #[tokio::test]
+    async fn a_victim_of_forged_datagrams_is_served() {
+        let context = context();
+        let from = "198.51.100.7:40000".parse().unwrap();
+        let now = context.shared.clock.now();
+        while context.shared.buckets[0].admit(&Limits::default(), from, now).is_ok() {}
+        let mut stream = connect(&context, from);
+        let mut request = [0; 20];
+        let id = TransactionId::modern(&mut fastrand::Rng::with_seed(1));
+        let length = Writer::new(&mut request, Class::Request, &id).len();
+        stream.write_all(&request[..length]).await.unwrap();
+        stream.read_exact(&mut [0; 20]).await.unwrap();
+        assert_eq!(context.bounds.counts().success, 1);
+    }
+
+    #[tokio::test]
+    async fn a_wrong_code_is_charged_and_a_right_one_is_not() {
+        let rendezvous = Rendezvous::new(shared::rendezvous::Limits::default());
+        let context = Context { rendezvous: Some(rendezvous), ..context() };
+        let mut waiting = say(&context, "198.51.100.1", &ToServer::Open { version: VERSION }).await;
+        let code = loop {
+            match hear(&mut waiting).await {
+                ToClient::Waiting { code, .. } => break code,
+                other => assert!(matches!(other, ToClient::Here { .. })),
+            }
+        };
+        for (from, code, is_right) in
+            [("198.51.101.1", Code::from_bits(1), false), ("198.51.102.1", code, true)]
+        {
+            let mut client = say(&context, from, &ToServer::Join { version: VERSION, code }).await;
+            let heard = hear(&mut client).await;
+            assert_eq!(matches!(heard, ToClient::Here { .. }), is_right, "{heard:?}");
+            // The connection has ended on the other side when it ends here.
+            drop(client);
+            while context.bounds.counts().open > 1 {
+                tokio::task::yield_now().await;
+            }
+            let left = at_once(&context, address(from), 1);
+            assert_eq!(left >= 1000, is_right, "{left} answers left");
+        }
+    }
+
+    fn address(ip: &str) -> SocketAddr {
+        SocketAddr::new(ip.parse().unwrap(), 40000)
+    }
+
+    async fn say(context: &Context, from: &str, first: &ToServer) -> WebSocketStream<DuplexStream> {
+        let stream = connect(context, address(from));
+        let mut client = client_async("ws://probe/punch", stream).await.unwrap().0;
+        client.send(Message::text(serde_json::to_string(first).unwrap())).await.unwrap();
+        client
+    }
+
+    async fn hear(client: &mut WebSocketStream<DuplexStream>) -> ToClient {
+        let message = client.next().await.unwrap().unwrap();
+        serde_json::from_str(message.to_text().unwrap()).unwrap()
+    }
+}
