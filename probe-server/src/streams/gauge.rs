@@ -26,7 +26,10 @@ pub(super) struct Gauged<S> {
 
 #[derive(Debug)]
 struct Gauge {
+    /// Bytes since something readable came out.
     held: usize,
+    /// Those of them that belong to a record that is not complete.
+    begun: usize,
     most: usize,
     header: [u8; HEADER],
     /// Bytes known of the header that is coming in.
@@ -37,7 +40,8 @@ struct Gauge {
 
 impl<S> Gauged<S> {
     pub(super) const fn new(stream: S) -> Self {
-        let gauge = Gauge { held: 0, most: HELD_IN_HANDSHAKE, header: [0; HEADER], known: 0, payload: 0 };
+        let gauge =
+            Gauge { held: 0, begun: 0, most: HELD_IN_HANDSHAKE, header: [0; HEADER], known: 0, payload: 0 };
         Self { stream, gauge }
     }
 }
@@ -48,9 +52,15 @@ impl Gauge {
         if self.payload > 0 { self.payload } else { HEADER - self.known }
     }
 
-    /// Whether it may go on after this piece, which is not longer than what was wanted.
-    fn follow(&mut self, piece: &[u8]) -> bool {
+    /// Whether it may go on.
+    const fn is_within(&self) -> bool {
+        self.held + self.payload <= self.most
+    }
+
+    /// Takes a piece, which is not longer than what was wanted.
+    fn follow(&mut self, piece: &[u8]) {
         self.held += piece.len();
+        self.begun += piece.len();
         if self.payload > 0 {
             self.payload -= piece.len();
         } else {
@@ -61,12 +71,14 @@ impl Gauge {
                 self.payload = usize::from(u16::from_be_bytes([self.header[3], self.header[4]]));
             }
         }
-        self.held + self.payload <= self.most
+        if self.known == 0 && self.payload == 0 {
+            self.begun = 0;
+        }
     }
 
-    /// Something readable came out.
+    /// Something readable came out, or the handshake is over, which may have read on into the next record.
     const fn release(&mut self) {
-        self.held = 0;
+        self.held = self.begun;
         self.most = HELD;
     }
 }
@@ -77,12 +89,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gauged<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let too_much = || Poll::Ready(Err(io::Error::other("too much before a message is complete")));
+        if !self.gauge.is_within() {
+            return too_much();
+        }
         let wanted = self.gauge.wanted().min(buffer.remaining());
         let mut piece = ReadBuf::new(buffer.initialize_unfilled_to(wanted));
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut piece))?;
         let length = piece.filled().len();
-        if !self.gauge.follow(piece.filled()) {
-            return Poll::Ready(Err(io::Error::other("too much before a message is complete")));
+        self.gauge.follow(piece.filled());
+        if !self.gauge.is_within() {
+            return too_much();
         }
         buffer.advance(length);
         Poll::Ready(Ok(()))
@@ -155,7 +172,8 @@ mod tests {
     fn feed(gauge: &mut Gauge, mut bytes: &[u8], size: usize) -> bool {
         while !bytes.is_empty() {
             let (piece, rest) = bytes.split_at(gauge.wanted().min(size).min(bytes.len()));
-            if !gauge.follow(piece) {
+            gauge.follow(piece);
+            if !gauge.is_within() {
                 return false;
             }
             bytes = rest;
@@ -183,8 +201,15 @@ mod tests {
         assert!(feed(&mut gauge, &record(HELD - HEADER), 4096));
         gauge.release();
         assert!(!feed(&mut gauge, &record(HELD - HEADER + 1)[..HEADER], 4096), "told by the header alone");
+
+        let mut gauge = Gauged::new(()).gauge;
+        assert!(feed(&mut gauge, &record(300), 4096));
+        assert!(feed(&mut gauge, &record(HELD)[..HELD], 4096), "a handshake that reads on");
         gauge.release();
-        gauge.payload = 0;
+        assert_eq!((gauge.held, gauge.is_within()), (HELD, false));
+
+        let mut gauge = Gauged::new(()).gauge;
+        gauge.release();
         let n = (0..1000).take_while(|_| feed(&mut gauge, &record(20), 4096)).count();
         assert_eq!(n, HELD / (HEADER + 20), "records out of which nothing comes");
     }
