@@ -90,8 +90,8 @@ events! {
     Slow slow "slow";
 }
 
-/// TLS handshakes at a time: each costs more than a thousand answers, and most are over within milliseconds.
-const GREETINGS: usize = 64;
+/// TLS handshakes at a time: honest ones are over after two round trips.
+const GREETINGS: usize = 256;
 
 /// The open connections, and the counters.
 #[derive(Debug)]

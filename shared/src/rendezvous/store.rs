@@ -1,6 +1,7 @@
 //! The sessions: who waits under which code, who is ready for what. Pure: time and randomness are arguments.
 
 use std::{
+    cmp::Reverse,
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
     time::Duration,
@@ -140,7 +141,8 @@ pub struct Memory {
     waiting: HashMap<Code, u64>,
     sessions: HashMap<u64, Session>,
     hosts: HashMap<u64, usize>,
-    nets: HashMap<u64, usize>,
+    /// The sessions that clients of a network are in, one entry for each client.
+    nets: HashMap<u64, Vec<u64>>,
 }
 
 #[derive(Debug)]
@@ -183,24 +185,30 @@ impl Memory {
 
     /// Whether one more client of this host and network may come.
     fn may_enter(&self, from: IpAddr) -> Result<(), Refusal> {
-        let of = |counts: &HashMap<u64, usize>, prefix| counts.get(&prefix).copied().unwrap_or_default();
-        let is_full = of(&self.hosts, host(from)) >= self.limits.per_host
-            || of(&self.nets, net(from)) >= self.limits.per_net;
+        let of_host = self.hosts.get(&host(from)).copied().unwrap_or_default();
+        let of_net = self.nets.get(&net(from)).map_or(0, Vec::len);
+        let is_full = of_host >= self.limits.per_host || of_net >= self.limits.per_net;
         if is_full { Err(Refusal::HostFull) } else { Ok(()) }
     }
 
-    fn enter(&mut self, from: IpAddr) {
+    fn enter(&mut self, from: IpAddr, session: u64) {
         *self.hosts.entry(host(from)).or_default() += 1;
-        *self.nets.entry(net(from)).or_default() += 1;
+        self.nets.entry(net(from)).or_default().push(session);
     }
 
-    fn exit(&mut self, from: IpAddr) {
-        for (counts, prefix) in [(&mut self.hosts, host(from)), (&mut self.nets, net(from))] {
-            if let Some(count) = counts.get_mut(&prefix) {
-                *count -= 1;
-                if *count == 0 {
-                    counts.remove(&prefix);
-                }
+    fn exit(&mut self, from: IpAddr, session: u64) {
+        if let Some(count) = self.hosts.get_mut(&host(from)) {
+            *count -= 1;
+            if *count == 0 {
+                self.hosts.remove(&host(from));
+            }
+        }
+        if let Some(sessions) = self.nets.get_mut(&net(from)) {
+            if let Some(at) = sessions.iter().position(|it| *it == session) {
+                sessions.swap_remove(at);
+            }
+            if sessions.is_empty() {
+                self.nets.remove(&net(from));
             }
         }
     }
@@ -209,21 +217,13 @@ impl Memory {
     /// everybody else out by filling all places.
     fn make_room(&mut self, from: IpAddr, except: Option<u64>) -> Vec<Delivery> {
         let mine = net(from);
-        let largest = |counts: &HashMap<u64, usize>| {
-            counts.iter().map(|(net, n)| n + usize::from(*net == mine)).max().unwrap_or_default()
-        };
-        let largest = largest(&self.nets);
-        let is_largest = |ip: IpAddr| {
-            let net = net(ip);
-            self.nets.get(&net).is_some_and(|n| n + usize::from(net == mine) == largest)
-        };
-        let oldest = self
-            .sessions
+        let oldest = |sessions: &[u64]| sessions.iter().copied().filter(|id| Some(*id) != except).min();
+        let largest = self
+            .nets
             .iter()
-            .filter(|(id, s)| Some(**id) != except && s.members().any(|m| is_largest(m.ip)))
-            .map(|(id, _)| *id)
-            .min();
-        let Some(session) = oldest else { return Vec::new() };
+            .filter_map(|(net, all)| Some((all.len() + usize::from(*net == mine), Reverse(oldest(all)?))))
+            .max();
+        let Some((_, Reverse(session))) = largest else { return Vec::new() };
         let Some(ended) = self.end(session) else { return Vec::new() };
         let told = |role| Delivery {
             seat: Seat { session, role },
@@ -241,7 +241,7 @@ impl Memory {
         let ended = self.sessions.remove(&session)?;
         self.waiting.remove(&ended.code);
         for member in ended.members() {
-            self.exit(member.ip);
+            self.exit(member.ip, session);
         }
         Some(ended)
     }
@@ -256,9 +256,9 @@ impl Sessions for Memory {
         self.may_enter(from)?;
         let is_full = self.sessions.len() >= self.limits.sessions || self.clients() >= self.limits.clients;
         let told = if is_full { self.make_room(from, None) } else { Vec::new() };
-        self.enter(from);
         self.numbered += 1;
         let session = self.numbered;
+        self.enter(from, session);
         let (first, wait) = (Member::new(from), self.limits.wait);
         self.sessions.insert(session, Session { code, until: now + wait, first, second: None, step: 0 });
         self.waiting.insert(code, session);
@@ -275,7 +275,7 @@ impl Sessions for Memory {
         self.may_enter(from)?;
         let is_full = self.clients() >= self.limits.clients;
         let mut told = if is_full { self.make_room(from, Some(session)) } else { Vec::new() };
-        self.enter(from);
+        self.enter(from, session);
         // A code is good for one guest: whoever comes later is told that it is unknown.
         self.waiting.remove(&code);
         if let Some(entry) = self.sessions.get_mut(&session) {
