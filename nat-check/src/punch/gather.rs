@@ -108,18 +108,17 @@ pub(super) async fn measure(
 
 /// What matters for a punch alone, where it can be found out.
 async fn look_closer(known: &mut Known, net: Arc<dyn Net>, udp: Option<&UdpReport>, seed: u64) {
-    let (Some((server, local)), Some(other)) = (known.servers.v4, known.servers.other) else { return };
-    if other.ip() == server.ip() || other.port() == server.port() {
-        return;
-    }
+    let Some((server, local)) = known.servers.v4 else { return };
     let rtt = udp.and_then(|udp| udp.rtt_s).map_or(USUAL_RTT, Duration::from_secs_f64);
-    let place = look::Place { local, server, other, rtt };
     let mut post = Post::new(net, seed ^ 2);
     if let Some(step) = known.behaviour.ports.as_ref().and_then(|ports| ports.delta)
-        && let Some(rate) = look::cross_traffic(&mut post, place, step).await
+        && let Some(rate) = look::cross_traffic(&mut post, local, server, step).await
     {
         known.behaviour.cross_traffic = Some(rate);
     }
+    let differs = |other: &SocketAddr| other.ip() != server.ip() && other.port() != server.port();
+    let Some(other) = known.servers.other.filter(differs) else { return };
+    let place = look::Place { local, server, other, rtt };
     let moves =
         !matches!(known.behaviour.mapping, None | Some(Mapping::Direct | Mapping::EndpointIndependent));
     let filters = !matches!(known.behaviour.filtering, None | Some(Filtering::EndpointIndependent));

@@ -74,12 +74,17 @@ const WATCH: Duration = Duration::from_millis(1500);
 
 /// The mappings a second that others open behind a NAT that counts its ports up by `step`, as many as there may well be:
 /// what was seen, and one and a half standard deviations.
-pub(super) async fn cross_traffic(post: &mut Post, place: Place, step: i32) -> Option<f64> {
+pub(super) async fn cross_traffic(
+    post: &mut Post,
+    local: IpAddr,
+    server: SocketAddr,
+    step: i32,
+) -> Option<f64> {
     let begun = Instant::now();
-    let (_, before) = post.open_seen(place.local, place.server).await?;
+    let (_, before) = post.open_seen(local, server).await?;
     sleep_until(begun + WATCH).await;
     let took = begun.elapsed().as_secs_f64();
-    let (_, after) = post.open_seen(place.local, place.server).await?;
+    let (_, after) = post.open_seen(local, server).await?;
     let others = others(before.port(), after.port(), step)?;
     // A whole number: both sides have to read the same.
     Some(((others + 1.5 * others.sqrt()) / took).ceil())

@@ -40,8 +40,8 @@ const WINDOW: Duration = Duration::from_secs(6);
 const TRIES: u32 = 25;
 /// Between two of them.
 const PAUSE: Duration = Duration::from_millis(40);
-/// How long the server may take.
-const ANSWER: Duration = Duration::from_secs(3);
+/// How long the server may take: a SYN that gets lost is sent again after a second, and after three.
+const ANSWER: Duration = Duration::from_secs(5);
 
 async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
     let mut rng = attempt.post.rng().fork();
@@ -83,7 +83,7 @@ pub(in crate::punch) async fn side(
         let (_, _, second) = learn(net, local, other, rng).await.ok()?;
         Some(TcpSide { fixed: first == second })
     };
-    timeout(ANSWER, both).await.ok().flatten()
+    timeout(ANSWER * 2, both).await.ok().flatten()
 }
 
 /// A connection to the server, its local end, and how the server sees that.
