@@ -90,6 +90,8 @@ struct State {
     rtt: Option<Rtt>,
     rounds: u32,
     slots: Slots,
+    /// By [`SocketId`].
+    sockets: Vec<Socket>,
     receivers: JoinSet<()>,
     /// Packets that may be sent in all.
     budget: usize,
@@ -118,6 +120,7 @@ impl Session {
                 rtt: None,
                 rounds: 0,
                 slots: Slots::default(),
+                sockets: Vec::new(),
                 receivers: JoinSet::new(),
                 budget: BUDGET,
             }),
@@ -195,7 +198,15 @@ impl Session {
         let id = SocketId(state.ledger.sockets.len());
         state.ledger.sockets.push(Opened { local });
         state.receivers.spawn(receive(Arc::downgrade(self), datagram.clone(), id));
-        Ok(Socket { id, datagram })
+        let socket = Socket { id, datagram };
+        state.sockets.push(socket.clone());
+        Ok(socket)
+    }
+
+    /// A socket that was opened before. All stay open until the end.
+    #[must_use]
+    pub fn socket(&self, id: SocketId) -> Option<Socket> {
+        self.lock().sockets.get(id.0).cloned()
     }
 
     /// A number for what travels together.

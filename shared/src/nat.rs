@@ -149,6 +149,9 @@ pub struct Granularity {
     pub clearing: Clearing,
     /// The interval of the sweeps; by how much lives differ, where they are jittered; 0 where they are exact.
     pub seconds: f64,
+    /// Whether that is beyond doubt, with a chance of error of at most 1 in 10,000; else it is only likely.
+    #[serde(default)]
+    pub sure: bool,
 }
 
 /// How long mappings live (RFC 4787 section 4.3).

@@ -199,6 +199,12 @@ impl World {
         &self.servers
     }
 
+    /// The outermost NAT of the client's site is switched off and on: it forgets everything, and may get another external
+    /// address from its provider.
+    pub fn restart(&self, external: Option<IpAddr>, seed: u64) {
+        self.shared.with(|fabric| fabric.restart(0, external, seed));
+    }
+
     /// Where the echo service listens.
     #[must_use]
     pub fn echo(&self) -> SocketAddr {

@@ -6,13 +6,19 @@
 //! socket has the server answer to the external port of another.
 
 pub mod climb;
+mod comb;
 mod conclude;
 mod conduct;
 pub mod fit;
 pub mod ladder;
+pub mod manner;
 pub mod observe;
+pub mod pace;
+mod plan;
 #[cfg(test)]
 mod tests;
+mod upset;
+pub mod view;
 
 use std::{sync::Arc, time::Duration};
 
@@ -36,8 +42,9 @@ pub const UNREPLIED_HEAD: f64 = 0.0;
 /// Seconds from the opening of a socket until its mapping is a stream.
 pub const STREAM_HEAD: f64 = 2.2;
 
-/// The measurement ends this long after the longest idle time: the head, two decisions, and a wide margin.
-const TAIL: Duration = Duration::from_secs(15);
+/// The measurement ends this long after the longest idle time, and a share of that: the head, the time by which high
+/// rungs are late, two decisions, and a wide margin.
+const TAIL: (Duration, u32) = (Duration::from_secs(15), 10);
 
 /// How to see whether a mapping is still there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +61,11 @@ pub enum Way {
 /// How long the measurement takes at the most.
 #[must_use]
 pub fn longest(idle: Duration) -> Duration {
-    idle + TAIL + Duration::from_secs(2)
+    ends_after(idle) + Duration::from_secs(2)
+}
+
+fn ends_after(idle: Duration) -> Duration {
+    idle + TAIL.0 + idle / TAIL.1
 }
 
 async fn run(session: Arc<Session>) {

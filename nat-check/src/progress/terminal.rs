@@ -68,6 +68,10 @@ impl Progress for Terminal {
                 if let Some(at) = running.iter().position(|name| name.split(':').next() == Some(test)) {
                     running[at] = format!("{test}: {so_far}");
                 }
+                // Where there is no line that could follow the run, each step has one of its own.
+                if self.bar.is_hidden() {
+                    anstream::eprintln!("{test}: {so_far}");
+                }
             }
         }
         self.show(&running);

@@ -123,11 +123,13 @@ pub(super) fn lifetime(lifetime: &Lifetime) -> String {
         None => {}
     }
     match lifetime.granularity {
-        Some(Granularity { clearing: Clearing::Swept, seconds }) => {
-            parts.push(format!("what is due is cleared away every {} s or so", number(seconds)));
+        Some(Granularity { clearing: Clearing::Swept, seconds, sure }) => {
+            let likely = if sure { "" } else { ", it seems" };
+            parts.push(format!("what is due is cleared away every {} s or so{likely}", number(seconds)));
         }
-        Some(Granularity { clearing: Clearing::Jittered, seconds }) => {
-            parts.push(format!("lives differ by {} s or more", number(seconds)));
+        Some(Granularity { clearing: Clearing::Jittered, seconds, sure }) => {
+            let likely = if sure { "" } else { ", it seems" };
+            parts.push(format!("lives differ by {} s or so{likely}", number(seconds)));
         }
         Some(Granularity { clearing: Clearing::Exact, .. }) | None => {}
     }

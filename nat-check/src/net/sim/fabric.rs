@@ -157,6 +157,17 @@ impl Fabric {
         }
     }
 
+    /// A NAT forgets everything, and may get another external address in place of all it had.
+    pub(super) fn restart(&mut self, gate: usize, external: Option<IpAddr>, seed: u64) {
+        let (old, parent) = (self.gates[gate].nat.external().to_vec(), self.gates[gate].parent);
+        let new = external.map_or_else(|| old.clone(), |ip| vec![ip]);
+        self.places.retain(|(realm, ip), _| *realm != parent || !old.contains(ip));
+        self.gates[gate].nat = Nat::new(self.gates[gate].nat.spec().clone(), &new, seed);
+        for ip in new {
+            self.announce(parent, ip, Target::Gate(gate));
+        }
+    }
+
     /// Whether IPv4 is translated anywhere above hosts of this NAT.
     pub(super) fn translated(&self, gate: usize) -> bool {
         let gate = &self.gates[gate];

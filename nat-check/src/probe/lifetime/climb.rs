@@ -1,12 +1,15 @@
-//! Which mapping of a timer to look at next, and when. Pure: what was seen goes in, sockets come out.
+//! Which mapping of a timer to look at next, and when. Pure: what was seen goes in, looks come out.
 //!
-//! A look restarts the timer of a mapping wherever packets from outside do, so each is looked at once.
+//! A look restarts the timer of a mapping wherever packets from outside do, so each mapping tells of one idle time only.
+//! Looks are spent sparingly: of the mappings between the last one alive and the first one silent, each gets one look,
+//! and only where life and death meet is silence asked for again until it is beyond doubt.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use super::{
-    fit::{Change, Sample},
-    observe::{Flow, State},
+    comb::{self, Insisting},
+    observe::State,
+    view::{Move, View, spread},
 };
 use crate::ledger::SocketId;
 
@@ -20,47 +23,57 @@ pub struct Climb {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Looks at one mapping a rung, until one is gone.
+    /// Looks at one mapping a rung, until one is silent.
     Climbing {
         at: Option<SocketId>,
     },
-    /// Looks at all that lie between the last one alive and the first one gone.
-    Combing {
-        since: Duration,
-        first: bool,
+    /// Looks at what lies between the last one alive and the first one gone, until nothing does.
+    Combing,
+    /// Looks at one more when its idle time falls between the two, as they are too far apart.
+    Refining {
+        at: Option<SocketId>,
+        left: u32,
     },
-    /// Looks at one more a little later, when it should just have ended as well.
+    /// Looks a little later, at what should have ended by now and at what should not.
     Checking {
         since: Duration,
+        at: Option<SocketId>,
+        left: u32,
+        looked: bool,
     },
-    /// It did not end: looks at one after another, until they end together.
+    /// Mappings do not all end by one timer: looks at one after another, and where one has ended at several together,
+    /// until it is known how they end.
     Watching {
+        begun: Duration,
         since: Duration,
-        last: Duration,
+        together: bool,
     },
-    /// Looks at whatever is left.
-    Clearing,
     Done,
 }
 
-/// What to do now, and when to ask again.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Move {
-    /// Mappings to look at now.
-    pub look: Vec<SocketId>,
-    /// When there will be more to do; none = when these are decided.
-    pub again: Option<Duration>,
-}
-
-/// Between two looks while waiting for a sweep.
-const WATCH: Duration = Duration::from_millis(900);
-/// The second look has to come this soon; later, where the timer is long.
-const CHECK: Duration = Duration::from_millis(2000);
+/// Between two looks while waiting for a sweep: this share of the idle time, and so much.
+const WATCH: (u32, Duration) = (60, Duration::from_millis(600));
+/// Longest wait for a sweep, besides half the idle time.
+const SWEEP: Duration = Duration::from_secs(14);
+/// A look to refine a bracket has to come this soon.
+const SOON: Duration = Duration::from_millis(2000);
 const LONG: Duration = Duration::from_secs(60);
+/// A timer of L seconds is to be known after 1.15 L + 5 from the start of the run. Looks that are good to have but not
+/// necessary are given up where they would begin later than this.
+const LATEST: (f64, Duration) = (1.15, Duration::from_millis(4500));
+/// Up to `LONG`, brackets are to be no wider than this; beyond, than this share of the idle time.
+const FINE: Duration = Duration::from_millis(950);
+const COARSE: (u32, Duration) = (24, Duration::from_millis(4800));
+/// Times that a bracket is refined.
+const REFINED: u32 = 3;
+/// Times that it is checked whether the timer is exact.
+const CHECKS: u32 = 3;
 /// A mapping that is not ready by then never will be.
 const PATIENCE: Duration = Duration::from_secs(6);
-/// Teeth closer than this to one another tell nothing more.
-const CLOSEST: Duration = Duration::from_millis(300);
+/// What is this close to a mapping that was looked at says nothing new.
+const NEAR: Duration = Duration::from_millis(100);
+/// Mappings far older than the timer that are looked at: if lives differed, some would be there.
+const ELDERS: usize = 4;
 
 impl Climb {
     /// Begins a measurement with these rungs.
@@ -69,16 +82,28 @@ impl Climb {
         Self { rungs, next: 0, phase: Phase::Climbing { at: None } }
     }
 
-    /// Whether new mappings are still of use.
+    /// Whether new mappings of high rungs are still of use.
     #[must_use]
-    pub fn wants_more(&self) -> bool {
+    pub fn wants_rungs(&self) -> bool {
         matches!(self.phase, Phase::Climbing { .. })
+    }
+
+    /// Whether new mappings a little younger than the others are still of use.
+    #[must_use]
+    pub fn wants_teeth(&self) -> bool {
+        matches!(self.phase, Phase::Climbing { .. } | Phase::Combing | Phase::Watching { .. })
     }
 
     /// Whether the timer is bracketed, or will not be.
     #[must_use]
     pub fn is_bracketed(&self) -> bool {
-        matches!(self.phase, Phase::Checking { .. } | Phase::Watching { .. } | Phase::Clearing | Phase::Done)
+        !matches!(self.phase, Phase::Climbing { .. } | Phase::Combing | Phase::Refining { .. })
+    }
+
+    /// Whether mappings do not all end by one timer.
+    #[must_use]
+    pub fn is_watching(&self) -> bool {
+        matches!(self.phase, Phase::Watching { .. })
     }
 
     /// Whether everything is known that will be.
@@ -93,174 +118,280 @@ impl Climb {
         self.next
     }
 
-    /// What to do at `now`, given the mappings of this timer and those that are being looked at.
-    pub fn step(&mut self, flows: &[&Flow], flying: &BTreeSet<SocketId>, now: Duration) -> Move {
+    /// What to do now.
+    pub fn step(&mut self, view: View<'_>) -> Move {
         // A change of phase may give something to do at once.
         loop {
             let before = self.phase;
-            let next = self.advance(flows, flying, now);
+            let next = self.advance(view);
             if self.phase == before || !next.look.is_empty() {
                 return next;
             }
         }
     }
 
-    fn advance(&mut self, flows: &[&Flow], flying: &BTreeSet<SocketId>, now: Duration) -> Move {
-        let busy = flows.iter().any(|f| flying.contains(&f.socket));
-        let samples: Vec<Sample> = flows.iter().filter_map(|f| Sample::of(f)).collect();
-        let change = Change::of(&samples);
+    fn advance(&mut self, view: View<'_>) -> Move {
         match self.phase {
+            Phase::Climbing { at: Some(socket) } => self.at_rung(view, socket),
+            Phase::Climbing { at: None } => self.next_rung(view),
+            Phase::Combing => self.comb(view),
+            Phase::Refining { at, left } => self.refine(view, at, left),
+            Phase::Checking { since, at, left, looked } => self.check(view, since, at, left, looked),
+            Phase::Watching { begun, since, together } => self.watch(view, begun, since, together),
             Phase::Done => Move::default(),
-            _ if busy => Move::default(),
-            Phase::Climbing { at: Some(socket) } => {
-                let state = flows.iter().find(|f| f.socket == socket).map(|f| f.state);
-                match state {
-                    Some(State::Gone(_)) => self.phase = Phase::Combing { since: now, first: true },
-                    Some(State::Alive(idle)) => {
-                        self.next += self.rungs[self.next..].iter().take_while(|&&rung| rung <= idle).count();
-                        self.phase = Phase::Climbing { at: None };
-                    }
-                    // Too much loss to tell: another one will.
-                    Some(State::Silent | State::Untouched) | None => {
-                        self.phase = Phase::Climbing { at: None };
-                    }
-                }
-                Move::default()
-            }
-            Phase::Climbing { at: None } => {
-                let Some(&rung) = self.rungs.get(self.next) else {
-                    self.phase = Phase::Done;
-                    return Move::default();
-                };
-                let Some((idle, socket)) = untouched(flows, now).max() else {
-                    // Nothing is ready yet, or nothing is left.
-                    let last = flows.iter().map(|f| f.pushed).max().unwrap_or_default();
-                    if now > last + PATIENCE {
-                        self.phase = Phase::Done;
-                    }
-                    return Move { look: Vec::new(), again: Some(last + PATIENCE) };
-                };
-                if idle < rung {
-                    return Move { look: Vec::new(), again: Some(now + (rung - idle)) };
-                }
-                self.phase = Phase::Climbing { at: Some(socket) };
-                Move { look: vec![socket], again: None }
-            }
-            Phase::Combing { since, first } => {
-                let look = comb(flows, now, &change, first);
-                self.phase = match look.is_empty() {
-                    true => Phase::Checking { since },
-                    false => Phase::Combing { since: now, first: false },
-                };
-                Move { look, again: None }
-            }
-            Phase::Checking { since } => self.check(flows, now, since, &change),
-            Phase::Watching { since, last } => {
-                let later = flows.iter().filter(|f| f.seen.from > since);
-                let ended = later.filter(|f| matches!(f.state, State::Gone(_))).count() > 0;
-                let spent = now > since + change.alive.unwrap_or_default() / 2 + WATCH * 12;
-                if ended || spent {
-                    self.phase = Phase::Clearing;
-                    let look = spread(untouched(flows, now).collect(), CLOSEST);
-                    return Move { look, again: None };
-                }
-                if now < last + WATCH {
-                    return Move { look: Vec::new(), again: Some(last + WATCH) };
-                }
-                // The oldest that is younger than all that are gone: it ends next.
-                let gone = samples.iter().filter(|s| !s.alive).map(|s| s.used.from).max();
-                let oldest = gone.map_or(Duration::MAX, |used| now.saturating_sub(used));
-                let next = untouched(flows, now).filter(|(idle, _)| *idle < oldest).max();
-                self.phase = Phase::Watching { since, last: now };
-                match next {
-                    Some((_, socket)) => Move { look: vec![socket], again: None },
-                    None => Move { look: Vec::new(), again: Some(now + WATCH) },
-                }
-            }
-            Phase::Clearing => {
+        }
+    }
+
+    fn next_rung(&mut self, view: View<'_>) -> Move {
+        let Some(&rung) = self.rungs.get(self.next) else {
+            self.phase = Phase::Done;
+            return Move::default();
+        };
+        let Some((idle, socket)) = view.untouched().max() else {
+            // Nothing is ready yet, or nothing is left.
+            let last = view.flows.iter().map(|f| f.pushed).max().unwrap_or_default();
+            if view.now > last + PATIENCE {
                 self.phase = Phase::Done;
+            }
+            return Move::wait(last + PATIENCE + NEAR);
+        };
+        if idle < rung {
+            return Move::wait(view.now + (rung - idle));
+        }
+        self.phase = Phase::Climbing { at: Some(socket) };
+        Move { look: vec![socket], again: None, hopeful: true }
+    }
+
+    fn at_rung(&mut self, view: View<'_>, socket: SocketId) -> Move {
+        let Some(flow) = view.flows.iter().find(|f| f.socket == socket) else {
+            self.phase = Phase::Climbing { at: None };
+            return Move::default();
+        };
+        // Where packets get lost, a few silent looks save a comb that would find nothing.
+        let goal = if view.seen.is_lossless() { 1 } else { 3 };
+        match comb::insist(flow, Some(goal), view) {
+            Insisting::Look(times) => Move::look(vec![socket; times]),
+            Insisting::Wait(until) => Move::wait(until),
+            Insisting::Settled => {
+                self.phase = match flow.state {
+                    State::Alive(idle) => {
+                        self.next += self.rungs[self.next..].iter().take_while(|&&rung| rung <= idle).count();
+                        Phase::Climbing { at: None }
+                    }
+                    State::Gone(_) => Phase::Combing,
+                    State::Silent | State::Untouched if flow.quiet >= goal as usize => Phase::Combing,
+                    // Too much loss to tell: another one will.
+                    State::Silent | State::Untouched => Phase::Climbing { at: None },
+                };
                 Move::default()
             }
         }
     }
 
-    /// Looks a little later at a mapping that should just have ended: it has, unless mappings end at intervals.
-    fn check(&mut self, flows: &[&Flow], now: Duration, since: Duration, change: &Change) -> Move {
-        if change.overlap > Duration::ZERO {
-            self.phase = Phase::Watching { since, last: now };
+    fn comb(&mut self, view: View<'_>) -> Move {
+        // A second look before the first can have been answered makes the bracket narrower.
+        let step = comb::settle_once(view, if view.plenty { 2 } else { 1 });
+        if !step.is_nothing() {
+            return step;
+        }
+        let border = comb::border(view.flows);
+        // Where packets are few, one border that is beyond doubt is better than many doubtful ones.
+        let confirmed = border.is_confirmed(view) && !is_fine(border.alive, border.gone);
+        if let Some(gone) = border.gone
+            && (view.spare || confirmed)
+        {
+            let (low, high) = (border.alive + NEAR, gone.saturating_sub(NEAR));
+            let inside = view.untouched().filter(|(idle, _)| *idle > low && *idle < high).collect();
+            let inside = spread(inside);
+            let look = match view.hint.filter(|hint| hint.0 > low && hint.1 < high) {
+                Some(hint) => comb::around(hint, &inside),
+                None => Vec::new(),
+            };
+            let look = if look.is_empty() { comb::some_of(inside) } else { look };
+            if !look.is_empty() {
+                return Move::look(look);
+            }
+        }
+        let step = comb::settle(&border, view);
+        if step.is_nothing() {
+            self.phase = match border.gone {
+                // What was silent has answered after all.
+                None => Phase::Climbing { at: None },
+                Some(_) if view.change().overlap > Duration::ZERO => watching(view.now),
+                Some(_) => Phase::Refining { at: None, left: REFINED },
+            };
+        }
+        step
+    }
+
+    fn refine(&mut self, view: View<'_>, at: Option<SocketId>, left: u32) -> Move {
+        let border = comb::border(view.flows);
+        let step = comb::settle(&border, view);
+        if !step.is_nothing() {
+            return step;
+        }
+        let checking = Phase::Checking { since: view.now, at: None, left: CHECKS, looked: false };
+        let change = view.change();
+        let (Some(alive), Some(gone)) = (change.alive, change.gone) else {
+            self.phase = match border.gone {
+                _ if change.overlap > Duration::ZERO => watching(view.now),
+                Some(_) => Phase::Done,
+                None => Phase::Climbing { at: None },
+            };
+            return Move::default();
+        };
+        if is_fine(alive, Some(gone)) || left == 0 || change.overlap > Duration::ZERO {
+            self.phase = checking;
             return Move::default();
         }
-        let later = flows.iter().filter(|f| f.seen.from > since + CLOSEST).max_by_key(|f| f.seen.from);
-        match later.map(|f| f.state) {
-            Some(State::Alive(_)) => {
-                self.phase = Phase::Watching { since, last: now };
-                return Move::default();
+        let middle = alive + (gone - alive) / 2;
+        let chosen = at.filter(|s| view.untouched().any(|(_, socket)| socket == *s));
+        let next = view.untouched().filter(|(_, s)| chosen.is_none_or(|c| c == *s));
+        match next.filter(|(idle, _)| *idle + NEAR < gone).max() {
+            Some((idle, socket)) if idle >= middle => {
+                self.phase = Phase::Refining { at: None, left: left - 1 };
+                Move::look(vec![socket])
             }
-            Some(State::Gone(_) | State::Silent) => {
-                self.phase = Phase::Done;
-                return Move::default();
+            Some((idle, socket)) if view.now + (middle - idle) <= latest(alive).min(view.now + SOON) => {
+                self.phase = Phase::Refining { at: Some(socket), left };
+                Move::wait(view.now + (middle - idle))
             }
-            Some(State::Untouched) | None => {}
+            Some(_) | None => {
+                self.phase = checking;
+                Move::default()
+            }
+        }
+    }
+
+    /// Looks a little later at a mapping that should just have ended, and at one that should not: so it is, unless
+    /// mappings end at intervals. And at some that should have ended long ago: so they have, unless lives differ.
+    fn check(
+        &mut self,
+        view: View<'_>,
+        since: Duration,
+        at: Option<SocketId>,
+        left: u32,
+        looked: bool,
+    ) -> Move {
+        let step = comb::settle(&comb::border(view.flows), view);
+        if !step.is_nothing() {
+            return step;
+        }
+        let change = view.change();
+        if change.overlap > Duration::ZERO {
+            self.phase = watching(view.now);
+            return Move::default();
         }
         let (Some(alive), Some(gone)) = (change.alive, change.gone) else {
             self.phase = Phase::Done;
             return Move::default();
         };
-        let width = gone - alive;
-        // What ended at an interval then lives longer than the bracket is wide.
-        let earliest = since + width + width / 3;
-        let due = |(idle, socket)| ((now + gone).saturating_sub(idle), socket);
-        let next = untouched(flows, now).map(due).filter(|(at, _)| *at + CLOSEST > earliest).min();
-        match next {
-            Some((at, socket)) if at <= now && now >= earliest => Move { look: vec![socket], again: None },
-            Some((at, _)) if at <= since + CHECK + gone.saturating_sub(LONG) / 40 => {
-                Move { look: Vec::new(), again: Some(at.max(earliest)) }
+        if looked {
+            let (step, done) = comb::settle_late(view, since);
+            if done {
+                self.phase = match left {
+                    0 => Phase::Done,
+                    _ => Phase::Checking { since: view.now, at: None, left, looked: false },
+                };
             }
-            // None that is due soon enough: it stays open how exactly mappings end.
-            Some(_) | None => {
+            return step;
+        }
+        if !view.spare {
+            self.phase = Phase::Done;
+            return Move::default();
+        }
+        let chosen = at.and_then(|socket| view.untouched().find(|(_, s)| *s == socket));
+        let next = chosen.or_else(|| view.untouched().filter(|(idle, _)| *idle < gone + NEAR).max());
+        match next {
+            Some((idle, socket)) if idle < gone + NEAR => {
+                let ripe = view.now + (gone + NEAR - idle);
+                self.phase = match ripe <= latest(alive) {
+                    true => Phase::Checking { since, at: Some(socket), left, looked },
+                    // None that is due soon enough: it stays open how exactly mappings end.
+                    false => Phase::Done,
+                };
+                Move::wait(ripe)
+            }
+            Some((_, socket)) => {
+                let mut look = vec![socket];
+                look.extend(view.untouched().filter(|(idle, _)| *idle + NEAR < alive).max().map(|(_, s)| s));
+                look.extend(elders(view, gone).into_iter().filter(|s| *s != socket));
+                self.phase = Phase::Checking { since: view.now, at, left: left - 1, looked: true };
+                Move::look(look)
+            }
+            None => {
                 self.phase = Phase::Done;
                 Move::default()
             }
         }
     }
-}
 
-/// Mappings that nobody has looked at, and how long they have been idle.
-fn untouched(flows: &[&Flow], now: Duration) -> impl Iterator<Item = (Duration, SocketId)> {
-    let ready = flows.iter().filter(|f| f.state == State::Untouched && f.outside.is_some());
-    ready.filter_map(move |f| Some((f.idle(now)?, f.socket)))
-}
-
-/// What lies between the longest life and the shortest death: every second mapping first, so that some are left for a
-/// later look. One that should surely be alive is looked at as well: it shows whether older ones outlive younger ones.
-fn comb(flows: &[&Flow], now: Duration, change: &Change, first: bool) -> Vec<SocketId> {
-    let (alive, gone) = (change.alive.unwrap_or_default(), change.gone.unwrap_or(Duration::MAX));
-    let inside: Vec<_> =
-        untouched(flows, now).filter(|(idle, _)| *idle > alive + NEAR && *idle + NEAR < gone).collect();
-    let inside = spread(inside, CLOSEST);
-    let mut look: Vec<SocketId> = match inside.len() {
-        0..=2 => inside,
-        _ => inside.into_iter().skip(1).step_by(2).collect(),
-    };
-    if first {
-        let mut below: Vec<_> = untouched(flows, now).filter(|(idle, _)| *idle <= alive).collect();
-        below.sort();
-        look.extend(below.into_iter().rev().nth(1).map(|(_, socket)| socket));
-    }
-    look
-}
-
-/// What is this close to a mapping that was looked at says nothing new.
-const NEAR: Duration = Duration::from_millis(100);
-
-/// Of mappings that are idle for almost the same time, one.
-fn spread(mut list: Vec<(Duration, SocketId)>, apart: Duration) -> Vec<SocketId> {
-    list.sort();
-    let mut kept: Vec<(Duration, SocketId)> = Vec::new();
-    for (idle, socket) in list {
-        if kept.last().is_none_or(|(last, _)| idle >= *last + apart) {
-            kept.push((idle, socket));
+    fn watch(&mut self, view: View<'_>, begun: Duration, since: Duration, together: bool) -> Move {
+        let step = comb::settle(&comb::border(view.flows), view);
+        if !step.is_nothing() {
+            return step;
+        }
+        let (step, done) = comb::settle_late(view, begun);
+        if !done {
+            return step;
+        }
+        let change = view.change();
+        let life = change.alive.unwrap_or_default();
+        let late = view.now > begun + life / 2 + SWEEP;
+        if view.told && change.gone.is_some() || late && together {
+            self.phase = Phase::Done;
+            return Move::default();
+        }
+        if late {
+            self.phase = Phase::Watching { begun, since: view.now, together: true };
+            let all = spread(view.untouched().collect());
+            return Move::look(all.into_iter().map(|(_, socket)| socket).collect());
+        }
+        let gone = || view.flows.iter().filter(|f| matches!(f.state, State::Gone(_)) || f.quiet > 1);
+        // Two have ended since: what is left shows whether together.
+        let ended = gone().filter(|f| f.seen.from >= begun).count() > 1;
+        if ended && !together {
+            self.phase = Phase::Watching { begun, since: view.now, together: true };
+            let all = spread(view.untouched().collect());
+            return Move::look(all.into_iter().map(|(_, socket)| socket).collect());
+        }
+        let watch = since + life / WATCH.0 + WATCH.1;
+        if view.now < watch {
+            return Move::wait(watch);
+        }
+        // The oldest that is younger than all that are gone: it ends next.
+        let used = gone().filter_map(|f| f.last).map(|last| last.from).max();
+        let oldest = used.map_or(Duration::MAX, |used| view.now.saturating_sub(used));
+        let next = view.untouched().filter(|(idle, _)| *idle < oldest).max();
+        self.phase = Phase::Watching { begun, since: view.now, together };
+        match next {
+            Some((_, socket)) => Move::look(vec![socket]),
+            None => Move::wait(view.now + WATCH.1),
         }
     }
-    kept.into_iter().map(|(_, socket)| socket).collect()
+}
+
+fn watching(now: Duration) -> Phase {
+    Phase::Watching { begun: now, since: now, together: false }
+}
+
+/// Whether a bracket is narrow enough.
+fn is_fine(alive: Duration, gone: Option<Duration>) -> bool {
+    let fine = match alive < LONG {
+        true => FINE,
+        false => (alive / COARSE.0).clamp(FINE, COARSE.1),
+    };
+    gone.is_some_and(|gone| gone <= alive + fine)
+}
+
+/// The latest time for looks that are not necessary.
+fn latest(alive: Duration) -> Duration {
+    alive.mul_f64(LATEST.0) + LATEST.1
+}
+
+/// Mappings that should have ended long ago, and that nobody has looked at.
+fn elders(view: View<'_>, gone: Duration) -> Vec<SocketId> {
+    let mut old: Vec<_> = view.untouched().filter(|(idle, _)| *idle > gone + NEAR).collect();
+    old.sort();
+    old.into_iter().rev().take(ELDERS).map(|(_, socket)| socket).collect()
 }

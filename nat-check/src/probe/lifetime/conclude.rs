@@ -2,16 +2,17 @@
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
-use shared::nat::{Filtering, Lifetime, Mapping, PortPolicy, Refresh};
+use shared::nat::{Filtering, Granularity, Lifetime, Mapping, PortPolicy, Refresh};
 
 use super::{
     PROBE, Way,
-    conduct::BEAT,
-    fit::{Change, Sample, granularity},
-    observe::{Flow, Ripe, Role, Seen, State},
+    fit::{Change, Sample},
+    manner::{granularity, is_settled},
+    observe::{BEAT, Flow, Ripe, Role, Seen, State},
+    upset::{reassigned, upset},
 };
 use crate::{
-    ledger::{Ledger, SocketId},
+    ledger::Ledger,
     probe::{filtering, mapping, port_allocation, response_port},
     report::{Confidence, Finding},
 };
@@ -44,6 +45,7 @@ pub fn conclude(ledger: &Ledger) -> Finding<Lifetime> {
         .with("sockets", seen.flows.len() + 1)
         .with("mapped", count(|f| f.outside.is_some()))
         .with("looked_at", count(|f| f.looks > 0 && matches!(f.role, Role::Unreplied | Role::Stream)))
+        .with("reassigned", reassigned(ledger))
         .with("packets", packets)
         .with("controls", seen.controls.0)
         .with("controls_answered", seen.controls.1)
@@ -91,36 +93,29 @@ pub(super) fn usable(seen: &Seen) -> impl Fn(&Flow) -> bool + use<> {
 
 /// What makes everything that was seen worthless.
 fn void(ledger: &Ledger, seen: &Seen) -> Option<String> {
-    if ledger.slept > Duration::from_millis(500) {
-        return Some(format!(
-            "the machine slept for {} s during the measurement",
-            ledger.slept.as_secs_f64().ceil()
-        ));
-    }
-    let mut ips: Vec<_> = seen.asker.iter().map(SocketAddr::ip).collect();
-    ips.dedup();
-    if let [first, .., last] = ips[..] {
-        return Some(format!("the external address changed from {first} to {last} during the measurement"));
-    }
-    let samples: Vec<Sample> =
-        [Role::Unreplied, Role::Stream].iter().flat_map(|&r| samples(seen, r)).collect();
-    lost_state(&samples).then(|| {
-        "all mappings were gone at once, old ones and new ones: the NAT lost its state during the measurement".into()
-    })
-}
-
-/// Whether mappings of every age were gone at once, though older ones had been alive before.
-fn lost_state(samples: &[Sample]) -> bool {
-    let alive = || samples.iter().filter(|s| s.alive);
-    let Some(last) = alive().map(|s| s.seen.to).max() else { return false };
-    let longest = alive().map(|s| s.idle).max().unwrap_or_default();
-    let after: Vec<_> = samples.iter().filter(|s| !s.alive && s.seen.from >= last).collect();
-    after.len() >= 4 && after.iter().filter(|s| s.idle < longest / 2).count() >= 2
+    let [unreplied, stream] = [Role::Unreplied, Role::Stream].map(|role| samples(seen, role));
+    upset(ledger, seen, [&unreplied, &stream], refreshing(ledger, seen).refresh)
 }
 
 fn samples(seen: &Seen, role: Role) -> Vec<Sample> {
     let usable = usable(seen);
     seen.of_role(role).filter(|f| usable(f)).filter_map(Sample::of).collect()
+}
+
+/// How exactly mappings end.
+pub(super) fn manner(seen: &Seen) -> Option<Granularity> {
+    granularity(&[&maybe(seen, Role::Unreplied), &maybe(seen, Role::Stream)], seen.loss())
+}
+
+/// Whether nothing is left to ask about that.
+pub(super) fn manner_is_settled(seen: &Seen) -> bool {
+    is_settled(&[&maybe(seen, Role::Unreplied), &maybe(seen, Role::Stream)], seen.loss())
+}
+
+/// Samples, with what was silent though not beyond doubt.
+fn maybe(seen: &Seen, role: Role) -> Vec<Sample> {
+    let usable = usable(seen);
+    seen.of_role(role).filter(|f| usable(f)).filter_map(Sample::maybe).collect()
 }
 
 fn judge(ledger: &Ledger, seen: &Seen, longest: Duration, method: &str) -> Finding<Lifetime> {
@@ -132,12 +127,8 @@ fn judge(ledger: &Ledger, seen: &Seen, longest: Duration, method: &str) -> Findi
     let value = Lifetime {
         unreplied: first,
         stream: second,
-        refresh: Refresh {
-            outbound: outbound(seen, &unreplied),
-            inbound: inbound(seen, &stream),
-            elsewhere: elsewhere(ledger, seen, &unreplied),
-        },
-        granularity: granularity(&[&unreplied, &stream]),
+        refresh: refreshing(ledger, seen).refresh,
+        granularity: manner(seen),
     };
     let open = |samples: &[Sample]| {
         let change = Change::of(samples);
@@ -151,6 +142,8 @@ fn judge(ledger: &Ledger, seen: &Seen, longest: Duration, method: &str) -> Findi
     if !unfinished.is_empty() {
         finding.confidence = Confidence::Weak;
         finding.reason = Some(shortfall(seen, &unfinished));
+    } else {
+        finding.reason = crowded(seen);
     }
     finding.with("unreplied_looks", looks(&unreplied)).with("stream_looks", looks(&stream))
 }
@@ -168,12 +161,8 @@ fn looks(samples: &[Sample]) -> Vec<(f64, &'static str)> {
 
 fn shortfall(seen: &Seen, unfinished: &[&str]) -> String {
     let which = unfinished.join(" and ");
-    let made = seen.flows.iter().filter(|f| f.outside.is_some()).count();
-    if made + 4 < seen.flows.len() {
-        return format!(
-            "{which}: of {} sockets only {made} got through, so the NAT seems to hold no more mappings for one host",
-            seen.flows.len()
-        );
+    if let Some(crowded) = crowded(seen) {
+        return format!("{which}: {crowded}");
     }
     if seen.enough.is_none() {
         return format!("{which}: too much loss to tell what is gone from what is lost");
@@ -181,11 +170,26 @@ fn shortfall(seen: &Seen, unfinished: &[&str]) -> String {
     format!("{which}: the measurement did not come to its end")
 }
 
+/// What is said of a NAT that gives a host only so many mappings.
+fn crowded(seen: &Seen) -> Option<String> {
+    let made = seen.flows.iter().filter(|f| f.outside.is_some()).count();
+    (made + 4 < seen.flows.len()).then(|| {
+        format!(
+            "of {} sockets only {made} got through, so the NAT seems to hold no more mappings for one host",
+            seen.flows.len()
+        )
+    })
+}
+
 fn nothing(ledger: &Ledger, seen: &Seen) -> String {
     let usable = usable(seen);
     let strangers = seen.flows.iter().filter(|f| f.outside.is_some() && !usable(f)).count();
-    if seen.asker.is_empty() || ledger.of(PROBE.name).next().is_none() {
+    if ledger.of(PROBE.name).next().is_none() {
         return "the measurement did not begin".into();
+    }
+    if seen.asker.is_empty() {
+        return "no further socket got through, so the NAT seems to hold no more mappings for one host"
+            .into();
     }
     if strangers > 4 {
         return "the NAT gives this host's sockets different external addresses, so that they cannot be reached from \
@@ -195,24 +199,71 @@ fn nothing(ledger: &Ledger, seen: &Seen) -> String {
     "no mapping was looked at before the run ended".into()
 }
 
+/// What is known of refreshing, and what could be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refreshing {
+    refresh: Refresh,
+    /// The idle time after which a mapping of each timer is surely gone.
+    unreplied: Option<Duration>,
+    stream: Option<Duration>,
+}
+
+impl Refreshing {
+    /// From when on a mapping can tell what it has left to tell, if anything.
+    pub(super) fn tells_from(&self, flow: &Flow) -> Option<Duration> {
+        let (gone, known) = match flow.role {
+            Role::Unreplied | Role::Stream => return None,
+            Role::Outbound => (self.unreplied, self.refresh.outbound),
+            Role::Inbound => (self.stream, self.refresh.inbound),
+            Role::Elsewhere => (self.unreplied, self.refresh.elsewhere),
+        };
+        let idle_since = match flow.role {
+            // One that nothing was sent through since it was made tells nothing.
+            Role::Outbound if flow.made.1 < 2 => return None,
+            Role::Outbound => flow.made_at.to,
+            Role::Unreplied | Role::Stream | Role::Inbound | Role::Elsewhere => flow.last?.to,
+        };
+        gone.filter(|_| known.is_none()).map(|gone| idle_since + gone + Duration::from_millis(50))
+    }
+}
+
+/// What refreshes a mapping.
+pub(super) fn refreshing(ledger: &Ledger, seen: &Seen) -> Refreshing {
+    let [unreplied, stream] = [Role::Unreplied, Role::Stream].map(|role| samples(seen, role));
+    Refreshing {
+        refresh: Refresh {
+            outbound: outbound(seen, &unreplied),
+            inbound: inbound(seen, &stream),
+            elsewhere: elsewhere(ledger, seen, &unreplied),
+        },
+        unreplied: horizon(&unreplied).map(|(_, gone)| gone),
+        stream: horizon(&stream).map(|(_, gone)| gone),
+    }
+}
+
 /// Beyond what idle time a mapping of this timer is surely gone.
 fn horizon(samples: &[Sample]) -> Option<(Duration, Duration)> {
     let change = Change::of(samples);
     Some((change.alive?, change.gone?))
 }
 
-/// Whether packets from inside alone keep a mapping: one was sent while it was surely alive, and it is looked at when
-/// without that packet it would surely be gone, and with it surely not.
+/// Between which idle times mappings of this role end, if both are known.
+pub(super) fn horizon_of(seen: &Seen, role: Role) -> Option<(Duration, Duration)> {
+    horizon(&samples(seen, role))
+}
+
+/// Whether packets from inside alone keep a mapping: all of them were sent while it was surely alive, and it is looked at
+/// when without them it would surely be gone, and with them surely not.
 fn outbound(seen: &Seen, samples: &[Sample]) -> Option<bool> {
     let (alive, gone) = horizon(samples)?;
     let usable = usable(seen);
     let says = |flow: &Flow| {
         let kept = flow.kept?;
-        let in_time = kept.to.saturating_sub(flow.made_at.from) < alive;
+        let in_time = kept.to.max(flow.pushed).saturating_sub(flow.made_at.from) < alive;
         let late = flow.seen.from.saturating_sub(flow.made_at.to) > gone;
         let soon = flow.seen.to.saturating_sub(kept.from) < alive;
         match flow.state {
-            State::Alive(_) if late => Some(true),
+            State::Alive(_) if in_time && late => Some(true),
             State::Gone(_) if in_time && soon => Some(false),
             State::Alive(_) | State::Gone(_) | State::Untouched | State::Silent => None,
         }
@@ -228,9 +279,7 @@ fn inbound(seen: &Seen, samples: &[Sample]) -> Option<bool> {
     let says = |flow: &Flow| match flow.state {
         State::Alive(idle) if idle > gone => Some(true),
         // Each gap between packets was far shorter than the timer.
-        State::Gone(_) if flow.found.is_some_and(|at| flow.seen.from.saturating_sub(at) < alive) => {
-            Some(false)
-        }
+        State::Gone(_) if flow.found.is_some_and(|at| flow.seen.to.saturating_sub(at) < alive) => Some(false),
         State::Alive(_) | State::Gone(_) | State::Untouched | State::Silent => None,
     };
     seen.of_role(Role::Inbound).filter(|f| usable(f)).find_map(says)
@@ -238,12 +287,19 @@ fn inbound(seen: &Seen, samples: &[Sample]) -> Option<bool> {
 
 /// Whether traffic with another destination keeps a mapping.
 fn elsewhere(ledger: &Ledger, seen: &Seen, samples: &[Sample]) -> Option<bool> {
-    let (_, gone) = horizon(samples)?;
+    let (alive, gone) = horizon(samples)?;
     let usable = usable(seen);
-    let talked = |socket: SocketId| ledger.of(BEAT).any(|t| t.socket == socket && t.direct().is_some());
+    // Where that keeps it, no time without it was long enough to end it.
+    let kept = |flow: &Flow| {
+        let beats = ledger.of(BEAT).filter(|t| t.socket == flow.socket && t.direct().is_some());
+        let mut times: Vec<_> = beats.map(|t| t.sent).filter(|&at| at > flow.made_at.from).collect();
+        times.insert(0, flow.made_at.from);
+        times.push(flow.seen.to);
+        times.len() > 2 && times.windows(2).all(|pair| pair[1].saturating_sub(pair[0]) < alive)
+    };
     let says = |flow: &Flow| match flow.state {
         State::Alive(idle) if idle > gone => Some(true),
-        State::Gone(_) if talked(flow.socket) => Some(false),
+        State::Gone(_) if kept(flow) => Some(false),
         State::Alive(_) | State::Gone(_) | State::Untouched | State::Silent => None,
     };
     seen.of_role(Role::Elsewhere).filter(|f| usable(f)).find_map(says)

@@ -1,56 +1,52 @@
 //! Carries out the measurement: opens sockets, keeps the mappings that are to be kept, looks when it is time, and tells
-//! how far it has come. What to look at is [`climb`](super::climb)'s choice.
+//! how far it has come. What to look at is [`climb`](super::climb)'s choice, how fast [`pace`](super::pace)'s.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+mod packets;
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use packets::adoptable;
 
 use super::{
     PROBE, STREAM_HEAD, UNREPLIED_HEAD, Way,
     climb::Climb,
     conclude,
     ladder::Ladder,
-    observe::{AGAIN, Flow, Ripe, Role, STREAM_AFTER, Seen, State},
+    observe::{BEAT, Flow, Ripe, Role, Seen, State},
+    pace::Pace,
+    plan::{Opening, plan},
+    upset::spoilt,
+    view::View,
 };
 use crate::{
     ledger::{Ask, Ledger, Place, SocketId},
     session::{Request, Session, Socket},
 };
 
-/// The name in the ledger of requests that keep a socket talking to another endpoint.
-pub(super) const BEAT: &str = "lifetime-beat";
-
-/// Sockets are opened this far apart.
-const OPENING: Duration = Duration::from_millis(12);
-/// Tries to make one mapping.
-const TRIES: usize = 4;
-/// The time from one look at a silent mapping to the next.
-const LOOK_AGAIN: Duration = Duration::from_millis(60);
-/// Looks at one silent mapping before giving up.
-const LOOKS: u32 = super::observe::MOST_LOOKS + 6;
+/// Sockets that are tried as the one that asks.
+const ASKERS: usize = 2;
+/// Looks at one of the mappings that tell what refreshes them, at the end.
+const LOOKS: usize = super::observe::MOST_LOOKS as usize + 6;
+/// With fewer packets left, only what is necessary is looked at.
+const SPARE: usize = 20;
+/// With more, looks need not wait for one another's answers.
+const PLENTY: usize = 32;
 /// Shortest and longest time between packets that keep a mapping busy.
-const BEATS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(5));
+const BEATS: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(5));
 /// With nothing else to do, something is looked at this often all the same.
 const IDLE: Duration = Duration::from_secs(5);
 
 /// Measures with this way of looking; ends by itself a little after the longest idle time.
 pub(super) async fn measure(session: Arc<Session>, way: Way, longest: Duration) {
-    let Ok(asker) = session.open().await else { return };
-    let mut conductor = Conductor::new(session, way, asker, longest);
-    if conductor.know_asker().await {
-        conductor.run().await;
+    // A socket that gets no answer may have an external port that the server does not talk to: another one will do.
+    for _ in 0..ASKERS {
+        let Ok(asker) = session.open().await else { return };
+        let mut conductor = Conductor::new(Arc::clone(&session), way, asker, longest);
+        if conductor.know_asker().await {
+            return conductor.run().await;
+        }
+        conductor.rest().await;
     }
-}
-
-/// Looks at one mapping until it is decided.
-#[derive(Clone, Copy, Debug)]
-struct Flight {
-    began: Duration,
-    next: Duration,
-    sent: u32,
 }
 
 struct Conductor {
@@ -62,18 +58,41 @@ struct Conductor {
     elsewhere: Option<SocketAddr>,
     begun: Duration,
     longest: Duration,
-    /// What is still to be opened, and when.
-    plan: Vec<(Duration, Role)>,
+    pace: Pace,
+    /// What is still to be opened.
+    plan: Vec<Opening>,
+    /// Sockets of earlier measurements, and when their mappings can be made streams.
+    adopted: Vec<(SocketId, Duration)>,
     sockets: BTreeMap<SocketId, Socket>,
     unreplied: Climb,
     stream: Climb,
-    flights: BTreeMap<SocketId, Flight>,
     beaten: Duration,
     /// Rungs at which an outbound heartbeat was due.
     pushed: usize,
-    judged: BTreeSet<SocketId>,
+    /// How often each mapping was looked at.
+    judged: BTreeMap<SocketId, usize>,
     asleep: Option<Duration>,
+    /// How many looks have told something, and whether that tells how mappings end.
+    told_by: (usize, bool),
     told: String,
+}
+
+/// Mappings to look at now.
+#[derive(Debug, Default)]
+struct Looks {
+    at: Vec<SocketId>,
+    /// Whether silence is to count, so that a control has to go beside.
+    vouch: bool,
+}
+
+/// Gathers the times at which there is something to do, down to the first.
+#[derive(Debug)]
+struct Agenda(Duration);
+
+impl Agenda {
+    fn add(&mut self, at: impl Into<Option<Duration>>) {
+        self.0 = self.0.min(at.into().unwrap_or(self.0));
+    }
 }
 
 impl Conductor {
@@ -82,11 +101,16 @@ impl Conductor {
         let stream = Ladder::new(longest, STREAM_HEAD);
         let places = session.places();
         let elsewhere = [Place::BOTH, Place::IP, Place::PORT].into_iter().find_map(|p| places.get(p));
+        let adopted = session.read(|ledger| adoptable(ledger, session.now()));
+        let adopted: Vec<_> = adopted.into_iter().take(stream.due().count()).collect();
         Self {
-            plan: plan(way, &unreplied, &stream),
+            plan: plan(way, &unreplied, &stream, adopted.len()),
+            adopted,
             unreplied: Climb::new(if way == Way::Again { Vec::new() } else { unreplied.rungs }),
             stream: Climb::new(stream.rungs),
             begun: session.now(),
+            beaten: session.now(),
+            pace: Pace::new(session.now()),
             asleep: session.net().suspended(),
             session,
             way,
@@ -95,10 +119,9 @@ impl Conductor {
             elsewhere,
             longest,
             sockets: BTreeMap::new(),
-            flights: BTreeMap::new(),
-            beaten: Duration::ZERO,
             pushed: 0,
-            judged: BTreeSet::new(),
+            judged: BTreeMap::new(),
+            told_by: (0, false),
             told: String::new(),
         }
     }
@@ -106,12 +129,13 @@ impl Conductor {
     /// Learns the external endpoint of the socket that asks.
     async fn know_asker(&mut self) -> bool {
         let server = self.session.server();
-        for _ in 0..8 {
+        for _ in 0..6 {
             let round = self.session.round();
             self.control(round).await;
             let socket = self.asker.id;
             let known = |ledger: &Ledger| ledger.mapped(socket, server).is_some();
-            if self.session.until(self.session.now() + self.session.patience(), known).await {
+            let until = self.pace.when(1).max(self.session.now() + self.session.patience());
+            if self.session.until(until, known).await {
                 break;
             }
         }
@@ -121,236 +145,209 @@ impl Conductor {
         outside.is_some()
     }
 
+    /// Waits until the average is kept.
+    async fn rest(&self) {
+        tokio::time::sleep_until(self.session.instant(self.pace.earliest_end())).await;
+    }
+
     async fn run(&mut self) {
         // What the head of the ladder takes, and two decisions.
-        let end = self.begun + self.longest + super::TAIL;
+        let end = self.begun + super::ends_after(self.longest);
         loop {
             let now = self.session.now();
             self.notice_sleep();
-            let mut again = now + IDLE;
-            let mut at = |when: Option<Duration>| again = again.min(when.unwrap_or(again));
-            at(self.open_due(now).await);
-            let ripe = Ripe {
-                until: now.saturating_sub(self.session.patience()),
-                patience: self.session.patience(),
-            };
+            let patience = self.session.patience();
+            let ripe = Ripe { until: now.saturating_sub(patience), patience };
             // One look more than the conclusion asks for, where packets get lost: later losses must not undo it.
             let seen = self.session.read(|ledger| Seen::with_margin(ledger, ripe));
-            at(self.make(&seen, now).await);
-            self.land(&seen, now);
-            at(self.climb(&seen, now));
-            at(self.keep(&seen, now).await);
-            self.judge(&seen, now);
-            at(self.fly(now).await);
-            self.tell(&seen, now);
-            let done = self.unreplied.is_done() && self.stream.is_done() && self.flights.is_empty();
-            if now >= end || done {
+            if self.session.read(|ledger| spoilt(ledger, &seen)).is_some() {
                 return;
             }
-            tokio::time::sleep_until(self.session.instant(again.max(now + Duration::from_millis(1)))).await;
+            let mut agenda = Agenda(now + IDLE);
+            let mut looks = self.climb(&seen, now, patience, &mut agenda);
+            // What refreshes mappings can wait for the timers, where packets are few.
+            let bracketed = self.unreplied.is_bracketed() && self.stream.is_bracketed();
+            if bracketed || self.pace.ready(now) >= SPARE {
+                let judged = self.judge(&seen, now, patience, &mut agenda);
+                looks.vouch |= !judged.is_empty();
+                looks.at.extend(judged);
+            }
+            let busy = !looks.at.is_empty();
+            // What has to wait for packets is not to be overtaken.
+            if self.look_at(&looks, now, &mut agenda).await {
+                self.adopt(now, &mut agenda).await;
+                self.make(&seen, now, patience, &mut agenda).await;
+                self.keep(&seen, now, patience, &mut agenda).await;
+                self.open_due(now, &mut agenda).await;
+            }
+            self.tell(&seen, now);
+            let done = self.unreplied.is_done() && self.stream.is_done() && !busy && self.is_judged(&seen);
+            if now >= end || done {
+                return self.rest().await;
+            }
+            let until = agenda.0.max(now + Duration::from_millis(1));
+            tokio::time::sleep_until(self.session.instant(until)).await;
         }
     }
 
-    /// Opens what is due. Gives the time of the next.
-    async fn open_due(&mut self, now: Duration) -> Option<Duration> {
-        while let Some(&(offset, role)) = self.plan.first() {
-            let wanted = match role {
-                Role::Unreplied => self.unreplied.wants_more(),
-                Role::Stream => self.stream.wants_more(),
-                Role::Outbound | Role::Inbound | Role::Elsewhere => true,
-            };
-            if wanted && self.begun + offset > now {
-                return Some(self.begun + offset);
-            }
-            self.plan.remove(0);
-            if wanted && let Ok(socket) = self.session.open().await {
-                self.push(&socket, role).await;
-                self.sockets.insert(socket.id, socket);
-            }
+    /// What the two timers ask for.
+    fn climb(&mut self, seen: &Seen, now: Duration, patience: Duration, agenda: &mut Agenda) -> Looks {
+        let usable = conclude::usable(seen);
+        let mut looks = Looks::default();
+        let ready = self.pace.ready(now);
+        let (spare, plenty) = (ready >= SPARE, ready >= PLENTY);
+        let told = self.is_told(seen);
+        // Mappings without answers are known first, and most NATs have one timer for all.
+        let mut hint = None;
+        for (role, climb) in [(Role::Unreplied, &mut self.unreplied), (Role::Stream, &mut self.stream)] {
+            let flows: Vec<&Flow> = seen.of_role(role).filter(|f| usable(f)).collect();
+            let step = climb.step(View { flows: &flows, seen, now, patience, spare, plenty, told, hint });
+            hint = conclude::horizon_of(seen, role).filter(|_| climb.is_bracketed());
+            looks.vouch |= !step.look.is_empty() && !step.hopeful;
+            looks.at.extend(step.look);
+            agenda.add(step.again);
         }
-        None
+        looks
     }
 
-    /// Sends a packet that makes or keeps a mapping of this role.
-    async fn push(&self, socket: &Socket, role: Role) {
-        let ask = match (role.is_stream(), self.way) {
-            (false, Way::Reach { long }) => Ask::Reach { socket: self.asker.id, port: self.asker_port, long },
-            (true, _) | (false, Way::Again) => Ask::Plain,
-        };
-        let request =
-            Request { purpose: role.purpose(), to: self.session.server(), ask, round: self.session.round() };
-        self.session.send(socket, request).await;
+    /// Whether it is known beyond doubt how mappings end, where that is not all by one timer.
+    fn is_told(&mut self, seen: &Seen) -> bool {
+        if !self.unreplied.is_watching() && !self.stream.is_watching() {
+            return false;
+        }
+        let looks =
+            seen.flows.iter().map(|f| f.quiet + usize::from(matches!(f.state, State::Alive(_)))).sum();
+        if self.told_by.0 != looks {
+            self.told_by = (looks, conclude::manner_is_settled(seen));
+        }
+        self.told_by.1
     }
 
-    /// Brings new mappings into the state in which they are to be. Gives the time at which there is more to do.
-    async fn make(&mut self, seen: &Seen, now: Duration) -> Option<Duration> {
-        let patience = self.session.patience().max(LOOK_AGAIN);
-        let mut again: Option<Duration> = None;
-        for flow in seen.flows.iter().filter(|f| f.state == State::Untouched && f.last.is_none()) {
-            let tries = if flow.role.is_stream() { TRIES * 2 } else { TRIES };
-            if flow.made.0 >= tries {
+    /// Once a timer is bracketed, asks for looks at the mappings that tell what refreshes it, until they have told.
+    fn judge(
+        &mut self,
+        seen: &Seen,
+        now: Duration,
+        patience: Duration,
+        agenda: &mut Agenda,
+    ) -> Vec<SocketId> {
+        let mut looks = Vec::new();
+        let goal = seen.enough.map_or(LOOKS, |enough| enough as usize);
+        for (from, flow) in self.untold(seen) {
+            let asked = self.judged.get(&flow.socket).copied().unwrap_or_default();
+            let due = if asked == 0 { from } else { flow.looked.unwrap_or_default() + patience };
+            if due > now {
+                agenda.add(due);
                 continue;
             }
-            let retry = flow.pushed + patience;
-            let due = match flow.answered {
-                // What was sent before that does not make a stream.
-                Some(first) if flow.pushed < first + STREAM_AFTER => first + STREAM_AFTER,
-                Some(_) | None => retry,
-            };
-            if due > now {
-                again = Some(again.map_or(due, |a| a.min(due)));
-            } else if let Some(socket) = self.sockets.get(&flow.socket) {
-                self.push(socket, flow.role).await;
-                again = Some(again.map_or(now + patience, |a| a.min(now + patience)));
-            }
+            // The first answer saves further looks.
+            let times = if asked == 0 { 1 } else { goal.saturating_sub(flow.quiet).clamp(1, LOOKS) };
+            looks.extend(std::iter::repeat_n(flow.socket, times));
         }
-        again
+        looks
     }
 
-    /// Ends looks that are decided.
-    fn land(&mut self, seen: &Seen, now: Duration) {
-        for flow in &seen.flows {
-            let Some(flight) = self.flights.get(&flow.socket) else { continue };
-            let decided = match flow.state {
-                State::Gone(_) => true,
-                // That one was looked at all the time.
-                State::Alive(_) => flow.found.is_some_and(|at| at >= flight.began),
-                State::Untouched | State::Silent => flight.sent >= LOOKS && now >= flight.next,
-            };
-            if decided {
-                self.flights.remove(&flow.socket);
-            }
-        }
-    }
-
-    fn climb(&mut self, seen: &Seen, now: Duration) -> Option<Duration> {
-        // More loss than was known makes some silence undecided again.
-        let undecided = |f: &&Flow| f.state == State::Silent && f.role != Role::Inbound;
-        for flow in seen.flows.iter().filter(undecided).filter(|f| f.looks < LOOKS as usize) {
-            let sent = flow.looks as u32;
-            self.flights.entry(flow.socket).or_insert(Flight { began: now, next: now, sent });
-        }
-        let flying: BTreeSet<SocketId> = self.flights.keys().copied().collect();
-        let mut again: Option<Duration> = None;
-        for (role, climb) in [(Role::Unreplied, &mut self.unreplied), (Role::Stream, &mut self.stream)] {
-            let usable = conclude::usable(seen);
-            let flows: Vec<&Flow> = seen.of_role(role).filter(|f| usable(f)).collect();
-            let step = climb.step(&flows, &flying, now);
-            for socket in step.look {
-                self.flights.insert(socket, Flight { began: now, next: now, sent: 0 });
-            }
-            again = match (again, step.again) {
-                (Some(a), Some(b)) => Some(a.min(b)),
-                (a, b) => a.or(b),
-            };
-        }
-        again
-    }
-
-    /// Keeps busy what is to be kept busy. Gives the time of the next packet.
-    async fn keep(&mut self, seen: &Seen, now: Duration) -> Option<Duration> {
-        let Way::Reach { .. } = self.way else { return None };
-        // One packet after each rung that was climbed: then the mapping was surely still there.
-        if self.unreplied.climbed() > self.pushed && !self.unreplied.is_bracketed() {
-            self.pushed = self.unreplied.climbed();
-            let kept: Vec<SocketId> = seen.of_role(Role::Outbound).map(|f| f.socket).collect();
-            if !kept.is_empty()
-                && let Some(socket) = self.sockets.get(&kept[self.pushed % kept.len()])
-            {
-                self.push(socket, Role::Outbound).await;
-            }
-        }
-        let busy = !(self.unreplied.is_bracketed() && self.stream.is_bracketed());
-        let every = (now.saturating_sub(self.begun) / 8).clamp(BEATS.0, BEATS.1);
-        if !busy {
-            return None;
-        }
-        if now < self.beaten + every {
-            return Some(self.beaten + every);
-        }
-        self.beaten = now;
-        let round = self.session.round();
-        for flow in &seen.flows {
-            match flow.role {
-                Role::Inbound if flow.last.is_some() && !self.stream.is_bracketed() => {
-                    self.look(flow.socket, round).await;
-                }
-                Role::Elsewhere if flow.last.is_some() && !self.unreplied.is_bracketed() => {
-                    if let (Some(socket), Some(to)) = (self.sockets.get(&flow.socket), self.elsewhere) {
-                        let request = Request { purpose: BEAT, to, ask: Ask::Plain, round };
-                        self.session.send(socket, request).await;
-                    }
-                }
-                Role::Unreplied | Role::Stream | Role::Outbound | Role::Inbound | Role::Elsewhere => {}
-            }
-        }
-        Some(now + every)
-    }
-
-    /// Once a timer is bracketed, looks at the mappings that tell what refreshes it.
-    fn judge(&mut self, seen: &Seen, now: Duration) {
-        for flow in seen.flows.iter().filter(|f| f.last.is_some()) {
+    /// The mappings of which it is not yet known what refreshes them, though it could be, and from when on.
+    fn untold<'a>(&self, seen: &'a Seen) -> Vec<(Duration, &'a Flow)> {
+        let open = |flow: &&Flow| {
             let bracketed = match flow.role {
                 Role::Unreplied | Role::Stream => false,
                 Role::Inbound => self.stream.is_bracketed(),
                 Role::Outbound | Role::Elsewhere => self.unreplied.is_bracketed(),
             };
-            if bracketed && self.judged.insert(flow.socket) {
-                self.flights.insert(flow.socket, Flight { began: now, next: now, sent: 0 });
-            }
-        }
+            let asked = self.judged.get(&flow.socket).copied().unwrap_or_default();
+            // One that was found is asked no more, but for the one that is looked at all the time.
+            let decided = asked > 0 && matches!(flow.state, State::Alive(_) | State::Gone(_));
+            let decided = decided && (flow.role != Role::Inbound || asked > 3);
+            bracketed && flow.last.is_some() && !decided && (asked < LOOKS || flow.pending > 0)
+        };
+        let told = self.session.read(|ledger| conclude::refreshing(ledger, seen));
+        let open = seen.flows.iter().filter(open);
+        open.filter_map(|flow| Some((told.tells_from(flow)?, flow))).collect()
     }
 
-    /// Looks at everything that is due, with one control beside. Gives the time of the next looks.
-    async fn fly(&mut self, now: Duration) -> Option<Duration> {
-        let patience = self.session.patience().max(LOOK_AGAIN);
-        let due: Vec<SocketId> =
-            self.flights.iter().filter(|(_, f)| f.next <= now).map(|(s, _)| *s).collect();
-        if !due.is_empty() {
-            let round = self.session.round();
-            // One look at one mapping is most often answered, and then needs nothing to vouch for it.
-            let climbing = self.unreplied.wants_more() && self.stream.wants_more();
-            let mut vouch = due.len() > 1 || !climbing;
-            for socket in due {
-                let Some(flight) = self.flights.get_mut(&socket) else { continue };
-                // The first answer saves further looks; after that, haste keeps the bracket narrow.
-                flight.next = now + if flight.sent == 0 { patience } else { LOOK_AGAIN };
-                flight.sent += 1;
-                vouch |= flight.sent > 1;
-                if flight.sent > LOOKS {
-                    flight.next = now + patience;
-                    continue;
+    fn is_judged(&self, seen: &Seen) -> bool {
+        self.untold(seen).is_empty()
+    }
+
+    /// Keeps busy what is to be kept busy.
+    async fn keep(&mut self, seen: &Seen, now: Duration, patience: Duration, agenda: &mut Agenda) {
+        // One packet after each rung that was climbed and after the last, to a mapping younger than those found alive.
+        let climbed = self.unreplied.climbed() + usize::from(self.unreplied.is_bracketed());
+        if climbed > self.pushed && self.pace.ready(now) > 0 {
+            self.pushed = climbed;
+            let alive = seen.of_role(Role::Unreplied).filter_map(|f| match f.state {
+                State::Alive(idle) => Some(idle),
+                State::Gone(_) | State::Silent | State::Untouched => None,
+            });
+            let alive = alive.max().unwrap_or_default();
+            if let Some(flow) = seen.of_role(Role::Outbound).next()
+                && now + patience < flow.opened + alive
+                && let Some(socket) = self.sockets.get(&flow.socket).cloned()
+            {
+                self.push(&socket, Role::Outbound).await;
+            }
+        }
+        if self.unreplied.is_bracketed() && self.stream.is_bracketed() {
+            return;
+        }
+        let every = (now.saturating_sub(self.begun) / 8).clamp(BEATS.0, BEATS.1);
+        if now < self.beaten + every {
+            return agenda.add(self.beaten + every);
+        }
+        if self.pace.ready(now) < 2 {
+            return agenda.add(self.pace.when(2));
+        }
+        self.beaten = now;
+        agenda.add(now + every);
+        let round = self.session.round();
+        if self.way == Way::Again {
+            // Its mapping is to stay, so that losing it shows that the NAT lost its state.
+            return self.control(round).await;
+        }
+        for flow in seen.flows.iter().filter(|f| f.last.is_some()) {
+            match flow.role {
+                Role::Inbound if !self.stream.is_bracketed() => self.look(flow.socket, round).await,
+                Role::Elsewhere if !self.unreplied.is_bracketed() => {
+                    if let (Some(socket), Some(to)) =
+                        (self.sockets.get(&flow.socket).cloned(), self.elsewhere)
+                    {
+                        self.send(&socket, Request { purpose: BEAT, to, ask: Ask::Plain, round }).await;
+                    }
                 }
-                self.look(socket, round).await;
-            }
-            if vouch {
-                self.control(round).await;
-            }
-        }
-        self.flights.values().map(|f| f.next).min()
-    }
-
-    /// One look at a mapping.
-    async fn look(&self, socket: SocketId, round: u32) {
-        let to = self.session.server();
-        match self.way {
-            Way::Reach { long } => {
-                let outside = self.session.read(|ledger| outside(ledger, socket));
-                let Some(outside) = outside else { return };
-                let ask = Ask::Reach { socket, port: outside.port(), long };
-                self.session.send(&self.asker, Request { purpose: PROBE.name, to, ask, round }).await;
-            }
-            Way::Again => {
-                let Some(own) = self.sockets.get(&socket) else { return };
-                self.session.send(own, Request { purpose: AGAIN, to, ask: Ask::Plain, round }).await;
+                Role::Unreplied | Role::Stream | Role::Outbound | Role::Inbound | Role::Elsewhere => {}
             }
         }
     }
 
-    /// A request whose answer shows that the way to the server and back is open just now.
-    async fn control(&self, round: u32) {
-        let request = Request { purpose: PROBE.name, to: self.session.server(), ask: Ask::Plain, round };
-        self.session.send(&self.asker, request).await;
+    /// Opens what is due.
+    async fn open_due(&mut self, now: Duration, agenda: &mut Agenda) {
+        let since = now.saturating_sub(self.begun);
+        let mut at = 0;
+        while let Some(&Opening { at: due, role, need }) = self.plan.get(at) {
+            let rung = need != super::plan::Need::Soon;
+            let wanted = match role {
+                Role::Unreplied if rung => self.unreplied.wants_rungs(),
+                Role::Unreplied => self.unreplied.wants_teeth(),
+                Role::Stream if rung => self.stream.wants_rungs(),
+                Role::Stream => self.stream.wants_teeth(),
+                Role::Outbound | Role::Inbound | Role::Elsewhere => true,
+            };
+            if wanted && due > since {
+                return agenda.add(self.begun + due);
+            }
+            if wanted && self.pace.ready(now) <= need.reserve(since) {
+                agenda.add(self.pace.when(1 + need.reserve(since)));
+                at += 1;
+                continue;
+            }
+            self.plan.remove(at);
+            if wanted && let Ok(socket) = self.session.open().await {
+                self.push(&socket, role).await;
+                self.sockets.insert(socket.id, socket);
+                agenda.add(now + self.session.patience());
+            }
+        }
     }
 
     fn notice_sleep(&mut self) {
@@ -370,34 +367,4 @@ impl Conductor {
             self.session.say(PROBE.name, text);
         }
     }
-}
-
-/// The external endpoint of a socket, as the first answer to it shows.
-fn outside(ledger: &Ledger, socket: SocketId) -> Option<SocketAddr> {
-    let own = ledger.trials.iter().filter(|t| t.socket == socket);
-    own.filter_map(|t| t.successes().find(|a| a.from == ledger.server)?.mapped()).next()
-}
-
-/// What is opened when: those that tell of refreshing first, then the rungs of both timers by turns, then the teeth.
-fn plan(way: Way, unreplied: &Ladder, stream: &Ladder) -> Vec<(Duration, Role)> {
-    let mut roles = Vec::new();
-    let ladders: &[(Role, &Ladder)] = match way {
-        Way::Reach { .. } => {
-            roles.extend(
-                [Role::Inbound, Role::Outbound, Role::Outbound, Role::Elsewhere].map(|r| (Duration::ZERO, r)),
-            );
-            &[(Role::Stream, stream), (Role::Unreplied, unreplied)]
-        }
-        Way::Again => &[(Role::Stream, stream)],
-    };
-    for rung in 0..unreplied.rungs.len().max(stream.rungs.len()) {
-        roles.extend(ladders.iter().filter_map(|(role, l)| Some((Ladder::due(*l.rungs.get(rung)?), *role))));
-    }
-    let mut plan: Vec<(Duration, Role)> =
-        roles.into_iter().enumerate().map(|(n, (due, role))| (due + OPENING * n as u32, role)).collect();
-    for (role, ladder) in ladders {
-        plan.extend(ladder.teeth.iter().map(|&at| (at, *role)));
-    }
-    plan.sort_by_key(|(at, _)| *at);
-    plan
 }

@@ -54,6 +54,9 @@ impl Role {
 /// unasked.
 pub const AGAIN: &str = "lifetime-again";
 
+/// The name in the ledger of requests that keep a socket talking to another endpoint.
+pub const BEAT: &str = "lifetime-beat";
+
 /// Linux promotes a flow to a stream by a packet that passes two seconds after its first one, and others follow it.
 pub const STREAM_AFTER: Duration = Duration::from_millis(2050);
 
@@ -108,6 +111,13 @@ pub struct Flow {
     pub seen: Span,
     /// Times looked.
     pub looks: usize,
+    /// When the last look left.
+    pub looked: Option<Duration>,
+    /// Looks that may still be answered.
+    pub pending: usize,
+    /// Looks that were not answered though what travelled with them was; since the last one that was, where one
+    /// mapping is looked at all the time.
+    pub quiet: usize,
     /// The last look that found it.
     pub found: Option<Duration>,
 }
@@ -132,6 +142,9 @@ pub struct Seen {
     /// Controls sent and answered.
     pub controls: (u32, u32),
 }
+
+/// The requests of one socket, with the role that its mapping is made for.
+type Made<'a> = BTreeMap<SocketId, (Role, Vec<&'a Trial>)>;
 
 /// Until when requests have had their time to be answered, and how long that is.
 #[derive(Clone, Copy, Debug)]
@@ -159,30 +172,15 @@ impl Seen {
     }
 
     fn read(ledger: &Ledger, ripe: Ripe, margin: u32) -> Self {
-        let mut answered = 0;
-        let mut sent = 0;
-        for control in ledger.controls(ripe.until) {
-            sent += 1;
-            answered += u32::from(control.returned());
-        }
-        let gone = |silent: u32| Tally {
-            sent: silent,
-            answered: 0,
-            silent,
-            controls_sent: sent,
-            controls_answered: answered,
-        };
-        let enough = (1..=MOST_LOOKS).find(|&silent| gone(silent).is_filtered());
-        let enough = enough.map(|looks| if answered < sent { looks + margin } else { looks });
-        let mut seen = Self { flows: Vec::new(), asker: Vec::new(), enough, controls: (sent, answered) };
-        let returned: BTreeSet<u32> = ledger
-            .of(super::PROBE.name)
-            .filter(|t| t.ask == Ask::Plain && t.returned())
-            .map(|t| t.round)
-            .collect();
+        let mut asker: Vec<SocketAddr> = Vec::new();
         let mut looks: BTreeMap<SocketId, Vec<&Trial>> = BTreeMap::new();
-        let mut made: BTreeMap<SocketId, (Role, Vec<&Trial>)> = BTreeMap::new();
-        for trial in ledger.trials.iter().filter(|t| t.purpose.starts_with(super::PROBE.name) && !t.unsent) {
+        let mut made = Made::new();
+        let mut earlier: BTreeMap<SocketId, Vec<&Trial>> = BTreeMap::new();
+        for trial in ledger.trials.iter().filter(|t| !t.unsent) {
+            if !trial.purpose.starts_with(super::PROBE.name) {
+                earlier.entry(trial.socket).or_default().push(trial);
+                continue;
+            }
             if let Some(role) = Role::ALL.into_iter().find(|r| r.purpose() == trial.purpose) {
                 made.entry(trial.socket).or_insert((role, Vec::new())).1.push(trial);
             } else if trial.purpose == AGAIN {
@@ -190,25 +188,80 @@ impl Seen {
             } else if let Ask::Reach { socket, .. } = trial.ask {
                 looks.entry(socket).or_default().push(trial);
             } else if trial.ask == Ask::Plain
+                && trial.purpose == super::PROBE.name
                 && let Some(outside) = trial.direct().and_then(|a| a.mapped())
-                && !seen.asker.contains(&outside)
+                && !asker.contains(&outside)
             {
-                seen.asker.push(outside);
+                asker.push(outside);
             }
         }
+        let controls = controls(ledger, &made, ripe);
+        let enough = enough(controls, margin);
+        let returned = vouched_for(ledger);
+        let mut flows = Vec::new();
         for (socket, (role, made)) in made {
             let looks = looks.remove(&socket).unwrap_or_default();
+            // What earlier measurements sent from it made its mapping.
+            let made: Vec<_> = earlier.remove(&socket).unwrap_or_default().into_iter().chain(made).collect();
             let mut flow = born(role, socket, &made, ripe);
             look(&mut flow, &looks, &returned, enough, ripe);
-            seen.flows.push(flow);
+            flows.push(flow);
         }
-        seen
+        Self { flows, asker, enough, controls }
+    }
+
+    /// The share of packets that get lost, there or back, as far as is known: never quite none.
+    #[must_use]
+    pub fn loss(&self) -> f64 {
+        let (sent, answered) = self.controls;
+        (f64::from(sent - answered) + 0.5) / (f64::from(sent) + 1.0)
+    }
+
+    /// Whether nothing at all got lost so far.
+    #[must_use]
+    pub fn is_lossless(&self) -> bool {
+        self.controls.0 == self.controls.1
     }
 
     /// The mappings of one role.
     pub fn of_role(&self, role: Role) -> impl Iterator<Item = &Flow> {
         self.flows.iter().filter(move |flow| flow.role == role)
     }
+}
+
+/// Controls sent and answered: plain requests, and those whose answer another socket is to get. Sockets that never had
+/// an answer do not count: what is in their way is not loss.
+fn controls(ledger: &Ledger, made: &Made<'_>, ripe: Ripe) -> (u32, u32) {
+    let plain = ledger.controls(ripe.until).map(Trial::returned);
+    let answered = |trials: &&Vec<&Trial>| trials.iter().any(|t| !t.answers.is_empty());
+    let diverted = made.values().map(|(_, trials)| trials).filter(answered).flatten();
+    let diverted = diverted.filter(|t| t.ask != Ask::Plain && t.sent <= ripe.until);
+    plain
+        .chain(diverted.map(|t| !t.answers.is_empty()))
+        .fold((0, 0), |(sent, back), returned| (sent + 1, back + u32::from(returned)))
+}
+
+/// Silent looks that it takes to call a mapping gone.
+fn enough((sent, answered): (u32, u32), margin: u32) -> Option<u32> {
+    let gone = |silent: u32| Tally {
+        sent: silent,
+        answered: 0,
+        silent,
+        controls_sent: sent,
+        controls_answered: answered,
+    };
+    let enough = (1..=MOST_LOOKS).find(|&silent| gone(silent).is_filtered());
+    enough.map(|looks| if answered < sent { looks + margin } else { looks })
+}
+
+/// The rounds in which something came back.
+fn vouched_for(ledger: &Ledger) -> BTreeSet<u32> {
+    let back = |t: &&Trial| match t.ask {
+        Ask::Plain => t.returned(),
+        Ask::Reach { socket, .. } => t.successes().any(|a| a.on == socket),
+        Ask::From(_) | Ask::ToPort { .. } | Ask::Loop => false,
+    };
+    ledger.of(super::PROBE.name).filter(back).map(|t| t.round).collect()
 }
 
 /// What its own requests say of a mapping.
@@ -245,6 +298,9 @@ fn born(role: Role, socket: SocketId, made: &[&Trial], ripe: Ripe) -> Flow {
         state: State::Untouched,
         seen: Span { from: Duration::ZERO, to: Duration::ZERO },
         looks: 0,
+        looked: None,
+        pending: 0,
+        quiet: 0,
         found: None,
     }
 }
@@ -252,6 +308,7 @@ fn born(role: Role, socket: SocketId, made: &[&Trial], ripe: Ripe) -> Flow {
 /// What looking says of it.
 fn look(flow: &mut Flow, looks: &[&Trial], returned: &BTreeSet<u32>, enough: Option<u32>, ripe: Ripe) {
     flow.looks = looks.len();
+    flow.looked = looks.last().map(|t| t.sent);
     let (Some(first), Some(last)) = (looks.first(), flow.last) else { return };
     flow.state = State::Silent;
     flow.seen = Span { from: first.sent, to: first.sent };
@@ -274,13 +331,17 @@ fn look(flow: &mut Flow, looks: &[&Trial], returned: &BTreeSet<u32>, enough: Opt
             return;
         }
     }
+    let recent = &looks[since..];
+    flow.looks = recent.len();
+    flow.pending = recent.iter().filter(|t| t.answers.is_empty() && t.sent > ripe.until).count();
     let silent = |t: &&&Trial| t.answers.is_empty() && t.sent <= ripe.until && returned.contains(&t.round);
     let moved = looks.iter().find_map(|t| gone_elsewhere(flow, t));
-    let decisive = enough.and_then(|enough| looks[since..].iter().filter(silent).nth(enough as usize - 1));
+    flow.quiet = recent.iter().filter(silent).count();
+    let decisive = enough.and_then(|enough| recent.iter().filter(silent).nth(enough as usize - 1));
     let end = decisive.map(|t| t.sent + ripe.patience).into_iter().chain(moved).min();
     if let Some(end) = end {
         flow.state = State::Gone(end.saturating_sub(last.from));
-        let begin = looks[since..].first().map_or(end, |t| t.sent);
+        let begin = recent.first().map_or(end, |t| t.sent);
         flow.seen = Span { from: begin.min(end), to: end };
     }
 }
