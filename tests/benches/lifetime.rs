@@ -1,7 +1,8 @@
 //! How long the lifetime measurement takes and how often it is right: `cargo bench -p tests --bench lifetime`. First in
-//! virtual time, then with real sockets over modelled NATs, where this system allows it.
+//! virtual time, then with real sockets over modelled NATs, where this system allows it. Names of parts behind `--`
+//! (`exact`, `lossy`, `manners`, `real`) run only those.
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, ops::Range, time::Duration};
 
 use lab::{
     lifetime::{Verdict, bound, judge, width},
@@ -12,19 +13,31 @@ use nat_check::{
     net::sim::{Loss, PathSpec},
     report::{Finding, Report},
 };
-use shared::nat::{Clearing, Lifetime, model::Stack};
+use shared::nat::{Clearing, Lifetime, Refresh, model::Stack};
 
 fn main() -> Result<(), Box<dyn Error>> {
     // Privilege can be had while there is one thread.
     #[cfg(target_os = "linux")]
     let privilege = lab::netns::obtain_privilege();
-    random_timers(300, Loss::None);
-    random_timers(5_000, Loss::Independent(0.05));
-    manners(50);
+    let named: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let wanted = |part: &str| named.is_empty() || named.iter().any(|name| name == part);
+    if wanted("exact") {
+        random_timers(5.0..590.0, 600, 300, Loss::None);
+        random_timers(5.0..15.0, 180, 200, Loss::None);
+        random_timers(5.0..60.0, 60, 200, Loss::None);
+    }
+    if wanted("lossy") {
+        random_timers(5.0..590.0, 600, 5_000, Loss::Independent(0.05));
+    }
+    if wanted("manners") {
+        manners(100);
+    }
     #[cfg(target_os = "linux")]
-    match privilege {
-        Ok(()) => real::main()?,
-        Err(reason) => println!("\nSKIPPED: real sockets: {reason}"),
+    if wanted("real") {
+        match privilege {
+            Ok(()) => real::main()?,
+            Err(reason) => println!("\nSKIPPED: real sockets: {reason}"),
+        }
     }
     Ok(())
 }
@@ -37,6 +50,8 @@ struct Run {
     seconds: f64,
     sockets: f64,
     rate: f64,
+    /// What it said of refreshing and of how mappings end that is not so.
+    untrue: usize,
     text: String,
 }
 
@@ -50,12 +65,12 @@ fn run(nat: &str, longest: u64, loss: Loss, seed: u64) -> Report {
     Sim { path, lifetime: Some(Duration::from_secs(longest)), ..Sim::new(stack, seed) }.run().report
 }
 
-fn random_timers(runs: u64, loss: Loss) {
+fn random_timers(timers: Range<f64>, longest: u64, runs: u64, loss: Loss) {
     let seeds: Vec<u64> = (0..runs).collect();
     let results = on_two_threads(&seeds, |&seed| {
-        let timer = fastrand::Rng::with_seed(seed).f64() * 585.0 + 5.0;
+        let timer = fastrand::Rng::with_seed(seed).f64() * (timers.end - timers.start) + timers.start;
         let timer = (timer * 100.0).round() / 100.0;
-        let report = run(&format!("port-restricted-cone,timeout={timer}"), 600, loss, seed);
+        let report = run(&format!("port-restricted-cone,timeout={timer}"), longest, loss, seed);
         let Some(finding) = finding(&report) else {
             let text = format!("seed {seed}: no UDP");
             return Run {
@@ -65,6 +80,7 @@ fn random_timers(runs: u64, loss: Loss) {
                 seconds: 0.0,
                 sockets: 0.0,
                 rate: 0.0,
+                untrue: 0,
                 text,
             };
         };
@@ -76,10 +92,14 @@ fn random_timers(runs: u64, loss: Loss) {
             seconds: report.duration_s,
             sockets: fact("sockets"),
             rate: fact("packets") / fact("took_s").max(0.1),
+            untrue: finding.value.as_ref().map_or(0, untrue),
             text: format!("seed {seed}, {timer} s: {:?} {:?}", finding.value, finding.reason),
         }
     });
-    println!("\n{runs} runs, timers of 5 to 590 s, {loss:?} each way, --lifetime=600");
+    println!(
+        "\n{runs} runs, timers of {} to {} s, {loss:?} each way, --lifetime={longest}",
+        timers.start, timers.end
+    );
     let count = |verdict| results.iter().filter(|r| r.verdict == verdict).count();
     println!(
         "  true value inside the bracket {}, unknown {}, false but weak {}, false and strong {}",
@@ -87,6 +107,10 @@ fn random_timers(runs: u64, loss: Loss) {
         count(Verdict::Unknown),
         count(Verdict::Doubtful),
         count(Verdict::Wrong)
+    );
+    println!(
+        "  false of what refreshes mappings and how they end: {} runs",
+        results.iter().filter(|r| r.untrue > 0).count()
     );
     let most = |of: fn(&Run) -> f64| results.iter().map(of).fold(0.0, f64::max);
     let widest = |low: f64, high: f64| {
@@ -112,31 +136,57 @@ fn random_timers(runs: u64, loss: Loss) {
         results.iter().filter(busy).count(),
         results.iter().filter(busy).map(|r| r.timer).fold(0.0, f64::max)
     );
+    for run in results.iter().filter(|r| r.untrue > 0).take(10) {
+        println!("  untrue: {}", run.text);
+    }
     for run in results.iter().filter(|r| r.verdict >= Verdict::Unknown).take(10) {
         println!("  {:?}: {}", run.verdict, run.text);
+    }
+    for run in results.iter().filter(|r| r.timer < 60.0 && r.width.unwrap_or(0.0) > 1.0).take(10) {
+        println!("  wide: {}", run.text);
     }
     for run in results.iter().filter(late).take(5) {
         println!("  late, {:.2} s of {:.2}: {}", run.seconds, bound(run.timer), run.text);
     }
 }
 
+/// What is said of a NAT with one exact timer a mapping that packets in both directions restart, and is not so.
+fn untrue(lifetime: &Lifetime) -> usize {
+    let Refresh { outbound, inbound, elsewhere } = lifetime.refresh;
+    let refresh = [outbound, inbound, elsewhere].into_iter().filter(|said| *said == Some(false)).count();
+    refresh + usize::from(lifetime.granularity.is_some_and(|g| g.clearing != Clearing::Exact))
+}
+
 /// How often the manners of NATs are told apart.
 fn manners(runs: u64) {
-    println!("\n{runs} runs each, what else is told: right, wrong, not told");
-    type Reading = fn(&Lifetime) -> Option<bool>;
-    type Any = Box<dyn Fn(&Lifetime) -> Option<bool> + Sync>;
-    let clearing = |is: Clearing| move |l: &Lifetime| l.granularity.map(|g| g.clearing == is);
+    println!("\n{runs} runs each, what else is told: right, likely but wrong, sure but wrong, not told");
+    /// Whether it is told right, and whether that was said to be sure.
+    type Reading = fn(&Lifetime) -> Option<(bool, bool)>;
+    type Any = Box<dyn Fn(&Lifetime) -> Option<(bool, bool)> + Sync>;
+    let clearing = |is: Clearing| move |l: &Lifetime| l.granularity.map(|g| (g.clearing == is, g.sure));
     let rows: [(&str, &str, Any); 11] = [
-        ("20,refresh=both", "outbound keeps", Box::new((|l| l.refresh.outbound) as Reading)),
-        ("20,refresh=both", "inbound keeps", Box::new((|l| l.refresh.inbound) as Reading)),
-        ("20,refresh=outbound", "inbound does not", Box::new((|l| l.refresh.inbound.map(|b| !b)) as Reading)),
+        (
+            "20,refresh=both",
+            "outbound keeps",
+            Box::new((|l| l.refresh.outbound.map(|b| (b, true))) as Reading),
+        ),
+        ("20,refresh=both", "inbound keeps", Box::new((|l| l.refresh.inbound.map(|b| (b, true))) as Reading)),
+        (
+            "20,refresh=outbound",
+            "inbound does not",
+            Box::new((|l| l.refresh.inbound.map(|b| (!b, true))) as Reading),
+        ),
         (
             "20,refresh=inbound",
             "outbound does not",
-            Box::new((|l| l.refresh.outbound.map(|b| !b)) as Reading),
+            Box::new((|l| l.refresh.outbound.map(|b| (!b, true))) as Reading),
         ),
-        ("20,timer-per=mapping", "per mapping", Box::new((|l| l.refresh.elsewhere) as Reading)),
-        ("20,timer-per=flow", "per flow", Box::new((|l| l.refresh.elsewhere.map(|b| !b)) as Reading)),
+        (
+            "20,timer-per=mapping",
+            "per mapping",
+            Box::new((|l| l.refresh.elsewhere.map(|b| (b, true))) as Reading),
+        ),
+        ("20,timer-per=flow", "per flow", Box::new((|l| l.refresh.elsewhere.map(|b| (!b, true))) as Reading)),
         ("20", "exact", Box::new(clearing(Clearing::Exact))),
         ("20,sweep=6", "swept", Box::new(clearing(Clearing::Swept))),
         ("45,sweep=10", "swept", Box::new(clearing(Clearing::Swept))),
@@ -153,12 +203,13 @@ fn manners(runs: u64) {
                 run(&format!("port-restricted-cone,timeout={timer}ms,{rest}"), 120, Loss::None, seed);
             finding(&report).and_then(|f| reading(f.value.as_ref()?))
         });
-        let count = |what| said.iter().filter(|s| **s == what).count();
+        let count = |what: &[Option<(bool, bool)>]| said.iter().filter(|s| what.contains(s)).count();
         println!(
-            "  timer of {settings}: {name}: {}, {}, {}",
-            count(Some(true)),
-            count(Some(false)),
-            count(None)
+            "  timer of {settings}: {name}: {}, {}, {}, {}",
+            count(&[Some((true, true)), Some((true, false))]),
+            count(&[Some((false, false))]),
+            count(&[Some((false, true))]),
+            count(&[None])
         );
     }
 }

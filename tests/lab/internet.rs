@@ -115,6 +115,13 @@ impl Internet {
         site
     }
 
+    /// All NATs forget what they knew.
+    pub(crate) fn restart_nats(&mut self) {
+        for nat in self.customers.iter_mut().flat_map(|customer| &mut customer.nats) {
+            *nat = Nat::new(nat.spec().clone(), &nat.external().to_vec(), self.rng.u64(..));
+        }
+    }
+
     /// A packet comes in from a device.
     pub(crate) fn enter(&mut self, from: Port, bytes: Vec<u8>, now: Duration) {
         let Some(datagram) = Datagram::parse(bytes) else { return };

@@ -21,7 +21,7 @@ pub struct Lab {
     hosts: Vec<Host>,
     server: Host,
     routers: Vec<Namespace>,
-    _forwarder: Option<Forwarder>,
+    forwarder: Option<Forwarder>,
 }
 
 /// How long a program may take to say that it is ready: generous, because machines may be busy.
@@ -42,7 +42,7 @@ impl Lab {
     /// As [`Self::kernel`].
     pub fn kernel_of(nats: &[Stack], hosts_per_site: u8) -> Result<Self, LabError> {
         let kernel::Kernel { hosts, server, routers } = kernel::build(nats, hosts_per_site)?;
-        Ok(Self { hosts, server, routers, _forwarder: None })
+        Ok(Self { hosts, server, routers, forwarder: None })
     }
 
     /// Hosts behind modelled NATs, a router hop, the server, with packets carried by a thread of this process. The same
@@ -52,7 +52,14 @@ impl Lab {
     /// When the system does not allow it.
     pub fn tun(sites: &[TunSite], seed: u64) -> Result<Self, LabError> {
         let tun::Tun { hosts, server, forwarder } = tun::build(sites, seed)?;
-        Ok(Self { hosts, server, routers: Vec::new(), _forwarder: Some(forwarder) })
+        Ok(Self { hosts, server, routers: Vec::new(), forwarder: Some(forwarder) })
+    }
+
+    /// Switches all NATs off and on, so that they forget what they knew; those of the kernel stay as they are.
+    pub fn restart_nats(&self) {
+        if let Some(forwarder) = &self.forwarder {
+            forwarder.restart_nats();
+        }
     }
 
     /// A host, from 0 in the order of the NATs.

@@ -62,6 +62,7 @@ pub(crate) struct Tun {
 #[derive(Debug)]
 pub(crate) struct Forwarder {
     stop: Option<oneshot::Sender<()>>,
+    restart: mpsc::UnboundedSender<()>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -136,10 +137,11 @@ impl Forwarder {
             .build()
             .map_err(LabError::io("starting the forwarder"))?;
         let (stop, stopped) = oneshot::channel();
+        let (restart, restarts) = mpsc::unbounded_channel();
         let run = move || {
             runtime.block_on(async {
                 tokio::select! {
-                    () = forward(internet, devices) => {}
+                    () = forward(internet, devices, restarts) => {}
                     _ = stopped => {}
                 }
             });
@@ -148,7 +150,15 @@ impl Forwarder {
             .name("forwarder".into())
             .spawn(run)
             .map_err(LabError::io("starting a thread"))?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
+        Ok(Self { stop: Some(stop), restart, thread: Some(thread) })
+    }
+}
+
+impl Forwarder {
+    /// Switches all NATs off and on.
+    pub(crate) fn restart_nats(&self) {
+        // Where the thread is gone, so are the NATs.
+        let _ = self.restart.send(());
     }
 }
 
@@ -163,7 +173,11 @@ impl Drop for Forwarder {
 }
 
 /// Carries packets for ever. One task a device reads, this one does all the rest, so the model needs no lock.
-async fn forward(mut internet: Internet, devices: Vec<(Port, File)>) {
+async fn forward(
+    mut internet: Internet,
+    devices: Vec<(Port, File)>,
+    mut restarts: mpsc::UnboundedReceiver<()>,
+) {
     let start = Instant::now();
     let (entered, mut entering) = mpsc::channel(QUEUE);
     let mut writers = Vec::new();
@@ -181,6 +195,7 @@ async fn forward(mut internet: Internet, devices: Vec<(Port, File)>) {
                 Some((port, bytes)) => internet.enter(port, bytes, start.elapsed()),
                 None => return,
             },
+            Some(()) = restarts.recv() => internet.restart_nats(),
             () = sleep_until(due.unwrap_or(start)), if due.is_some() => {}
         }
         while let Some((port, bytes)) = internet.leave(start.elapsed()) {
