@@ -118,7 +118,7 @@ impl Internet {
     /// All NATs forget what they knew.
     pub(crate) fn restart_nats(&mut self) {
         for nat in self.customers.iter_mut().flat_map(|customer| &mut customer.nats) {
-            *nat = Nat::new(nat.spec().clone(), &nat.external().to_vec(), self.rng.u64(..));
+            *nat = Nat::new(nat.spec().clone(), nat.external(), self.rng.u64(..));
         }
     }
 

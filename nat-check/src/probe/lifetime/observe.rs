@@ -259,7 +259,7 @@ fn vouched_for(ledger: &Ledger) -> BTreeSet<u32> {
     let back = |t: &&Trial| match t.ask {
         Ask::Plain => t.returned(),
         Ask::Reach { socket, .. } => t.successes().any(|a| a.on == socket),
-        Ask::From(_) | Ask::ToPort { .. } | Ask::Loop => false,
+        Ask::From(_) | Ask::ToPort { .. } | Ask::Open { .. } | Ask::Loop => false,
     };
     ledger.of(super::PROBE.name).filter(back).map(|t| t.round).collect()
 }

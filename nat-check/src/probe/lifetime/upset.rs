@@ -15,7 +15,7 @@ use crate::ledger::{Ask, Ledger, SocketId, Trial};
 const SLEPT: Duration = Duration::from_millis(500);
 
 /// No NAT forgets a mapping so soon.
-const YOUNG: Duration = Duration::from_secs(1);
+const YOUNG: Duration = Duration::from_secs(2);
 
 /// What has happened that no further look can mend.
 pub(super) fn spoilt(ledger: &Ledger, seen: &Seen) -> Option<String> {
@@ -47,14 +47,15 @@ pub(super) fn upset(
     refresh: Refresh,
 ) -> Option<String> {
     spoilt(ledger, seen).or_else(|| {
-        timers.into_iter().any(|samples| lost_state(samples) || never_lived(samples)).then(|| {
+        timers.into_iter().any(|samples| lost_state(samples) || died_young(samples)).then(|| {
             "all mappings were gone at once, old ones and new ones: the NAT lost its state during the measurement".into()
         })
     }).or_else(|| {
+        let Refresh { outbound, inbound, elsewhere } = refresh;
         let differ = || timers.iter().any(|samples| Change::of(samples).overlap > Duration::ZERO);
-        let doubtful = || differ() || refresh.elsewhere == Some(false);
-        let unkept = refresh.outbound == Some(false) || refresh.outbound.is_none() && doubtful();
-        (unkept && refresh.inbound == Some(false)).then(|| {
+        let keeps = outbound == Some(true) || inbound == Some(true);
+        let unkept = [outbound, inbound, elsewhere].iter().filter(|said| **said == Some(false)).count();
+        (!keeps && (unkept > 1 || unkept == 1 && differ())).then(|| {
             "mappings were gone though packets had passed a moment before, in one direction and in the other: the NAT \
              lost its state during the measurement, or nothing at all keeps a mapping here"
                 .into()
@@ -66,7 +67,7 @@ pub(super) fn upset(
 pub(super) fn reassigned(ledger: &Ledger) -> usize {
     let looks = ledger.of(super::PROBE.name).filter_map(|t| match t.ask {
         Ask::Reach { socket, .. } => Some((t, socket)),
-        Ask::Plain | Ask::From(_) | Ask::ToPort { .. } | Ask::Loop => None,
+        Ask::Plain | Ask::From(_) | Ask::ToPort { .. } | Ask::Open { .. } | Ask::Loop => None,
     });
     let another =
         |(t, socket): &(&Trial, SocketId)| t.successes().any(|a| a.on != *socket && a.on != t.socket);
@@ -85,9 +86,9 @@ fn was_in_use(ledger: &Ledger, seen: &Seen) -> bool {
     sent.windows(2).all(|pair| pair[1].saturating_sub(pair[0]) < life)
 }
 
-/// Whether mappings were gone and none was ever there, not even the youngest.
-fn never_lived(samples: &[Sample]) -> bool {
-    !samples.is_empty() && samples.iter().all(|s| !s.alive) && samples.iter().any(|s| s.idle < YOUNG)
+/// Whether a mapping was gone so soon that no timer can have ended it.
+fn died_young(samples: &[Sample]) -> bool {
+    samples.iter().any(|s| !s.alive && s.idle < YOUNG)
 }
 
 /// Whether there was a moment that no mapping outlived, though older ones had lived before: a sweep leaves the younger
