@@ -1,13 +1,14 @@
 //! One server over one family: opens sockets, sends trials, receives what comes, keeps the ledger and the round-trip
 //! time. The only place of the engine that does I/O, always through [`Net`].
 
+mod receive;
 mod request;
 mod rtt;
 
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -197,7 +198,7 @@ impl Session {
         let mut state = self.lock();
         let id = SocketId(state.ledger.sockets.len());
         state.ledger.sockets.push(Opened { local });
-        state.receivers.spawn(receive(Arc::downgrade(self), datagram.clone(), id));
+        state.receivers.spawn(receive::receive(Arc::downgrade(self), datagram.clone(), id));
         let socket = Socket { id, datagram };
         state.sockets.push(socket.clone());
         Ok(socket)
@@ -476,26 +477,5 @@ impl Session {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing that holds the lock can panic half-way through a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Receives on one socket until the session is gone.
-async fn receive(session: Weak<Session>, datagram: Arc<dyn Datagram>, on: SocketId) {
-    let mut buffer = [0; DATAGRAM];
-    let mut failures = 0;
-    // Errors that ICMP brings back concern one destination, not the socket; but a socket that only fails is dead.
-    while failures < 100 {
-        match datagram.recv_from(&mut buffer).await {
-            Ok((length, from)) => {
-                failures = 0;
-                let Some(session) = session.upgrade() else { return };
-                session.take(&buffer[..length], from, on);
-            }
-            Err(error) => {
-                failures += 1;
-                tracing::trace!(%error, "receiving failed");
-                tokio::task::yield_now().await;
-            }
-        }
     }
 }
