@@ -36,6 +36,8 @@ pub use rtt::Rtt;
 pub const BUDGET: usize = 150;
 /// The time between rounds of a test.
 pub const BEAT: Duration = Duration::from_millis(60);
+/// Ports that are tried for one that servers talk to; nearly all are.
+const PORTS: usize = 32;
 /// Longest datagram that is sent or read.
 const DATAGRAM: usize = 1500;
 
@@ -181,10 +183,13 @@ impl Session {
         // that depends on it. One address for all packets.
         let mut bound = self.net.bind(SocketAddr::new(self.local_ip, port)).await;
         // Servers do not talk to a few ports; where the system chose one of them, it is asked again.
+        let mut tries = 0;
         while let Ok(datagram) = &bound
             && port == 0
+            && tries < PORTS
             && datagram.local_addr().is_ok_and(|local| is_reflector(local.port()))
         {
+            tries += 1;
             bound = self.net.bind(SocketAddr::new(self.local_ip, port)).await;
         }
         let datagram: Arc<dyn Datagram> = match bound {

@@ -19,6 +19,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_millis(500);
 /// An answer may be lost to a full buffer; only the third silence is a failure.
 const TRIES: usize = 3;
+/// Ports that are tried for one that the server talks to; nearly all are.
+const PORTS: usize = 32;
 /// How long all of it may take, so that whoever asked hears of it.
 const DEADLINE: u64 = 4_000_000_000;
 
@@ -102,7 +104,7 @@ fn ask(
 
 /// A socket on a port that the server talks to.
 fn socket(topology: &Topology, ip: IpAddr) -> io::Result<(UdpSocket, SocketAddr)> {
-    loop {
+    for _ in 0..PORTS {
         let socket = UdpSocket::bind(SocketAddr::new(ip, 0))?;
         let local = socket.local_addr()?;
         if guard::screen_source(topology, local).is_ok() {
@@ -110,6 +112,7 @@ fn socket(topology: &Topology, ip: IpAddr) -> io::Result<(UdpSocket, SocketAddr)
             return Ok((socket, local));
         }
     }
+    Err(io::Error::other("no free port is one that the server talks to"))
 }
 
 fn judge(
