@@ -1,6 +1,6 @@
 //! The lifetime measurement on real sockets: the kernel's NAT with two short timers, and modelled NATs that differ in
 //! what refreshes a mapping, whose the timer is, and how exactly mappings end. Every NAT has a laboratory of its own, and
-//! all of them run at the same time, as nearly all of it is waiting. Longer timers: `cargo bench -p tests --bench lifetime`.
+//! all of them run at the same time, as nearly all of it is waiting. Longer timers: `cargo bench -p natlab --bench lifetime`.
 
 lab::on_linux!(linux);
 

@@ -1,5 +1,5 @@
 //! Pairs of real clients that punch in the simulated laboratory: a sample of the matrix. All of it:
-//! `cargo bench -p tests --bench punch`.
+//! `cargo bench -p natlab --bench punch`.
 
 use lab::punch::{classes, further_classes, further_matrix, matrix, run_all};
 

@@ -1,4 +1,4 @@
-//! The server under load, for seconds; `cargo bench -p tests --bench server` measures the same for minutes.
+//! The server under load, for seconds; `cargo bench -p natlab --bench server` measures the same for minutes.
 
 use std::{process::ExitCode, time::Duration};
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use proptest::prelude::*;
-use shared::stun::{self, Class, TransactionId, View, Writer, attr};
+use nat_check_protocol::stun::{self, Class, TransactionId, View, Writer, attr};
 use stun_rs::{
     MessageClass, MessageDecoderBuilder, MessageEncoderBuilder, StunMessageBuilder,
     attributes::{

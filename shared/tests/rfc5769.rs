@@ -1,6 +1,6 @@
 //! The test vectors of RFC 5769, read by our reader and by stun-rs, and written again by our writer.
 
-use shared::stun::{Class, Dialect, View, Writer, attr, strict};
+use nat_check_protocol::stun::{Class, Dialect, View, Writer, attr, strict};
 use stun_rs::{Algorithm, AlgorithmId, DecoderContextBuilder, HMACKey, MessageDecoderBuilder};
 
 const PASSWORD: &str = "VOkJxbRl1RmTxUk/WvJxBt";
@@ -94,7 +94,7 @@ fn written_again_the_responses_are_the_same_to_the_bit() {
         assert_eq!(buffer[35], 0);
         buffer[35] = 0x20;
         assert_eq!(buffer[..before_fingerprint], message[..before_fingerprint]);
-        let crc = shared::stun::fingerprint(&buffer[..before_fingerprint]).to_be_bytes();
+        let crc = nat_check_protocol::stun::fingerprint(&buffer[..before_fingerprint]).to_be_bytes();
         assert_eq!(crc, message[length - 4..]);
     }
 }

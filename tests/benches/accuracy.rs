@@ -1,5 +1,5 @@
 //! How often the client is wrong, how often it cannot tell, how long it takes and how much it sends, over simulated NATs
-//! and lines that lose: `cargo bench -p tests --bench accuracy`.
+//! and lines that lose: `cargo bench -p natlab --bench accuracy`.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! How long the lifetime measurement takes and how often it is right: `cargo bench -p tests --bench lifetime`. First in
+//! How long the lifetime measurement takes and how often it is right: `cargo bench -p natlab --bench lifetime`. First in
 //! virtual time, then with real sockets over modelled NATs, where this system allows it. Names of parts behind `--`
 //! (`exact`, `lossy`, `manners`, `real`) run only those.
 

@@ -1,4 +1,4 @@
-//! Every ordered pair of NAT classes really punches, in the simulated laboratory: `cargo bench -p tests --bench punch`.
+//! Every ordered pair of NAT classes really punches, in the simulated laboratory: `cargo bench -p natlab --bench punch`.
 //!
 //! `-- SEED PASSES` chooses other delays, losses, offsets; PASSES times the matrix of mapping x filtering x allocation (2
 //! if not said otherwise), then once all pairs with filters that remember more than that, and with routers that remap.

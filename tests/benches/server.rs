@@ -1,4 +1,4 @@
-//! What the probe server costs, and what it stands: `cargo bench -p tests --bench server -- [MEASUREMENT]`.
+//! What the probe server costs, and what it stands: `cargo bench -p natlab --bench server -- [MEASUREMENT]`.
 //!
 //! - `throughput [FLAG]...`: answers per second of the server's processor time (with these flags), alternating with
 //!   a minimal responder, coturn and the classic stund;

@@ -1,7 +1,7 @@
 //! Side by side: our client, Debian's classic `stun` and coturn's `turnutils_natdiscovery`, each run as a program on a host
 //! behind the same 34 user-space NATs, all asking our server, at a round-trip time of 50 ms.
 //!
-//! `cargo bench -p tests --bench side_by_side` prints the table; `-- --verbose` adds who was wrong about what.
+//! `cargo bench -p natlab --bench side_by_side` prints the table; `-- --verbose` adds who was wrong about what.
 //! A client is right when it says all that its own vocabulary can say: both axes for nat-check and natdiscovery, the
 //! classic type for `stun`.
 
