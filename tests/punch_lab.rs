@@ -16,7 +16,7 @@ mod linux {
         process::{Output, Running},
         tun::TunSite,
     };
-    use nat_check::net::sim::PathSpec;
+    use nat_check_core::net::sim::PathSpec;
     use serde_json::Value;
     use shared::nat::model::{SpecError, Stack};
 

@@ -6,7 +6,7 @@ mod peers;
 
 use std::collections::BTreeMap;
 
-use nat_check::{
+use nat_check_core::{
     report::{PeerOutcome, Technique},
     verdict::predict::{Budget, Next, Prediction, Recipe, Side, predict},
 };

@@ -9,7 +9,7 @@ use lab::{
     sim::Sim,
     study::{Study, line, on_two_threads},
 };
-use nat_check::net::sim::{Fault, Loss, PathSpec};
+use nat_check_core::net::sim::{Fault, Loss, PathSpec};
 use shared::nat::model::{NatSpec, Stack, words::PRESETS};
 
 const MAPPINGS: [&str; 4] = ["ei", "ad", "apd", "pd"];

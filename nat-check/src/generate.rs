@@ -4,10 +4,8 @@ use std::io;
 
 use clap::{Command, CommandFactory};
 use clap_complete::Shell;
-use nat_check::{
-    args::{Args, Generate},
-    schema,
-};
+use nat_check::args::{Args, Generate};
+use nat_check_core::schema;
 
 /// The text of one of them.
 ///

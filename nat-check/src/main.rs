@@ -14,15 +14,19 @@ use anyhow::Context;
 use clap::Parser;
 use nat_check::{
     args::{Args, Command},
-    check::{Asked, Setup, check},
-    net::{Net, os::OsNet, sim},
     plan::{Network, Plan, Surroundings, UsageError, Verbosity},
-    probe::REGISTRY,
-    progress::{Progress, Silent, Terminal},
-    punch::IntroError,
     render::Style,
+    terminal::Terminal,
+};
+use nat_check_core::{
+    check::{ServerQuery, check},
+    net::{Net, os::OsNet, sim},
+    probe::REGISTRY,
+    progress::{Progress, Silent},
+    punch::IntroError,
     report::{FamilyReport, FamilyStatus, Report},
-    resolve::{FoundBy, ResolveError, Resolver, Target},
+    resolve::{Query, ResolveError, Resolver},
+    target::{FoundBy, Target},
 };
 use probe_server::{Server, config::Config, topology::Endpoint};
 use tokio::sync::watch;
@@ -82,7 +86,7 @@ fn plan(args: Args) -> Result<Plan, UsageError> {
 async fn measure(plan: &Plan) -> anyhow::Result<Report> {
     // Kept till the end: the embedded server answers for as long as it is held.
     let mut embedded = None;
-    let (net, servers): (Arc<dyn Net>, Vec<Asked>) = match &plan.network {
+    let (net, servers): (Arc<dyn Net>, Vec<ServerQuery>) = match &plan.network {
         Network::Servers(queries) => (Arc::new(OsNet), look_up(plan, queries).await),
         Network::Simulated(nat) => {
             let simulated = sim::simulate(nat, plan.seed).map_err(|e| UsageError::Simulate(e.to_string()))?;
@@ -106,7 +110,7 @@ async fn measure(plan: &Plan) -> anyhow::Result<Report> {
         (plan.verbosity > Verbosity::Quiet).then(|| Terminal::new(plan.verbosity > Verbosity::Normal));
     let progress: &dyn Progress = terminal.as_ref().map_or(&Silent, |terminal| terminal);
     #[expect(clippy::disallowed_methods, reason = "the edge where the report gets its date")]
-    let setup = Setup::of(plan, SystemTime::now());
+    let setup = plan.setup(SystemTime::now());
     let report = check(&setup, net, &servers, progress, interruption()).await;
     if let Some(terminal) = &terminal {
         terminal.end();
@@ -115,13 +119,14 @@ async fn measure(plan: &Plan) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-async fn look_up(plan: &Plan, queries: &[nat_check::resolve::Query]) -> Vec<Asked> {
+async fn look_up(plan: &Plan, queries: &[Query]) -> Vec<ServerQuery> {
     let resolver = Resolver::system();
     let mut rng = fastrand::Rng::with_seed(plan.seed);
     let mut servers = Vec::with_capacity(queries.len());
     for query in queries {
         let target = resolver.resolve(query, plan.families, &mut rng).await;
-        servers.push(Asked { query: query.given().to_owned(), target: target.map_err(|e| e.to_string()) });
+        servers
+            .push(ServerQuery { query: query.given().to_owned(), target: target.map_err(|e| e.to_string()) });
     }
     servers
 }
@@ -199,7 +204,7 @@ fn log_to_stderr(verbosity: Verbosity) {
         return;
     }
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("nat_check=debug"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("nat_check_core=debug"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
 }
 

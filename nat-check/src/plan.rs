@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use shared::nat::model::{SpecError, Stack};
@@ -11,7 +11,11 @@ use crate::{
     args::Args,
     render::{self, Format},
     require::Requirement,
+};
+use nat_check_core::{
+    check::Setup,
     resolve::Query,
+    selection::{Families, Selection},
 };
 
 /// A run, ready to go.
@@ -50,27 +54,6 @@ pub enum Network {
     Simulated(String),
 }
 
-/// The IP families of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Families {
-    /// Whether IPv4 is tested.
-    pub v4: bool,
-    /// Whether IPv6 is tested.
-    pub v6: bool,
-}
-
-/// The tests of a run, by name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Selection {
-    /// All that run without being asked for.
-    #[default]
-    Default,
-    /// These, and what they build on.
-    Only(Vec<String>),
-    /// All but these.
-    Except(Vec<String>),
-}
-
 /// How much is told besides the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verbosity {
@@ -100,7 +83,7 @@ pub struct Surroundings<'a> {
 pub enum UsageError {
     /// Nobody who could vouch for a server.
     #[error(transparent)]
-    Trust(#[from] crate::punch::secure::TrustError),
+    Trust(#[from] nat_check_core::punch::secure::TrustError),
     /// Nothing to ask.
     #[error(
         "no probe server: give --server HOST, or set NAT_CHECK_SERVER; \
@@ -206,6 +189,20 @@ pub enum UsageError {
 }
 
 impl Plan {
+    /// What the library is asked to do.
+    #[must_use]
+    pub fn setup(&self, started_at: SystemTime) -> Setup {
+        Setup {
+            families: self.families,
+            bind: self.bind,
+            tests: self.tests.clone(),
+            timeout: self.timeout,
+            lifetime: self.lifetime,
+            seed: self.seed,
+            started_at,
+        }
+    }
+
     /// Checks and completes the command line.
     ///
     /// # Errors
@@ -234,35 +231,6 @@ impl Plan {
                 (false, _) => Verbosity::Logs,
             },
         })
-    }
-}
-
-impl Selection {
-    /// Whether the test of this name is to run, `by_default` saying whether it does so without being asked for.
-    /// What a wanted test builds on is the engine's business.
-    #[must_use]
-    pub fn wants(&self, test: &str, by_default: bool) -> bool {
-        match self {
-            Self::Default => by_default,
-            Self::Only(names) => names.iter().any(|name| name == test),
-            Self::Except(names) => by_default && names.iter().all(|name| name != test),
-        }
-    }
-}
-
-impl Selection {
-    /// Whether this test was named as one that is not to run.
-    #[must_use]
-    pub fn excludes(&self, test: &str) -> bool {
-        matches!(self, Self::Except(names) if names.iter().any(|name| name == test))
-    }
-}
-
-impl Families {
-    /// Whether addresses like this one are wanted.
-    #[must_use]
-    pub fn contain(self, ip: IpAddr) -> bool {
-        if ip.is_ipv4() { self.v4 } else { self.v6 }
     }
 }
 
@@ -443,15 +411,5 @@ mod tests {
         assert_eq!(bound.bind, Some("127.0.0.1:4000".parse().unwrap()));
         assert_eq!(plan("--local --bind ::1").unwrap().bind, Some("[::1]:0".parse().unwrap()));
         assert_eq!(plan("--local --bind [::1]:5").unwrap().bind, Some("[::1]:5".parse().unwrap()));
-    }
-
-    #[test]
-    fn a_selection_wants_what_it_says() {
-        let names = vec!["hairpin".to_owned()];
-        assert!(Selection::Default.wants("hairpin", true) && !Selection::Default.wants("hairpin", false));
-        assert!(Selection::Only(names.clone()).wants("hairpin", false));
-        assert!(!Selection::Only(names.clone()).wants("mapping", true));
-        assert!(!Selection::Except(names.clone()).wants("hairpin", true));
-        assert!(!Selection::Except(names).wants("lifetime", false));
     }
 }

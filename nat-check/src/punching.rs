@@ -10,18 +10,21 @@ use std::{
 use anyhow::Context;
 use nat_check::{
     args::PunchArgs,
+    plan::{UsageError, Verbosity},
+    punch_plan::{Around, PunchPlan},
+    render::punch::table,
+    terminal::Terminal,
+};
+use nat_check_core::{
     net::os::OsNet,
-    plan::{Families, UsageError, Verbosity},
-    progress::{Progress, Silent, Terminal},
+    progress::{Progress, Silent},
     punch::{
-        Audience, Note,
-        plan::{Around, PunchPlan},
-        punch,
+        Audience, Note, punch,
         report::{PunchDocument, PunchOutcome},
         secure::{Secure, Trust},
-        table,
     },
     resolve::{Resolver, Service},
+    selection::Families,
 };
 
 /// Punches and gives the exit code: 0 direct, 1 failed. Errors are usage, or that there is nobody to punch with.

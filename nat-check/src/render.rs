@@ -2,12 +2,13 @@
 
 mod json;
 mod line;
+pub mod punch;
 mod table;
 #[cfg(test)]
 mod tests;
 mod words;
 
-use crate::report::Report;
+use nat_check_core::report::Report;
 
 /// A way to print a report.
 #[derive(Clone, Copy, Debug)]

@@ -5,7 +5,7 @@ use std::{fmt, sync::LazyLock};
 
 use serde_json::Value;
 
-use crate::{report::Level, schema};
+use nat_check_core::{report::Level, schema};
 
 /// One requirement.
 #[derive(Clone, Debug, PartialEq)]

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use proptest::prelude::*;
 use nat_check_protocol::stun::{self, Class, TransactionId, View, Writer, attr};
+use proptest::prelude::*;
 use stun_rs::{
     MessageClass, MessageDecoderBuilder, MessageEncoderBuilder, StunMessageBuilder,
     attributes::{

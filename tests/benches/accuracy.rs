@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use lab::study::{Study, line};
-use nat_check::net::sim::{Loss, PathSpec};
+use nat_check_core::net::sim::{Loss, PathSpec};
 
 fn main() {
     let each = |rate| line(Loss::Independent(rate));

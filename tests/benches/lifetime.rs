@@ -9,7 +9,7 @@ use lab::{
     sim::Sim,
     study::on_two_threads,
 };
-use nat_check::{
+use nat_check_core::{
     net::sim::{Loss, PathSpec},
     report::{Finding, Report},
 };

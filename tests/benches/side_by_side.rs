@@ -25,7 +25,7 @@ mod linux {
     };
 
     use lab::{Lab, LabError, address::SERVER4, binaries::binary, client::nat_check, tun::TunSite};
-    use nat_check::net::sim::PathSpec;
+    use nat_check_core::net::sim::PathSpec;
     use shared::nat::{
         Filtering, Mapping, NatType,
         model::{Stack, UdpBehaviour},

@@ -6,12 +6,13 @@ use std::{
     time::Duration,
 };
 
-use nat_check::{
+use nat_check_core::{
     classify,
     engine::Observed,
-    ledger::{Ask, Ledger, Opened, Place, SocketId, Trial},
+    observation::{LocalSocket, ObservationLog, RequestKind, SocketId, Transaction},
     probe::REGISTRY,
     report::{FamilyReport, FamilyStatus},
+    server_endpoints::ServerEndpoint,
     verdict,
 };
 use serde_json::Value;
@@ -19,7 +20,7 @@ use shared::stun::{Class, Dialect, TransactionId, Writer, attr};
 
 /// Sockets of a run, and requests at the most.
 const SOCKETS: usize = 6;
-const MOST_TRIALS: usize = 120;
+const MOST_TRANSACTIONS: usize = 120;
 
 /// Bytes that are used up one after another, zeros when there are no more.
 struct Choices<'a>(std::slice::Iter<'a, u8>);
@@ -61,54 +62,54 @@ impl Choices<'_> {
 /// Draws the conclusions from a run that the bytes choose, and holds the report against its own promises.
 pub(crate) fn lies(bytes: &[u8]) {
     let mut choose = Choices(bytes.iter());
-    let mut ledger = Ledger::new(SocketAddr::from(([198, 51, 100, 10], 3478)));
-    ledger.tests = REGISTRY.iter().map(|probe| probe.name).collect();
-    ledger.sockets =
-        (0..SOCKETS as u16).map(|n| Opened { local: ([192, 168, 77, 2], 40000 + n).into() }).collect();
-    ledger.lifetime = (choose.byte() & 1 == 1).then_some(Duration::from_secs(180));
-    ledger.cut_short = choose.byte() & 1 == 1;
+    let mut log = ObservationLog::new(SocketAddr::from(([198, 51, 100, 10], 3478)));
+    log.tests = REGISTRY.iter().map(|probe| probe.name).collect();
+    log.sockets =
+        (0..SOCKETS as u16).map(|n| LocalSocket { local: ([192, 168, 77, 2], 40000 + n).into() }).collect();
+    log.lifetime = (choose.byte() & 1 == 1).then_some(Duration::from_secs(180));
+    log.ended_early = choose.byte() & 1 == 1;
     let mut rng = fastrand::Rng::with_seed(u64::from(choose.byte()));
     let mut ids = Vec::new();
     let mut now = Duration::ZERO;
-    while choose.0.len() > 0 && ids.len() < MOST_TRIALS {
+    while choose.0.len() > 0 && ids.len() < MOST_TRANSACTIONS {
         now += choose.millis();
-        let trial = trial(&mut choose, now);
-        let id = match trial.dialect {
+        let transaction = transaction(&mut choose, now);
+        let id = match transaction.dialect {
             Dialect::Modern => TransactionId::modern(&mut rng),
             Dialect::Classic => TransactionId::classic(&mut rng),
         };
-        ledger.sent(id, trial);
+        log.sent(id, transaction);
         ids.push(id);
         for _ in 0..choose.below(4) {
             let id = ids[ids.len() - 1 - choose.below(ids.len().min(8))];
             let mut buffer = [0; 600];
             let Some(length) = answer(&mut choose, &id, &mut buffer) else { continue };
             let (from, on) = (choose.address(), SocketId(choose.below(SOCKETS)));
-            _ = ledger.received(&buffer[..length], from, on, now + choose.millis());
+            _ = log.received(&buffer[..length], from, on, now + choose.millis());
         }
     }
-    ledger.ended = now + Duration::from_secs(1);
-    conclude(ledger);
+    log.ended = now + Duration::from_secs(1);
+    conclude(log);
 }
 
-fn trial(choose: &mut Choices<'_>, sent: Duration) -> Trial {
-    let place = Place::ALL[choose.below(4)];
+fn transaction(choose: &mut Choices<'_>, sent: Duration) -> Transaction {
+    let place = ServerEndpoint::ALL[choose.below(4)];
     let (port, long) = (40000 + u16::from(choose.byte()), choose.byte() & 1 == 1);
-    let ask = match choose.below(8) {
-        0 | 1 => Ask::From(place),
-        2 => Ask::ToPort { port, long },
-        3 => Ask::Reach { socket: SocketId(choose.below(SOCKETS)), port, long },
-        4 => Ask::Loop,
-        _ => Ask::Plain,
+    let kind = match choose.below(8) {
+        0 | 1 => RequestKind::ChangeRequest(place),
+        2 => RequestKind::ResponsePort { port, long },
+        3 => RequestKind::ResponsePortOf { socket: SocketId(choose.below(SOCKETS)), port, long },
+        4 => RequestKind::Hairpin,
+        _ => RequestKind::Binding,
     };
-    Trial {
+    Transaction {
         purpose: REGISTRY[choose.below(REGISTRY.len())].name,
         socket: SocketId(choose.below(SOCKETS)),
         to: choose.address(),
-        ask,
+        kind,
         round: u32::from(choose.byte() % 8),
         dialect: if choose.byte() % 8 == 7 { Dialect::Classic } else { Dialect::Modern },
-        wants_receipt: matches!(ask, Ask::From(_)),
+        wants_receipt: matches!(kind, RequestKind::ChangeRequest(_)),
         sent,
         answers: Vec::new(),
         unsent: choose.byte() % 16 == 15,
@@ -144,8 +145,8 @@ fn answer(choose: &mut Choices<'_>, id: &TransactionId, buffer: &mut [u8]) -> Op
     writer.finish().ok()
 }
 
-fn conclude(ledger: Ledger) {
-    let observed = Observed { ledger, tcp: None, rtt: None, partial: false };
+fn conclude(log: ObservationLog) {
+    let observed = Observed { log, tcp: None, rtt: None, partial: false };
     let server = classify::server(&observed);
     let udp = observed.udp_works().then(|| classify::udp(&observed));
     let tested = FamilyReport { status: FamilyStatus::Tested, reason: None, udp, tcp: None };

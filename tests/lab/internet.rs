@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use nat_check::net::sim::{Line, PathSpec, Way};
+use nat_check_core::net::sim::{Line, PathSpec, Way};
 use shared::nat::{
     Mapping,
     model::{Nat, Packet, Refused, Stack, Verdict},

@@ -1,6 +1,6 @@
 //! The lifetime measurement, judged: what it says of a NAT whose timers are known.
 
-use nat_check::report::{Confidence, Finding};
+use nat_check_core::report::{Confidence, Finding};
 use shared::nat::{Bracket, Lifetime};
 
 /// What a run said of a timer.

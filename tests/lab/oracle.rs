@@ -3,7 +3,7 @@
 //! Wrong is only what the report is sure of and mistaken about. What it cannot tell, or tells with little confidence, is
 //! undecided and counted apart: a diagnosis may be modest, but never false.
 
-use nat_check::report::Report;
+use nat_check_core::report::Report;
 use serde_json::{Map, Value, json};
 use shared::nat::model::{Behaviour, Stack};
 

@@ -7,14 +7,14 @@ use std::{
     time::Duration,
 };
 
-use nat_check::{
+use nat_check_core::{
     net::sim::{Loss, PathSpec, SiteSpec, World},
     progress::Silent,
     punch::{
         Audience, IntroError, Note, PunchSetup, punch,
         report::{PunchOutcome, PunchReport},
     },
-    resolve::{FoundBy, Target},
+    target::{FoundBy, Target},
 };
 use shared::{
     nat::model::{SpecError, Stack},

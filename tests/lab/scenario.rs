@@ -19,7 +19,7 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use nat_check::net::sim::{Fault, Loss, PathSpec};
+use nat_check_core::net::sim::{Fault, Loss, PathSpec};
 use serde::Deserialize;
 use shared::nat::model::Stack;
 

@@ -5,16 +5,16 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use nat_check::{
-    check::{Asked, Setup, check},
+use nat_check_core::{
+    check::{ServerQuery, Setup, check},
     net::{
         Net,
         sim::{PathSpec, ServerSpec, World},
     },
-    plan::Families,
     progress::Silent,
     report::Report,
-    resolve::{FoundBy, Target},
+    selection::Families,
+    target::{FoundBy, Target},
 };
 use shared::nat::model::Stack;
 use tokio::sync::watch;
@@ -108,7 +108,7 @@ impl Sim {
         };
         let net: Arc<dyn Net> = world.client();
         let (_never, stop) = watch::channel(false);
-        let report = check(&setup, net, &[Asked::from(target)], &Silent, stop).await;
+        let report = check(&setup, net, &[ServerQuery::from(target)], &Silent, stop).await;
         let trace = world.trace().iter().map(ToString::to_string).collect();
         Run { report, trace, datagrams: world.datagrams() }
     }

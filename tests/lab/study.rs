@@ -5,7 +5,7 @@ use std::{
     thread,
 };
 
-use nat_check::net::sim::{Loss, PathSpec};
+use nat_check_core::net::sim::{Loss, PathSpec};
 use shared::nat::model::{Stack, words::PRESETS};
 
 use crate::{

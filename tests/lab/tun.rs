@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use nat_check::net::sim::PathSpec;
+use nat_check_core::net::sim::PathSpec;
 use shared::nat::model::Stack;
 use tokio::{
     sync::{mpsc, oneshot},

@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use lab::quantity::{Share, Time};
-use nat_check::net::sim::{Loss, PathSpec};
+use nat_check_core::net::sim::{Loss, PathSpec};
 use shared::nat::model::Stack;
 
 /// Runs programs as hosts behind a NAT of your choice, with a small Internet outside.

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use nat_check::verdict::predict::{Behaviour, Budget, Mutual, Next, Ports, Recipe, Tries, Who};
+use nat_check_core::verdict::predict::{Behaviour, Budget, Mutual, Next, Ports, Recipe, Tries, Who};
 use shared::nat::{
     Filtering, Mapping, PortPolicy,
     model::{

@@ -1,7 +1,7 @@
 //! The report for scripts: JSON, version 1, as `schema/report.schema.json` has it.
 
 use super::{Format, Style};
-use crate::report::Report;
+use nat_check_core::report::Report;
 
 pub(super) const FORMAT: Format = Format { name: "json", render };
 

@@ -6,7 +6,7 @@ use std::fmt::{self, Display, Write};
 use serde::Serialize;
 
 use super::{Format, Style};
-use crate::report::{Confidence, FamilyReport, FamilyStatus, Finding, Report, UdpReport};
+use nat_check_core::report::{Confidence, FamilyReport, FamilyStatus, Finding, Report, UdpReport};
 
 pub(super) const FORMAT: Format = Format { name: "line", render };
 

@@ -7,7 +7,7 @@ use comfy_table::{ContentArrangement, LineStyle, Table, TableStyle, presets};
 use shared::nat::NatType;
 
 use super::{Format, Style, words};
-use crate::report::{
+use nat_check_core::report::{
     Confidence, FamilyReport, Finding, Level, PeerOutcome, PeerVerdict, Report, ServerReport, UdpReport,
 };
 
@@ -279,11 +279,13 @@ fn server_line(server: &ServerReport) -> String {
 
 fn evidence_rows(udp: &UdpReport) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
-    let mut add = |name: &str, method: &str, reason: Option<&String>, evidence: &crate::report::Evidence| {
-        let mut facts: Vec<String> = evidence.iter().map(|(name, fact)| format!("{name} {fact}")).collect();
-        facts.extend(reason.map(|reason| format!("({reason})")));
-        rows.push(vec![name.to_owned(), method.to_owned(), facts.join(", ")]);
-    };
+    let mut add =
+        |name: &str, method: &str, reason: Option<&String>, evidence: &nat_check_core::report::Evidence| {
+            let mut facts: Vec<String> =
+                evidence.iter().map(|(name, fact)| format!("{name} {fact}")).collect();
+            facts.extend(reason.map(|reason| format!("({reason})")));
+            rows.push(vec![name.to_owned(), method.to_owned(), facts.join(", ")]);
+        };
     macro_rules! each {
         ($($field:ident),*) => {$(
             let finding = &udp.$field;

@@ -4,7 +4,7 @@ use serde_json::json;
 use shared::nat::{Bracket, Filtering, Lifetime, Mapping, NatType, PortAllocation, PortPolicy, Refresh};
 
 use super::*;
-use crate::report::{
+use nat_check_core::report::{
     Confidence, FamilyReport, FamilyStatus, Finding, HolePunching, Level, ServerAddresses, ServerFeatures,
     ServerReport, TcpReport, UdpReport,
 };
@@ -82,7 +82,7 @@ fn home() -> Report {
             faults: Vec::new(),
         },
         more_servers: Vec::new(),
-        hole_punching: crate::verdict::conclude(&ipv4, &ipv6),
+        hole_punching: nat_check_core::verdict::conclude(&ipv4, &ipv6),
         ipv4,
         ipv6,
         warnings: Vec::new(),
@@ -106,7 +106,7 @@ fn poor() -> Report {
     report.server.features.change_request = certain(false);
     report.server.faults = vec!["names itself as its other address".into()];
     report.warnings = vec!["the port 53211 was already mapped by an earlier run".into()];
-    report.hole_punching = crate::verdict::conclude(&report.ipv4, &report.ipv6);
+    report.hole_punching = nat_check_core::verdict::conclude(&report.ipv4, &report.ipv6);
     report
 }
 
@@ -132,7 +132,7 @@ fn blocked() -> Report {
     udp.lifetime = unknown(nothing);
     report.ipv4.tcp =
         Some(TcpReport { reachable: true, external: Some("203.0.113.1:40112".parse().unwrap()) });
-    report.hole_punching = crate::verdict::conclude(&report.ipv4, &report.ipv6);
+    report.hole_punching = nat_check_core::verdict::conclude(&report.ipv4, &report.ipv6);
     report
 }
 
@@ -190,7 +190,7 @@ fn a_line_for_each_family() {
 
 #[test]
 fn json_is_what_the_schema_says() {
-    let schema = jsonschema::validator_for(&crate::schema::report()).unwrap();
+    let schema = jsonschema::validator_for(&nat_check_core::schema::report()).unwrap();
     for report in [home(), poor(), blocked(), unreachable()] {
         let value = serde_json::from_str(&text("json", &report, STYLE)).unwrap();
         let errors: Vec<String> = schema.iter_errors(&value).map(|error| error.to_string()).collect();

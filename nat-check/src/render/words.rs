@@ -4,7 +4,7 @@ use shared::nat::{
     Bracket, Clearing, Filtering, Granularity, Lifetime, Mapping, NatType, PortAllocation, PortPolicy,
 };
 
-use crate::report::{Confidence, PeerKind, PeerOutcome, Technique};
+use nat_check_core::report::{Confidence, PeerKind, PeerOutcome, Technique};
 
 pub(super) fn in_front(nat_type: NatType) -> &'static str {
     match nat_type {

@@ -1,0 +1,467 @@
+//! The whole check, from servers to report: what a program that wants to know its NAT would call.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use shared::nat::NatType;
+use tokio::{sync::watch, time::Instant};
+
+use crate::{
+    classify::{self, ServerSide},
+    engine::{self, Observed, Settings},
+    net::Net,
+    probe::lifetime,
+    progress::Progress,
+    report::{
+        Confidence, FamilyReport, FamilyStatus, Finding, Report, ServerFeatures, ServerReport, UdpReport,
+    },
+    selection::{Families, Selection},
+    target::{FoundBy, Target},
+    verdict,
+};
+
+/// What is to be checked.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Which IP families are tested.
+    pub families: Families,
+    /// The local address to send from.
+    pub bind: Option<SocketAddr>,
+    /// Which tests run.
+    pub tests: Selection,
+    /// The time after which the run ends with what is known by then; the lifetime measurement comes on top.
+    pub timeout: Duration,
+    /// The longest idle time that the lifetime measurement looks at; none = it is not asked for.
+    pub lifetime: Option<Duration>,
+    /// What every random choice follows from.
+    pub seed: u64,
+    /// When the run began, for the report.
+    pub started_at: SystemTime,
+}
+
+impl Default for Setup {
+    /// Everything, over both families, from any local address.
+    fn default() -> Self {
+        Self {
+            families: Families { v4: true, v6: true },
+            bind: None,
+            tests: Selection::Default,
+            timeout: Duration::from_secs(15),
+            lifetime: None,
+            seed: 0,
+            started_at: SystemTime::UNIX_EPOCH,
+        }
+    }
+}
+
+/// A server that was looked up: where it is, or why it is nowhere.
+#[derive(Clone, Debug)]
+pub struct ServerQuery {
+    /// What the user gave.
+    pub query: String,
+    /// Where it is, or why that is not known, in a sentence.
+    pub target: Result<Target, String>,
+}
+
+impl From<Target> for ServerQuery {
+    fn from(target: Target) -> Self {
+        Self { query: target.query.clone(), target: Ok(target) }
+    }
+}
+
+/// Checks the network in front of this host by asking these servers. Ends early, with what is known by then, when
+/// `stop` becomes true.
+pub async fn check(
+    setup: &Setup,
+    net: Arc<dyn Net>,
+    servers: &[ServerQuery],
+    progress: &dyn Progress,
+    stop: watch::Receiver<bool>,
+) -> Report {
+    let begun = Instant::now();
+    let ((ipv4, v4), (ipv6, v6)) = tokio::join!(
+        family(setup, &net, servers, Family::V4, progress, stop.clone()),
+        family(setup, &net, servers, Family::V6, progress, stop),
+    );
+    let mut warnings = v4.warnings;
+    for warning in v6.warnings {
+        // A name that does not resolve does so for both families.
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
+        }
+    }
+    let mut reports: Vec<ServerReport> = servers
+        .iter()
+        .enumerate()
+        .map(|(at, asked)| server_report(asked, &v4.servers[at], &v6.servers[at]))
+        .collect();
+    let simulated =
+        servers.iter().any(|asked| asked.target.as_ref().is_ok_and(|t| t.found_by == FoundBy::Simulated));
+    let first = if reports.is_empty() { no_server() } else { reports.remove(0) };
+    Report {
+        version: 1,
+        tool: concat!("nat-check ", env!("CARGO_PKG_VERSION")).into(),
+        started_at: humantime::format_rfc3339_seconds(setup.started_at).to_string(),
+        duration_s: (begun.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
+        simulated,
+        partial: v4.partial || v6.partial,
+        server: first,
+        more_servers: reports,
+        hole_punching: verdict::conclude(&ipv4, &ipv6),
+        ipv4,
+        ipv6,
+        warnings,
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+
+    fn wanted(self, families: Families) -> bool {
+        match self {
+            Self::V4 => families.v4,
+            Self::V6 => families.v6,
+        }
+    }
+
+    fn address(self, target: &Target) -> Option<SocketAddr> {
+        match self {
+            Self::V4 => target.v4,
+            Self::V6 => target.v6,
+        }
+    }
+
+    fn unspecified(self) -> SocketAddr {
+        let ip = match self {
+            Self::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Self::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        SocketAddr::new(ip, 0)
+    }
+}
+
+/// What else is known after a family was tested.
+#[derive(Default)]
+struct FamilyNotes {
+    /// One slot for each server that was asked for.
+    servers: Vec<Option<ServerSide>>,
+    warnings: Vec<String>,
+    partial: bool,
+}
+
+async fn family(
+    setup: &Setup,
+    net: &Arc<dyn Net>,
+    servers: &[ServerQuery],
+    family: Family,
+    progress: &dyn Progress,
+    stop: watch::Receiver<bool>,
+) -> (FamilyReport, FamilyNotes) {
+    let mut aside = FamilyNotes { servers: vec![None; servers.len()], ..FamilyNotes::default() };
+    if !family.wanted(setup.families) {
+        return (absent(FamilyStatus::Skipped, "not asked for"), aside);
+    }
+    let bind = setup.bind.unwrap_or(family.unspecified());
+    let mut settings = Settings {
+        tests: setup.tests.clone(),
+        timeout: setup.timeout,
+        lifetime: setup.lifetime,
+        seed: setup.seed,
+    };
+    let mut results: Vec<(String, Observed)> = Vec::new();
+    let mut reasons = Vec::new();
+    let lacking = format!(" has no {} address", family.name());
+    // The timeout is that of the whole run.
+    let mut left = setup.timeout;
+    // One after another: what one server's test opens must not look like another's allocation.
+    for (at, asked) in servers.iter().enumerate() {
+        let target = match &asked.target {
+            Ok(target) => target,
+            Err(why) => {
+                reasons.push((FamilyStatus::Unreachable, why.clone()));
+                continue;
+            }
+        };
+        let Some(address) = family.address(target) else {
+            let why = format!("{}{lacking}", asked.query);
+            reasons.push((FamilyStatus::Unavailable, why));
+            continue;
+        };
+        if left.is_zero() {
+            aside.partial = true;
+            reasons.push((FamilyStatus::Unreachable, format!("no time was left to ask {}", asked.query)));
+            continue;
+        }
+        settings.timeout = left;
+        match engine::examine(net.clone(), address, bind, &settings, progress, stop.clone()).await {
+            Err(error) => {
+                let why = format!("no way to {address} over {}: {error}", family.name());
+                reasons.push((FamilyStatus::Unavailable, why));
+            }
+            Ok(observed) => {
+                left = left.saturating_sub(spent(&observed));
+                aside.partial |= observed.partial;
+                if observed.reached() {
+                    // One server that can measure it is enough.
+                    if lifetime::conclude(&observed.log).value.is_some() {
+                        settings.lifetime = None;
+                    }
+                    aside.servers[at] = Some(classify::server(&observed));
+                    results.push((asked.query.clone(), observed));
+                } else {
+                    reasons.push((FamilyStatus::Unreachable, unreached(&observed)));
+                }
+            }
+        }
+    }
+    if results.is_empty() {
+        let worst = reasons.iter().any(|(status, _)| *status == FamilyStatus::Unreachable);
+        let status = if worst { FamilyStatus::Unreachable } else { FamilyStatus::Unavailable };
+        let why: Vec<_> = reasons.into_iter().filter(|(s, _)| *s == status).map(|(_, why)| why).collect();
+        return (absent(status, &why.join("; ")), aside);
+    }
+    // That a server lacks this family is nothing to warn of.
+    let silent = reasons.into_iter().filter(|(_, why)| !why.ends_with(&lacking));
+    aside.warnings.extend(silent.map(|(_, why)| why));
+    for (_, observed) in &results {
+        let open = crate::probe::filtering::conclude(&observed.log).value
+            == Some(shared::nat::Filtering::EndpointIndependent);
+        aside.warnings.extend(crate::probe::mapping::leftover(&observed.log, open));
+    }
+    let tcp = results.iter().find_map(|(_, observed)| observed.tcp.clone());
+    let mut verdicts: Vec<(String, UdpReport)> =
+        results.iter().map(|(query, observed)| (query.clone(), classify::udp(observed))).collect();
+    // A server that answers over UDP says more than one that does not.
+    verdicts.sort_by_key(|(_, udp)| udp.nat_type.value == Some(NatType::UdpBlocked));
+    let udp = agree(verdicts, &mut aside.warnings);
+    (
+        FamilyReport { status: FamilyStatus::Tested, reason: None, udp, tcp: tcp.filter(|t| t.reachable) },
+        aside,
+    )
+}
+
+fn absent(status: FamilyStatus, reason: &str) -> FamilyReport {
+    FamilyReport { status, reason: Some(reason.to_owned()), udp: None, tcp: None }
+}
+
+/// What an examination took of the timeout; the lifetime measurement comes on top.
+fn spent(observed: &Observed) -> Duration {
+    let log = &observed.log;
+    match log.of(lifetime::PROBE.name).next() {
+        None => log.ended,
+        Some(_) => {
+            let others = log.transactions.iter().filter(|t| t.purpose != lifetime::PROBE.name);
+            others.map(|t| t.sent).max().unwrap_or_default()
+        }
+    }
+}
+
+/// What was tried, when nothing answered.
+fn unreached(observed: &Observed) -> String {
+    let log = &observed.log;
+    let (sent, unsent) = (log.transactions.len(), log.transactions.iter().filter(|t| t.unsent).count());
+    if sent > 0 && sent == unsent {
+        return format!("the system refused to send anything to {}", log.server);
+    }
+    let refusal = log.transactions.iter().find_map(crate::observation::Transaction::refused);
+    match refusal {
+        Some(code) => format!("{} answers every request with error {code}", log.server),
+        None => {
+            let tcp = if observed.tcp.is_some() { ", nor over TCP" } else { "" };
+            format!("{} answered none of {sent} UDP requests{tcp}", log.server)
+        }
+    }
+}
+
+/// One verdict from several servers: the surest finding of each kind, and a warning where they disagree.
+fn agree(verdicts: Vec<(String, UdpReport)>, warnings: &mut Vec<String>) -> Option<UdpReport> {
+    let mut all = verdicts.into_iter();
+    let (query, mut udp) = all.next()?;
+    let blocked = |udp: &UdpReport| udp.nat_type.value == Some(NatType::UdpBlocked);
+    if blocked(&udp) {
+        // Those who answer over UDP come first: nobody does.
+        return Some(udp);
+    }
+    let mut said: [MergedFinding; 6] =
+        std::array::from_fn(|_| MergedFinding { by: query.clone(), disputed: None });
+    for (other_query, other) in all {
+        if blocked(&other) {
+            warnings.push(format!(
+                "{other_query} answers over TCP only, {query} over UDP: it is not the network that blocks UDP"
+            ));
+            continue;
+        }
+        let [mapping, filtering, hairpinning, alg, inbound_first, distance] = &mut said;
+        let who = other_query.as_str();
+        mapping.merge("mapping", &mut udp.mapping, other.mapping, who, warnings);
+        filtering.merge("filtering", &mut udp.filtering, other.filtering, who, warnings);
+        hairpinning.merge("hairpinning", &mut udp.hairpinning, other.hairpinning, who, warnings);
+        alg.merge("alg", &mut udp.alg, other.alg, who, warnings);
+        let (mine, theirs) = (&mut udp.inbound_first_remap, other.inbound_first_remap);
+        inbound_first.merge("inbound_first_remap", mine, theirs, who, warnings);
+        distance.merge("distance", &mut udp.distance, other.distance, who, warnings);
+        if other.port_allocation.confidence > udp.port_allocation.confidence {
+            udp.port_allocation = other.port_allocation;
+        }
+        if other.lifetime.confidence > udp.lifetime.confidence {
+            udp.lifetime = other.lifetime;
+        }
+    }
+    udp.nat_type = classify::nat_type(&udp.mapping, &udp.filtering);
+    Some(udp)
+}
+
+/// Where a finding comes from, when several servers have a say.
+struct MergedFinding {
+    by: String,
+    /// Why it is weak, once two that were equally sure said different things.
+    disputed: Option<String>,
+}
+
+impl MergedFinding {
+    fn merge<T: PartialEq + std::fmt::Display>(
+        &mut self,
+        what: &str,
+        mine: &mut Finding<T>,
+        other: Finding<T>,
+        by: &str,
+        warnings: &mut Vec<String>,
+    ) {
+        let surer = other.confidence > mine.confidence;
+        if let (Some(a), Some(b)) = (&mine.value, &other.value)
+            && a != b
+        {
+            warnings.push(format!("the servers disagree on {what}: {} says {a}, {by} says {b}", self.by));
+            if mine.confidence == other.confidence {
+                self.disputed = Some(format!("{by} says otherwise"));
+            }
+        } else if self.disputed.is_some() {
+            return;
+        }
+        if surer {
+            *mine = other;
+            self.by = by.to_owned();
+        }
+        if let Some(why) = &self.disputed {
+            mine.confidence = mine.confidence.min(Confidence::Weak);
+            mine.reason = Some(why.clone());
+        }
+    }
+}
+
+fn server_report(asked: &ServerQuery, v4: &Option<ServerSide>, v6: &Option<ServerSide>) -> ServerReport {
+    let either = v4.as_ref().or(v6.as_ref());
+    let mut faults: Vec<String> = Vec::new();
+    for fault in [v4, v6].into_iter().flatten().flat_map(|side| &side.faults) {
+        if !faults.contains(fault) {
+            faults.push(fault.clone());
+        }
+    }
+    ServerReport {
+        query: asked.query.clone(),
+        found_by: asked.target.as_ref().ok().map(|t| t.found_by.to_string()),
+        software: either.and_then(|side| side.software.clone()),
+        ipv4: v4.as_ref().map(|side| side.addresses.clone()),
+        ipv6: v6.as_ref().map(|side| side.addresses.clone()),
+        features: either.map_or_else(unknown_features, |side| side.features.clone()),
+        faults,
+    }
+}
+
+fn unknown_features() -> ServerFeatures {
+    let unknown = || Finding::unknown("the server was not reached over UDP", "RFC 5780");
+    ServerFeatures { change_request: unknown(), response_port: unknown(), classic: unknown() }
+}
+
+fn no_server() -> ServerReport {
+    ServerReport {
+        query: String::new(),
+        found_by: None,
+        software: None,
+        ipv4: None,
+        ipv6: None,
+        features: unknown_features(),
+        faults: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::nat::{Filtering, Mapping};
+
+    use super::*;
+
+    /// What a server says of the axes, with these confidences.
+    fn says(
+        query: &str,
+        mapping: (Mapping, Confidence),
+        filtering: (Filtering, Confidence),
+    ) -> (String, UdpReport) {
+        let unknown = || Finding::unknown("test", "test");
+        let (mapping, filtering) =
+            (Finding::known(mapping.0, mapping.1, "test"), Finding::known(filtering.0, filtering.1, "test"));
+        let udp = UdpReport {
+            local: None,
+            external: Vec::new(),
+            rtt_s: None,
+            loss: None,
+            nat_type: classify::nat_type(&mapping, &filtering),
+            mapping,
+            filtering,
+            port_allocation: Finding::unknown("test", "test"),
+            hairpinning: unknown(),
+            alg: unknown(),
+            inbound_first_remap: unknown(),
+            distance: Finding::unknown("test", "test"),
+            lifetime: Finding::unknown("test", "test"),
+        };
+        (query.to_owned(), udp)
+    }
+
+    const INDEPENDENT: Mapping = Mapping::EndpointIndependent;
+    const SURE: Confidence = Confidence::Certain;
+
+    #[test]
+    fn the_name_follows_the_merged_axes() {
+        // Each is sure of another axis, so neither one's own name is right.
+        let mut warnings = Vec::new();
+        let a = says("a", (INDEPENDENT, SURE), (Filtering::EndpointIndependent, Confidence::Weak));
+        let b = says("b", (INDEPENDENT, Confidence::Weak), (Filtering::AddressDependent, Confidence::Strong));
+        let udp = agree(vec![a, b], &mut warnings).unwrap();
+        assert_eq!(udp.nat_type.value, Some(NatType::RestrictedCone));
+        assert_eq!(udp.nat_type.confidence, Confidence::Strong);
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+    }
+
+    #[test]
+    fn of_three_servers_the_right_ones_are_named() {
+        let mut warnings = Vec::new();
+        let open = Filtering::EndpointIndependent;
+        let a = says("a", (INDEPENDENT, Confidence::Weak), (open, SURE));
+        let b = says("b", (INDEPENDENT, SURE), (open, SURE));
+        let c = says("c", (Mapping::AddressDependent, SURE), (open, SURE));
+        let d = says("d", (INDEPENDENT, SURE), (open, SURE));
+        let udp = agree(vec![a, b, c, d], &mut warnings).unwrap();
+        assert_eq!(
+            warnings,
+            ["the servers disagree on mapping: b says endpoint-independent, c says address-dependent"]
+        );
+        assert_eq!(udp.mapping.confidence, Confidence::Weak, "a dispute is not settled by who comes later");
+        assert_eq!(udp.mapping.reason.as_deref(), Some("c says otherwise"));
+        assert_eq!(udp.nat_type.confidence, Confidence::Weak);
+    }
+}

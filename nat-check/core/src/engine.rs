@@ -1,0 +1,165 @@
+//! Runs the registry against one server over one family: stage by stage, all steps of a stage at the same time.
+
+use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{sync::watch, task::JoinSet};
+
+use crate::{
+    net::Net,
+    observation::ObservationLog,
+    probe::{Probe, REGISTRY, Stage, contact, lifetime},
+    progress::{Event, Progress},
+    report::TcpReport,
+    selection::Selection,
+    session::{Contact, Rtt, Session},
+};
+
+/// How a server is to be examined.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Which tests run.
+    pub tests: Selection,
+    /// The time after which the run ends with what is known by then; the lifetime measurement comes on top.
+    pub timeout: Duration,
+    /// The longest idle time that the lifetime measurement looks at; none = it is not asked for.
+    pub lifetime: Option<Duration>,
+    /// What every random choice follows from.
+    pub seed: u64,
+}
+
+/// What was observed.
+#[derive(Debug)]
+pub struct Observed {
+    /// Every request and what came of it.
+    pub log: ObservationLog,
+    /// What is known over TCP; only when UDP was silent.
+    pub tcp: Option<TcpReport>,
+    /// The round-trip time.
+    pub rtt: Option<Rtt>,
+    /// Whether the run was ended before all was done.
+    pub partial: bool,
+}
+
+impl Observed {
+    /// Whether the server was reached over any transport.
+    #[must_use]
+    pub fn reached(&self) -> bool {
+        self.udp_works() || self.tcp.as_ref().is_some_and(|tcp| tcp.reachable)
+    }
+
+    /// Whether any answer came over UDP.
+    #[must_use]
+    pub fn udp_works(&self) -> bool {
+        self.log.dialect().is_some()
+    }
+}
+
+/// Examines one server over one family.
+///
+/// # Errors
+/// When there is no route to the server.
+pub async fn examine(
+    net: Arc<dyn Net>,
+    server: SocketAddr,
+    bind: SocketAddr,
+    settings: &Settings,
+    progress: &dyn Progress,
+    mut stop: watch::Receiver<bool>,
+) -> io::Result<Observed> {
+    let session = Session::new(net, server, bind, settings.seed)?;
+    session.ask_lifetime(settings.lifetime);
+    let limit = settings.timeout + settings.lifetime.map_or(Duration::ZERO, lifetime::longest);
+    let mut tcp = None;
+    let done = tokio::select! {
+        biased;
+        // An error means that nobody can stop the run any more: then it goes on.
+        Ok(_) = stop.wait_for(|stopped| *stopped) => false,
+        () = run(&session, settings, progress, &mut tcp) => true,
+        () = tokio::time::sleep(limit) => false,
+    };
+    let rtt = session.rtt();
+    let mut log = session.finish();
+    log.ended_early = !done;
+    log.tests = selected(settings).iter().map(|probe| probe.name).collect();
+    Ok(Observed { log, tcp, rtt, partial: !done })
+}
+
+async fn run(
+    session: &Arc<Session>,
+    settings: &Settings,
+    progress: &dyn Progress,
+    tcp: &mut Option<TcpReport>,
+) {
+    let probes = selected(settings);
+    let contact = contact::establish(session.clone(), settings.timeout);
+    let (report, ()) = tokio::join!(contact, run_stages(session, &probes, progress));
+    *tcp = report;
+}
+
+async fn run_stages(session: &Arc<Session>, probes: &[&'static Probe], progress: &dyn Progress) {
+    // Steps to come and time spent, of each measurement.
+    let mut under_way: HashMap<&str, (usize, Duration)> =
+        probes.iter().map(|probe| (probe.name, (probe.steps.len(), Duration::ZERO))).collect();
+    for stage in Stage::ALL {
+        if stage == Stage::Lifetime {
+            session.lift_budget();
+        }
+        let mut steps = JoinSet::new();
+        for &probe in probes {
+            if probe.steps.first().is_some_and(|first| first.stage == stage) {
+                progress.event(Event::Started { test: probe.name, about: probe.about });
+            }
+            for step in probe.steps.iter().filter(|step| step.stage == stage) {
+                let (run, name, session) = (step.run, probe.name, session.clone());
+                steps.spawn(async move {
+                    let begun = session.now();
+                    run(session.clone()).await;
+                    (name, session.now() - begun)
+                });
+            }
+        }
+        let mut words = session.words();
+        loop {
+            tokio::select! {
+                biased;
+                // The session outlives this, so waiting cannot fail.
+                Ok(()) = words.changed() => {
+                    let (test, so_far) = words.borrow_and_update().clone();
+                    progress.event(Event::Advanced { test, so_far: &so_far });
+                }
+                ended = steps.join_next() => match ended {
+                    None => break,
+                    Some(Ok((test, took))) => {
+                        let (left, spent) = under_way.entry(test).or_default();
+                        *left = left.saturating_sub(1);
+                        *spent += took;
+                        if *left == 0 {
+                            progress.event(Event::Finished { test, took: *spent });
+                        }
+                    }
+                    // A step that panics is a defect of ours; the others' findings are still good.
+                    Some(Err(_)) => {}
+                },
+            }
+        }
+        if session.contact().await == Contact::None {
+            return;
+        }
+    }
+}
+
+/// The measurements that run: those that are wanted, and what they build on.
+fn selected(settings: &Settings) -> Vec<&'static Probe> {
+    let wants = |probe: &Probe| match probe.on_request() {
+        // Asking for its time is asking for it.
+        true => settings.lifetime.is_some() && !settings.tests.excludes(probe.name),
+        false => settings.tests.wants(probe.name, true),
+    };
+    // What builds on something that is left out is left out, too.
+    let possible =
+        |probe: &&Probe| wants(probe) && !probe.needs.iter().any(|need| settings.tests.excludes(need));
+    let wanted = |name: &str| {
+        REGISTRY.iter().filter(possible).any(|probe| probe.name == name || probe.needs.contains(&name))
+    };
+    REGISTRY.iter().filter(|probe| wanted(probe.name)).collect()
+}

@@ -1,0 +1,63 @@
+//! Measures the NAT or firewall in front of this host and predicts hole punching.
+//!
+//! The way of the data: [`check`] is told what to do; [`engine`] runs the measurements of [`probe`] in a [`session`],
+//! which writes an [observation log](observation) of every request and what came of it; from the log alone each
+//! measurement draws its conclusion, [`loss_test`] judging what did not come and [`server_faults`] what is wrong with
+//! the server; [`classify`] puts the conclusions together, [`verdict`] says what they mean for hole punching, and the
+//! [`report`] holds it all. Only [`net`] opens sockets.
+//!
+//! A program that wants to know its own NAT calls [`check::check`] with a network and the servers to ask:
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use nat_check_core::{
+//!     check::{Setup, check},
+//!     net::os::OsNet,
+//!     progress::Silent,
+//!     target::Target,
+//! };
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let server = Target::at("198.51.100.10:3478".parse()?);
+//! // Whoever sends `true` ends the check early, with what is known by then.
+//! let (_stop, stopped) = tokio::sync::watch::channel(false);
+//! let report = check(&Setup::default(), Arc::new(OsNet), &[server.into()], &Silent, stopped).await;
+//! println!("{}", report.hole_punching.summary);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! - `dns`: `resolve`, which finds probe servers by name (SRV, A, AAAA).
+//! - `punch`: `punch`, two clients that a probe server introduces really reach each other, or learn why not.
+//! - `sim`: `net::sim`, a network in virtual time with modelled NATs and a probe server, for tests.
+//! - `schema`: `schema`, the JSON Schemas of the reports.
+
+pub mod check;
+pub mod classify;
+pub mod engine;
+pub mod loss_test;
+pub mod net;
+pub mod observation;
+pub mod probe;
+pub mod progress;
+#[cfg(feature = "punch")]
+pub mod punch;
+pub mod rate_limit;
+pub mod report;
+#[cfg(feature = "dns")]
+pub mod resolve;
+#[cfg(feature = "schema")]
+pub mod schema;
+pub mod selection;
+pub mod server_endpoints;
+pub mod server_faults;
+pub mod session;
+pub mod target;
+pub mod verdict;
+
+pub use shared::nat;

@@ -1,0 +1,61 @@
+//! The network as the probes see it: datagram sockets, byte streams, local addresses. One trait, two worlds: the
+//! operating system's and the simulated one.
+
+pub mod os;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
+
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    time::Duration,
+};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// A future that can be kept in a trait object.
+pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Opens sockets. Whoever holds one can measure; nothing else of the client touches a network.
+pub trait Net: Send + Sync {
+    /// Opens a UDP socket of `local`'s family. An unspecified address means any; port 0 means a random free port.
+    fn bind(&self, local: SocketAddr) -> Boxed<'_, io::Result<Box<dyn Datagram>>>;
+
+    /// The local address that packets to `remote` leave from, or an error where there is no route.
+    fn source_for(&self, remote: SocketAddr) -> io::Result<IpAddr>;
+
+    /// Connects over TCP, from `local` where it is given.
+    fn connect(
+        &self,
+        local: Option<SocketAddr>,
+        remote: SocketAddr,
+    ) -> Boxed<'_, io::Result<Box<dyn Stream>>>;
+
+    /// How long the machine has been suspended since it was started; none where that cannot be told. Timers of a NAT
+    /// go on while those of this machine stand still.
+    fn suspended(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// One UDP socket.
+pub trait Datagram: Send + Sync + fmt::Debug {
+    /// Address and port that it is bound to; the address may be the unspecified one.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+
+    /// Sends one datagram. Errors that ICMP brings back (refused, unreachable) may surface here or in `recv_from`.
+    fn send_to<'a>(&'a self, datagram: &'a [u8], to: SocketAddr) -> Boxed<'a, io::Result<()>>;
+
+    /// Receives one datagram and tells who sent it.
+    fn recv_from<'a>(&'a self, buffer: &'a mut [u8]) -> Boxed<'a, io::Result<(usize, SocketAddr)>>;
+
+    /// Sets the time to live of packets that are sent from now on.
+    fn set_ttl(&self, ttl: u32) -> io::Result<()>;
+}
+
+/// A TCP connection.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {
+    /// The local end.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+}

@@ -1,0 +1,440 @@
+//! The observation log: every request that was sent and what came of it. Probes write it, conclusions are drawn from it alone.
+
+use std::{collections::HashMap, net::SocketAddr, time::Duration};
+
+use shared::stun::{Class, Dialect, TransactionId, View, attr};
+
+use crate::{rate_limit::RateLimit, server_endpoints::ServerEndpoint};
+
+/// A socket of this run, numbered in the order of opening.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SocketId(pub usize);
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestKind {
+    /// An ordinary response, from where it was asked. Control requests and mapping requests are of this kind.
+    Binding,
+    /// A response from another endpoint of the server (CHANGE-REQUEST, RFC 5780 section 7.2), sent to A1:P1.
+    ChangeRequest(ServerEndpoint),
+    /// A response to another port of the requester (RESPONSE-PORT, RFC 5780 section 7.5).
+    ResponsePort {
+        /// The port.
+        port: u16,
+        /// Whether the value is written with its padding counted, as some servers want it: 4 bytes, not 2.
+        long: bool,
+    },
+    /// A response to the external port of another socket of this host, to see whether its mapping is still there
+    /// (RESPONSE-PORT again).
+    ResponsePortOf {
+        /// The socket.
+        socket: SocketId,
+        /// Its external port.
+        port: u16,
+        /// Whether the value is written with its padding counted.
+        long: bool,
+    },
+    /// No response: the datagram opens filters on its way and dies after so many hops.
+    LimitedTtl {
+        /// Its time to live.
+        hops: u8,
+    },
+    /// No response of the server: the datagram is for another socket of this host (RFC 4787 section 6).
+    Hairpin,
+}
+
+/// One request, sent exactly once and under an id of its own, so that each copy's fate is known.
+#[derive(Clone, Debug)]
+pub struct Transaction {
+    /// The measurement that it belongs to.
+    pub purpose: &'static str,
+    /// The socket that it left from.
+    pub socket: SocketId,
+    /// Where it was sent to.
+    pub to: SocketAddr,
+    /// What it asked for.
+    pub kind: RequestKind,
+    /// Requests with the same number travelled together: they vouch for one another.
+    pub round: u32,
+    /// The dialect that it was asked in.
+    pub dialect: Dialect,
+    /// Whether it asked for a receipt.
+    pub wants_receipt: bool,
+    /// When it was sent, since the start of the run.
+    pub sent: Duration,
+    /// What came back, in order of arrival.
+    pub answers: Vec<Answer>,
+    /// Whether the operating system refused to send it.
+    pub unsent: bool,
+    /// The server's word that it saw the request and answered from elsewhere.
+    pub receipt: Option<Duration>,
+}
+
+/// One datagram that came back under a transaction's id.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// When it came, since the start of the run.
+    pub at: Duration,
+    /// Who sent it.
+    pub from: SocketAddr,
+    /// The socket that it came in on.
+    pub on: SocketId,
+    /// Success or an error; a request means that our own datagram came back (hairpinning).
+    pub class: Class,
+    /// The number in ERROR-CODE.
+    pub error: Option<u16>,
+    /// MAPPED-ADDRESS.
+    pub mapped: Option<SocketAddr>,
+    /// XOR-MAPPED-ADDRESS.
+    pub xor_mapped: Option<SocketAddr>,
+    /// RESPONSE-ORIGIN, or SOURCE-ADDRESS in the classic dialect.
+    pub origin: Option<SocketAddr>,
+    /// OTHER-ADDRESS, or CHANGED-ADDRESS in the classic dialect.
+    pub other: Option<SocketAddr>,
+}
+
+impl Answer {
+    /// The external endpoint that the server saw: the XORed form where there is one, as meddling boxes cannot
+    /// recognise it. Where answers are compared with one another, [`ObservationLog::external`] knows more.
+    #[must_use]
+    pub fn mapped(&self) -> Option<SocketAddr> {
+        self.xor_mapped.or(self.mapped)
+    }
+}
+
+impl Transaction {
+    /// The success answers.
+    pub fn successes(&self) -> impl Iterator<Item = &Answer> {
+        self.answers.iter().filter(|a| a.class == Class::Success)
+    }
+
+    /// The first success answer from `source`.
+    #[must_use]
+    pub fn answer_from(&self, source: SocketAddr) -> Option<&Answer> {
+        self.successes().find(|a| a.from == source)
+    }
+
+    /// The first success answer from the endpoint that was asked.
+    #[must_use]
+    pub fn direct(&self) -> Option<&Answer> {
+        self.answer_from(self.to)
+    }
+
+    /// The number of the first error answer from the endpoint that was asked.
+    #[must_use]
+    pub fn refused(&self) -> Option<u16> {
+        self.answers.iter().filter(|a| a.from == self.to).find_map(|a| a.error)
+    }
+
+    /// The first sign of life from the server: an answer of any kind, or a receipt.
+    #[must_use]
+    pub fn first_reaction(&self) -> Option<Duration> {
+        self.answers.iter().map(|a| a.at).chain(self.receipt).min()
+    }
+
+    /// Whether a control came back: one that asks for an ordinary answer, or one that asks for a receipt.
+    #[must_use]
+    pub fn returned(&self) -> bool {
+        match self.kind {
+            RequestKind::Binding => self.answers.iter().any(|a| a.from == self.to),
+            _ => self.receipt.is_some(),
+        }
+    }
+}
+
+/// Datagrams that belong to no transaction, by what is wrong with them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unmatched {
+    /// Not STUN.
+    pub not_stun: u32,
+    /// STUN, but under an id that was never sent.
+    pub unknown_id: u32,
+}
+
+/// A socket's name in evidence.
+#[derive(Clone, Copy, Debug)]
+pub struct LocalSocket {
+    /// Its local endpoint, with the address that packets to the server leave from.
+    pub local: SocketAddr,
+}
+
+/// Everything that was observed of one server over one family.
+#[derive(Clone, Debug)]
+pub struct ObservationLog {
+    /// The endpoint that was asked first, A1:P1.
+    pub server: SocketAddr,
+    /// What was sent until then has had its time; without end until the run is over.
+    pub timed_out_before: Duration,
+    /// The measurements that ran.
+    pub tests: Vec<&'static str>,
+    /// Whether the run was ended before all was done.
+    pub ended_early: bool,
+    /// What the operating system refused.
+    pub socket_error: Option<String>,
+    /// The requests, in order of sending.
+    pub transactions: Vec<Transaction>,
+    /// The sockets, by [`SocketId`].
+    pub sockets: Vec<LocalSocket>,
+    /// What else came in.
+    pub unmatched: Unmatched,
+    /// How long a TCP handshake with the server took; tried only when UDP answers late or not at all.
+    pub handshake: Option<Duration>,
+    /// SOFTWARE of the first answer that had one.
+    pub software: Option<String>,
+    /// What the strict reader objects to in the first answer.
+    pub objection: Option<String>,
+    /// The longest idle time that the lifetime measurement was to look at; none = it was not asked for.
+    pub lifetime: Option<Duration>,
+    /// How long the machine was asleep during the run.
+    pub slept: Duration,
+    /// When the run ended; zero before.
+    pub ended: Duration,
+    judged: bool,
+    index: HashMap<TransactionId, usize>,
+}
+
+impl ObservationLog {
+    /// An empty one.
+    #[must_use]
+    pub fn new(server: SocketAddr) -> Self {
+        Self {
+            server,
+            timed_out_before: Duration::MAX,
+            tests: Vec::new(),
+            ended_early: false,
+            socket_error: None,
+            transactions: Vec::new(),
+            sockets: Vec::new(),
+            unmatched: Unmatched::default(),
+            handshake: None,
+            software: None,
+            objection: None,
+            lifetime: None,
+            slept: Duration::ZERO,
+            ended: Duration::ZERO,
+            judged: false,
+            index: HashMap::new(),
+        }
+    }
+
+    /// Enters a request that is about to be sent.
+    pub fn sent(&mut self, id: TransactionId, transaction: Transaction) {
+        self.index.insert(id, self.transactions.len());
+        self.transactions.push(transaction);
+    }
+
+    /// Enters a datagram that came in. Gives the transaction that it belongs to, if any.
+    pub fn received(
+        &mut self,
+        datagram: &[u8],
+        from: SocketAddr,
+        on: SocketId,
+        at: Duration,
+    ) -> Option<&Transaction> {
+        let Ok(view) = View::parse(datagram) else {
+            self.unmatched.not_stun += 1;
+            return None;
+        };
+        let Some(transaction) = self.index.get(&view.id()).and_then(|&at| self.transactions.get_mut(at))
+        else {
+            self.unmatched.unknown_id += 1;
+            return None;
+        };
+        let looped = matches!(transaction.kind, RequestKind::Hairpin);
+        let class = view.class();
+        if looped != matches!(class, Class::Request) || class == Class::Indication {
+            self.unmatched.unknown_id += 1;
+            return None;
+        }
+        if from == transaction.to && transaction.wants_receipt && view.address(attr::RECEIPT).is_some() {
+            transaction.receipt.get_or_insert(at);
+            return Some(transaction);
+        }
+        if transaction.answers.len() == MOST_ANSWERS {
+            return Some(transaction);
+        }
+        let classic = view.dialect() == Dialect::Classic;
+        transaction.answers.push(Answer {
+            at,
+            from,
+            on,
+            class,
+            error: (class == Class::Error).then(|| view.error().map_or(0, |e| e.0)),
+            mapped: view.address(attr::MAPPED_ADDRESS),
+            xor_mapped: view
+                .xor_address(attr::XOR_MAPPED_ADDRESS)
+                .or_else(|| view.xor_address(attr::XOR_MAPPED_ADDRESS_OLD)),
+            origin: view.address(if classic { attr::SOURCE_ADDRESS } else { attr::RESPONSE_ORIGIN }),
+            other: view.address(if classic { attr::CHANGED_ADDRESS } else { attr::OTHER_ADDRESS }),
+        });
+        if class == Class::Success && !self.judged {
+            self.judged = true;
+            self.objection = shared::stun::strict::objection(datagram);
+        }
+        if self.software.is_none()
+            && let Some(text) = view.find(attr::SOFTWARE)
+        {
+            self.software = Some(String::from_utf8_lossy(text).chars().filter(|c| !c.is_control()).collect());
+        }
+        Some(transaction)
+    }
+
+    /// The external endpoint that the first answer to a Binding request of this socket to `to` shows.
+    #[must_use]
+    pub fn mapped(&self, socket: SocketId, to: SocketAddr) -> Option<SocketAddr> {
+        self.transactions
+            .iter()
+            .filter(|t| t.kind == RequestKind::Binding && t.socket == socket && t.to == to)
+            .find_map(|t| self.external(t.direct()?))
+    }
+
+    /// The external endpoint that an answer shows. Where any answer of the run was XORed (XOR-MAPPED-ADDRESS), only those count: the
+    /// others, which classic requests get, may have been rewritten on the way.
+    #[must_use]
+    pub fn external(&self, answer: &Answer) -> Option<SocketAddr> {
+        answer.xor_mapped.or_else(|| answer.mapped.filter(|_| !self.has_xor_mapped()))
+    }
+
+    /// Whether any answer of the run showed the external endpoint XORed, as meddling boxes cannot recognise it.
+    #[must_use]
+    pub fn has_xor_mapped(&self) -> bool {
+        self.transactions.iter().flat_map(Transaction::successes).any(|a| a.xor_mapped.is_some())
+    }
+
+    /// The transactions of one measurement.
+    pub fn of(&self, purpose: &'static str) -> impl Iterator<Item = &Transaction> {
+        self.transactions.iter().filter(move |t| t.purpose == purpose)
+    }
+
+    /// Whether the server gives receipts.
+    #[must_use]
+    pub fn gives_receipts(&self) -> bool {
+        self.transactions.iter().any(|t| t.receipt.is_some())
+    }
+
+    /// The dialect that the server answers in: modern if it ever did so.
+    #[must_use]
+    pub fn dialect(&self) -> Option<Dialect> {
+        let spoken = |dialect| {
+            let mut transactions =
+                self.transactions.iter().filter(|t| t.dialect == dialect && t.kind != RequestKind::Hairpin);
+            transactions.any(|t| t.successes().next().is_some()).then_some(dialect)
+        };
+        spoken(Dialect::Modern).or_else(|| spoken(Dialect::Classic))
+    }
+
+    /// The local endpoint of a socket.
+    #[must_use]
+    pub fn local(&self, socket: SocketId) -> Option<SocketAddr> {
+        self.sockets.get(socket.0).map(|s| s.local)
+    }
+
+    /// The shortest time from a request to the server's reaction.
+    #[must_use]
+    pub fn quickest(&self) -> Option<Duration> {
+        let asked = self.transactions.iter().filter(|t| t.kind != RequestKind::Hairpin);
+        asked.filter_map(|t| Some(t.first_reaction()? - t.sent)).min()
+    }
+
+    /// Whether some endpoint of the server ever answered when it was asked itself.
+    #[must_use]
+    pub fn is_alive(&self, endpoint: SocketAddr) -> bool {
+        self.transactions
+            .iter()
+            .any(|t| t.to == endpoint && t.kind == RequestKind::Binding && t.direct().is_some())
+    }
+
+    /// The controls on the way to the primary endpoint that have had their time: those whose fate tells the loss.
+    pub fn controls(&self, until: Duration) -> impl Iterator<Item = &Transaction> + Clone {
+        let receipts = self.gives_receipts();
+        let dialect = self.dialect();
+        let limit = RateLimit::seen(self, until);
+        self.transactions.iter().filter(move |t| {
+            let control = t.kind == RequestKind::Binding || (receipts && t.wants_receipt);
+            // Before the dialect was known, some were in one that the server does not speak.
+            let spoken = dialect.is_none_or(|d| d == t.dialect);
+            let limited = limit.is_some_and(|l| t.sent >= l.from && t.sent <= l.cooled);
+            control && spoken && !limited && !t.unsent && t.to == self.server && t.sent <= until
+        })
+    }
+}
+
+/// More answers to one request tell nothing more.
+const MOST_ANSWERS: usize = 8;
+
+/// Ledgers made by hand, for the tests of conclusions.
+#[cfg(test)]
+pub(crate) mod made {
+    use super::*;
+
+    pub(crate) const SERVER: &str = "198.51.100.10:3478";
+    pub(crate) const OTHER: &str = "198.51.100.11:3479";
+
+    pub(crate) fn at(address: &str) -> SocketAddr {
+        address.parse().unwrap()
+    }
+
+    pub(crate) fn address_of(endpoint: ServerEndpoint) -> SocketAddr {
+        let ip = if endpoint.other_ip { at(OTHER) } else { at(SERVER) }.ip();
+        let port = if endpoint.other_port { at(OTHER) } else { at(SERVER) }.port();
+        SocketAddr::new(ip, port)
+    }
+
+    pub(crate) fn log() -> ObservationLog {
+        ObservationLog::new(at(SERVER))
+    }
+
+    pub(crate) fn socket(log: &mut ObservationLog, local: &str) -> SocketId {
+        log.sockets.push(LocalSocket { local: at(local) });
+        SocketId(log.sockets.len() - 1)
+    }
+
+    /// A request that nothing has come of.
+    pub(crate) fn transaction(
+        purpose: &'static str,
+        socket: SocketId,
+        to: SocketAddr,
+        kind: RequestKind,
+    ) -> Transaction {
+        Transaction {
+            purpose,
+            socket,
+            to,
+            kind,
+            round: 0,
+            dialect: Dialect::Modern,
+            wants_receipt: matches!(kind, RequestKind::ChangeRequest(_)),
+            sent: Duration::ZERO,
+            answers: Vec::new(),
+            unsent: false,
+            receipt: None,
+        }
+    }
+
+    /// An answer from `from` that shows `mapped`.
+    pub(crate) fn answer(on: SocketId, from: SocketAddr, mapped: &str) -> Answer {
+        Answer {
+            at: Duration::from_millis(10),
+            from,
+            on,
+            class: Class::Success,
+            error: None,
+            mapped: Some(at(mapped)),
+            xor_mapped: Some(at(mapped)),
+            origin: Some(from),
+            other: Some(at(OTHER)),
+        }
+    }
+
+    /// A Binding request to `endpoint`, answered.
+    pub(crate) fn answered(
+        purpose: &'static str,
+        socket: SocketId,
+        endpoint: ServerEndpoint,
+        mapped: &str,
+    ) -> Transaction {
+        let mut transaction = transaction(purpose, socket, address_of(endpoint), RequestKind::Binding);
+        transaction.answers.push(answer(socket, address_of(endpoint), mapped));
+        transaction
+    }
+}

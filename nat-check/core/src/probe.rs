@@ -1,0 +1,84 @@
+//! The measurements, and the one list of them.
+//!
+//! A measurement is one file here: what it sends ([`Probe::steps`], which write the log), and a pure `conclude`
+//! that reads the log and gives a finding. To add one: a file, a line in [`REGISTRY`], a slot in the report.
+
+use std::sync::Arc;
+
+use crate::{net::Boxed, session::Session};
+
+pub mod alg;
+pub mod contact;
+pub mod dialect;
+pub mod distance;
+pub mod filtering;
+pub mod hairpinning;
+pub mod inbound_first;
+pub mod lifetime;
+pub mod mapping;
+pub mod port_allocation;
+pub mod response_port;
+
+/// A measurement.
+#[derive(Clone, Copy, Debug)]
+pub struct Probe {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What it tells, in a line.
+    pub about: &'static str,
+    /// The measurements that it builds on.
+    pub needs: &'static [&'static str],
+    /// What it does, stage by stage.
+    pub steps: &'static [Step],
+}
+
+impl Probe {
+    /// Whether it runs only when it is asked for.
+    #[must_use]
+    pub fn on_request(&self) -> bool {
+        !self.steps.is_empty() && self.steps.iter().all(|step| step.stage == Stage::Lifetime)
+    }
+}
+
+/// One part of a measurement.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// When it may run.
+    pub stage: Stage,
+    /// Sends, and waits for what comes of it.
+    pub run: fn(Arc<Session>) -> Boxed<'static, ()>,
+}
+
+/// The stages of a run, in order: all steps of one run at the same time, and end before the next begins. What may
+/// contaminate is kept apart by them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Packets to the primary endpoint alone. Some NATs keep one list of contacted addresses for a whole host, so
+    /// nothing may be sent to the alternate ones before filtering is decided.
+    Primary,
+    /// Packets to all four endpoints.
+    Alternate,
+    /// What needs a socket that has already sent to all four.
+    Confirm,
+    /// What takes long, and therefore runs only when it is asked for.
+    Lifetime,
+}
+
+impl Stage {
+    /// All of them, in order.
+    pub const ALL: [Self; 4] = [Self::Primary, Self::Alternate, Self::Confirm, Self::Lifetime];
+}
+
+/// Every measurement, in the order of the report.
+pub const REGISTRY: &[Probe] = &[
+    mapping::PROBE,
+    filtering::PROBE,
+    port_allocation::PROBE,
+    hairpinning::PROBE,
+    alg::PROBE,
+    inbound_first::PROBE,
+    distance::PROBE,
+    lifetime::PROBE,
+    response_port::PROBE,
+    dialect::PROBE,
+];

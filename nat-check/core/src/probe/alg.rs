@@ -1,0 +1,42 @@
+//! Application-level gateways (RFC 4787 section 7): does something rewrite addresses inside payloads? Needs no packet
+//! of its own: every answer carries the external endpoint twice, in clear and XORed.
+
+use crate::{
+    observation::{Answer, ObservationLog, Transaction},
+    probe::Probe,
+    report::{Confidence, Finding},
+};
+
+/// The measurement.
+pub const PROBE: Probe = Probe {
+    name: "alg",
+    about: "whether something on the way rewrites addresses in payloads",
+    needs: &[],
+    steps: &[],
+};
+
+const METHOD: &str = "MAPPED-ADDRESS against XOR-MAPPED-ADDRESS in every answer (RFC 5780 3.6)";
+
+/// Draws the conclusion.
+#[must_use]
+pub fn conclude(log: &ObservationLog) -> Finding<bool> {
+    let both: Vec<&Answer> = log
+        .transactions
+        .iter()
+        .flat_map(Transaction::successes)
+        .filter(|a| a.mapped.is_some() && a.xor_mapped.is_some())
+        .collect();
+    if both.is_empty() {
+        return Finding::unknown("no answer carried the external endpoint both in clear and masked", METHOD);
+    }
+    let rewritten: Vec<_> = both.iter().filter(|a| a.mapped != a.xor_mapped).collect();
+    // One rewritten payload proves the rewriting; none in many answers leaves only what touches a few of them.
+    let sure = if rewritten.is_empty() { Confidence::Strong } else { Confidence::Certain };
+    let finding = Finding::known(!rewritten.is_empty(), sure, METHOD)
+        .with("answers", both.len())
+        .with("rewritten", rewritten.len());
+    match rewritten.first() {
+        Some(answer) => finding.with("in_clear", answer.mapped).with("masked", answer.xor_mapped),
+        None => finding,
+    }
+}

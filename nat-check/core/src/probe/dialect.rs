@@ -1,0 +1,72 @@
+//! The classic dialect: does the server still answer clients of RFC 3489? A feature of the server.
+
+use std::sync::Arc;
+
+use shared::stun::Dialect;
+
+use crate::{
+    loss_test::{LIKELY, LossCounts},
+    observation::{ObservationLog, RequestKind, Transaction},
+    probe::{Probe, Stage, Step},
+    report::{Confidence, Finding},
+    session::{Contact, Request, Session},
+};
+
+/// The measurement.
+pub const PROBE: Probe = Probe {
+    name: "classic",
+    about: "whether the server also answers classic clients (RFC 3489)",
+    needs: &[],
+    steps: &[Step { stage: Stage::Alternate, run: |session| Box::pin(ask_the_old_way(session)) }],
+};
+
+const METHOD: &str = "Binding request without the magic cookie (RFC 3489 9.3)";
+/// Requests.
+const TRIES: usize = 3;
+
+async fn ask_the_old_way(session: Arc<Session>) {
+    if session.contact().await != Contact::Udp(Dialect::Modern) {
+        return;
+    }
+    let Ok(socket) = session.open().await else { return };
+    let answered = |log: &ObservationLog| log.of(PROBE.name).any(Transaction::returned);
+    for _ in 0..TRIES {
+        let round = session.round();
+        let request =
+            Request { purpose: PROBE.name, to: session.server(), kind: RequestKind::Binding, round };
+        session.send_as(&socket, request, Dialect::Classic).await;
+        // Apart, so that one burst of loss does not swallow them all.
+        if session.until(session.now() + session.round_interval() / 2, answered).await {
+            return;
+        }
+    }
+    session.until(session.now() + session.response_timeout(), answered).await;
+}
+
+/// Draws the conclusion.
+#[must_use]
+pub fn conclude(log: &ObservationLog) -> Finding<bool> {
+    let asked: Vec<&Transaction> = log
+        .transactions
+        .iter()
+        .filter(|t| t.dialect == Dialect::Classic && t.kind == RequestKind::Binding && t.to == log.server)
+        .filter(|t| t.sent <= log.timed_out_before || t.returned())
+        .collect();
+    let answered = asked.iter().filter(|t| t.direct().is_some()).count();
+    let controls: Vec<bool> = log.controls(log.timed_out_before).map(Transaction::returned).collect();
+    let silence = LossCounts {
+        sent: asked.len() as u32,
+        answered: answered as u32,
+        silent: (asked.len() - answered) as u32,
+        controls_sent: controls.len() as u32,
+        controls_answered: controls.iter().filter(|&&returned| returned).count() as u32,
+    };
+    let finding = match (asked.len(), answered) {
+        (0, _) => Finding::unknown("not asked for", METHOD),
+        (_, 1..) => Finding::known(true, Confidence::Certain, METHOD),
+        (_, 0) if silence.is_filtered() => Finding::known(false, Confidence::Strong, METHOD),
+        (_, 0) if silence.log_ratio() <= LIKELY => Finding::known(false, Confidence::Weak, METHOD),
+        (_, 0) => Finding::unknown("too few requests to tell a refusal from loss", METHOD),
+    };
+    finding.with("sent", asked.len()).with("answered", answered)
+}

@@ -1,0 +1,464 @@
+//! Filtering behaviour (RFC 4787 section 5, RFC 5780 section 4.4): whose packets does an open mapping let in?
+//!
+//! One fresh socket sends to A1:P1 alone and asks for answers from the other three endpoints. What arrives proves
+//! that it is let in; what does not is judged by [`crate::loss_test`].
+
+mod proof;
+
+use std::{sync::Arc, time::Duration};
+
+use shared::{nat::Filtering, stun::Dialect};
+
+use crate::{
+    loss_test::{LIKELY, LossCounts},
+    observation::{ObservationLog, RequestKind, SocketId, Transaction},
+    probe::{Probe, Stage, Step},
+    report::{Confidence, Finding},
+    server_endpoints::ServerEndpoint,
+    server_endpoints::ServerEndpoints,
+    session::{Contact, ROUND_INTERVAL, Request, Session, Socket},
+};
+use proof::{came_from, honours, is_disproved, is_from, is_misdirected, obstacle};
+pub(crate) use proof::{half_hearted, server_can};
+
+/// The measurement.
+pub const PROBE: Probe = Probe {
+    name: "filtering",
+    about: "whose packets are let in: anybody's, those of contacted addresses, or of contacted endpoints",
+    needs: &["mapping"],
+    steps: &[
+        Step { stage: Stage::Primary, run: |session| Box::pin(ask_from_elsewhere(session)) },
+        Step { stage: Stage::Confirm, run: |session| Box::pin(proof::prove_the_server(session)) },
+    ],
+};
+
+const METHOD: &str = "RFC 5780 4.4, all four CHANGE-REQUEST cases, silence judged beside controls";
+/// The endpoints that are asked to answer.
+const TESTED: [ServerEndpoint; 3] = [ServerEndpoint::BOTH, ServerEndpoint::PORT, ServerEndpoint::IP];
+/// What later measurements need of the budget.
+const RESERVE: usize = 42;
+/// Rounds, at the most, and with a server that limits the rate.
+const ROUNDS: u32 = 34;
+const SLOW_ROUNDS: u32 = 8;
+
+async fn ask_from_elsewhere(session: Arc<Session>) {
+    let Ok(mut socket) = session.open().await else { return };
+    session.retained_sockets(|retained| retained.filtering = Some(socket.clone()));
+    round(&session, &socket, &TESTED).await;
+    match session.contact().await {
+        Contact::None | Contact::Pending => return,
+        // The first round was in a dialect that the server does not speak.
+        Contact::Udp(Dialect::Classic) => round(&session, &socket, &TESTED).await,
+        Contact::Udp(Dialect::Modern) => {}
+    }
+    // What is let in is about to arrive.
+    session.until(session.now() + ROUND_INTERVAL / 3, |log| answered(log, ServerEndpoint::BOTH)).await;
+    for round_number in 1..ROUNDS {
+        if session.is_slow() {
+            if round_number > SLOW_ROUNDS {
+                return;
+            }
+            session.cool_down().await;
+        }
+        let response_timeout = session.response_timeout();
+        let now = session.now();
+        let (done, kinds, last) = session.read(|log| {
+            let sight = Sight { log, now, response_timeout };
+            (sight.is_decided(), sight.open_kinds(), sight.last_sent())
+        });
+        if session.read(|log| is_deaf(log, socket.id, now.saturating_sub(response_timeout))) {
+            let Ok(another) = session.open().await else { return };
+            session.retained_sockets(|retained| retained.filtering = Some(another.clone()));
+            socket = another;
+        }
+        let afford = session.budget() > RESERVE;
+        if done
+            || (kinds.is_empty() && last + response_timeout < now)
+            || (!afford && last + response_timeout < now)
+        {
+            return;
+        }
+        let more = afford && !kinds.is_empty();
+        if more {
+            round(&session, &socket, &kinds).await;
+        }
+        let next = if more {
+            now + session.round_interval()
+        } else {
+            last + response_timeout + Duration::from_millis(1)
+        };
+        session.until(next, |log| Sight { log, now: session.now(), response_timeout }.is_decided()).await;
+    }
+}
+
+/// One round: the tests between two controls. Where the server gives receipts, each test is its own control.
+async fn round(session: &Arc<Session>, socket: &Socket, kinds: &[ServerEndpoint]) {
+    let (to, round) = (session.server(), session.round());
+    let request = |kind| Request { purpose: PROBE.name, to, kind, round };
+    let receipts = session.read(ObservationLog::gives_receipts);
+    if !receipts {
+        session.send(socket, request(RequestKind::Binding)).await;
+    }
+    for &kind in kinds {
+        session.send(socket, request(RequestKind::ChangeRequest(kind))).await;
+    }
+    if !receipts {
+        session.send(socket, request(RequestKind::Binding)).await;
+    }
+}
+
+/// Whether a socket hears nothing at all while others do: its external port may be one that the server does not
+/// talk to. Servers rightly keep quiet towards the ports of services that can be made to echo.
+fn is_deaf(log: &ObservationLog, socket: SocketId, timed_out_before: Duration) -> bool {
+    let mut own = log.controls(timed_out_before).filter(|t| t.socket == socket).peekable();
+    let since = own.peek().map(|t| t.sent);
+    let tries = own.clone().count();
+    let others = || log.controls(timed_out_before).filter(|t| t.socket != socket && Some(t.sent) >= since);
+    let heard = others().filter(|t| t.returned()).count();
+    tries >= 5 && own.all(|t| !t.returned()) && heard >= 6 && heard * 2 >= others().count()
+}
+
+/// What is known at a moment.
+struct Sight<'a> {
+    log: &'a ObservationLog,
+    now: Duration,
+    response_timeout: Duration,
+}
+
+impl Sight<'_> {
+    fn is_decided(&self) -> bool {
+        answered(self.log, ServerEndpoint::BOTH)
+            || obstacle(self.log).is_some()
+            || TESTED.iter().all(|&kind| {
+                answered(self.log, kind) || tally(self.log, kind, self.timed_out_before()).is_enough()
+            })
+    }
+
+    /// The kinds that need another round: those that would stay open even if all that is under way stayed silent.
+    fn open_kinds(&self) -> Vec<ServerEndpoint> {
+        let under_way = |kind| {
+            let asked = self.log.of(PROBE.name).filter(|t| t.kind == RequestKind::ChangeRequest(kind));
+            asked.filter(|t| t.sent > self.timed_out_before()).count() as u32
+        };
+        let hopeful = |kind| {
+            let (mut tally, more) = (tally(self.log, kind, self.timed_out_before()), under_way(kind));
+            tally.silent += more;
+            tally.controls_sent += more;
+            tally.controls_answered += more;
+            tally
+        };
+        TESTED.into_iter().filter(|&kind| !answered(self.log, kind) && !hopeful(kind).is_enough()).collect()
+    }
+
+    fn last_sent(&self) -> Duration {
+        self.log.of(PROBE.name).map(|t| t.sent).max().unwrap_or_default()
+    }
+
+    /// What was sent until then has had its time.
+    fn timed_out_before(&self) -> Duration {
+        self.now.saturating_sub(self.response_timeout)
+    }
+}
+
+/// Whether an answer came in from an endpoint of this kind.
+fn answered(log: &ObservationLog, kind: ServerEndpoint) -> bool {
+    log.of(PROBE.name).any(|t| t.kind == RequestKind::ChangeRequest(kind) && let_in(log, t, kind))
+}
+
+/// Whether the filter let in an answer of this kind. Once anything was sent to another endpoint than the first, later
+/// measurements may have opened the very hole that a late answer comes in through: then it proves nothing.
+fn let_in(log: &ObservationLog, transaction: &Transaction, kind: ServerEndpoint) -> bool {
+    let elsewhere =
+        |t: &&Transaction| t.to != log.server && !t.unsent && matches!(t.kind, RequestKind::Binding);
+    let opened = log.transactions.iter().filter(elsewhere).map(|t| t.sent).min().unwrap_or(Duration::MAX);
+    transaction.successes().any(|a| is_from(transaction, a, kind) && a.at <= opened)
+}
+
+/// The counts for one kind, of what was sent until `timed_out_before`.
+fn tally(log: &ObservationLog, kind: ServerEndpoint, timed_out_before: Duration) -> LossCounts {
+    let receipts = log.gives_receipts();
+    let mut tally = LossCounts::default();
+    let had_its_time = |t: &&Transaction| t.sent <= timed_out_before || came_from(t, kind);
+    let asked = log.of(PROBE.name).filter(|t| !t.unsent && t.kind == RequestKind::ChangeRequest(kind));
+    for transaction in asked.filter(had_its_time) {
+        let let_in = let_in(log, transaction, kind);
+        if came_from(transaction, kind) && !let_in {
+            continue;
+        }
+        let corroborated =
+            if receipts { transaction.receipt.is_some() } else { flanked(log, transaction.round) };
+        tally.sent += 1;
+        tally.answered += u32::from(let_in);
+        tally.silent += u32::from(corroborated && transaction.successes().next().is_none());
+    }
+    let LossCounts { controls_sent, controls_answered, .. } = control_tally(log, timed_out_before, kind);
+    LossCounts { controls_sent, controls_answered, ..tally }
+}
+
+/// The controls for an answer from this endpoint. The way from the alternate address may lose more than the one from
+/// the primary: where it clearly does, its own controls count.
+pub(crate) fn control_tally(
+    log: &ObservationLog,
+    timed_out_before: Duration,
+    kind: ServerEndpoint,
+) -> LossCounts {
+    let count = |tally: LossCounts, control: &Transaction| LossCounts {
+        controls_sent: tally.controls_sent + 1,
+        controls_answered: tally.controls_answered + u32::from(control.returned()),
+        ..tally
+    };
+    let near =
+        log.controls(timed_out_before).filter(|t| !is_superseded(log, t)).fold(LossCounts::default(), count);
+    if !kind.other_ip {
+        return near;
+    }
+    let elsewhere =
+        |t: &&Transaction| t.kind == RequestKind::Binding && !t.unsent && t.to.ip() != log.server.ip();
+    let far = log
+        .transactions
+        .iter()
+        .filter(elsewhere)
+        .filter(|t| t.sent <= timed_out_before)
+        .fold(LossCounts::default(), count);
+    if is_clearly_worse(far, near) { far } else { near }
+}
+
+/// Whether one way loses more than another by more than chance has it (two proportions, four standard deviations); a wrong filter takes two silent kinds anyway.
+fn is_clearly_worse(far: LossCounts, near: LossCounts) -> bool {
+    let (n, m) = (f64::from(far.controls_sent), f64::from(near.controls_sent));
+    let lost = |t: LossCounts| f64::from(t.controls_sent - t.controls_answered);
+    let pooled = (lost(far) + lost(near)) / (n + m);
+    let deviation = (pooled * (1.0 - pooled) * (1.0 / n + 1.0 / m)).sqrt();
+    n >= 4.0 && m > 0.0 && deviation > 0.0 && far.loss() - near.loss() > 4.0 * deviation
+}
+
+/// Whether a transaction belongs to a filtering socket that was given up as deaf: it tells nothing of the loss.
+fn is_superseded(log: &ObservationLog, transaction: &Transaction) -> bool {
+    let last = log.of(PROBE.name).last().map(|t| t.socket);
+    transaction.purpose == PROBE.name && Some(transaction.socket) != last
+}
+
+/// Whether all controls of a round came back.
+fn flanked(log: &ObservationLog, round: u32) -> bool {
+    let mut controls =
+        log.of(PROBE.name).filter(|t| t.round == round && t.kind == RequestKind::Binding).peekable();
+    controls.peek().is_some() && controls.all(Transaction::returned)
+}
+
+/// What one kind of stranger meets with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    LetIn,
+    ShutOut(Confidence),
+    Unknown,
+}
+
+/// Draws the conclusion.
+#[must_use]
+pub fn conclude(log: &ObservationLog) -> Finding<Filtering> {
+    let endpoints = ServerEndpoints::of(log.server, log);
+    let finding = judge(log, &endpoints);
+    let tallies = TESTED.map(|kind| (kind, tally(log, kind, log.timed_out_before)));
+    let controls = tallies[0].1;
+    let mut finding = finding
+        .with("controls_sent", controls.controls_sent)
+        .with("controls_answered", controls.controls_answered)
+        .with("receipts", log.gives_receipts());
+    for (kind, tally) in tallies {
+        finding = finding.with(
+            &format!("from_{}", kind.name()),
+            serde_json::json!({
+                "sent": tally.sent, "answered": tally.answered, "silent_beside_controls": tally.silent,
+            }),
+        );
+    }
+    finding
+}
+
+fn judge(log: &ObservationLog, endpoints: &ServerEndpoints) -> Finding<Filtering> {
+    if log.of(PROBE.name).next().is_none() {
+        return Finding::unknown("not asked for", METHOD);
+    }
+    if let Some(reason) = obstacle(log) {
+        return Finding::unknown(reason, METHOD);
+    }
+    let fate = |kind| {
+        let tally = tally(log, kind, log.timed_out_before);
+        let alive = endpoints.get(kind).is_some_and(|endpoint| log.is_alive(endpoint));
+        match () {
+            () if tally.answered > 0 => Fate::LetIn,
+            () if !alive || is_misdirected(log, kind) || is_disproved(log, kind) => Fate::Unknown,
+            () if tally.is_filtered() && honours(log, kind) => Fate::ShutOut(Confidence::Strong),
+            () if tally.log_ratio() <= LIKELY => Fate::ShutOut(Confidence::Weak),
+            () => Fate::Unknown,
+        }
+    };
+    let [both, port, ip] = TESTED.map(fate);
+    let weakest = |fates: &[Fate]| {
+        let weak = fates.contains(&Fate::ShutOut(Confidence::Weak));
+        if weak { Confidence::Weak } else { Confidence::Strong }
+    };
+    use Fate::{LetIn, ShutOut, Unknown};
+    let finding = match (both, port, ip) {
+        (LetIn, _, _) => Finding::known(Filtering::EndpointIndependent, Confidence::Certain, METHOD),
+        (ShutOut(_), LetIn, ShutOut(_)) => {
+            Finding::known(Filtering::AddressDependent, weakest(&[both, ip]), METHOD)
+        }
+        (ShutOut(_), ShutOut(_), LetIn) => {
+            Finding::known(Filtering::PortDependent, weakest(&[both, port]), METHOD)
+        }
+        (ShutOut(_), ShutOut(_), ShutOut(_)) => {
+            Finding::known(Filtering::AddressAndPortDependent, weakest(&[both, port, ip]), METHOD)
+        }
+        (ShutOut(_), LetIn, LetIn) => Finding::unknown(
+            "the filter lets in whoever has either a contacted address or a contacted port: RFC 4787 has no word \
+             for it",
+            METHOD,
+        ),
+        (Unknown, _, _) | (_, Unknown, _) | (_, _, Unknown) => {
+            Finding::unknown(why_undecided(log, endpoints, [both, port, ip]), METHOD)
+        }
+    };
+    if finding.confidence == Confidence::Weak {
+        let reason = if TESTED.iter().all(|&kind| honours(log, kind)) {
+            "loss leaves room for doubt"
+        } else {
+            "nothing shows that this server really answers from elsewhere: it gives no receipts, and the NAT \
+             hides the proof"
+        };
+        return finding.because(reason);
+    }
+    finding
+}
+
+fn why_undecided(log: &ObservationLog, endpoints: &ServerEndpoints, fates: [Fate; 3]) -> String {
+    let dead = TESTED
+        .iter()
+        .filter_map(|&p| endpoints.get(p))
+        .find(|&endpoint| !log.is_alive(endpoint) && log.transactions.iter().any(|t| t.to == endpoint));
+    let known = match fates[1] {
+        Fate::LetIn => "; other ports of a contacted address are let in",
+        Fate::ShutOut(_) => "; other ports of a contacted address are shut out",
+        Fate::Unknown => "",
+    };
+    if let Some(fault) = endpoints.fault() {
+        return format!("{}{known}", fault.sentence());
+    }
+    if let Some(reason) = half_hearted(log) {
+        return format!("{reason}{known}");
+    }
+    if let Some(dead) = dead {
+        return format!(
+            "the server's endpoint {dead} does not answer from here even when it is asked itself, so silence from \
+             it means nothing{known}"
+        );
+    }
+    let loss = tally(log, ServerEndpoint::BOTH, log.timed_out_before).loss();
+    format!(
+        "too much loss to tell filtered from lost: {:.0} % of the controls went unanswered{known}",
+        loss * 100.0
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observation::{Answer, made};
+
+    /// A run in which `let_in` were answered and the others not, in `rounds` rounds with both controls; the server
+    /// gives receipts or not, and its alternate address answers or not.
+    fn run(let_in: &[ServerEndpoint], rounds: u32, receipts: bool, alive: bool) -> ObservationLog {
+        let mut log = made::log();
+        let socket = made::socket(&mut log, "192.168.1.2:40000");
+        let server = log.server;
+        for round in 1..=rounds {
+            let asks = [RequestKind::Binding]
+                .into_iter()
+                .chain(TESTED.map(RequestKind::ChangeRequest))
+                .chain([RequestKind::Binding]);
+            for kind in asks {
+                let mut transaction = made::transaction(PROBE.name, socket, server, kind);
+                transaction.round = round;
+                match kind {
+                    RequestKind::ChangeRequest(kind) => {
+                        transaction.receipt = receipts.then_some(Duration::from_millis(10));
+                        if let_in.contains(&kind) {
+                            transaction.answers.push(from(socket, kind));
+                        }
+                    }
+                    _ => transaction.answers.push(from(socket, ServerEndpoint::PRIMARY)),
+                }
+                log.transactions.push(transaction);
+            }
+        }
+        for endpoint in TESTED.into_iter().filter(|_| alive) {
+            // The mapping test comes later.
+            let sent = Duration::from_secs(1);
+            log.transactions
+                .push(Transaction { sent, ..made::answered("mapping", socket, endpoint, "203.0.113.1:5") });
+        }
+        log
+    }
+
+    fn from(socket: crate::observation::SocketId, endpoint: ServerEndpoint) -> Answer {
+        made::answer(socket, made::address_of(endpoint), "203.0.113.1:5")
+    }
+
+    #[test]
+    fn the_truth_table_with_receipts() {
+        use Confidence::{Certain, Strong};
+        for (let_in, value, confidence) in [
+            (&TESTED[..], Filtering::EndpointIndependent, Certain),
+            (&[ServerEndpoint::BOTH], Filtering::EndpointIndependent, Certain),
+            (&[ServerEndpoint::PORT], Filtering::AddressDependent, Strong),
+            (&[ServerEndpoint::IP], Filtering::PortDependent, Strong),
+            (&[], Filtering::AddressAndPortDependent, Strong),
+        ] {
+            let finding = conclude(&run(let_in, 8, true, true));
+            assert_eq!((finding.value, finding.confidence), (Some(value), confidence), "{let_in:?}");
+        }
+    }
+
+    #[test]
+    fn what_comes_in_through_a_hole_of_a_later_measurement_proves_nothing() {
+        let mut log = run(&[], 8, true, true);
+        let socket = log.transactions[0].socket;
+        let last = log
+            .transactions
+            .iter_mut()
+            .rfind(|t| t.kind == RequestKind::ChangeRequest(ServerEndpoint::BOTH))
+            .unwrap();
+        last.answers.push(Answer { at: Duration::from_millis(1050), ..from(socket, ServerEndpoint::BOTH) });
+        assert_eq!(conclude(&log).value, Some(Filtering::AddressAndPortDependent));
+    }
+
+    #[test]
+    fn silence_from_a_dead_endpoint_means_nothing() {
+        let finding = conclude(&run(&[], 8, true, false));
+        assert_eq!(finding.value, None);
+    }
+
+    #[test]
+    fn without_receipts_and_proof_silence_is_only_weak() {
+        let finding = conclude(&run(&[], 8, false, true));
+        assert_eq!(finding.value, Some(Filtering::AddressAndPortDependent));
+        assert_eq!(finding.confidence, Confidence::Weak);
+    }
+
+    #[test]
+    fn a_single_silence_decides_nothing() {
+        assert_eq!(conclude(&run(&[], 1, true, true)).value, None);
+    }
+
+    #[test]
+    fn an_answer_from_the_address_that_was_asked_accuses_the_server() {
+        let mut log = run(&[], 8, false, true);
+        for transaction in &mut log.transactions {
+            if matches!(transaction.kind, RequestKind::ChangeRequest(_)) {
+                transaction.answers.push(from(transaction.socket, ServerEndpoint::PRIMARY));
+            }
+        }
+        let finding = conclude(&log);
+        assert!(finding.value.is_none() && finding.reason.unwrap().contains("ignores CHANGE-REQUEST"));
+    }
+}

@@ -1,0 +1,144 @@
+//! Whether the server answers from elsewhere at all when it is asked to (CHANGE-REQUEST, RFC 5780 section 7.2): without
+//! that, silence tells nothing of a filter.
+
+use std::sync::Arc;
+
+use shared::nat::Mapping;
+
+use super::{PROBE, TESTED, answered, control_tally};
+use crate::{
+    loss_test::LIKELY,
+    observation::{Answer, ObservationLog, RequestKind, Transaction},
+    probe::mapping,
+    report::{Confidence, Finding},
+    server_endpoints::ServerEndpoint,
+    server_endpoints::{AlternateFault, ServerEndpoints},
+    session::{Request, Session},
+};
+
+/// The name of the transactions that show it.
+const PROOF: &str = "filtering-proof";
+/// Requests for a proof, at the most: so many unanswered ones on a clean way prove the opposite.
+const PROOFS: u32 = 5;
+
+/// Behind a filter, and without receipts, silence may also mean that the server never answers from elsewhere. The
+/// socket of the mapping test has sent to all four endpoints: what it asks for must come in, if it is sent.
+pub(super) async fn prove_the_server(session: Arc<Session>) {
+    let Some(socket) = session.retained_sockets(|retained| retained.mapping.clone()) else { return };
+    let unproven = |log: &ObservationLog| {
+        let open = |kind: &ServerEndpoint| !honours(log, *kind) && !is_misdirected(log, *kind);
+        let possible = obstacle(log).is_none();
+        TESTED.into_iter().filter(|kind| possible && open(kind)).collect::<Vec<_>>()
+    };
+    for _ in 0..PROOFS {
+        let kinds = session.read(unproven);
+        if kinds.is_empty() {
+            return;
+        }
+        let round = session.round();
+        for kind in kinds {
+            let request = Request {
+                purpose: PROOF,
+                to: session.server(),
+                kind: RequestKind::ChangeRequest(kind),
+                round,
+            };
+            session.send(&socket, request).await;
+        }
+        let response_timeout = session.response_timeout();
+        session.until(session.now() + response_timeout, |log| unproven(log).is_empty()).await;
+    }
+}
+
+/// Whether the server answers from elsewhere on request: a feature of the server.
+#[must_use]
+pub(crate) fn server_can(log: &ObservationLog) -> Finding<bool> {
+    const METHOD: &str = "RFC 5780 7.2, answers from elsewhere, or receipts that say so";
+    let asked = log.transactions.iter().filter(|t| matches!(t.kind, RequestKind::ChangeRequest(_))).count();
+    let proven = TESTED.into_iter().any(|kind| honours(log, kind));
+    let finding = match (obstacle(log).or_else(|| half_hearted(log)), proven) {
+        (None, true) => Finding::known(true, Confidence::Certain, METHOD),
+        (Some(reason), true) => Finding::known(false, Confidence::Strong, METHOD).because(reason),
+        (Some(reason), false) => Finding::known(false, Confidence::Certain, METHOD).because(reason),
+        (None, false) if asked == 0 => Finding::unknown("not asked for", METHOD),
+        (None, false) => Finding::unknown("no answer came from elsewhere, and nothing tells why", METHOD),
+    };
+    finding.with("asked", asked)
+}
+
+/// Which part of CHANGE-REQUEST the server does not honour, in a sentence.
+pub(crate) fn half_hearted(log: &ObservationLog) -> Option<String> {
+    let broken: Vec<&str> = TESTED
+        .into_iter()
+        .filter(|&kind| is_misdirected(log, kind) || is_disproved(log, kind))
+        .map(ServerEndpoint::described)
+        .collect();
+    (!broken.is_empty() && obstacle(log).is_none()).then(|| {
+        format!(
+            "the server does not answer from {} when it is asked to (CHANGE-REQUEST)",
+            broken.join(", nor from ")
+        )
+    })
+}
+
+/// What in the server stands against the test.
+pub(super) fn obstacle(log: &ObservationLog) -> Option<String> {
+    let asked = || log.transactions.iter().filter(|t| matches!(t.kind, RequestKind::ChangeRequest(_)));
+    if TESTED.iter().any(|&kind| answered(log, kind)) {
+        return None;
+    }
+    if let Some(code) = asked().find_map(Transaction::refused) {
+        return Some(format!("the server refuses to answer from elsewhere (CHANGE-REQUEST: error {code})"));
+    }
+    if asked().any(|t| t.direct().is_some()) {
+        return Some(
+            "the server ignores CHANGE-REQUEST: it answers from the address that was asked, which tells \
+             nothing of filters"
+                .into(),
+        );
+    }
+    match ServerEndpoints::of(log.server, log).fault() {
+        Some(fault @ AlternateFault::Missing) => Some(fault.sentence()),
+        _ => None,
+    }
+}
+
+/// Whether the server is known to answer from this endpoint when asked to; unknown where this is false.
+pub(super) fn honours(log: &ObservationLog, kind: ServerEndpoint) -> bool {
+    let proves = |t: &Transaction| t.kind == RequestKind::ChangeRequest(kind) && came_from(t, kind);
+    log.gives_receipts() || log.of(PROBE.name).chain(log.of(PROOF)).any(proves)
+}
+
+/// Whether the server answered from somewhere else than it was asked to: it honours half of the request.
+pub(super) fn is_misdirected(log: &ObservationLog, kind: ServerEndpoint) -> bool {
+    let astray = |t: &Transaction| {
+        t.kind == RequestKind::ChangeRequest(kind) && t.successes().next().is_some() && !came_from(t, kind)
+    };
+    log.of(PROBE.name).chain(log.of(PROOF)).any(astray)
+}
+
+/// Whether a socket that had opened every filter towards this endpoint still heard nothing from it: the server never
+/// answers from there. It takes a mapping that stays the same, else the answer goes to a closed one.
+pub(super) fn is_disproved(log: &ObservationLog, kind: ServerEndpoint) -> bool {
+    let asked: Vec<&Transaction> = log
+        .of(PROOF)
+        .filter(|t| t.kind == RequestKind::ChangeRequest(kind) && t.sent <= log.timed_out_before)
+        .collect();
+    let stays = matches!(mapping::conclude(log).value, Some(Mapping::Direct | Mapping::EndpointIndependent));
+    let endpoint = ServerEndpoints::of(log.server, log).get(kind);
+    let opened = asked.first().zip(endpoint).is_some_and(|(t, to)| log.mapped(t.socket, to).is_some());
+    let mut tally = control_tally(log, log.timed_out_before, kind);
+    tally.silent = asked.len() as u32;
+    stays && opened && !honours(log, kind) && tally.log_ratio() <= LIKELY
+}
+
+/// Judged by what the source differs in from the endpoint that was asked, so that a server that misnames its
+/// alternate address cannot mislead.
+pub(super) fn came_from(transaction: &Transaction, kind: ServerEndpoint) -> bool {
+    transaction.successes().any(|a| is_from(transaction, a, kind))
+}
+
+pub(super) fn is_from(transaction: &Transaction, answer: &Answer, kind: ServerEndpoint) -> bool {
+    (answer.from.ip() != transaction.to.ip()) == kind.other_ip
+        && (answer.from.port() != transaction.to.port()) == kind.other_port
+}

@@ -1,0 +1,79 @@
+//! Hairpinning (RFC 4787 section 6): does a packet that one socket here sends to the external endpoint of another
+//! come back in?
+
+use std::{net::SocketAddr, sync::Arc};
+
+use crate::{
+    observation::{ObservationLog, RequestKind, SocketId, Transaction},
+    probe::{Probe, Stage, Step},
+    report::{Confidence, Finding},
+    session::{Contact, Request, Session},
+};
+
+/// The measurement.
+pub const PROBE: Probe = Probe {
+    name: "hairpinning",
+    about: "whether two hosts behind this NAT can talk over its external address",
+    needs: &[],
+    steps: &[Step { stage: Stage::Primary, run: |session| Box::pin(send_to_oneself(session)) }],
+};
+
+const METHOD: &str = "RFC 5780 3.4, two sockets of this host sending to each other's external endpoint";
+/// Packets each way: the first ones open each other's filter.
+const COPIES: u32 = 4;
+
+async fn send_to_oneself(session: Arc<Session>) {
+    let (Ok(a), Ok(b)) = (session.open().await, session.open().await) else { return };
+    let server = session.server();
+    let (to_a, to_b) =
+        tokio::join!(session.learn(&a, PROBE.name, server, 4), session.learn(&b, PROBE.name, server, 4));
+    let (Some(to_a), Some(to_b)) = (to_a, to_b) else { return };
+    if session.contact().await == Contact::None || !translated(&session, a.id, to_a) {
+        return;
+    }
+    let looped = |log: &ObservationLog| {
+        log.transactions.iter().any(|t| t.kind == RequestKind::Hairpin && !t.answers.is_empty())
+    };
+    for _ in 0..COPIES {
+        let round = session.round();
+        for (socket, to) in [(&a, to_b), (&b, to_a)] {
+            session
+                .send(socket, Request { purpose: PROBE.name, to, kind: RequestKind::Hairpin, round })
+                .await;
+        }
+        // The way to the NAT and back is no longer than the one to the server.
+        let response_timeout = session.response_timeout().min(crate::session::ROUND_INTERVAL);
+        if session.until(session.now() + response_timeout, looped).await {
+            return;
+        }
+    }
+}
+
+fn translated(session: &Session, socket: SocketId, external: SocketAddr) -> bool {
+    session.read(|log| log.local(socket) != Some(external))
+}
+
+/// Draws the conclusion. A negative self-test proves nothing: some routers return packets between two hosts but not
+/// to the host that sent them.
+#[must_use]
+pub fn conclude(log: &ObservationLog) -> Finding<bool> {
+    let loops: Vec<&Transaction> = log.of(PROBE.name).filter(|t| t.kind == RequestKind::Hairpin).collect();
+    if let Some(hit) = loops.iter().find_map(|t| t.answers.first()) {
+        return Finding::known(true, Confidence::Certain, METHOD)
+            .with("sent", loops.len())
+            .with("returned", loops.iter().filter(|t| !t.answers.is_empty()).count())
+            .with("source_seen", hit.from);
+    }
+    let learned = log.of(PROBE.name).find_map(|t| Some((t.socket, t.direct()?.mapped()?)));
+    let reason = match learned {
+        None => "the external endpoints of the two test sockets could not be learned",
+        Some((socket, mapped)) if log.local(socket) == Some(mapped) => {
+            "nothing translates addresses here, so there is nothing to hairpin"
+        }
+        Some(_) => {
+            "no packet to the own external endpoint came back; whether two different hosts fare better cannot be \
+             told from one"
+        }
+    };
+    Finding::unknown(reason, METHOD).with("sent", loops.len()).with("returned", 0)
+}

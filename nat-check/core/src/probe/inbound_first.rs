@@ -1,0 +1,68 @@
+//! Inbound-first remapping: does a packet from outside that arrives first change the mapping towards its sender?
+//!
+//! A Linux router that accepts input on its WAN side takes the stranger's packet for its own; the tuple is then
+//! taken, and our later packet to that stranger leaves from another port. Two such routers cannot be punched unless
+//! both sides open their own NAT before the other's packet arrives. The filtering test has just made A2:P2 such a
+//! stranger.
+
+use std::sync::Arc;
+
+use shared::nat::Mapping;
+
+use crate::{
+    observation::{ObservationLog, RequestKind},
+    probe::{Probe, Stage, Step, mapping},
+    report::{Confidence, Finding},
+    server_endpoints::ServerEndpoint,
+    session::{Contact, Session},
+};
+
+/// The measurement.
+pub const PROBE: Probe = Probe {
+    name: "inbound-first",
+    about: "whether a peer's packet that arrives first makes the NAT change the mapping towards it",
+    needs: &["mapping", "filtering"],
+    steps: &[Step { stage: Stage::Alternate, run: |session| Box::pin(answer_the_stranger(session)) }],
+};
+
+const METHOD: &str = "external endpoint towards A2:P2 before and after A2:P2 has sent unasked";
+
+async fn answer_the_stranger(session: Arc<Session>) {
+    let Some(socket) = session.retained_sockets(|retained| retained.filtering.clone()) else { return };
+    let Some(stranger) = session.endpoints().get(ServerEndpoint::BOTH) else { return };
+    if session.contact().await == Contact::None || session.budget() == 0 {
+        return;
+    }
+    session.learn(&socket, PROBE.name, stranger, 4).await;
+}
+
+/// Draws the conclusion.
+#[must_use]
+pub fn conclude(log: &ObservationLog) -> Finding<bool> {
+    let after = log.of(PROBE.name).find_map(|t| Some((t.socket, t.direct()?.mapped()?)));
+    let Some((socket, after)) = after else {
+        return Finding::unknown("the server's alternate endpoint gave no answer to compare", METHOD);
+    };
+    // The same socket towards A1:P1, whom it sent to first.
+    let before = log.mapped(socket, log.server);
+    let asked_unasked = log.transactions.iter().any(|t| {
+        t.socket == socket
+            && t.kind == RequestKind::ChangeRequest(ServerEndpoint::BOTH)
+            && (t.receipt.is_some() || t.successes().count() > 0)
+    });
+    let independent =
+        matches!(mapping::conclude(log).value, Some(Mapping::Direct | Mapping::EndpointIndependent));
+    let finding = match before {
+        None => Finding::unknown("the socket's own external endpoint was not learned", METHOD),
+        Some(_) if !independent => Finding::unknown(
+            "the mapping depends on the destination anyway, so there is nothing to compare",
+            METHOD,
+        ),
+        Some(before) if before != after => Finding::known(true, Confidence::Strong, METHOD)
+            .because("a peer's packet that arrives before one's own closes the way: open it first, or send at the same time"),
+        Some(_) if asked_unasked => Finding::known(false, Confidence::Strong, METHOD),
+        Some(_) => Finding::known(false, Confidence::Weak, METHOD)
+            .because("nothing shows that the stranger's packet arrived first"),
+    };
+    finding.with("before", before).with("after", after).with("trials", log.of(PROBE.name).count())
+}

@@ -1,0 +1,111 @@
+//! RESPONSE-PORT (RFC 5780 section 7.5): can the server answer to another port of ours? A feature of the server, which
+//! the lifetime measurement builds on.
+
+use std::sync::Arc;
+
+use crate::{
+    observation::{ObservationLog, RequestKind, Transaction},
+    probe::{Probe, Stage, Step},
+    report::{Confidence, Finding},
+    session::{Contact, Request, Session},
+};
+
+/// The measurement.
+pub const PROBE: Probe = Probe {
+    name: "response-port",
+    about: "whether the server can answer to another port, which the lifetime measurement needs",
+    needs: &[],
+    steps: &[Step { stage: Stage::Primary, run: |session| Box::pin(divert(session)) }],
+};
+
+const METHOD: &str = "RFC 5780 7.5, answer diverted to a second socket, value of 2 and of 4 bytes";
+
+async fn divert(session: Arc<Session>) {
+    let (Ok(asks), Ok(gets)) = (session.open().await, session.open().await) else { return };
+    let server = session.server();
+    let (from, to) = tokio::join!(
+        session.learn(&asks, PROBE.name, server, 4),
+        session.learn(&gets, PROBE.name, server, 4)
+    );
+    let (Some(from), Some(to)) = (from, to) else { return };
+    // Through a pool of external addresses the answer would go to a stranger.
+    if session.contact().await == Contact::None || from.ip() != to.ip() {
+        return;
+    }
+    for _ in 0..3 {
+        let round = session.round();
+        for long in [false, true] {
+            let kind = RequestKind::ResponsePort { port: to.port(), long };
+            session.send(&asks, Request { purpose: PROBE.name, to: server, kind, round }).await;
+        }
+        let told = |l: &ObservationLog| {
+            (honoured(l, false) && honoured(l, true)) || l.of(PROBE.name).any(|t| t.refused().is_some())
+        };
+        session.until(session.now() + session.response_timeout(), told).await;
+        if session.read(|log| reaction(log).is_some()) {
+            return;
+        }
+    }
+}
+
+/// What the server makes of RESPONSE-PORT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reaction {
+    /// It obeys, where the value has 2 or 4 bytes.
+    Honours { short: bool, long: bool },
+    /// It answers with this error.
+    Refuses(u16),
+    /// It answers to the port that asked.
+    Ignores,
+}
+
+fn diverted(log: &ObservationLog, long: bool) -> impl Iterator<Item = &Transaction> {
+    log.of(PROBE.name)
+        .filter(move |t| matches!(t.kind, RequestKind::ResponsePort { long: l, .. } if l == long))
+}
+
+fn honoured(log: &ObservationLog, long: bool) -> bool {
+    diverted(log, long).any(|t| t.successes().any(|a| a.on != t.socket && a.from == t.to))
+}
+
+/// Whether the two sockets were seen at different external addresses.
+pub(crate) fn scattered(log: &ObservationLog) -> bool {
+    let mut seen = log.of(PROBE.name).filter_map(|t| t.direct()?.mapped()).map(|a| a.ip());
+    let first = seen.next();
+    seen.any(|ip| Some(ip) != first)
+}
+
+/// What the server was seen to make of it, if that is known.
+pub(crate) fn reaction(log: &ObservationLog) -> Option<Reaction> {
+    let (short, long) = (honoured(log, false), honoured(log, true));
+    if short || long {
+        return Some(Reaction::Honours { short, long });
+    }
+    let all = || diverted(log, false).chain(diverted(log, true));
+    if let Some(code) = all().find_map(Transaction::refused) {
+        return Some(Reaction::Refuses(code));
+    }
+    all().any(|t| t.successes().any(|a| a.on == t.socket)).then_some(Reaction::Ignores)
+}
+
+/// Draws the conclusion.
+#[must_use]
+pub fn conclude(log: &ObservationLog) -> Finding<bool> {
+    let sent = diverted(log, false).chain(diverted(log, true)).count();
+    let finding = match reaction(log) {
+        Some(Reaction::Honours { short, long }) => Finding::known(true, Confidence::Certain, METHOD)
+            .with("two_bytes", short)
+            .with("four_bytes", long),
+        Some(Reaction::Refuses(code)) => Finding::known(false, Confidence::Certain, METHOD)
+            .because(format!("the server refuses RESPONSE-PORT with error {code}")),
+        Some(Reaction::Ignores) => Finding::known(false, Confidence::Certain, METHOD)
+            .because("the server ignores RESPONSE-PORT: it answers to the port that asked"),
+        None if log.of(PROBE.name).next().is_none() => Finding::unknown("not asked for", METHOD),
+        None if sent == 0 => Finding::unknown(
+            "two sockets with one external address are needed, and they could not be had",
+            METHOD,
+        ),
+        None => Finding::unknown("no answer came, neither to the one socket nor to the other", METHOD),
+    };
+    finding.with("sent", sent)
+}

@@ -1,0 +1,209 @@
+//! What all techniques share: sockets, the introducer, what is known of both sides, and the steps that rounds are
+//! made of.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use shared::rendezvous::{Hint, NextPort, Word};
+use tokio::time::Instant;
+
+use super::{
+    forecast::Pair,
+    introducer::{IntroError, Introducer},
+    post::Post,
+    volley::{self, Field, Outcome, Volley},
+    wire::Nonces,
+};
+use crate::net::{Net, Stream};
+
+/// An attempt under way.
+pub(super) struct Attempt {
+    pub(super) net: Arc<dyn Net>,
+    pub(super) post: Post,
+    pub(super) introducer: Introducer,
+    pub(super) pair: Pair,
+    pub(super) nonces: Nonces,
+    /// Whom to ask for one's own external endpoint.
+    pub(super) servers: Servers,
+    /// The socket that the offer tells of.
+    pub(super) first: Option<usize>,
+    pub(super) round: u8,
+    pub(super) epoch: Instant,
+    /// Where the server has seen the sockets of this round.
+    pub(super) seen: Seen,
+}
+
+/// Where the server has seen the sockets of both.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen {
+    pub(super) mine: Vec<SocketAddr>,
+    pub(super) peers: Vec<SocketAddr>,
+}
+
+/// The server's endpoints.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Servers {
+    /// Over IPv4, and the address that packets to it leave from.
+    pub(super) v4: Option<(SocketAddr, IpAddr)>,
+    /// Its other endpoint.
+    pub(super) other: Option<SocketAddr>,
+    /// Over IPv6, and the address that packets to it leave from.
+    pub(super) v6: Option<(SocketAddr, IpAddr)>,
+}
+
+/// What came of a round over any transport.
+pub(super) struct Ended {
+    pub(super) outcome: Outcome,
+    /// The connection, where it is one.
+    pub(super) stream: Option<Box<dyn Stream>>,
+}
+
+impl From<Outcome> for Ended {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, stream: None }
+    }
+}
+
+/// Times to live of packets that are to open the own gateways only, where it was not measured how far those are: one
+/// after the other, so that the nearest router is opened before the next one is reached. Two gateways in a row are usual,
+/// and the way to a peer is hardly shorter than this.
+const LADDER: [u8; 4] = [2, 3, 4, 5];
+/// The one that is most likely right, for so many packets that they are sent once only.
+const LIKELY: u8 = 3;
+/// Each opener is sent so often: it may get lost before the gateway.
+const OPENERS: usize = 2;
+const USUAL_TTL: u32 = 64;
+/// Answers to the last packets of a round are waited for no longer than this.
+const LONGEST_GRACE: Duration = Duration::from_secs(1);
+/// Addresses that a few packets may go to without the server vouching for them.
+pub(super) const FEW: usize = 4;
+
+impl Attempt {
+    /// A fresh IPv4 socket and its external endpoint.
+    pub(super) async fn fresh(&mut self) -> Option<(usize, SocketAddr)> {
+        let (server, ip) = self.servers.v4?;
+        self.post.open_seen(ip, server).await
+    }
+
+    /// A socket whose next mapping gets a port that can be told, by how this side's NAT chooses them. The two have to begin
+    /// with it at the same moment: others take ports while one waits for the other.
+    pub(super) async fn predictable(&mut self) -> Option<(usize, Hint)> {
+        let ports = self.pair.mine.behaviour.ports.clone()?;
+        let (main, at) = self.fresh().await?;
+        match ports.delta {
+            // The sample is the last thing that happens before both go.
+            Some(step) => {
+                let port = at_step(at.port(), step, 1);
+                Some((main, Hint { at: vec![at], next: Some(NextPort { port, step }) }))
+            }
+            None => {
+                let spare = self.post.open(self.servers.v4?.1).await.ok()?;
+                let port = self.post.local(spare)?.port();
+                Some((spare, Hint { at: vec![at], next: Some(NextPort { port, step: 1 }) }))
+            }
+        }
+    }
+
+    /// Tells the peer where this side will be, and learns the same of it; both go on at the same moment.
+    pub(super) async fn meet(&mut self, hint: Hint) -> Result<Hint, IntroError> {
+        if !hint.at.is_empty() {
+            self.seen.mine.clone_from(&hint.at);
+        }
+        match self.introducer.exchange(Word::Hint(hint)).await? {
+            Word::Hint(hint) => {
+                if !hint.at.is_empty() {
+                    self.seen.peers.clone_from(&hint.at);
+                }
+                Ok(hint)
+            }
+            Word::Offer(_) | Word::Account(_) => Err(IntroError::Broken),
+        }
+    }
+
+    /// Sends and listens.
+    pub(super) async fn volley(&mut self, volley: &Volley) -> Outcome {
+        volley::run(&mut self.field(), volley).await
+    }
+
+    /// Opens the own gateways for these shots, and waits until the peer has opened its own.
+    pub(super) async fn open_gateway(&mut self, shots: &[(usize, SocketAddr)]) -> Result<(), IntroError> {
+        let (mine, peers) = (ladder(self.pair.mine.opener_ttl), ladder(self.pair.peers.opener_ttl));
+        for step in 0..mine.len().max(peers.len()) {
+            if let Some(ttl) = mine.get(step) {
+                // Many are not sent twice, and quickly: others must not take the ports in between.
+                for _ in 0..if shots.len() > FEW { 1 } else { OPENERS } {
+                    self.fire(shots, (*ttl).into(), volley::BURST).await;
+                }
+            }
+            // No packet that gets further may leave before the other side has opened this far.
+            self.meet(Hint::default()).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends every shot once with this time to live, so far apart.
+    pub(super) async fn fire(&mut self, shots: &[(usize, SocketAddr)], ttl: u32, apart: Duration) {
+        let mut sockets: Vec<usize> = shots.iter().map(|(socket, _)| *socket).collect();
+        sockets.dedup();
+        sockets.iter().for_each(|socket| self.post.set_ttl(*socket, ttl));
+        volley::fire(&mut self.field(), shots, apart).await;
+        sockets.iter().for_each(|socket| self.post.set_ttl(*socket, USUAL_TTL));
+    }
+
+    /// Time to live of packets that open ports: they need not arrive, and must not where the peer's router may remap.
+    pub(super) fn opener_ttl(&self) -> u32 {
+        if self.pair.is_harmless() { USUAL_TTL } else { self.pair.mine.opener_ttl.unwrap_or(LIKELY).into() }
+    }
+
+    /// The peer's addresses that a few packets may go to: it may have named somebody who wants none.
+    pub(super) fn targets(&self, named: &[SocketAddr]) -> Vec<SocketAddr> {
+        let mut targets: Vec<SocketAddr> = Vec::new();
+        for target in named.iter().copied().filter(|target| is_decent(*target)) {
+            if targets.len() < FEW && !targets.contains(&target) {
+                targets.push(target);
+            }
+        }
+        targets
+    }
+
+    /// The address that many packets may go to: only one at which the server has seen the peer.
+    pub(super) fn corroborated(&self, named: &[SocketAddr]) -> Option<SocketAddr> {
+        named.iter().copied().find(|target| target.ip() == self.pair.peer_ip && is_decent(*target))
+    }
+
+    pub(super) fn field(&mut self) -> Field<'_> {
+        Field {
+            post: &mut self.post,
+            nonces: &self.nonces,
+            role: self.pair.role,
+            round: self.round,
+            epoch: self.epoch,
+            grace: Duration::from_millis(self.pair.mine.rtt_ms.max(self.pair.peers.rtt_ms).into())
+                .min(LONGEST_GRACE),
+        }
+    }
+}
+
+/// The steps of an opener: the one that was measured, or all that are likely.
+fn ladder(measured: Option<u8>) -> Vec<u8> {
+    measured.map_or(LADDER.to_vec(), |ttl| vec![ttl])
+}
+
+/// Whether packets may go there at all: to a host, and not to a service that is known by its port.
+pub(super) fn is_decent(target: SocketAddr) -> bool {
+    let host = match target.ip() {
+        IpAddr::V4(ip) => !(ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast()),
+        IpAddr::V6(ip) => !(ip.is_unspecified() || ip.is_multicast()),
+    };
+    host && target.port() >= 1024
+}
+
+/// The port so many steps on, within the ports that NATs use.
+pub(super) fn at_step(port: u16, step: i32, count: u32) -> u16 {
+    const LOW: i64 = 1024;
+    let there = i64::from(port) + i64::from(step) * i64::from(count) - LOW;
+    u16::try_from(there.rem_euclid(65536 - LOW) + LOW).unwrap_or(port)
+}

@@ -1,0 +1,176 @@
+//! Many sockets on one side, many guesses on the other: among so many, two meet (the birthday paradox).
+
+use std::{net::SocketAddr, time::Duration};
+
+use shared::{
+    nat::PortAllocation,
+    rendezvous::{Hint, Technique},
+};
+
+use super::Means;
+use crate::{
+    punch::{
+        attempt::{Attempt, Ended, at_step},
+        forecast::Pair,
+        introducer::IntroError,
+        volley::{PACE, SHORT, Volley},
+    },
+    verdict::predict::{Budget, Recipe, Tries, Who, ports_to_try},
+};
+
+pub(super) const MEANS: Means = Means {
+    technique: Technique::Birthday,
+    about: "many sockets on one side, many guesses on the other",
+    rounds: |pair| u32::from(Effort::of(pair).is_some()),
+    cost: |pair| Some(Effort::of(pair)?.told(pair)),
+    run: |attempt| Box::pin(run(attempt)),
+};
+
+/// Further guesses where the chance is meant to be high: some packets get lost.
+const RESERVE: f64 = 1.7;
+
+/// Who does how much.
+#[derive(Clone, Copy)]
+struct Effort {
+    /// Who opens ports, and how many.
+    opener: Who,
+    opens: Tries,
+    /// How many the other one guesses then.
+    guesses: Tries,
+    /// How often each of the two sends all that.
+    times: (u32, u32),
+}
+
+impl Effort {
+    fn of(pair: &Pair) -> Option<Self> {
+        let udp = pair.udp.as_ref()?;
+        let budget = Budget::DEFAULT;
+        let (opener, opens, guesses, is_crossed) = match udp.recipe {
+            Recipe::Birthday { hard, sockets, guesses } => {
+                let ports = if udp.probability >= Some(budget.aim) {
+                    // Fewer than a few thousand: no precision is lost.
+                    ((f64::from(guesses) * RESERVE) as u32).min(budget.packets)
+                } else {
+                    guesses
+                };
+                (hard, Tries { sockets, ports: 1 }, Tries { sockets: 1, ports }, false)
+            }
+            Recipe::Crossed { a, b } if a.sockets >= b.sockets => (Who::A, a, b, true),
+            Recipe::Crossed { a, b } => (Who::B, b, a, true),
+            Recipe::Dial(_)
+            | Recipe::Both
+            | Recipe::Window { .. }
+            | Recipe::Mutual(_)
+            | Recipe::Tcp(_)
+            | Recipe::Relay(_) => return None,
+        };
+        // Where the guesser's filter is the stricter one, its guesses are what opens it, and what the opener sends after
+        // them gets through. Where both guess, one of the guesses has to.
+        let openings = if is_crossed { 1 } else { 2 };
+        // What got lost is guessed again, as far as the budget goes.
+        let passes = if all(guesses) * 2 <= budget.packets { 2 } else { 1 };
+        Some(Self { opener, opens, guesses, times: (openings, passes) })
+    }
+
+    fn told(self, pair: &Pair) -> String {
+        let side = |tries: Tries, times: u32, is_opener: bool| {
+            let name = if (pair.who() == self.opener) == is_opener { "this side" } else { "the peer" };
+            let sockets = if tries.sockets == 1 { "socket" } else { "sockets" };
+            format!("{name} sends up to {} packets from {} {sockets}", all(tries) * times, tries.sockets)
+        };
+        let opener = side(self.opens, self.times.0, true);
+        let guesser = side(self.guesses, self.times.1, false);
+        let seconds = (PACE * all(self.opens) + self.window()).as_secs();
+        format!("{opener}, {guesser}, within {seconds} s: each may take a mapping of a NAT that others share")
+    }
+
+    /// How long the guessing lasts, from its first packet.
+    fn window(self) -> Duration {
+        let (opening, guessing) = (PACE * all(self.opens), PACE * all(self.guesses));
+        (guessing * self.times.1).max(guessing + opening * (self.times.0 - 1)) + SHORT
+    }
+}
+
+fn all(tries: Tries) -> u32 {
+    tries.sockets * tries.ports
+}
+
+async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
+    // The plan has this round for pairs with a recipe only.
+    let Some(effort) = Effort::of(&attempt.pair) else { return Err(IntroError::Broken) };
+    let Effort { opener, opens, guesses, times } = effort;
+    let crossed = matches!(attempt.pair.udp.map(|p| p.recipe), Some(Recipe::Crossed { .. }));
+    let is_opener = attempt.pair.who() == opener;
+    let mine = if is_opener { opens } else { guesses };
+    if crossed {
+        attempt.meet(Hint::default()).await?;
+    }
+    let mut hint = Hint::default();
+    let mut sockets = Vec::new();
+    if crossed && mine.sockets == 1 && is_predictable(attempt.pair.mine.behaviour.ports.as_ref()) {
+        if let Some((socket, predicted)) = attempt.predictable().await {
+            (sockets, hint) = (vec![socket], predicted);
+        }
+    } else if let Some((socket, at)) = attempt.fresh().await {
+        hint.at.push(at);
+        sockets.push(socket);
+    }
+    if let Some((_, ip)) = attempt.servers.v4 {
+        while sockets.len() < mine.sockets as usize {
+            let Ok(socket) = attempt.post.open(ip).await else { break };
+            sockets.push(socket);
+        }
+    }
+    let peer = attempt.meet(hint).await?;
+    let theirs = attempt.pair.peers.behaviour.ports.clone();
+    let targets = match attempt.corroborated(&peer.at) {
+        Some(at) => targets(attempt.post.rng(), at, &peer, theirs.as_ref(), mine.ports),
+        None => Vec::new(),
+    };
+    let shots: Vec<_> = sockets.iter().flat_map(|s| targets.iter().map(move |to| (*s, *to))).collect();
+    let mut volley = Volley { window: effort.window(), ..Volley::default() };
+    let opened = if is_opener { shots.len() } else { 0 };
+    if crossed && !is_opener {
+        // Its one mapping is made now, while the port that was told for it is the next one.
+        attempt.fire(&shots[..shots.len().min(1)], attempt.opener_ttl(), PACE).await;
+    }
+    if is_opener {
+        attempt.fire(&shots, attempt.opener_ttl(), PACE).await;
+        (volley.shots, volley.after) = (shots.repeat(times.0 as usize - 1), PACE * all(guesses));
+    } else {
+        volley.shots = shots.repeat(times.1 as usize);
+    }
+    // Ports have to be open before anybody guesses at them.
+    attempt.meet(Hint::default()).await?;
+    let mut outcome = attempt.volley(&volley).await;
+    if is_opener {
+        outcome.account.sent += u32::try_from(opened).unwrap_or(u32::MAX);
+        outcome.account.to = targets.into_iter().take(1).collect();
+    }
+    Ok(outcome.into())
+}
+
+fn is_predictable(ports: Option<&PortAllocation>) -> bool {
+    use shared::nat::PortPolicy;
+    ports.is_some_and(|p| matches!(p.policy, PortPolicy::Preserving | PortPolicy::Sequential))
+}
+
+/// The ports to try: the one that is known, those that follow a known one, or any at random, each once.
+fn targets(
+    rng: &mut fastrand::Rng,
+    at: SocketAddr,
+    peer: &Hint,
+    theirs: Option<&PortAllocation>,
+    count: u32,
+) -> Vec<SocketAddr> {
+    if let Some(next) = peer.next {
+        return (0..count).map(|n| SocketAddr::new(at.ip(), at_step(next.port, next.step, n))).collect();
+    }
+    if count <= 1 {
+        return vec![at];
+    }
+    let (low, high) = theirs.map_or((1024, 65535), ports_to_try);
+    let mut ports: Vec<u16> = (low..=high).collect();
+    rng.shuffle(&mut ports);
+    ports.into_iter().take(count as usize).map(|port| SocketAddr::new(at.ip(), port)).collect()
+}

@@ -1,0 +1,331 @@
+//! The report: what scripts rely on (JSON, version 1). Every conclusion is a [`Finding`] that carries its evidence.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use serde::{Deserialize, Serialize};
+use shared::nat::{Filtering, Lifetime, Mapping, NatType, PortAllocation};
+
+/// How sure a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Confidence {
+    /// Nothing is known; the reason says why.
+    Unknown,
+    /// Likely, but loss or missing controls leave room for error.
+    Weak,
+    /// Chance of error at most 1 in 10,000 under the loss measured in this run.
+    Strong,
+    /// An answer proves it.
+    Certain,
+}
+
+/// A conclusion with its confidence, method and evidence. `value` is null exactly when the confidence is `unknown`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Finding<T> {
+    /// What was found.
+    pub value: Option<T>,
+    /// How sure it is.
+    pub confidence: Confidence,
+    /// Why there is no value, or what to know about the one there is.
+    pub reason: Option<String>,
+    /// The procedure, with the section that defines it.
+    pub method: String,
+    /// Counts, addresses and times in seconds, from which a reader can judge again.
+    pub evidence: Evidence,
+}
+
+/// Named facts behind a finding.
+pub type Evidence = BTreeMap<String, serde_json::Value>;
+
+impl<T> Finding<T> {
+    /// A finding with a value.
+    pub fn known(value: T, confidence: Confidence, method: &str) -> Self {
+        Self {
+            value: Some(value),
+            confidence,
+            reason: None,
+            method: method.into(),
+            evidence: Evidence::new(),
+        }
+    }
+
+    /// A finding without one, and why.
+    pub fn unknown(reason: impl Into<String>, method: &str) -> Self {
+        Self {
+            value: None,
+            confidence: Confidence::Unknown,
+            reason: Some(reason.into()),
+            method: method.into(),
+            evidence: Evidence::new(),
+        }
+    }
+
+    /// Adds a remark.
+    #[must_use]
+    pub fn because(mut self, reason: impl Into<String>) -> Self {
+        self.reason = Some(reason.into());
+        self
+    }
+
+    /// Adds a fact to the evidence.
+    #[must_use]
+    pub fn with(mut self, name: &str, fact: impl Serialize) -> Self {
+        // Facts are counts, strings and lists of them: turning them into JSON cannot fail.
+        self.evidence.insert(name.into(), serde_json::to_value(fact).unwrap_or_default());
+        self
+    }
+}
+
+/// The whole report.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Report {
+    /// Version of this format: 1.
+    pub version: u32,
+    /// Name and version of the program.
+    pub tool: String,
+    /// When the run began, RFC 3339 in UTC.
+    pub started_at: String,
+    /// How long it took, in seconds.
+    pub duration_s: f64,
+    /// Whether the network was a simulated one (`--simulate`).
+    pub simulated: bool,
+    /// Whether the run was ended early, so that what is unknown may only be unfinished.
+    pub partial: bool,
+    /// The probe server that was asked; the first one where there are several.
+    pub server: ServerReport,
+    /// Further probe servers, and where they disagree with the first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub more_servers: Vec<ServerReport>,
+    /// What was found over IPv4.
+    pub ipv4: FamilyReport,
+    /// What was found over IPv6.
+    pub ipv6: FamilyReport,
+    /// Whether, with whom and how hole punching will work.
+    pub hole_punching: HolePunching,
+    /// What a person should know besides.
+    pub warnings: Vec<String>,
+}
+
+/// A probe server: where it was found and what it can do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ServerReport {
+    /// What the user gave.
+    pub query: String,
+    /// How its address was found: `literal`, `srv`, `address`, `local`, `simulated`; null when it was not.
+    pub found_by: Option<String>,
+    /// The name that it gives itself (SOFTWARE), if any.
+    pub software: Option<String>,
+    /// Its IPv4 addresses.
+    pub ipv4: Option<ServerAddresses>,
+    /// Its IPv6 addresses.
+    pub ipv6: Option<ServerAddresses>,
+    /// What it can do.
+    pub features: ServerFeatures,
+    /// What is wrong with it: each a sentence.
+    pub faults: Vec<String>,
+}
+
+/// The two addresses of a probe server in one family.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ServerAddresses {
+    /// The one that was asked.
+    pub primary: SocketAddr,
+    /// The one that it named as its other (OTHER-ADDRESS), if any.
+    pub alternate: Option<SocketAddr>,
+}
+
+/// What a probe server can do, as observed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ServerFeatures {
+    /// Answers from another address or port on request (RFC 5780 section 7.2).
+    pub change_request: Finding<bool>,
+    /// Answers to another port on request (RFC 5780 section 7.5).
+    pub response_port: Finding<bool>,
+    /// Answers classic clients (RFC 3489).
+    pub classic: Finding<bool>,
+}
+
+/// Whether a family was tested.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum FamilyStatus {
+    /// It was, with results in `udp` or `tcp`.
+    Tested,
+    /// The server has an address in this family but did not answer over any transport.
+    Unreachable,
+    /// This host or the server has no usable address in this family.
+    Unavailable,
+    /// The user did not want it.
+    Skipped,
+}
+
+/// What was found over one IP family.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct FamilyReport {
+    /// Whether it was tested.
+    pub status: FamilyStatus,
+    /// Why, when it was not.
+    pub reason: Option<String>,
+    /// UDP behaviour.
+    pub udp: Option<UdpReport>,
+    /// TCP reachability.
+    pub tcp: Option<TcpReport>,
+}
+
+/// UDP behaviour, finding by finding.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct UdpReport {
+    /// The local endpoint of the mapping test.
+    pub local: Option<SocketAddr>,
+    /// Every external endpoint that a server endpoint saw for that socket, without repeats.
+    pub external: Vec<SocketAddr>,
+    /// Round-trip time to the server, smoothed over all answers as TCP does (RFC 6298), in seconds.
+    pub rtt_s: Option<f64>,
+    /// Share of control requests that went unanswered, 0 to 1.
+    pub loss: Option<f64>,
+    /// The classic name, derived from the two axes.
+    pub nat_type: Finding<NatType>,
+    /// RFC 4787 section 4.1.
+    pub mapping: Finding<Mapping>,
+    /// RFC 4787 section 5.
+    pub filtering: Finding<Filtering>,
+    /// How external ports are chosen.
+    pub port_allocation: Finding<PortAllocation>,
+    /// Whether a packet to one's own external endpoint comes back in (RFC 4787 section 6).
+    pub hairpinning: Finding<bool>,
+    /// Whether something rewrites addresses inside payloads (RFC 4787 section 7).
+    pub alg: Finding<bool>,
+    /// Whether a packet from outside that arrives first changes the mapping towards its sender: true on Linux
+    /// routers that accept input on their WAN side.
+    pub inbound_first_remap: Finding<bool>,
+    /// Routers up to the outermost one that filters; 0 = this host itself does, 2 or more = another gateway stands behind
+    /// the first.
+    pub distance: Finding<u8>,
+    /// How long mappings live.
+    pub lifetime: Finding<Lifetime>,
+}
+
+/// What is known over TCP.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct TcpReport {
+    /// Whether the server answered over TCP.
+    pub reachable: bool,
+    /// The external endpoint that it saw.
+    pub external: Option<SocketAddr>,
+}
+
+/// With whom hole punching works, by this side's own class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    /// Not enough is known.
+    Unknown,
+    /// UDP does not work at all.
+    None,
+    /// Every other class over which UDP works.
+    SomePeers,
+    /// Address-and-port-dependent filtering with a direct or endpoint-independent mapping.
+    MostPeers,
+    /// The filter lets strangers of a contacted address in.
+    AnyPeer,
+}
+
+/// The hole-punching verdict.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct HolePunching {
+    /// How good the prospects are.
+    pub level: Level,
+    /// One sentence for a person.
+    pub summary: String,
+    /// Advised keep-alive interval in seconds, once the lifetime is known.
+    pub keepalive_s: Option<f64>,
+    /// What to expect of each kind of peer.
+    pub peers: Vec<PeerVerdict>,
+}
+
+/// The kinds of peer that the verdict lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum PeerKind {
+    /// No NAT, no filter.
+    OpenInternet,
+    /// One mapping, open to all.
+    FullCone,
+    /// One mapping, open to contacted addresses.
+    RestrictedCone,
+    /// One mapping, open to contacted endpoints.
+    PortRestrictedCone,
+    /// A new mapping for each destination, with ports that follow each other.
+    SymmetricSequential,
+    /// A new mapping for each destination, with random ports.
+    SymmetricRandom,
+    /// No UDP at all.
+    UdpBlocked,
+}
+
+/// How a connection with a peer will come about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum PeerOutcome {
+    /// Straight.
+    Direct,
+    /// Through a relay.
+    Relay,
+    /// Not known.
+    Unknown,
+}
+
+/// The means of reaching a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Technique {
+    /// One side simply sends, the other is open to it.
+    Direct,
+    /// Both send at about the same moment.
+    Simultaneous,
+    /// Guess the peer's next port from its allocation.
+    Prediction,
+    /// Many sockets against many guesses.
+    Birthday,
+    /// A TCP connection to a peer that can be reached.
+    Tcp,
+    /// A relay server.
+    Relay,
+    /// Inside the same network.
+    Lan,
+}
+
+/// What to expect of one kind of peer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct PeerVerdict {
+    /// Its kind.
+    pub peer: PeerKind,
+    /// What comes of it.
+    pub outcome: PeerOutcome,
+    /// By which means.
+    pub technique: Option<Technique>,
+    /// Chance of success, 0 to 1.
+    pub probability: Option<f64>,
+    /// Packets that it takes.
+    pub packets: Option<u32>,
+    /// Seconds that it takes at a polite rate.
+    pub seconds: Option<f64>,
+    /// Why, in a sentence.
+    pub why: String,
+}

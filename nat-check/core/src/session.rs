@@ -1,0 +1,488 @@
+//! One server over one family: opens sockets, sends transactions, receives what comes, keeps the log and the round-trip
+//! time. The only place of the engine that does I/O, always through [`Net`].
+
+mod receive;
+mod request;
+mod rtt;
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use shared::{
+    ports::is_reflector,
+    stun::{Dialect, TransactionId},
+};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    net::{Datagram, Net},
+    observation::{LocalSocket, ObservationLog, RequestKind, SocketId, Transaction},
+    rate_limit::RateLimit,
+    server_endpoints::ServerEndpoints,
+};
+pub use request::Request;
+pub use rtt::Rtt;
+
+/// Packets that one check may send to one server, retransmissions included. The lifetime measurement, which has a pace
+/// of its own, comes on top.
+pub const BUDGET: usize = 150;
+/// The time between rounds of a test.
+pub const ROUND_INTERVAL: Duration = Duration::from_millis(60);
+/// Ports that are tried for one that servers talk to; nearly all are.
+const PORTS: usize = 32;
+/// Longest datagram that is sent or read.
+const DATAGRAM: usize = 1500;
+
+/// What is known of the way to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contact {
+    /// Nothing yet.
+    Pending,
+    /// It answers over UDP, in this dialect.
+    Udp(Dialect),
+    /// It does not answer over UDP.
+    None,
+}
+
+/// A UDP socket of this run. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Socket {
+    /// Its number in the log.
+    pub id: SocketId,
+    datagram: Arc<dyn Datagram>,
+}
+
+/// The sockets that one measurement leaves for a later one.
+#[derive(Clone, Debug, Default)]
+pub struct RetainedSockets {
+    /// The first socket of all.
+    pub contact: Option<Socket>,
+    /// The socket of the filtering test: it has asked for answers from all four endpoints, sent to one.
+    pub filtering: Option<Socket>,
+    /// The socket of the mapping test: it has sent to all four endpoints.
+    pub mapping: Option<Socket>,
+}
+
+/// What all measurements of one server over one family share.
+pub struct Session {
+    net: Arc<dyn Net>,
+    server: SocketAddr,
+    /// The address that packets to the server leave from.
+    local_ip: IpAddr,
+    bind: SocketAddr,
+    started: Instant,
+    /// Wakes in the order in which tasks began to wait, so that equal seeds give equal runs; a watch channel would
+    /// wake them in a random one.
+    changed: Notify,
+    words: watch::Sender<(&'static str, String)>,
+    state: Mutex<State>,
+}
+
+struct State {
+    contact: Contact,
+    log: ObservationLog,
+    rng: fastrand::Rng,
+    rtt: Option<Rtt>,
+    rounds: u32,
+    retained: RetainedSockets,
+    /// By [`SocketId`].
+    sockets: Vec<Socket>,
+    receivers: JoinSet<()>,
+    /// Packets that may be sent in all.
+    budget: usize,
+}
+
+impl Session {
+    /// Begins a session. `bind` is the local address to use, unspecified for any; its port, if not 0, is used by the
+    /// mapping test.
+    ///
+    /// # Errors
+    /// When there is no route to the server in this family.
+    pub fn new(net: Arc<dyn Net>, server: SocketAddr, bind: SocketAddr, seed: u64) -> io::Result<Arc<Self>> {
+        let local_ip = if bind.ip().is_unspecified() { net.source_for(server)? } else { bind.ip() };
+        Ok(Arc::new(Self {
+            net,
+            server,
+            local_ip,
+            bind,
+            started: Instant::now(),
+            changed: Notify::new(),
+            words: watch::Sender::new(("", String::new())),
+            state: Mutex::new(State {
+                contact: Contact::Pending,
+                log: ObservationLog::new(server),
+                rng: fastrand::Rng::with_seed(seed),
+                rtt: None,
+                rounds: 0,
+                retained: RetainedSockets::default(),
+                sockets: Vec::new(),
+                receivers: JoinSet::new(),
+                budget: BUDGET,
+            }),
+        }))
+    }
+
+    /// The endpoint that was asked first, A1:P1.
+    #[must_use]
+    pub fn server(&self) -> SocketAddr {
+        self.server
+    }
+
+    /// The address that packets to the server leave from.
+    #[must_use]
+    pub fn local_ip(&self) -> IpAddr {
+        self.local_ip
+    }
+
+    /// The local port that the user wants, if any.
+    #[must_use]
+    pub fn forced_port(&self) -> Option<u16> {
+        Some(self.bind.port()).filter(|&port| port != 0)
+    }
+
+    /// The network.
+    #[must_use]
+    pub fn net(&self) -> &Arc<dyn Net> {
+        &self.net
+    }
+
+    /// Time since the session began.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The moment that is `at` into the session.
+    #[must_use]
+    pub fn instant(&self, at: Duration) -> Instant {
+        self.started + at
+    }
+
+    /// Opens a socket with a fresh random port.
+    ///
+    /// # Errors
+    /// When the system has none to give.
+    pub async fn open(self: &Arc<Self>) -> io::Result<Socket> {
+        self.open_at(0).await
+    }
+
+    /// Opens a socket on a port of the user's choice.
+    ///
+    /// # Errors
+    /// When it is taken, or not allowed.
+    pub async fn open_at(self: &Arc<Self>, port: u16) -> io::Result<Socket> {
+        // A host may have several addresses and choose among them by destination, which would look like a mapping
+        // that depends on it. One address for all packets.
+        let mut bound = self.net.bind(SocketAddr::new(self.local_ip, port)).await;
+        // Servers do not talk to a few ports; where the system chose one of them, it is asked again.
+        let mut tries = 0;
+        while let Ok(datagram) = &bound
+            && port == 0
+            && tries < PORTS
+            && datagram.local_addr().is_ok_and(|local| is_reflector(local.port()))
+        {
+            tries += 1;
+            bound = self.net.bind(SocketAddr::new(self.local_ip, port)).await;
+        }
+        let datagram: Arc<dyn Datagram> = match bound {
+            Ok(datagram) => datagram.into(),
+            Err(error) => {
+                self.lock().log.socket_error.get_or_insert(format!("no socket could be opened: {error}"));
+                return Err(error);
+            }
+        };
+        let local = SocketAddr::new(self.local_ip, datagram.local_addr()?.port());
+        let mut state = self.lock();
+        let id = SocketId(state.log.sockets.len());
+        state.log.sockets.push(LocalSocket { local });
+        state.receivers.spawn(receive::receive(Arc::downgrade(self), datagram.clone(), id));
+        let socket = Socket { id, datagram };
+        state.sockets.push(socket.clone());
+        Ok(socket)
+    }
+
+    /// A socket that was opened before. All stay open until the end.
+    #[must_use]
+    pub fn socket(&self, id: SocketId) -> Option<Socket> {
+        self.lock().sockets.get(id.0).cloned()
+    }
+
+    /// A number for what travels together.
+    pub fn round(&self) -> u32 {
+        let mut state = self.lock();
+        state.rounds += 1;
+        state.rounds
+    }
+
+    /// Packets that may still be sent.
+    #[must_use]
+    pub fn budget(&self) -> usize {
+        let state = self.lock();
+        state.budget.saturating_sub(state.log.transactions.len())
+    }
+
+    /// From here on each measurement keeps to a budget of its own.
+    pub fn lift_budget(&self) {
+        self.lock().budget = usize::MAX;
+    }
+
+    /// Sends one request in the dialect that the server speaks, as far as that is known. Like [`Self::send_as`], sends
+    /// nothing once the budget is spent.
+    pub async fn send(&self, socket: &Socket, request: Request) {
+        let dialect = match self.lock().contact {
+            Contact::Udp(dialect) => dialect,
+            Contact::Pending | Contact::None => Dialect::Modern,
+        };
+        self.send_as(socket, request, dialect).await;
+    }
+
+    /// Sends one request in this dialect, under an id of its own.
+    pub async fn send_as(&self, socket: &Socket, request: Request, dialect: Dialect) {
+        let Request { purpose, to, kind, round } = request;
+        let wants_receipt = matches!(kind, RequestKind::ChangeRequest(_)) && dialect == Dialect::Modern;
+        let mut buffer = [0; DATAGRAM];
+        let (length, transaction) = {
+            let mut state = self.lock();
+            if state.log.transactions.len() >= state.budget {
+                return;
+            }
+            let id = match dialect {
+                Dialect::Modern => TransactionId::modern(&mut state.rng),
+                Dialect::Classic => TransactionId::classic(&mut state.rng),
+            };
+            let Ok(length) = request::write(&mut buffer, &id, kind, wants_receipt.then(|| to.is_ipv6()))
+            else {
+                return; // no request comes near the size of the buffer
+            };
+            let transaction = state.log.transactions.len();
+            state.log.sent(
+                id,
+                Transaction {
+                    purpose,
+                    socket: socket.id,
+                    to,
+                    kind,
+                    round,
+                    dialect,
+                    wants_receipt,
+                    sent: self.now(),
+                    answers: Vec::new(),
+                    unsent: false,
+                    receipt: None,
+                },
+            );
+            (length, transaction)
+        };
+        if let Err(error) = socket.datagram.send_to(&buffer[..length], to).await {
+            tracing::debug!(%to, %error, "not sent");
+            self.lock().log.transactions[transaction].unsent = true;
+        }
+    }
+
+    /// Sets the time to live of what this socket sends from now on; whether that is possible.
+    pub fn set_ttl(&self, socket: &Socket, ttl: u32) -> bool {
+        socket.datagram.set_ttl(ttl).is_ok()
+    }
+
+    /// Reads the log.
+    pub fn read<T>(&self, look: impl FnOnce(&ObservationLog) -> T) -> T {
+        look(&self.lock().log)
+    }
+
+    /// The time between rounds: longer where the server limits the rate.
+    #[must_use]
+    pub fn round_interval(&self) -> Duration {
+        if self.is_slow() { ROUND_INTERVAL * 16 } else { ROUND_INTERVAL }
+    }
+
+    /// Whether the server limits the rate, as far as can be told by now.
+    #[must_use]
+    pub fn is_slow(&self) -> bool {
+        self.limit().is_some()
+    }
+
+    /// Waits until a server that limits the rate no longer holds the first burst against us. Returns at once for
+    /// all others.
+    pub async fn cool_down(&self) {
+        if let Some(limit) = self.limit() {
+            tokio::time::sleep_until(self.instant(limit.cooled)).await;
+        }
+    }
+
+    fn limit(&self) -> Option<RateLimit> {
+        let timed_out_before = self.now().saturating_sub(self.response_timeout());
+        self.read(|log| RateLimit::seen(log, timed_out_before))
+    }
+
+    /// Notes how long a TCP handshake with the server took.
+    pub fn shook_hands(&self, took: Duration) {
+        self.lock().log.handshake = Some(took);
+    }
+
+    /// Takes the log out at the end.
+    #[must_use]
+    pub fn finish(&self) -> ObservationLog {
+        let timed_out_before = self.now().saturating_sub(self.response_timeout());
+        let mut state = self.lock();
+        state.receivers.abort_all();
+        state.log.ended = self.started.elapsed();
+        state.log.timed_out_before = timed_out_before;
+        std::mem::replace(&mut state.log, ObservationLog::new(self.server))
+    }
+
+    /// Sockets that one measurement leaves for a later one.
+    pub fn retained_sockets<T>(&self, change: impl FnOnce(&mut RetainedSockets) -> T) -> T {
+        change(&mut self.lock().retained)
+    }
+
+    /// The round-trip time, once something came back.
+    #[must_use]
+    pub fn rtt(&self) -> Option<Rtt> {
+        self.lock().rtt
+    }
+
+    /// How long after sending an answer would have been here. Before anything came back: a second.
+    #[must_use]
+    pub fn response_timeout(&self) -> Duration {
+        self.rtt().map_or(Duration::from_secs(1), |rtt| rtt.response_timeout())
+    }
+
+    /// Sets the longest idle time that the lifetime measurement is to look at.
+    pub fn ask_lifetime(&self, longest: Option<Duration>) {
+        self.lock().log.lifetime = longest;
+    }
+
+    /// The longest idle time that the lifetime measurement is to look at.
+    #[must_use]
+    pub fn lifetime(&self) -> Option<Duration> {
+        self.lock().log.lifetime
+    }
+
+    /// Tells how far a long test has come, for whoever listens.
+    pub fn say(&self, test: &'static str, so_far: String) {
+        self.words.send_replace((test, so_far));
+    }
+
+    /// What is told from now on.
+    pub(crate) fn words(&self) -> watch::Receiver<(&'static str, String)> {
+        self.words.subscribe()
+    }
+
+    /// Notes that the machine was asleep.
+    pub fn slept(&self, time: Duration) {
+        self.lock().log.slept += time;
+    }
+
+    /// The server's endpoints, as far as it named them.
+    #[must_use]
+    pub fn endpoints(&self) -> ServerEndpoints {
+        self.read(|log| ServerEndpoints::of(self.server, log))
+    }
+
+    /// Waits until something is known of the way to the server.
+    pub async fn contact(&self) -> Contact {
+        loop {
+            let changed = self.changed.notified();
+            let contact = self.lock().contact;
+            if contact != Contact::Pending {
+                return contact;
+            }
+            changed.await;
+        }
+    }
+
+    /// Declares what is known of the way to the server; the first word counts.
+    pub fn declare(&self, contact: Contact) {
+        let mut state = self.lock();
+        if state.contact == Contact::Pending {
+            state.contact = contact;
+            drop(state);
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// Waits until `done` says so, at the latest until `deadline`; asked again whenever something arrives. Tells
+    /// whether it was done.
+    pub async fn until(&self, deadline: Duration, mut done: impl FnMut(&ObservationLog) -> bool) -> bool {
+        loop {
+            let changed = self.changed.notified();
+            if self.read(&mut done) {
+                return true;
+            }
+            if timeout_at(self.instant(deadline), changed).await.is_err() {
+                return self.read(&mut done);
+            }
+        }
+    }
+
+    /// Repeats a Binding request from this socket until it is answered, and gives the external endpoint that the
+    /// answer shows. Gives up after `tries`.
+    pub async fn learn(
+        &self,
+        socket: &Socket,
+        purpose: &'static str,
+        to: SocketAddr,
+        tries: u32,
+    ) -> Option<SocketAddr> {
+        for attempt in 1..=tries {
+            let round = self.round();
+            self.send(socket, Request { purpose, to, kind: RequestKind::Binding, round }).await;
+            if self.contact().await == Contact::None {
+                return None;
+            }
+            let answered = |log: &ObservationLog| log.mapped(socket.id, to).is_some();
+            if self.until(self.now() + self.response_timeout(), answered).await {
+                break;
+            }
+            // On a way that loses nothing, a socket that hears nothing three times never will: its external port may be
+            // one that the server does not talk to.
+            let timed_out_before = self.now().saturating_sub(self.response_timeout());
+            let others_hear = |l: &ObservationLog| {
+                l.controls(timed_out_before).filter(|t| t.socket != socket.id).all(Transaction::returned)
+            };
+            if attempt >= 3 && self.read(others_hear) {
+                break;
+            }
+            if self.is_slow() {
+                self.cool_down().await;
+                self.until(self.now() + self.round_interval(), answered).await;
+            }
+        }
+        self.read(|log| log.mapped(socket.id, to))
+    }
+
+    fn take(&self, datagram: &[u8], from: SocketAddr, on: SocketId) {
+        let now = self.now();
+        let mut state = self.lock();
+        let State { log, rtt, .. } = &mut *state;
+        let Some(transaction) = log.received(datagram, from, on, now) else {
+            return;
+        };
+        if transaction.kind != RequestKind::Hairpin && transaction.first_reaction() == Some(now) {
+            let sample = now - transaction.sent;
+            *rtt = Some(rtt.map_or_else(|| Rtt::first(sample), |rtt| rtt.next(sample)));
+        }
+        // A classic answer does not settle the dialect: the modern one may only be late.
+        let settled = transaction.kind != RequestKind::Hairpin
+            && transaction.dialect == Dialect::Modern
+            && transaction.successes().next().is_some();
+        drop(state);
+        if settled {
+            self.declare(Contact::Udp(Dialect::Modern));
+        }
+        self.changed.notify_waiters();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that holds the lock can panic half-way through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,180 @@
+//! `nat-check punch`: its command line, checked and completed.
+
+use std::{path::PathBuf, time::Duration};
+
+use shared::rendezvous::{Code, Technique};
+
+use crate::{
+    args::PunchArgs,
+    plan::{UsageError, Verbosity},
+};
+use nat_check_core::{
+    punch::PunchSetup,
+    resolve::{Query, Service},
+};
+
+/// An attempt, ready to go.
+#[derive(Clone, Debug)]
+pub struct PunchPlan {
+    /// The probe server that introduces.
+    pub server: Query,
+    /// How it is reached over TLS, if it is.
+    pub tls: Option<TlsPlan>,
+    /// What is to be tried.
+    pub setup: PunchSetup,
+    /// Whether the report is JSON.
+    pub json: bool,
+    /// How much is told besides the report.
+    pub verbosity: Verbosity,
+}
+
+/// TLS to the rendezvous.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsPlan {
+    /// Where it is looked for: by SRV if there is no port in it.
+    pub at: Query,
+    /// The port, if the user gave one.
+    pub port: Option<u16>,
+    /// Whom to trust; none = whom the system trusts.
+    pub ca: Option<PathBuf>,
+}
+
+/// What a plan needs to know beside the command line.
+#[derive(Clone, Copy, Debug)]
+pub struct Around<'a> {
+    /// NAT_CHECK_SERVER, if it is set.
+    pub server: Option<&'a str>,
+    /// The seed, where none is given.
+    pub seed: u64,
+    /// Random bytes that nobody can predict.
+    pub nonce: [u8; 16],
+}
+
+impl PunchPlan {
+    /// Checks and completes the command line.
+    ///
+    /// # Errors
+    /// The first value that makes no sense.
+    pub fn new(args: &PunchArgs, around: Around<'_>) -> Result<Self, UsageError> {
+        let given = args.server.as_deref().or(around.server.filter(|server| !server.is_empty()));
+        let value = given.ok_or(UsageError::NoRendezvous)?;
+        let server = Query::parse(value)
+            .map_err(|reason| UsageError::Server { value: value.to_owned(), reason: reason.to_string() })?;
+        let code: Option<Code> = match &args.code {
+            Some(code) => Some(code.parse().map_err(|e| UsageError::Code(format!("{e}")))?),
+            None => None,
+        };
+        let tls = args.tls.map(|port| {
+            // A port of STUN is no port of TLS, but says that the user wants no SRV.
+            let at = port.or(server.port().map(|_| Service::Stuns.default_port()));
+            TlsPlan { at: server.at_port(at), port, ca: args.ca.clone() }
+        });
+        let techniques = match args.techniques.as_slice() {
+            [] => Technique::ALL.to_vec(),
+            named => {
+                named.iter().map(|n| n.parse().map_err(UsageError::Technique)).collect::<Result<_, _>>()?
+            }
+        };
+        let setup = PunchSetup {
+            code,
+            wait: seconds("wait", args.wait, 600)?,
+            hold: seconds("hold", args.hold, 3600)?,
+            techniques,
+            seed: args.seed.unwrap_or(around.seed),
+            nonce: around.nonce,
+            ..PunchSetup::default()
+        };
+        let verbosity = match (args.quiet, args.verbose) {
+            (true, _) => Verbosity::Quiet,
+            (false, 0) => Verbosity::Normal,
+            (false, 1) => Verbosity::Evidence,
+            (false, _) => Verbosity::Logs,
+        };
+        Ok(Self { server, tls, setup, json: args.json, verbosity })
+    }
+
+    /// What the other machine has to be told before the code: how it finds the server.
+    #[must_use]
+    pub fn invitation(&self) -> String {
+        let mut line = format!("nat-check punch --server {}", self.server.given());
+        if let Some(tls) = &self.tls {
+            line += " --tls";
+            line += &tls.port.map_or(String::new(), |port| format!("={port}"));
+            line += &tls.ca.as_ref().map_or(String::new(), |file| format!(" --ca {}", quoted(file)));
+        }
+        line
+    }
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &std::path::Path) -> String {
+    let text = path.display().to_string();
+    let plain = text.chars().all(|c| c.is_alphanumeric() || "/._-+,:@%".contains(c));
+    if plain { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+fn seconds(flag: &'static str, value: f64, max: u32) -> Result<Duration, UsageError> {
+    if (0.0..=f64::from(max)).contains(&value) {
+        Ok(Duration::from_secs_f64(value))
+    } else {
+        Err(UsageError::Seconds { flag, value: value.to_string(), min: 0, max })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Args, Command};
+
+    fn plan(argv: &[&str]) -> Result<PunchPlan, UsageError> {
+        let argv = [&["nat-check", "punch"], argv].concat();
+        let Some(Command::Punch(args)) = Args::try_parse_from(argv).unwrap().command else {
+            panic!("no punch")
+        };
+        PunchPlan::new(&args, Around { server: None, seed: 1, nonce: [0; 16] })
+    }
+
+    #[test]
+    fn what_is_given_is_taken_and_what_is_wrong_is_named() {
+        let given = [
+            "--server",
+            "probe.example",
+            "--code",
+            "TABO kiru lama dosu",
+            "--techniques",
+            "lan,tcp",
+            "--wait=5",
+        ];
+        let made = plan(&given).unwrap();
+        assert_eq!(made.setup.code.unwrap().to_string(), Code::EXAMPLE);
+        assert_eq!(made.setup.techniques, [Technique::Lan, Technique::Tcp]);
+        assert_eq!(made.setup.wait, Duration::from_secs(5));
+        let wrong = |argv: &[&str]| plan(argv).unwrap_err().to_string();
+        assert!(wrong(&[]).contains("--server"));
+        assert!(wrong(&["--server", "x", "--code", "abc"]).contains("`abc`"));
+        assert!(wrong(&["--server", "x", "--techniques", "magic"]).contains("`magic`"));
+        assert!(wrong(&["--server", "x", "--hold", "1e9"]).contains("--hold"));
+        assert!(wrong(&["--server", "x", "--wait=-1"]).contains("--wait"));
+    }
+    #[test]
+    fn tls_has_a_port_of_its_own_and_the_invitation_says_it_all() {
+        let made = |line: &str| plan(&line.split(' ').collect::<Vec<_>>()).unwrap();
+        let at = |line: &str| made(line).tls.unwrap().at.port();
+        assert_eq!(made("--server probe.example").tls, None);
+        assert_eq!(at("--server probe.example --tls"), None, "SRV decides");
+        assert_eq!(at("--server probe.example:3479 --tls"), Some(5349));
+        assert_eq!(at("--server probe.example --tls=444"), Some(444));
+        assert_eq!(at("--server probe.example:3479 --tls=444"), Some(444));
+        let told = |line: &str| made(line).invitation();
+        assert_eq!(told("--server probe.example"), "nat-check punch --server probe.example");
+        assert_eq!(
+            told("--server probe.example:3479 --tls=444 --ca /etc/my/ca.pem"),
+            "nat-check punch --server probe.example:3479 --tls=444 --ca /etc/my/ca.pem"
+        );
+        assert_eq!(quoted(std::path::Path::new("my ca's.pem")), r"'my ca'\''s.pem'");
+        let argv = ["nat-check", "punch", "--server", "x", "--ca", "f"];
+        assert!(Args::try_parse_from(argv).is_err(), "--ca without --tls");
+    }
+}

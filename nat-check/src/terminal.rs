@@ -1,0 +1,81 @@
+//! Progress for a person: a line on standard error that says what is being measured, gone when the report comes.
+
+use std::{
+    io::IsTerminal,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use nat_check_core::progress::{Event, Progress};
+
+/// Shows a run on standard error.
+#[derive(Debug)]
+pub struct Terminal {
+    bar: ProgressBar,
+    running: Mutex<Vec<String>>,
+    /// Whether ended tests leave a line.
+    lines: bool,
+}
+
+impl Terminal {
+    /// A line that follows the run, where standard error is a terminal; with `lines`, one for each ended test, too,
+    /// wherever it goes.
+    #[must_use]
+    pub fn new(lines: bool) -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        // The template is a constant: if it were wrong, the plain one would serve.
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
+            bar.set_style(style);
+        }
+        if std::io::stderr().is_terminal() {
+            bar.enable_steady_tick(TICK);
+        }
+        Self { bar, running: Mutex::default(), lines }
+    }
+
+    /// Writes a line of its own to standard error, above the one that follows the run.
+    pub fn say(&self, line: &str) {
+        self.bar.suspend(|| anstream::eprintln!("{line}"));
+    }
+
+    /// Takes the line away.
+    pub fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    fn show(&self, running: &[String]) {
+        self.bar.set_message(running.join(", "));
+    }
+}
+
+impl Progress for Terminal {
+    fn event(&self, event: Event<'_>) {
+        // A listener that panicked left the list whole.
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Event::Started { test, .. } => running.push(test.to_owned()),
+            Event::Finished { test, took } => {
+                if let Some(at) = running.iter().position(|name| name.split(':').next() == Some(test)) {
+                    running.remove(at);
+                }
+                if self.lines {
+                    self.say(&format!("{:.3} s  {test}", took.as_secs_f64()));
+                }
+            }
+            Event::Advanced { test, so_far } => {
+                if let Some(at) = running.iter().position(|name| name.split(':').next() == Some(test)) {
+                    running[at] = format!("{test}: {so_far}");
+                }
+                // Where there is no line that could follow the run, each step has one of its own.
+                if self.bar.is_hidden() {
+                    anstream::eprintln!("{test}: {so_far}");
+                }
+            }
+        }
+        self.show(&running);
+    }
+}
+
+const TICK: Duration = Duration::from_millis(100);
