@@ -1,15 +1,18 @@
 //! The words of NAT behaviour: mapping, filtering, port allocation, lifetime (RFC 4787), and the classic type
 //! (RFC 3489) derived from them.
 
+#[cfg(feature = "model")]
 pub mod model;
 
 use std::fmt;
 
+#[cfg(feature = "schema")]
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How the external endpoint of an internal endpoint depends on the destination (RFC 4787 section 4.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Mapping {
     /// No translation at all.
@@ -25,7 +28,8 @@ pub enum Mapping {
 }
 
 /// Whose packets are let in to an open mapping (RFC 4787 section 5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Filtering {
     /// Anybody's.
@@ -39,7 +43,8 @@ pub enum Filtering {
 }
 
 /// The classic name (RFC 3489 section 5): derived from the two axes, never measured by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum NatType {
     /// No UDP passes, though another transport does.
@@ -79,7 +84,8 @@ impl NatType {
 }
 
 /// How external ports are chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum PortPolicy {
     /// The internal port, where it is free.
@@ -93,7 +99,8 @@ pub enum PortPolicy {
 }
 
 /// What a sample of mappings says about the allocation of ports and external addresses (RFC 4787 sections 4.1, 4.2).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(JsonSchema))]
 pub struct PortAllocation {
     /// The policy that explains the sample.
     pub policy: PortPolicy,
@@ -109,7 +116,8 @@ pub struct PortAllocation {
 }
 
 /// A timer, bracketed: the last idle time at which a mapping was alive and the first at which it was gone.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(JsonSchema))]
 pub struct Bracket {
     /// Longest idle time, in seconds, after which a mapping was seen alive.
     pub alive_s: f64,
@@ -118,7 +126,8 @@ pub struct Bracket {
 }
 
 /// Which packets restart the timer (RFC 4787 REQ-6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(JsonSchema))]
 pub struct Refresh {
     /// Packets from inside; null = not determined.
     pub outbound: Option<bool>,
@@ -131,7 +140,8 @@ pub struct Refresh {
 }
 
 /// How exactly mappings are cleared away when their time has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Clearing {
     /// At once.
@@ -143,7 +153,8 @@ pub enum Clearing {
 }
 
 /// How exactly mappings are cleared away, and how many seconds that leaves open.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(JsonSchema))]
 pub struct Granularity {
     /// The manner.
     pub clearing: Clearing,
@@ -155,7 +166,8 @@ pub struct Granularity {
 }
 
 /// How long mappings live (RFC 4787 section 4.3).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(JsonSchema))]
 pub struct Lifetime {
     /// A mapping that never saw an answer.
     pub unreplied: Option<Bracket>,

@@ -6,6 +6,7 @@
 
 pub mod attr;
 pub mod frame;
+#[cfg(feature = "strict")]
 pub mod strict;
 mod view;
 mod writer;

@@ -269,7 +269,10 @@ impl ObservationLog {
         });
         if class == Class::Success && !self.judged {
             self.judged = true;
-            self.objection = shared::stun::strict::objection(datagram);
+            #[cfg(feature = "strict")]
+            {
+                self.objection = shared::stun::strict::objection(datagram);
+            }
         }
         if self.software.is_none()
             && let Some(text) = view.find(attr::SOFTWARE)
