@@ -88,7 +88,12 @@ async fn one(
         (b"GET" | b"HEAD", Some(b"/metrics")) => (
             "200 OK",
             "text/plain; version=0.0.4",
-            metrics::text(&udp(&shared), &bounds.counts(), rendezvous.as_ref().map(|r| r.counts())),
+            metrics::text(
+                &udp(&shared),
+                &bounds.counts(),
+                rendezvous.as_ref().map(|r| r.counts()),
+                &program(&shared),
+            ),
         ),
         (b"GET" | b"HEAD", Some(b"/healthz")) => {
             let turn = turn.lock_owned().await;
@@ -114,6 +119,13 @@ async fn one(
     stream.write_all(answer.as_bytes()).await?;
     stream.write_all(body.as_bytes()).await?;
     stream.shutdown().await
+}
+
+fn program(shared: &Shared) -> metrics::Program {
+    metrics::Program {
+        uptime_seconds: shared.clock.now() / 1_000_000_000,
+        lost_log_lines: shared.lost_log_lines(),
+    }
 }
 
 /// What has happened over UDP, by family.

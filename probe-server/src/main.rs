@@ -15,12 +15,16 @@ use probe_server::{
     config::{LogFormat, LogLevel},
     topology::Endpoint,
 };
+use shared::log_writer::LogWriter;
 use tracing::{error, info, warn};
+use tracing_subscriber::{Layer, filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// A socket or the self-check failed.
 const FAILED: u8 = 1;
 /// Usage or configuration error.
 const USAGE: u8 = 2;
+/// How long the end waits for whoever reads the log.
+const LAST_LINES: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -31,21 +35,27 @@ fn main() -> ExitCode {
         Ok(chosen) => chosen,
         Err(error) => return exit(Err((USAGE, error.to_string()))),
     };
-    start_log(&chosen);
-    exit(run(&args, chosen))
+    let log = match start_log(&chosen) {
+        Ok(log) => log,
+        Err(error) => return exit(Err((FAILED, error.to_string()))),
+    };
+    let ended = run(&args, chosen, &log);
+    log.flush_within(LAST_LINES);
+    exit(ended)
 }
 
 fn exit(result: Result<(), (u8, String)>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, message)) => {
-            eprintln!("probe-server: {message}");
+            // Where nobody can read it, the exit code still tells.
+            _ = writeln!(io::stderr(), "probe-server: {message}");
             ExitCode::from(code)
         }
     }
 }
 
-fn run(args: &Args, chosen: Chosen) -> Result<(), (u8, String)> {
+fn run(args: &Args, chosen: Chosen, log_writer: &LogWriter) -> Result<(), (u8, String)> {
     let failed = |error: &dyn std::fmt::Display| (FAILED, error.to_string());
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| failed(&e))?;
@@ -62,6 +72,7 @@ fn run(args: &Args, chosen: Chosen) -> Result<(), (u8, String)> {
             Err(_) if signals.have_said_stop().await => return Ok(()),
             Err(error) => return Err(failed(&error)),
         };
+        server.observe_log(log_writer);
         tell(&server);
         if let Some(allowed) = allowed.filter(|&allowed| allowed < files) {
             warn!(
@@ -165,7 +176,9 @@ fn reload(args: &Args, server: &mut Server, log: (LogLevel, LogFormat)) {
     }
 }
 
-fn start_log(chosen: &Chosen) {
+/// Logs to standard error, what this crate says at the chosen level, what others say when it is a warning: at their
+/// finest levels they print what clients sent, session codes among it.
+fn start_log(chosen: &Chosen) -> io::Result<LogWriter> {
     let level = match chosen.log {
         LogLevel::Error => tracing::Level::ERROR,
         LogLevel::Warn => tracing::Level::WARN,
@@ -173,11 +186,23 @@ fn start_log(chosen: &Chosen) {
         LogLevel::Debug => tracing::Level::DEBUG,
         LogLevel::Trace => tracing::Level::TRACE,
     };
-    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false);
+    let others = level.min(tracing::Level::WARN);
+    let filter = Targets::new().with_target("probe_server", level).with_default(others);
+    let writer = LogWriter::start(io::stderr())?;
+    let make_writer = {
+        let writer = writer.clone();
+        move || writer.clone()
+    };
+    let lines = fmt::layer().with_writer(make_writer).with_target(false).log_internal_errors(false);
+    let registry = tracing_subscriber::registry();
     match chosen.log_format {
-        LogFormat::Text => log.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
-        LogFormat::Json => log.json().init(),
+        LogFormat::Text => {
+            let lines = lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr()));
+            registry.with(lines.with_filter(filter)).init();
+        }
+        LogFormat::Json => registry.with(lines.json().with_filter(filter)).init(),
     }
+    Ok(writer)
 }
 
 fn generate(what: Generate) -> io::Result<()> {

@@ -7,12 +7,19 @@ use crate::{
     topology::Endpoint,
 };
 
+/// What is to be told about the program itself.
+pub(crate) struct Program {
+    pub uptime_seconds: u64,
+    pub lost_log_lines: u64,
+}
+
 /// All counters as text; those of UDP by address family.
 #[must_use]
 pub(crate) fn text(
     udp: &[(&'static str, Snapshot)],
     streams: &StreamCounts,
     introductions: Option<Counts>,
+    program: &Program,
 ) -> String {
     let mut text = String::new();
     let endpoint = |e: Endpoint| match e {
@@ -64,6 +71,22 @@ pub(crate) fn text(
         family(&mut text, "probe_rendezvous_events_total", help, COUNTER, &by_event(&events));
         single(&mut text, "probe_rendezvous_sessions", "Sessions open now.", sessions);
     }
+    let version = [(format!("{{version=\"{}\"}}", env!("CARGO_PKG_VERSION")), 1)];
+    family(&mut text, "probe_build_info", "The version that runs; the value is always 1.", "gauge", &version);
+    single(
+        &mut text,
+        "probe_uptime_seconds",
+        "Seconds since the server was started.",
+        program.uptime_seconds,
+    );
+    let help = "Log lines that could not be written.";
+    family(
+        &mut text,
+        "probe_log_lost_lines_total",
+        help,
+        COUNTER,
+        &[(String::new(), program.lost_log_lines)],
+    );
     text
 }
 

@@ -2,6 +2,8 @@
 
 use std::{io, net::SocketAddr, sync::Arc, thread::JoinHandle};
 
+use shared::log_writer::LogWriter;
+
 use crate::{
     bind::{self, BindError},
     check::{self, CheckError},
@@ -146,6 +148,11 @@ impl Server {
     #[must_use]
     pub fn stream_counts(&self) -> StreamCounts {
         self.services.as_ref().map(streams::Running::counts).unwrap_or_default()
+    }
+
+    /// Lines that this log loses from now on are among the metrics.
+    pub fn observe_log(&self, log: &LogWriter) {
+        self.shared.observe_log(log.lost());
     }
 
     /// What has happened so far between clients that wanted to meet; none if they cannot.

@@ -4,7 +4,7 @@
 use std::{
     io::{self, PipeReader, PipeWriter},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant,
@@ -37,6 +37,7 @@ pub(crate) struct Shared {
     sleep: Mutex<Option<PipeWriter>>,
     /// With the position of the family in the settings.
     counters: Mutex<Vec<(usize, Arc<Counters>)>>,
+    lost_log_lines: OnceLock<Arc<AtomicU64>>,
     pub clock: Clock,
     pub egress: Egress,
     /// One a family.
@@ -59,6 +60,7 @@ impl Shared {
             wake,
             sleep: Mutex::new(Some(sleep)),
             counters: Mutex::default(),
+            lost_log_lines: OnceLock::new(),
             clock: Clock::new(),
             egress: Egress::default(),
             buckets,
@@ -107,6 +109,17 @@ impl Shared {
         let all = lock(&self.counters);
         let of = |family| all.iter().filter(move |(its, _)| *its == family).map(|(_, set)| set.as_ref());
         (0..self.buckets.len()).map(|family| Counters::sum(of(family))).collect()
+    }
+
+    /// From now on the lines that a log loses are known.
+    pub(crate) fn observe_log(&self, lost: Arc<AtomicU64>) {
+        // A server has one log; a second one is nobody's.
+        _ = self.lost_log_lines.set(lost);
+    }
+
+    /// Log lines that could not be written.
+    pub(crate) fn lost_log_lines(&self) -> u64 {
+        self.lost_log_lines.get().map_or(0, |lost| lost.load(Ordering::Relaxed))
     }
 
     /// Signs of life so far, of each thread.

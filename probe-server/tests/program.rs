@@ -3,7 +3,7 @@
 #![cfg(unix)]
 
 use std::{
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
     net::UdpSocket,
     process::{Child, Command, Output, Stdio},
 };
@@ -204,4 +204,98 @@ fn man_page_and_completions() {
         assert!(page.contains(text), "{what}");
         assert!(page.contains("alternate"), "{what}");
     }
+}
+
+fn metric(admin: &str, name: &str) -> u64 {
+    let mut stream = std::net::TcpStream::connect(admin).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let line = answer.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap();
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+/// A port on loopback that nobody has just now.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    let full = || Stdio::from(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+    let broken = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        Stdio::from(writer)
+    };
+    let unread = || {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        // Kept open by a thread that never reads, and full already.
+        rustix::io::ioctl_fionbio(&writer, true).unwrap();
+        while writer.write(&[b'x'; 4096]).is_ok() {}
+        rustix::io::ioctl_fionbio(&writer, false).unwrap();
+        std::mem::forget(reader);
+        Stdio::from(writer)
+    };
+    let kinds: [(&str, &dyn Fn() -> Stdio); 3] =
+        [("full disk", &full), ("dead reader", &broken), ("reader that does not read", &unread)];
+    for (kind, stderr) in kinds {
+        let admin = format!("127.0.0.1:{}", free_port());
+        let mut command = Command::new(PROGRAM);
+        command.args(["--local", "--port", "0", "--alternate-port", "0", "--admin", &admin]);
+        let mut child = command.stdout(Stdio::piped()).stderr(stderr()).spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut server = Running { child, stdout };
+        assert!(server.line().starts_with("ready udp"), "{kind}");
+        server.signal(Signal::HUP);
+        // One line tells of the admin address, one of the reload: lost, or waiting for the reader.
+        while kind != "reader that does not read" && metric(&admin, "probe_log_lost_lines_total") < 2 {
+            std::thread::yield_now();
+        }
+        assert!(metric(&admin, "probe_uptime_seconds") < 60, "{kind}");
+        server.signal(Signal::TERM);
+        assert_eq!(server.child.wait().unwrap().code(), Some(0), "{kind}");
+    }
+}
+
+#[test]
+fn messages_that_nobody_can_read_leave_the_exit_code() {
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let rows: [(&[&str], i32); 3] = [
+        (&["--primary", "0.0.0.0"], 2),
+        (&["--wrong"], 2),
+        (&["--local", "--port", &port, "--alternate-port", "0"], 1),
+    ];
+    for (arguments, code) in rows {
+        let status = Command::new(PROGRAM).args(arguments).stdout(full()).stderr(full()).status().unwrap();
+        assert_eq!(status.code(), Some(code), "{arguments:?}");
+    }
+    // Nobody hears that it is ready: it serves all the same.
+    let mut command = Command::new(PROGRAM);
+    command.args(["--local", "--port", "0", "--alternate-port", "0", "--admin", "0"]);
+    let mut child = command.stdout(full()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    Running::log_until(&mut log, "metrics and health");
+    kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
+    Running::log_until(&mut log, "reloaded");
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn the_finest_log_holds_no_words_of_other_crates() {
+    let mut server = Running::start(&["--local", "--port", "0", "--alternate-port", "0", "--log", "trace"]);
+    let address = server.line().split(' ').nth(2).unwrap().to_owned();
+    // What a browser or a client of the rendezvous would send: a request that the HTTP layer logs at its finest level.
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    let request = "GET /punch HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
+        sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    stream.write_all(request.as_bytes()).unwrap();
+    assert!(stream.read(&mut [0; 512]).unwrap() > 0);
+    server.signal(Signal::TERM);
+    let mut log = String::new();
+    server.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    assert!(!log.contains("TRACE") && !log.contains("dGhlIHNhbXBsZSBub25jZQ"), "{log}");
 }

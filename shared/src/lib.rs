@@ -7,10 +7,12 @@
 //!   pure struct comes with the feature `model`, JSON Schema with the feature `schema`.
 //! - [`rendezvous`]: what is said when two clients are introduced to each other, and who waits for whom.
 //! - [`ports`]: those that nobody should send to or from.
+//! - [`log_writer`]: how both programs write their logs, so that no log can stop them.
 //!
-//! Nothing here touches a clock, a socket, a log or a global: bytes, addresses and `now` come in as
+//! Besides that writer nothing here touches a clock, a socket, a log or a global: bytes, addresses and `now` come in as
 //! arguments, values go out.
 
+pub mod log_writer;
 pub mod nat;
 pub mod ports;
 pub mod rendezvous;
