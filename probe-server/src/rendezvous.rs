@@ -18,7 +18,7 @@ use std::{
 
 use futures_util::{SinkExt, StreamExt};
 use shared::rendezvous::{
-    Delivery, Limits, MAX_MESSAGE, Memory, PATH, Refusal, Seat, Sessions, ToClient, ToServer,
+    Delivery, Limits, MAX_MESSAGE, Memory, PATH, Participant, Refusal, Sessions, ToClient, ToServer,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -28,7 +28,7 @@ use tokio::{
 use tokio_tungstenite::{
     WebSocketStream, accept_hdr_async_with_config,
     tungstenite::{
-        Message, Utf8Bytes,
+        Error, Message, Utf8Bytes,
         handshake::server::{ErrorResponse, Request, Response},
         http::{StatusCode, header::ORIGIN},
         protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode},
@@ -47,7 +47,7 @@ pub struct Rendezvous {
 
 struct State {
     sessions: Box<dyn Sessions>,
-    mailboxes: HashMap<Seat, mpsc::Sender<Box<ToClient>>>,
+    mailboxes: HashMap<Participant, mpsc::Sender<Box<ToClient>>>,
     counts: Counts,
     is_closing: bool,
 }
@@ -122,12 +122,12 @@ impl Rendezvous {
         let mut socket = greet(stream).await?;
         let (outbox, mut inbox) = mpsc::channel(MAILBOX);
         let end = match self.admit(&mut socket, from.ip().to_canonical(), outbox).await {
-            Ok(seat) => {
+            Ok(participant) => {
                 seated();
                 // Ends the session even if this task is stopped half-way.
-                let _guard = Guard { rendezvous: Arc::clone(self), seat };
-                match write(&mut socket, &ToClient::Here { stun }).await {
-                    true => self.converse(&mut socket, seat, &mut inbox).await,
+                let _guard = Guard { rendezvous: Arc::clone(self), participant };
+                match write(&mut socket, &ToClient::Welcome { stun }).await {
+                    true => self.converse(&mut socket, participant, &mut inbox).await,
                     false => End::Stuck,
                 }
             }
@@ -152,7 +152,7 @@ impl Rendezvous {
 
     /// The server is about to end: clients whose peer has not come are told, and nobody new is let in. Pairs may go on.
     pub fn close(&self) {
-        self.dismiss(|mailboxes, seat| !mailboxes.contains_key(&seat.peer()));
+        self.dismiss(|mailboxes, participant| !mailboxes.contains_key(&participant.peer()));
     }
 
     /// The server ends now: all clients are told.
@@ -160,12 +160,17 @@ impl Rendezvous {
         self.dismiss(|_, _| true);
     }
 
-    fn dismiss(&self, whom: impl Fn(&HashMap<Seat, mpsc::Sender<Box<ToClient>>>, Seat) -> bool) {
+    fn dismiss(
+        &self,
+        whom: impl Fn(&HashMap<Participant, mpsc::Sender<Box<ToClient>>>, Participant) -> bool,
+    ) {
         let mut state = self.lock();
         state.is_closing = true;
-        let seats = state.mailboxes.keys().copied().filter(|seat| whom(&state.mailboxes, *seat));
+        let participants =
+            state.mailboxes.keys().copied().filter(|participant| whom(&state.mailboxes, *participant));
         let message = ToClient::Refused { reason: Refusal::Stopping };
-        let told = seats.map(|seat| Delivery { seat, message: message.clone() }).collect();
+        let told =
+            participants.map(|participant| Delivery { participant, message: message.clone() }).collect();
         // Who does not even read this is cut off in any case.
         _ = state.deliver(told);
     }
@@ -183,7 +188,7 @@ impl Rendezvous {
         socket: &mut Socket<S>,
         from: IpAddr,
         outbox: mpsc::Sender<Box<ToClient>>,
-    ) -> Result<Seat, Refusal> {
+    ) -> Result<Participant, Refusal> {
         let text = timeout(PATIENCE, read(socket)).await.ok().flatten().ok_or(Refusal::Expired)??;
         let message = ToServer::first(&text)?;
         let entropy = getrandom::u64().map_err(|_| Refusal::Full)?;
@@ -197,25 +202,25 @@ impl Rendezvous {
                 let opened = state.sessions.open(from, entropy, now)?;
                 state.counts.opened += 1;
                 let seconds = u32::try_from(opened.wait.as_secs()).unwrap_or(u32::MAX);
-                state.mailboxes.insert(opened.seat, outbox);
+                state.mailboxes.insert(opened.participant, outbox);
                 let message = ToClient::Waiting { code: opened.code, seconds };
                 let mut told = opened.told;
-                told.push(Delivery { seat: opened.seat, message });
+                told.push(Delivery { participant: opened.participant, message });
                 // Whose mailbox is full is cut off; that is not the doing of who has just come.
                 _ = state.deliver(told);
-                Ok(opened.seat)
+                Ok(opened.participant)
             }
             ToServer::Join { code, .. } => {
-                let (seat, told) = state.sessions.join(code, from, now)?;
+                let (participant, told) = state.sessions.join(code, from, now)?;
                 state.counts.paired += 1;
-                state.mailboxes.insert(seat, outbox);
+                state.mailboxes.insert(participant, outbox);
                 _ = state.deliver(told);
-                Ok(seat)
+                Ok(participant)
             }
             ToServer::Ping { .. }
             | ToServer::Ready { .. }
-            | ToServer::Probe { .. }
-            | ToServer::Answer { .. } => Err(Refusal::Misplaced),
+            | ToServer::PeerPing { .. }
+            | ToServer::PeerPong { .. } => Err(Refusal::BadMessage),
         }
     }
 
@@ -223,32 +228,32 @@ impl Rendezvous {
     async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         socket: &mut Socket<S>,
-        seat: Seat,
+        participant: Participant,
         inbox: &mut mpsc::Receiver<Box<ToClient>>,
     ) -> End {
         loop {
-            let deadline = self.lock().sessions.deadline(seat);
+            let deadline = self.lock().sessions.deadline(participant);
             let until = deadline.map(|at| self.started + at);
             tokio::select! {
                 biased;
                 message = inbox.recv() => {
                     // A mailbox that overflowed is closed: whoever said too much has been cut off.
-                    let message = message.unwrap_or(Box::new(ToClient::Gone));
+                    let message = message.unwrap_or(Box::new(ToClient::PeerLeft));
                     match *message {
                         ToClient::Refused { reason } => return End::Refused(reason),
-                        ToClient::Paired { .. } => socket.get_mut().allow_words(),
+                        ToClient::Paired { .. } => socket.get_mut().allow_payloads(),
                         _ => {}
                     }
                     if !write(socket, &message).await {
                         return End::Stuck;
                     }
-                    if *message == ToClient::Gone {
+                    if *message == ToClient::PeerLeft {
                         return End::Over;
                     }
                 }
                 text = read(socket) => {
                     let said = match text {
-                        Some(text) => text.and_then(|text| self.say(seat, &text)),
+                        Some(text) => text.and_then(|text| self.say(participant, &text)),
                         None => return End::Over,
                     };
                     if let Err(refusal) = said {
@@ -259,7 +264,7 @@ impl Rendezvous {
                 }
                 () = tokio::time::sleep_until(until.unwrap_or(self.started)), if until.is_some() => {
                     // It may have become later meanwhile.
-                    if self.lock().sessions.deadline(seat).is_none_or(|at| at <= self.now()) {
+                    if self.lock().sessions.deadline(participant).is_none_or(|at| at <= self.now()) {
                         return End::Refused(Refusal::Expired);
                     }
                 }
@@ -267,11 +272,11 @@ impl Rendezvous {
         }
     }
 
-    fn say(&self, seat: Seat, text: &str) -> Result<(), Refusal> {
-        let message = serde_json::from_str(text).map_err(|_| Refusal::Misplaced)?;
+    fn say(&self, participant: Participant, text: &str) -> Result<(), Refusal> {
+        let message = ToServer::parse(text).map_err(|_| Refusal::BadMessage)?;
         let now = self.now();
         let mut state = self.lock();
-        let told = state.sessions.say(seat, message, text.len(), now)?;
+        let told = state.sessions.say(participant, message, text.len(), now)?;
         state.deliver(told)
     }
 
@@ -292,10 +297,11 @@ impl State {
     /// When one was full: whoever said this says more than is taken.
     fn deliver(&mut self, told: Vec<Delivery>) -> Result<(), Refusal> {
         let mut all = Ok(());
-        for Delivery { seat, message } in told {
-            let full = self.mailboxes.get(&seat).is_some_and(|m| m.try_send(Box::new(message)).is_err());
+        for Delivery { participant, message } in told {
+            let full =
+                self.mailboxes.get(&participant).is_some_and(|m| m.try_send(Box::new(message)).is_err());
             if full {
-                self.mailboxes.remove(&seat);
+                self.mailboxes.remove(&participant);
                 all = Err(Refusal::TooMuch);
             }
         }
@@ -306,14 +312,14 @@ impl State {
 /// A client's place, given back when it is dropped.
 struct Guard {
     rendezvous: Arc<Rendezvous>,
-    seat: Seat,
+    participant: Participant,
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
         let mut state = self.rendezvous.lock();
-        let told = state.sessions.leave(self.seat);
-        state.mailboxes.remove(&self.seat);
+        let told = state.sessions.leave(self.participant);
+        state.mailboxes.remove(&self.participant);
         _ = state.deliver(told);
     }
 }
@@ -354,10 +360,11 @@ async fn read<S: AsyncRead + AsyncWrite + Unpin>(
     loop {
         return match socket.next().await {
             Some(Ok(Message::Text(text))) => Some(Ok(text)),
-            Some(Ok(Message::Binary(_))) => Some(Err(Refusal::Misplaced)),
+            Some(Ok(Message::Binary(_))) => Some(Err(Refusal::BadMessage)),
             // The library answers pings.
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
             Some(Ok(Message::Close(_))) => None,
+            Some(Err(Error::Utf8(_))) => Some(Err(Refusal::BadMessage)),
             Some(Err(_)) | None => socket.get_ref().over().map(Err),
         };
     }

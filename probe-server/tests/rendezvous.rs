@@ -12,8 +12,7 @@ use std::{
 use futures_util::{SinkExt, StreamExt};
 use probe_server::{Server, config::Config, topology::Endpoint};
 use shared::rendezvous::{
-    Behaviour, Code, Limits, MAX_ADDRESSES, MAX_MESSAGE, Nonce, Offer, PATH, Refusal, Technique, ToClient,
-    ToServer, VERSION, Word,
+    Code, Limits, MAX_MESSAGE, MAX_PAYLOAD, PATH, Payload, Refusal, ToClient, ToServer, VERSION,
 };
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpSocket;
@@ -73,7 +72,7 @@ async fn begin(server: SocketAddr, from: Ipv4Addr, first: &ToServer) -> Client {
     let url = format!("ws://{server}{PATH}");
     let (mut client, _) = client_async_with_config(url, stream, Some(config)).await.expect("a websocket");
     say(&mut client, first).await;
-    assert!(matches!(hear(&mut client).await, ToClient::Here { .. }));
+    assert!(matches!(hear(&mut client).await, ToClient::Welcome { .. }));
     client
 }
 
@@ -84,7 +83,7 @@ async fn say(client: &mut Client, message: &ToServer) {
 
 async fn hear(client: &mut Client) -> ToClient {
     let answer = client.next().await.expect("an answer").expect("a message");
-    serde_json::from_str(answer.to_text().expect("text")).expect("json")
+    ToClient::parse(answer.to_text().expect("text")).expect("a message").expect("a known one")
 }
 
 /// A session that waits, opened from this address.
@@ -216,26 +215,13 @@ fn frame(text: &str) -> Vec<u8> {
     [&[0x81, 0xfe], &length[..], &[0; 4], text.as_bytes()].concat()
 }
 
-/// The longest word that is allowed.
-fn longest_word() -> ToServer {
-    let address = "[2001:db8:1111:2222:3333:4444:5555:6666]:65535".parse().expect("an address");
-    let offer = Offer {
-        nonce: Nonce([1; 16]),
-        behaviour: Behaviour::default(),
-        techniques: Technique::ALL.to_vec(),
-        lan: vec![address; MAX_ADDRESSES],
-        external: vec![address; MAX_ADDRESSES],
-        ipv6: Some(Behaviour::default()),
-        tcp: None,
-        remaps: None,
-        opener_ttl: None,
-        rtt_ms: 1,
-        hold_ms: 1,
-    };
-    ToServer::Ready { step: 0, rtt_ms: 1, word: Word::Offer(Box::new(offer)) }
+/// The longest payload that is allowed.
+fn longest_payload() -> ToServer {
+    let payload = Payload::write(&"x".repeat(MAX_PAYLOAD - 2)).expect("as long as may be");
+    ToServer::Ready { step: 0, rtt_ms: 1, payload }
 }
 
-/// As many clients as there may be, over TLS, each in a session with another, each with the longest word waiting for its
+/// As many clients as there may be, over TLS, each in a session with another, each with the longest payload waiting for its
 /// peer or as good as, the longest message begun and the longest record begun.
 #[test]
 #[cfg(target_os = "linux")]
@@ -268,7 +254,7 @@ fn the_worst_that_clients_can_do_fits_into_the_memory_of_the_unit() {
             "0",
         ],
     );
-    let word = frame(&serde_json::to_string(&longest_word()).expect("json"));
+    let payload = frame(&serde_json::to_string(&longest_payload()).expect("json"));
     let long = frame(&"x".repeat(MAX_MESSAGE));
     let hold = |client: &mut TlsClient| {
         let heard = client.read_until("paired");
@@ -286,11 +272,11 @@ fn the_worst_that_clients_can_do_fits_into_the_memory_of_the_unit() {
         let waiting = first.read_until("seconds");
         let code = waiting.split("\"code\":\"").nth(1).and_then(|rest| rest.get(..19)).expect("a code");
         let mut second = say(&ToServer::Join { version: VERSION, code: code.parse().expect("a code") });
-        first.send(&word);
+        first.send(&payload);
         first.send(&frame(r#"{"type":"ping","id":1}"#));
         let heard = hold(&mut first);
         hold(&mut second);
-        // The server has read the word and taken it.
+        // The server has read the payload and taken it.
         if !heard.contains("pong") {
             first.read_until("pong");
         }
@@ -336,10 +322,10 @@ fn a_server_that_stops_tells_those_who_wait_and_lets_pairs_finish() {
         assert_eq!(hear(&mut waiting).await, ToClient::Refused { reason: Refusal::Stopping });
         let close = waiting.next().await.expect("a frame").expect("a frame");
         assert!(matches!(close, Message::Close(Some(frame)) if frame.code == CloseCode::Away));
-        say(&mut first, &ToServer::Probe { id: 1 }).await;
-        assert_eq!(hear(&mut second).await, ToClient::Probe { id: 1 });
+        say(&mut first, &ToServer::PeerPing { id: 1 }).await;
+        assert_eq!(hear(&mut second).await, ToClient::PeerPing { id: 1 });
         drop(first);
-        assert_eq!(hear(&mut second).await, ToClient::Gone);
+        assert_eq!(hear(&mut second).await, ToClient::PeerLeft);
         // With the last of them, the server has ended.
         end.join().expect("no panic");
         assert!(TcpStream::connect(at).is_err());

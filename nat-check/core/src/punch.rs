@@ -26,7 +26,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use shared::{
     nat::NatType,
-    rendezvous::{Account, Behaviour, Code, Offer, Technique, Word},
+    rendezvous::{
+        Code, Technique,
+        peer::{self, Behaviour, Offer, PeerMessage},
+    },
 };
 use tokio::time::{Instant, sleep_until};
 
@@ -233,9 +236,9 @@ async fn attempt(
     let audience = listeners.audience;
     let mut post = Post::new(Arc::clone(&net), setup.seed);
     let (mine, first) = gather::offer(setup, &known, introducer.rtt(), &mut post).await;
-    let peers = match introducer.exchange(Word::Offer(Box::new(mine.clone()))).await? {
-        Word::Offer(peers) => *peers,
-        Word::Hint(_) | Word::Account(_) => return Err(IntroError::Broken),
+    let peers = match introducer.exchange(PeerMessage::Offer(Box::new(mine.clone()))).await? {
+        PeerMessage::Offer(peers) => *peers,
+        _ => return Err(IntroError::BadPeerMessage),
     };
     let introduced = Instant::now();
     let nonces = Nonces { mine: mine.nonce, peer: peers.nonce };
@@ -324,9 +327,9 @@ async fn rounds(attempt: &mut Attempt, lag: Duration, listeners: Listeners<'_>) 
                 return tried;
             }
         };
-        let mut round = report_of(means.technique, &ended.outcome.account, attempt.seen.clone());
-        let told = attempt.introducer.exchange(Word::Account(ended.outcome.account.clone())).await;
-        if let Ok(Word::Account(theirs)) = &told {
+        let mut round = report_of(means.technique, &ended.outcome.report, attempt.seen.clone());
+        let told = attempt.introducer.exchange(PeerMessage::RoundReport(ended.outcome.report.clone())).await;
+        if let Ok(PeerMessage::RoundReport(theirs)) = &told {
             round.peer_to.clone_from(&theirs.to);
             round.peer_sent = Some(theirs.sent);
             round.peer_heard = Some(theirs.heard);
@@ -352,7 +355,7 @@ async fn rounds(attempt: &mut Attempt, lag: Duration, listeners: Listeners<'_>) 
 async fn keep(attempt: &mut Attempt, found: &mut Found, hold: Duration) -> (Held, Option<Duration>) {
     // The peer may be gone as soon as it has what it wants: then there is no figure.
     let via_server = attempt.introducer.rtt_through_server().await.ok().flatten();
-    let together = attempt.introducer.exchange(Word::Account(Account::default())).await;
+    let together = attempt.introducer.exchange(PeerMessage::RoundReport(peer::RoundReport::default())).await;
     if together.is_err() || hold.is_zero() {
         return (Held::default(), via_server);
     }
@@ -367,17 +370,17 @@ async fn keep(attempt: &mut Attempt, found: &mut Found, hold: Duration) -> (Held
     (held, via_server)
 }
 
-fn report_of(technique: Technique, account: &Account, seen: Seen) -> RoundReport {
+fn report_of(technique: Technique, report: &peer::RoundReport, seen: Seen) -> RoundReport {
     RoundReport {
         technique,
-        through: account.through,
+        through: report.through,
         seen_as: seen.mine,
         peer_seen_as: seen.peers,
-        to: account.to.clone(),
+        to: report.to.clone(),
         peer_to: Vec::new(),
-        sent: account.sent,
-        heard: account.heard,
-        refused: account.refused,
+        sent: report.sent,
+        heard: report.heard,
+        refused: report.refused,
         peer_sent: None,
         peer_heard: None,
     }

@@ -38,7 +38,7 @@ impl<S> Metered<S> {
     }
 
     /// The client has met its peer: what follows may be longer.
-    pub(crate) const fn allow_words(&mut self) {
+    pub(crate) const fn allow_payloads(&mut self) {
         self.meter.longest = MAX_MESSAGE as u64;
     }
 
@@ -98,7 +98,7 @@ impl Meter {
                 let is_whole = self.header[0] & 0x80 != 0 && self.header[0] & 0x0f != 0;
                 if !is_whole {
                     // A message is short enough for one frame.
-                    return Err(Refusal::Misplaced);
+                    return Err(Refusal::BadMessage);
                 }
                 if length > self.longest {
                     return Err(Refusal::TooMuch);
@@ -194,9 +194,9 @@ mod tests {
             (0x81, 1025, Refusal::TooMuch),
             (0x81, 65536, Refusal::TooMuch),
             (0x81, usize::MAX >> 1, Refusal::TooMuch),
-            (0x01, 0, Refusal::Misplaced),
-            (0x00, 0, Refusal::Misplaced),
-            (0x80, 0, Refusal::Misplaced),
+            (0x01, 0, Refusal::BadMessage),
+            (0x00, 0, Refusal::BadMessage),
+            (0x80, 0, Refusal::BadMessage),
         ] {
             let header = if length > 70_000 {
                 [&[first, 0xff][..], &(length as u64).to_be_bytes(), &[0; 4]].concat()
@@ -216,10 +216,10 @@ mod tests {
     }
 
     #[test]
-    fn words_are_longer_than_what_comes_before() {
+    fn payloads_are_longer_than_what_comes_before() {
         let mut metered = Metered::new(tokio::io::empty());
         metered.begin_frames();
-        metered.allow_words();
+        metered.allow_payloads();
         assert_eq!(metered.meter.follow(&frame(0x81, MAX_MESSAGE)), Ok(()));
         assert_eq!(metered.meter.follow(&frame(0x81, MAX_MESSAGE + 1)), Err(Refusal::TooMuch));
     }

@@ -1,6 +1,6 @@
 //! Clients of all kinds over streams in memory, in paused time: what one of them does harms nobody else.
 
-use shared::rendezvous::{Code, Hint, Role, VERSION, Word};
+use shared::rendezvous::{Code, Payload, Role, VERSION};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio_tungstenite::client_async;
 
@@ -35,11 +35,11 @@ async fn hear(client: &mut Client) -> ToClient {
     loop {
         let message = match timeout(Duration::from_secs(3600), client.next()).await.unwrap().unwrap().unwrap()
         {
-            Message::Text(text) => serde_json::from_str(&text).unwrap(),
+            Message::Text(text) => ToClient::parse(&text).unwrap().unwrap(),
             other => panic!("{other:?}"),
         };
         match message {
-            ToClient::Here { stun } => assert_eq!(stun, HERE),
+            ToClient::Welcome { stun } => assert_eq!(stun, HERE),
             message => return message,
         }
     }
@@ -69,8 +69,7 @@ async fn pair_with(rendezvous: &Arc<Rendezvous>, (mut first, code): (Client, Cod
 }
 
 fn ready(port: u16) -> ToServer {
-    let at = vec![SocketAddr::new([192, 0, 2, 1].into(), port)];
-    ToServer::Ready { step: 0, rtt_ms: 10, word: Word::Hint(Hint { at, next: None }) }
+    ToServer::Ready { step: 0, rtt_ms: 10, payload: Payload::write(&port).unwrap() }
 }
 
 /// That two strangers can still meet.
@@ -78,12 +77,12 @@ async fn still_works(rendezvous: &Arc<Rendezvous>) {
     let (mut first, mut second) = pair(rendezvous).await;
     say(&mut first, &ready(1)).await;
     say(&mut second, &ready(2)).await;
-    assert!(matches!(hear(&mut first).await, ToClient::Go { step: 0, .. }));
-    assert!(matches!(hear(&mut second).await, ToClient::Go { step: 0, .. }));
-    say(&mut first, &ToServer::Probe { id: 3 }).await;
-    assert_eq!(hear(&mut second).await, ToClient::Probe { id: 3 });
-    say(&mut second, &ToServer::Answer { id: 3 }).await;
-    assert_eq!(hear(&mut first).await, ToClient::Answer { id: 3 });
+    assert!(matches!(hear(&mut first).await, ToClient::Start { step: 0, .. }));
+    assert!(matches!(hear(&mut second).await, ToClient::Start { step: 0, .. }));
+    say(&mut first, &ToServer::PeerPing { id: 3 }).await;
+    assert_eq!(hear(&mut second).await, ToClient::PeerPing { id: 3 });
+    say(&mut second, &ToServer::PeerPong { id: 3 }).await;
+    assert_eq!(hear(&mut first).await, ToClient::PeerPong { id: 3 });
 }
 
 #[tokio::test(start_paused = true)]
@@ -92,8 +91,8 @@ async fn whoever_gets_in_is_told_first_where_stun_is() {
     let mut client = connect(&rendezvous, "192.0.2.1").await;
     say(&mut client, &ToServer::Open { version: VERSION }).await;
     let first = client.next().await.unwrap().unwrap();
-    let first: ToClient = serde_json::from_str(first.to_text().unwrap()).unwrap();
-    assert_eq!(first, ToClient::Here { stun: HERE.to_vec() });
+    let first = ToClient::parse(first.to_text().unwrap()).unwrap().unwrap();
+    assert_eq!(first, ToClient::Welcome { stun: HERE.to_vec() });
 }
 
 #[tokio::test(start_paused = true)]
@@ -106,7 +105,7 @@ async fn a_peer_that_vanishes_is_reported_and_leaves_nothing() {
     let rendezvous = Rendezvous::new(Limits::default());
     let (first, mut second) = pair(&rendezvous).await;
     drop(first);
-    assert_eq!(hear(&mut second).await, ToClient::Gone);
+    assert_eq!(hear(&mut second).await, ToClient::PeerLeft);
     drop(second);
     let (waiting, _) = open(&rendezvous, "192.0.2.3").await;
     drop(waiting);
@@ -141,12 +140,49 @@ async fn garbage_is_refused_and_harms_nobody() {
             Message::binary(noise[..noise.len().min(1000)].to_vec())
         };
         client.send(message).await.unwrap();
-        assert_eq!(hear(&mut client).await, ToClient::Refused { reason: Refusal::Misplaced });
+        assert_eq!(hear(&mut client).await, ToClient::Refused { reason: Refusal::BadMessage });
     }
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert_eq!(rendezvous.counts().sessions, 1);
     drop(bystander);
     still_works(&rendezvous).await;
+}
+
+/// The frame is put together by hand: the library does not write such text.
+#[tokio::test(start_paused = true)]
+async fn what_is_no_message_is_refused_with_a_reason() {
+    let rendezvous = Rendezvous::new(Limits::default());
+    for text in [
+        &b"\xff\xfe"[..],
+        b"{",
+        b"[[[[[[[[[[",
+        b"{\"type\":\"sing\",\"id\":1}",
+        b"{\"type\":\"ready\",\"step\":0,\"rtt_ms\":1}",
+    ] {
+        let (mut client, mut peer) = pair(&rendezvous).await;
+        let header = [0x81, 0x80 | text.len() as u8, 0, 0, 0, 0];
+        client.get_mut().write_all(&[&header, text].concat()).await.unwrap();
+        assert_eq!(hear(&mut client).await, ToClient::Refused { reason: Refusal::BadMessage }, "{text:?}");
+        assert_eq!(hear(&mut peer).await, ToClient::PeerLeft);
+    }
+    still_works(&rendezvous).await;
+}
+
+/// What clients tell each other is theirs: neither unknown fields nor depth, neither numbers nor order are touched.
+#[tokio::test(start_paused = true)]
+async fn payloads_pass_as_they_came() {
+    let rendezvous = Rendezvous::new(Limits::default());
+    let (mut first, mut second) = pair(&rendezvous).await;
+    let deep = format!("{}1{}", "[".repeat(1500), "]".repeat(1500));
+    for (step, text) in [r#"{"type":"later","z":1.50, "a":[1e999]}"#, &deep].into_iter().enumerate() {
+        let ready = format!(r#"{{"type":"ready","step":{step},"rtt_ms":1,"payload":{text}}}"#);
+        first.send(Message::text(ready.clone())).await.unwrap();
+        second.send(Message::text(ready)).await.unwrap();
+        for client in [&mut first, &mut second] {
+            let ToClient::Start { payload, .. } = hear(client).await else { panic!("no start") };
+            assert_eq!(payload.as_text(), text);
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -180,7 +216,7 @@ async fn a_flood_of_messages_ends_its_own_session_only() {
     };
     assert_eq!(end, ToClient::Refused { reason: Refusal::TooMuch });
     assert_eq!(pongs, Limits::default().messages);
-    assert_eq!(hear(&mut second).await, ToClient::Gone);
+    assert_eq!(hear(&mut second).await, ToClient::PeerLeft);
     // The third client still waits, and can be joined.
     let mut late = connect(&rendezvous, "192.0.2.10").await;
     say(&mut late, &ToServer::Join { version: VERSION, code }).await;
@@ -213,9 +249,9 @@ async fn a_client_that_reads_nothing_is_cut_off() {
     let (first, mut second) = narrow_pair(&rendezvous).await;
     let begun = Instant::now();
     for id in 0..6 {
-        say(&mut second, &ToServer::Probe { id }).await;
+        say(&mut second, &ToServer::PeerPing { id }).await;
     }
-    assert_eq!(hear(&mut second).await, ToClient::Gone);
+    assert_eq!(hear(&mut second).await, ToClient::PeerLeft);
     assert_eq!(begun.elapsed().as_secs(), PATIENCE.as_secs());
     assert_eq!(rendezvous.counts().sessions, 0, "though the first one is still connected");
     still_works(&rendezvous).await;
@@ -227,15 +263,15 @@ async fn a_burst_reaches_a_peer_that_reads() {
     let rendezvous = Rendezvous::new(Limits::default());
     let (mut first, mut second) = pair(&rendezvous).await;
     for id in 0..40 {
-        let text = serde_json::to_string(&ToServer::Probe { id }).unwrap();
+        let text = serde_json::to_string(&ToServer::PeerPing { id }).unwrap();
         second.feed(Message::text(text)).await.unwrap();
     }
     second.flush().await.unwrap();
     for id in 0..40 {
-        assert_eq!(hear(&mut first).await, ToClient::Probe { id });
+        assert_eq!(hear(&mut first).await, ToClient::PeerPing { id });
     }
-    say(&mut first, &ToServer::Answer { id: 39 }).await;
-    assert_eq!(hear(&mut second).await, ToClient::Answer { id: 39 });
+    say(&mut first, &ToServer::PeerPong { id: 39 }).await;
+    assert_eq!(hear(&mut second).await, ToClient::PeerPong { id: 39 });
 }
 
 #[tokio::test(start_paused = true)]
@@ -243,14 +279,14 @@ async fn whoever_says_more_than_the_peer_takes_is_cut_off() {
     let rendezvous = Rendezvous::new(Limits::default());
     let (mut first, mut second) = narrow_pair(&rendezvous).await;
     for id in 0..40 {
-        let text = serde_json::to_string(&ToServer::Probe { id }).unwrap();
+        let text = serde_json::to_string(&ToServer::PeerPing { id }).unwrap();
         second.feed(Message::text(text)).await.unwrap();
     }
     second.flush().await.unwrap();
     assert_eq!(hear(&mut second).await, ToClient::Refused { reason: Refusal::TooMuch });
     // The other one gets what was waiting, and is told.
     let mut probes = 0;
-    while hear(&mut first).await == (ToClient::Probe { id: probes }) {
+    while hear(&mut first).await == (ToClient::PeerPing { id: probes }) {
         probes += 1;
     }
     assert!((MAILBOX as u32..MAILBOX as u32 + 5).contains(&probes), "{probes}");
@@ -263,15 +299,15 @@ async fn frames_that_say_nothing_count() {
     for (frame, reason) in [
         ([0x89, 0x80, 1, 2, 3, 4], Refusal::TooMuch),
         ([0x8a, 0x80, 1, 2, 3, 4], Refusal::TooMuch),
-        ([0x01, 0x80, 1, 2, 3, 4], Refusal::Misplaced),
-        ([0x00, 0x80, 1, 2, 3, 4], Refusal::Misplaced),
+        ([0x01, 0x80, 1, 2, 3, 4], Refusal::BadMessage),
+        ([0x00, 0x80, 1, 2, 3, 4], Refusal::BadMessage),
     ] {
         let (mut client, _) = open(&rendezvous, "192.0.2.3").await;
         client.get_mut().write_all(&frame.repeat(1000)).await.unwrap();
         let end = loop {
             match client.next().await.unwrap().unwrap() {
                 Message::Pong(_) => {}
-                Message::Text(text) => break serde_json::from_str::<ToClient>(&text).unwrap(),
+                Message::Text(text) => break ToClient::parse(&text).unwrap().unwrap(),
                 other => panic!("{other:?}"),
             }
         };
@@ -321,8 +357,8 @@ async fn when_the_server_ends_those_who_wait_are_told_and_pairs_may_go_on() {
     assert_eq!(close.code, CloseCode::Away);
     say(&mut late, &ToServer::Open { version: VERSION }).await;
     assert_eq!(hear(&mut late).await, stopping);
-    say(&mut first, &ToServer::Probe { id: 3 }).await;
-    assert_eq!(hear(&mut second).await, ToClient::Probe { id: 3 });
+    say(&mut first, &ToServer::PeerPing { id: 3 }).await;
+    assert_eq!(hear(&mut second).await, ToClient::PeerPing { id: 3 });
     rendezvous.end();
     assert_eq!(hear(&mut first).await, stopping);
     assert_eq!(hear(&mut second).await, stopping);
@@ -336,6 +372,11 @@ async fn another_path_or_version_is_refused() {
     let mut client = connect(&rendezvous, "192.0.2.1").await;
     client.send(Message::text(r#"{"type":"open","version":99,"more":"words"}"#)).await.unwrap();
     assert_eq!(hear(&mut client).await, ToClient::Refused { reason: Refusal::Version });
+    // The very bytes that clients of version 1 say and understand.
+    let mut client = connect(&rendezvous, "192.0.2.1").await;
+    client.send(Message::text(r#"{"type":"open","version":1}"#)).await.unwrap();
+    let refusal = client.next().await.unwrap().unwrap();
+    assert_eq!(refusal.to_text().unwrap(), r#"{"type":"refused","reason":"version"}"#);
 }
 
 #[tokio::test(start_paused = true)]

@@ -199,7 +199,7 @@ mod tests {
         let code = loop {
             match hear(&mut waiting).await {
                 ToClient::Waiting { code, .. } => break code,
-                other => assert!(matches!(other, ToClient::Here { .. })),
+                other => assert!(matches!(other, ToClient::Welcome { .. })),
             }
         };
         for (from, code, is_right) in
@@ -207,7 +207,7 @@ mod tests {
         {
             let mut client = say(&context, from, &ToServer::Join { version: VERSION, code }).await;
             let heard = hear(&mut client).await;
-            assert_eq!(matches!(heard, ToClient::Here { .. }), is_right, "{heard:?}");
+            assert_eq!(matches!(heard, ToClient::Welcome { .. }), is_right, "{heard:?}");
             // The connection has ended on the other side when it ends here.
             drop(client);
             while context.bounds.counts().open > 1 {
@@ -231,6 +231,6 @@ mod tests {
 
     async fn hear(client: &mut WebSocketStream<DuplexStream>) -> ToClient {
         let message = client.next().await.unwrap().unwrap();
-        serde_json::from_str(message.to_text().unwrap()).unwrap()
+        ToClient::parse(message.to_text().unwrap()).unwrap().unwrap()
     }
 }

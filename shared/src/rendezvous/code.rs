@@ -93,3 +93,31 @@ impl TryFrom<String> for Code {
         text.parse()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_survives_being_read_aloud() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        for _ in 0..1000 {
+            let code = Code::from_bits(rng.u64(..));
+            let text = code.to_string();
+            assert_eq!(text.len(), 19);
+            assert_eq!(text.parse(), Ok(code));
+            assert_eq!(text.to_uppercase().replace('-', " ").parse(), Ok(code));
+        }
+        assert_eq!(Code::EXAMPLE.parse::<Code>().unwrap().to_string(), Code::EXAMPLE);
+        for wrong in [
+            "",
+            "tabo",
+            "tabo-kiru-lama-dosx",
+            "tabo-kiru-lama-dosu-tabo",
+            "tabo-kiru-lama-dose",
+            "ťabo-kiru-lama-dos",
+        ] {
+            assert!(wrong.parse::<Code>().is_err(), "{wrong}");
+        }
+    }
+}

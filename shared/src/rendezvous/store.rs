@@ -1,5 +1,8 @@
 //! The sessions: who waits under which code, who is ready for what. Pure: time and randomness are arguments.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     cmp::Reverse,
     collections::HashMap,
@@ -7,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Code, Refusal, Role, ToClient, ToServer, Word};
+use super::{Code, Payload, Refusal, Role, ToClient, ToServer};
 
 /// Where sessions are kept. Several probe servers that share one such place could introduce clients of each other:
 /// what is said goes in, what is to be delivered to whom comes out.
@@ -24,7 +27,12 @@ pub trait Sessions: Send {
     ///
     /// # Errors
     /// When no session waits under this code, or its host or network has too many.
-    fn join(&mut self, code: Code, from: IpAddr, now: Duration) -> Result<(Seat, Vec<Delivery>), Refusal>;
+    fn join(
+        &mut self,
+        code: Code,
+        from: IpAddr,
+        now: Duration,
+    ) -> Result<(Participant, Vec<Delivery>), Refusal>;
 
     /// Takes what a client says, `size` bytes long, and gives what is to be delivered because of it.
     ///
@@ -32,17 +40,17 @@ pub trait Sessions: Send {
     /// When it is out of place, or more than a session may say. The client is to be cut off then.
     fn say(
         &mut self,
-        seat: Seat,
+        participant: Participant,
         message: ToServer,
         size: usize,
         now: Duration,
     ) -> Result<Vec<Delivery>, Refusal>;
 
     /// A client is gone. Its session ends.
-    fn leave(&mut self, seat: Seat) -> Vec<Delivery>;
+    fn leave(&mut self, participant: Participant) -> Vec<Delivery>;
 
     /// When the session has to be over, if it exists.
-    fn deadline(&self, seat: Seat) -> Option<Duration>;
+    fn deadline(&self, participant: Participant) -> Option<Duration>;
 
     /// Number of sessions.
     fn count(&self) -> usize;
@@ -50,13 +58,13 @@ pub trait Sessions: Send {
 
 /// One client's place in a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Seat {
+pub struct Participant {
     session: u64,
     /// Which of the two it is.
     pub role: Role,
 }
 
-impl Seat {
+impl Participant {
     /// The place of the other client.
     #[must_use]
     pub fn peer(self) -> Self {
@@ -68,7 +76,7 @@ impl Seat {
 #[derive(Clone, Debug)]
 pub struct Opened {
     /// The place of who began it.
-    pub seat: Seat,
+    pub participant: Participant,
     /// To be told to the other client.
     pub code: Code,
     /// How long it may wait.
@@ -81,7 +89,7 @@ pub struct Opened {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Delivery {
     /// Whom it is for.
-    pub seat: Seat,
+    pub participant: Participant,
     /// What is said.
     pub message: ToClient,
 }
@@ -166,7 +174,7 @@ struct Member {
 #[derive(Debug)]
 struct Ready {
     rtt_ms: u32,
-    word: Word,
+    payload: Payload,
 }
 
 impl Memory {
@@ -226,7 +234,7 @@ impl Memory {
         let Some((_, Reverse(session))) = largest else { return Vec::new() };
         let Some(ended) = self.end(session) else { return Vec::new() };
         let told = |role| Delivery {
-            seat: Seat { session, role },
+            participant: Participant { session, role },
             message: ToClient::Refused { reason: Refusal::Full },
         };
         [Role::First, Role::Second].into_iter().take(ended.members().count()).map(told).collect()
@@ -262,10 +270,15 @@ impl Sessions for Memory {
         let (first, wait) = (Member::new(from), self.limits.wait);
         self.sessions.insert(session, Session { code, until: now + wait, first, second: None, step: 0 });
         self.waiting.insert(code, session);
-        Ok(Opened { seat: Seat { session, role: Role::First }, code, wait, told })
+        Ok(Opened { participant: Participant { session, role: Role::First }, code, wait, told })
     }
 
-    fn join(&mut self, code: Code, from: IpAddr, now: Duration) -> Result<(Seat, Vec<Delivery>), Refusal> {
+    fn join(
+        &mut self,
+        code: Code,
+        from: IpAddr,
+        now: Duration,
+    ) -> Result<(Participant, Vec<Delivery>), Refusal> {
         let found = self.waiting.get(&code).copied();
         let found =
             found.and_then(|id| Some((id, self.sessions.get(&id).filter(|s| now < s.until)?.first.ip)));
@@ -283,64 +296,64 @@ impl Sessions for Memory {
             entry.until = now + self.limits.last;
         }
         let paired = |role, you, peer| Delivery {
-            seat: Seat { session, role },
+            participant: Participant { session, role },
             message: ToClient::Paired { role, you, peer },
         };
-        let seat = Seat { session, role: Role::Second };
+        let participant = Participant { session, role: Role::Second };
         told.extend([paired(Role::First, first, from), paired(Role::Second, from, first)]);
-        Ok((seat, told))
+        Ok((participant, told))
     }
 
     fn say(
         &mut self,
-        seat: Seat,
+        participant: Participant,
         message: ToServer,
         size: usize,
         now: Duration,
     ) -> Result<Vec<Delivery>, Refusal> {
         let limits = self.limits;
-        let session = self.sessions.get_mut(&seat.session).ok_or(Refusal::Expired)?;
+        let session = self.sessions.get_mut(&participant.session).ok_or(Refusal::Expired)?;
         if now >= session.until {
             return Err(Refusal::Expired);
         }
         let paired = session.second.is_some();
         let next = session.step;
-        let speaker = session.member(seat.role).ok_or(Refusal::Misplaced)?;
+        let speaker = session.member(participant.role).ok_or(Refusal::BadMessage)?;
         speaker.messages += 1;
         speaker.bytes += size;
         if speaker.messages > limits.messages || speaker.bytes > limits.bytes {
             return Err(Refusal::TooMuch);
         }
-        let peer = seat.peer();
-        let one = |seat, message| Ok(vec![Delivery { seat, message }]);
+        let peer = participant.peer();
+        let one = |participant, message| Ok(vec![Delivery { participant, message }]);
         match message {
-            ToServer::Ping { id } => one(seat, ToClient::Pong { id }),
-            ToServer::Probe { id } if paired => one(peer, ToClient::Probe { id }),
-            ToServer::Answer { id } if paired => one(peer, ToClient::Answer { id }),
-            ToServer::Ready { step, rtt_ms, word } if paired => {
-                if step != next || speaker.ready.is_some() || !word.is_modest() {
-                    return Err(Refusal::Misplaced);
+            ToServer::Ping { id } => one(participant, ToClient::Pong { id }),
+            ToServer::PeerPing { id } if paired => one(peer, ToClient::PeerPing { id }),
+            ToServer::PeerPong { id } if paired => one(peer, ToClient::PeerPong { id }),
+            ToServer::Ready { step, rtt_ms, payload } if paired => {
+                if step != next || speaker.ready.is_some() {
+                    return Err(Refusal::BadMessage);
                 }
-                speaker.ready = Some(Box::new(Ready { rtt_ms, word }));
-                Ok(session.go(seat.session, limits.hold_back))
+                speaker.ready = Some(Box::new(Ready { rtt_ms, payload }));
+                Ok(session.start(participant.session, limits.hold_back))
             }
             ToServer::Open { .. }
             | ToServer::Join { .. }
-            | ToServer::Probe { .. }
-            | ToServer::Answer { .. }
-            | ToServer::Ready { .. } => Err(Refusal::Misplaced),
+            | ToServer::PeerPing { .. }
+            | ToServer::PeerPong { .. }
+            | ToServer::Ready { .. } => Err(Refusal::BadMessage),
         }
     }
 
-    fn leave(&mut self, seat: Seat) -> Vec<Delivery> {
-        let Some(ended) = self.end(seat.session) else { return Vec::new() };
-        let peer = seat.peer();
+    fn leave(&mut self, participant: Participant) -> Vec<Delivery> {
+        let Some(ended) = self.end(participant.session) else { return Vec::new() };
+        let peer = participant.peer();
         let has_peer = peer.role == Role::First || ended.second.is_some();
-        has_peer.then_some(Delivery { seat: peer, message: ToClient::Gone }).into_iter().collect()
+        has_peer.then_some(Delivery { participant: peer, message: ToClient::PeerLeft }).into_iter().collect()
     }
 
-    fn deadline(&self, seat: Seat) -> Option<Duration> {
-        self.sessions.get(&seat.session).map(|s| s.until)
+    fn deadline(&self, participant: Participant) -> Option<Duration> {
+        self.sessions.get(&participant.session).map(|s| s.until)
     }
 
     fn count(&self) -> usize {
@@ -360,8 +373,8 @@ impl Session {
         }
     }
 
-    /// When both are ready: each gets the other's word, and waits as long as the word takes longer to the other.
-    fn go(&mut self, session: u64, hold_back: Duration) -> Vec<Delivery> {
+    /// When both are ready: each gets the other's payload, and waits as long as the message takes longer to the other.
+    fn start(&mut self, session: u64, hold_back: Duration) -> Vec<Delivery> {
         let Some(second) = &mut self.second else { return Vec::new() };
         if self.first.ready.is_none() || second.ready.is_none() {
             return Vec::new();
@@ -371,12 +384,12 @@ impl Session {
         self.step += 1;
         let longest = u32::try_from(hold_back.as_millis()).unwrap_or(u32::MAX);
         let after = |mine: u32, other: u32| (other.saturating_sub(mine) / 2).min(longest);
-        let go = |role, after_ms, word| Delivery {
-            seat: Seat { session, role },
-            message: ToClient::Go { step, after_ms, word },
+        let start = |role, after_ms, payload| Delivery {
+            participant: Participant { session, role },
+            message: ToClient::Start { step, after_ms, payload },
         };
         let (for_a, for_b) = (after(a.rtt_ms, b.rtt_ms), after(b.rtt_ms, a.rtt_ms));
-        vec![go(Role::First, for_a, b.word), go(Role::Second, for_b, a.word)]
+        vec![start(Role::First, for_a, b.payload), start(Role::Second, for_b, a.payload)]
     }
 }
 

@@ -1,65 +1,28 @@
-//! Codes, messages and sessions.
+//! Messages and payloads, between versions of different ages.
 
-use std::{net::IpAddr, time::Duration};
+use super::{
+    peer::{
+        Behaviour, MAX_ADDRESSES, MAX_TECHNIQUES, NextPort, Nonce, Offer, PeerMessage, RoundCandidates,
+        TcpSide,
+    },
+    *,
+};
+use crate::nat::{Filtering, Mapping, PortAllocation, PortPolicy};
 
-use super::*;
-
-const T0: Duration = Duration::from_secs(1000);
-
-fn ip(last: u32) -> IpAddr {
-    std::net::Ipv4Addr::from_bits(0xCB00_0000 + last).into()
-}
-
-fn memory() -> Memory {
-    Memory::new(Limits::default())
-}
-
-fn ready(step: u32, rtt_ms: u32, port: u16) -> ToServer {
-    ToServer::Ready { step, rtt_ms, word: hint(port) }
-}
-
-fn hint(port: u16) -> Word {
-    Word::Hint(Hint { at: vec![SocketAddr::new(ip(1), port)], next: None })
-}
-
-fn pair(memory: &mut Memory) -> (Seat, Seat) {
-    let opened = memory.open(ip(1), 7, T0).unwrap();
-    let (second, told) = memory.join(opened.code, ip(2), T0).unwrap();
-    assert_eq!(told[0].message, ToClient::Paired { role: Role::First, you: ip(1), peer: ip(2) });
-    assert_eq!(told[1].message, ToClient::Paired { role: Role::Second, you: ip(2), peer: ip(1) });
-    (opened.seat, second)
-}
-
-#[test]
-fn a_code_survives_being_read_aloud() {
-    let mut rng = fastrand::Rng::with_seed(1);
-    for _ in 0..1000 {
-        let code = Code::from_bits(rng.u64(..));
-        let text = code.to_string();
-        assert_eq!(text.len(), 19);
-        assert_eq!(text.parse(), Ok(code));
-        assert_eq!(text.to_uppercase().replace('-', " ").parse(), Ok(code));
-    }
-    assert_eq!(Code::EXAMPLE.parse::<Code>().unwrap().to_string(), Code::EXAMPLE);
-    for wrong in [
-        "",
-        "tabo",
-        "tabo-kiru-lama-dosx",
-        "tabo-kiru-lama-dosu-tabo",
-        "tabo-kiru-lama-dose",
-        "ťabo-kiru-lama-dos",
-    ] {
-        assert!(wrong.parse::<Code>().is_err(), "{wrong}");
-    }
-}
-
-#[test]
-fn messages_are_read_as_they_are_written_and_nothing_else_is() {
-    let offer = Offer {
+fn offer() -> Offer {
+    Offer {
         nonce: Nonce([0xAB; 16]),
         behaviour: Behaviour {
             udp: true,
             mapping: Some(Mapping::EndpointIndependent),
+            filtering: Some(Filtering::AddressAndPortDependent),
+            ports: Some(PortAllocation {
+                policy: PortPolicy::Sequential,
+                delta: Some(2),
+                range: (1024, 65535),
+                external_ips: 1,
+                parity: None,
+            }),
             ..Behaviour::default()
         },
         techniques: Technique::ALL.to_vec(),
@@ -71,188 +34,252 @@ fn messages_are_read_as_they_are_written_and_nothing_else_is() {
         opener_ttl: Some(2),
         rtt_ms: 20,
         hold_ms: 5000,
-    };
-    let message = ToServer::Ready { step: 0, rtt_ms: 20, word: Word::Offer(Box::new(offer)) };
-    let text = serde_json::to_string(&message).unwrap();
+    }
+}
+
+fn ready(payload: &str) -> String {
+    format!(r#"{{"type":"ready","step":0,"rtt_ms":20,"payload":{payload}}}"#)
+}
+
+/// What a server passes on of a payload, or nothing where it refuses.
+fn passed_on(payload: &str) -> Option<Payload> {
+    let Ok(ToServer::Ready { step, payload, .. }) = ToServer::parse(&ready(payload)) else { return None };
+    let start = serde_json::to_string(&ToClient::Start { step, after_ms: 0, payload }).unwrap();
+    assert!(start.len() <= MAX_MESSAGE);
+    match ToClient::parse(&start) {
+        Ok(Some(ToClient::Start { payload, .. })) => Some(payload),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn messages_are_read_as_they_are_written() {
+    let payload = PeerMessage::Offer(Box::new(offer())).write().unwrap();
+    let text =
+        serde_json::to_string(&ToServer::Ready { step: 0, rtt_ms: 20, payload: payload.clone() }).unwrap();
     assert!(text.len() < MAX_MESSAGE / 4, "{text}");
-    assert_eq!(serde_json::from_str::<ToServer>(&text).unwrap(), message);
+    let at = vec!["[2001:db8::1]:3478".parse().unwrap()];
+    let you = "192.0.2.1".parse().unwrap();
+    let code = Code::EXAMPLE.parse().unwrap();
+    for message in [
+        ToServer::Open { version: VERSION },
+        ToServer::Join { version: VERSION, code },
+        ToServer::Ping { id: 1 },
+        ToServer::Ready { step: 3, rtt_ms: 20, payload: payload.clone() },
+        ToServer::PeerPing { id: 1 },
+        ToServer::PeerPong { id: 1 },
+    ] {
+        assert_eq!(ToServer::parse(&serde_json::to_string(&message).unwrap()), Ok(message));
+    }
+    for message in [
+        ToClient::Welcome { stun: at },
+        ToClient::Waiting { code, seconds: 600 },
+        ToClient::Paired { role: Role::First, you, peer: you },
+        ToClient::Pong { id: 1 },
+        ToClient::Start { step: 3, after_ms: 7, payload },
+        ToClient::PeerPing { id: 1 },
+        ToClient::PeerPong { id: 1 },
+        ToClient::PeerLeft,
+        ToClient::Refused { reason: Refusal::TooFast },
+    ] {
+        assert_eq!(ToClient::parse(&serde_json::to_string(&message).unwrap()), Ok(Some(message)));
+    }
+}
+
+#[test]
+fn unknown_fields_are_ignored_and_what_is_no_message_is_told() {
+    let later = r#"{"later":[{"deep":1}],"type":"ping","id":7}"#;
+    assert_eq!(ToServer::parse(later), Ok(ToServer::Ping { id: 7 }));
+    let later = r#"{"type":"refused","reason":"full","retry_after_s":60}"#;
+    assert_eq!(ToClient::parse(later), Ok(Some(ToClient::Refused { reason: Refusal::Full })));
+    let later = r#"{"type":"refused","reason":"bad-weather"}"#;
+    assert_eq!(ToClient::parse(later), Ok(Some(ToClient::Refused { reason: Refusal::Unknown })));
+    assert_eq!(ToClient::parse(r#"{"type":"motd","id":[]}"#), Ok(None), "of a later server");
     for wrong in [
+        "",
         "{}",
         "null",
+        "[]",
         r#"{"type":"open"}"#,
-        r#"{"type":"open","version":1,"more":2}"#,
-        r#"{"type":"join","version":1,"code":"nonsense"}"#,
-        &text.replace("abab", "xyxy"),
+        r#"{"type":"sing","version":2}"#,
+        r#"{"type":{"ping":1},"id":1}"#,
+        r#"{"type":"ping","id":-1}"#,
+        r#"{"type":"ping","id":1}}"#,
+        r#"{"type":"join","version":2,"code":"nonsense"}"#,
+        r#"{"type":"ready","step":0,"rtt_ms":1}"#,
     ] {
-        assert!(serde_json::from_str::<ToServer>(wrong).is_err(), "{wrong}");
+        assert_eq!(ToServer::parse(wrong), Err(Malformed), "{wrong}");
     }
-}
-
-#[test]
-fn both_go_when_both_are_ready_and_the_nearer_one_waits() {
-    let mut memory = memory();
-    let (first, second) = pair(&mut memory);
-    assert_eq!(memory.say(first, ready(0, 100, 1), 10, T0).unwrap(), []);
-    let told = memory.say(second, ready(0, 20, 2), 10, T0).unwrap();
-    assert_eq!(
-        told[0],
-        Delivery { seat: first, message: ToClient::Go { step: 0, after_ms: 0, word: hint(2) } }
-    );
-    assert_eq!(
-        told[1],
-        Delivery { seat: second, message: ToClient::Go { step: 0, after_ms: 40, word: hint(1) } }
-    );
-    // A lie about the round trip holds nobody back for long.
-    memory.say(first, ready(1, u32::MAX, 1), 10, T0).unwrap();
-    let told = memory.say(second, ready(1, 20, 2), 10, T0).unwrap();
-    assert!(matches!(told[1].message, ToClient::Go { step: 1, after_ms: 1000, .. }));
-}
-
-#[test]
-fn what_is_out_of_place_is_refused() {
-    let mut memory = memory();
-    let opened = memory.open(ip(1), 7, T0).unwrap();
-    assert_eq!(
-        memory.say(opened.seat, ready(0, 1, 1), 10, T0),
-        Err(Refusal::Misplaced),
-        "nobody is there yet"
-    );
-    let (second, _) = memory.join(opened.code, ip(2), T0).unwrap();
-    assert_eq!(memory.join(opened.code, ip(3), T0), Err(Refusal::UnknownCode), "a third one");
-    assert_eq!(memory.say(second, ready(1, 1, 1), 10, T0), Err(Refusal::Misplaced), "a step ahead");
-    memory.say(second, ready(0, 1, 1), 10, T0).unwrap();
-    assert_eq!(memory.say(second, ready(0, 1, 1), 10, T0), Err(Refusal::Misplaced), "twice");
-    assert_eq!(memory.say(second, ToServer::Open { version: 1 }, 10, T0), Err(Refusal::Misplaced));
-    let many = Hint { at: vec![SocketAddr::new(ip(1), 1); MAX_ADDRESSES + 1], next: None };
-    let many = ToServer::Ready { step: 0, rtt_ms: 1, word: Word::Hint(many) };
-    assert_eq!(memory.say(opened.seat, many, 10, T0), Err(Refusal::Misplaced), "too many addresses");
-}
-
-#[test]
-fn a_flood_ends_the_session_of_the_flooder() {
-    let limits = Limits { messages: 5, bytes: 1000, ..Limits::default() };
-    let mut memory = Memory::new(limits);
-    let (first, second) = pair(&mut memory);
-    for id in 0..5 {
-        memory.say(first, ToServer::Ping { id }, 10, T0).unwrap();
+    for wrong in ["", "{}", "null", r#"{"type":"pong"}"#, r#"{"type":"welcome","stun":["nowhere"]}"#] {
+        assert_eq!(ToClient::parse(wrong), Err(Malformed), "{wrong}");
     }
-    assert_eq!(memory.say(first, ToServer::Ping { id: 5 }, 10, T0), Err(Refusal::TooMuch));
-    assert_eq!(memory.say(second, ToServer::Ping { id: 5 }, 1001, T0), Err(Refusal::TooMuch));
-    assert_eq!(memory.leave(first), [Delivery { seat: second, message: ToClient::Gone }]);
-    assert_eq!(memory.leave(second), []);
-    assert_eq!(memory.count(), 0);
-}
-
-#[test]
-fn room_is_bounded_in_all_and_for_each_host() {
-    let limits = Limits { sessions: 3, per_host: 2, ..Limits::default() };
-    let mut memory = Memory::new(limits);
-    let open = |memory: &mut Memory, from, entropy| memory.open(ip(from), entropy, T0);
-    let one = open(&mut memory, 1, 1).unwrap();
-    open(&mut memory, 1, 2).unwrap();
-    assert_eq!(open(&mut memory, 1, 3).unwrap_err(), Refusal::HostFull);
-    open(&mut memory, 2, 3).unwrap();
-    assert!(open(&mut memory, 3, 4).unwrap().told.len() == 1, "somebody had to go");
-    assert_eq!(memory.count(), 3);
-    memory.leave(one.seat);
-}
-
-#[test]
-fn time_is_bounded() {
-    let mut memory = memory();
-    let limits = Limits::default();
-    let opened = memory.open(ip(1), 1, T0).unwrap();
-    assert_eq!(memory.join(opened.code, ip(2), T0 + limits.wait), Err(Refusal::UnknownCode));
-    let late = T0 + limits.wait - Duration::from_secs(1);
-    let (second, _) = memory.join(opened.code, ip(2), late).unwrap();
-    assert_eq!(memory.deadline(second), Some(late + limits.last));
-    assert_eq!(memory.say(second, ToServer::Ping { id: 1 }, 1, late + limits.last), Err(Refusal::Expired));
-}
-
-/// Wrong codes of however many others lock nobody out.
-#[test]
-fn whoever_knows_the_code_gets_in() {
-    let mut memory = memory();
-    let opened = memory.open(ip(1), 1, T0).unwrap();
-    for guesser in 0..20_000 {
-        assert_eq!(memory.join(Code::from_bits(2), ip(guesser), T0), Err(Refusal::UnknownCode));
-    }
-    assert!(memory.join(opened.code, ip(2), T0).is_ok());
-    assert_eq!(
-        memory.join(opened.code, ip(3), T0),
-        Err(Refusal::UnknownCode),
-        "a code is good for one guest"
-    );
 }
 
 #[test]
 fn another_version_is_told_from_rubbish_whatever_else_it_says() {
     for (text, expected) in [
-        (r#"{"type":"open","version":2}"#, Refusal::Version),
-        (r#"{"type":"open","version":2,"more":{"new":[1]}}"#, Refusal::Version),
+        (r#"{"type":"open","version":1}"#, Refusal::Version),
+        (r#"{"type":"open","version":3}"#, Refusal::Version),
+        (r#"{"type":"open","version":3,"more":{"new":[1]}}"#, Refusal::Version),
         (r#"{"type":"begin","version":"2.1"}"#, Refusal::Version),
-        (r#"{"type":"open","version":1,"more":1}"#, Refusal::Misplaced),
-        (r#"{"type":"open"}"#, Refusal::Misplaced),
-        (r#"{"type":"ping","id":1}"#, Refusal::Misplaced),
-        ("[]", Refusal::Misplaced),
-        ("", Refusal::Misplaced),
+        (r#"{"type":"begin","version":2}"#, Refusal::BadMessage),
+        (r#"{"type":"open"}"#, Refusal::BadMessage),
+        (r#"{"type":"ping","id":1}"#, Refusal::BadMessage),
+        ("[]", Refusal::BadMessage),
+        ("", Refusal::BadMessage),
     ] {
         assert_eq!(ToServer::first(text), Err(expected), "{text}");
     }
-    assert_eq!(ToServer::first(r#"{"type":"open","version":1}"#), Ok(ToServer::Open { version: 1 }));
+    let open = r#"{"type":"open","version":2,"more":1}"#;
+    assert_eq!(ToServer::first(open), Ok(ToServer::Open { version: 2 }));
+}
+
+/// Version 1 refused messages with unknown fields, so nothing may ever be added to these two.
+#[test]
+fn versions_1_and_2_refuse_each_other_in_words_that_both_know() {
+    // A client of version 1 at this server.
+    assert_eq!(ToServer::first(r#"{"type":"open","version":1}"#), Err(Refusal::Version));
+    let refusal = serde_json::to_string(&ToClient::Refused { reason: Refusal::Version }).unwrap();
+    assert_eq!(refusal, r#"{"type":"refused","reason":"version"}"#);
+    // This client at a server of version 1, which looks for a number named `version` at the top.
+    let open = serde_json::to_string(&ToServer::Open { version: VERSION }).unwrap();
+    assert_eq!(open, r#"{"type":"open","version":2}"#);
 }
 
 #[test]
-fn a_network_has_a_share_and_hosts_that_are_refused_leave_nothing() {
-    for (per_host, per_net) in [(0, 9), (9, 0)] {
-        let mut memory = Memory::new(Limits { per_host, per_net, ..Limits::default() });
-        assert_eq!(memory.open(ip(1), 1, T0).unwrap_err(), Refusal::HostFull);
-        assert!(format!("{memory:?}").contains("hosts: {}, nets: {}"), "{memory:?}");
-    }
-    let mut memory = Memory::new(Limits { per_net: 3, ..Limits::default() });
-    for i in 0..3 {
-        memory.open(ip(i), i.into(), T0).unwrap();
-    }
-    assert_eq!(memory.open(ip(3), 3, T0).unwrap_err(), Refusal::HostFull);
-    memory.open(ip(256), 4, T0).unwrap();
-    let v6 = |n: u128| std::net::Ipv6Addr::from_bits((0x2001_0db8_u128 << 96) + (n << 72)).into();
-    for i in 0..3 {
-        memory.open(v6(i), 10 + i as u64, T0).unwrap();
-    }
-    assert_eq!(memory.open(v6(3), 13, T0).unwrap_err(), Refusal::HostFull, "another /56 of the same /48");
-    memory.open(v6(256), 14, T0).unwrap();
-}
+fn what_a_later_client_says_passes_an_old_server_and_is_skipped_by_an_old_peer() {
+    let text = serde_json::to_string(&PeerMessage::Offer(Box::new(offer()))).unwrap();
+    let later = text
+        .replace(r#"["lan","#, r#"["quantum-tunnel",{"name":"quic","port":443},"lan","#)
+        .replace(r#""remaps":null"#, r#""remaps":null,"weather":{"sky":["blue"]}"#)
+        .replace(r#""tcp":{"#, r#""tcp":{"fast_open":true,"#);
+    assert!(later.len() > text.len() + 80, "{later}");
+    let payload = passed_on(&later).unwrap();
+    assert_eq!(payload.as_text(), later, "untouched");
+    assert_eq!(PeerMessage::read(&payload).unwrap(), PeerMessage::Offer(Box::new(offer())));
 
-/// Whoever fills all places loses one of them to each stranger.
-#[test]
-fn the_largest_network_makes_room() {
-    let limits = Limits { sessions: 300, per_net: 300, ..Limits::default() };
-    let mut memory = Memory::new(limits);
-    let hoarded: Vec<_> = (0..300_u32).map(|i| memory.open(ip(i % 150), i.into(), T0).unwrap()).collect();
-    let (modest, told) = {
-        let opened = memory.open(ip(1 << 16), 1000, T0).unwrap();
-        (opened.code, opened.told)
+    let unknown = text.replace("endpoint-independent", "moon-dependent").replace("sequential", "lottery");
+    let PeerMessage::Offer(read) = PeerMessage::read(&passed_on(&unknown).unwrap()).unwrap() else {
+        panic!()
     };
-    let refused = |seat| Delivery { seat, message: ToClient::Refused { reason: Refusal::Full } };
-    assert_eq!(told, [refused(hoarded[0].seat)], "the oldest one");
-    assert_eq!(memory.leave(hoarded[0].seat), []);
-    assert!(memory.join(hoarded[0].code, ip(2 << 16), T0).is_err());
-    for i in 0..150_u32 {
-        let opened = memory.open(ip(0x2_0000 + (i << 8)), 2000 + u64::from(i), T0).unwrap();
-        assert_eq!(opened.told, [refused(hoarded[i as usize + 1].seat)]);
-    }
-    assert_eq!(memory.count(), 300);
-    assert!(memory.join(modest, ip(1 << 16), T0).is_ok(), "who has few places keeps them");
+    assert_eq!((read.behaviour.mapping, read.behaviour.ports), (None, None), "not known");
+    assert_eq!(read.behaviour.filtering, offer().behaviour.filtering);
+
+    let bare = r#"{"type":"offer","nonce":"abababababababababababababababab","behaviour":{"udp":true},"techniques":[]}"#;
+    let PeerMessage::Offer(read) = PeerMessage::read(&passed_on(bare).unwrap()).unwrap() else { panic!() };
+    assert_eq!((read.nonce, read.techniques, read.ipv6), (offer().nonce, Vec::new(), None));
 }
 
 #[test]
-fn clients_are_bounded_too() {
-    let mut memory = Memory::new(Limits { clients: 4, ..Limits::default() });
-    let opened: Vec<_> = (0..3_u32).map(|i| memory.open(ip(i << 8), i.into(), T0).unwrap()).collect();
-    memory.join(opened[0].code, ip(3 << 8), T0).unwrap();
-    let (second, told) = memory.join(opened[2].code, ip(4 << 8), T0).unwrap();
-    let refused = |seat| Delivery { seat, message: ToClient::Refused { reason: Refusal::Full } };
-    let oldest = opened[0].seat;
-    assert_eq!(told[..2], [refused(oldest), refused(oldest.peer())], "both of the oldest session");
-    assert_eq!((told[3].seat, memory.count()), (second, 2));
+fn behaviours_survive_the_wire() {
+    for mapping in [
+        Mapping::Direct,
+        Mapping::EndpointIndependent,
+        Mapping::AddressDependent,
+        Mapping::AddressAndPortDependent,
+        Mapping::PortDependent,
+    ] {
+        for policy in [PortPolicy::Preserving, PortPolicy::Sequential, PortPolicy::Random, PortPolicy::Block]
+        {
+            let mut sent = offer();
+            sent.behaviour.mapping = Some(mapping);
+            sent.behaviour.filtering =
+                [None, Some(Filtering::PortDependent)][usize::from(policy == PortPolicy::Block)];
+            sent.behaviour.ports = offer().behaviour.ports.map(|ports| PortAllocation { policy, ..ports });
+            let sent = PeerMessage::Offer(Box::new(sent));
+            assert_eq!(PeerMessage::read(&sent.write().unwrap()).unwrap(), sent);
+        }
+    }
+}
+
+#[test]
+fn lists_over_the_limit_are_rejected() {
+    let at = vec!["192.0.2.1:1".parse().unwrap(); MAX_ADDRESSES + 1];
+    let next = Some(NextPort { port: 1, step: -1 });
+    let many = PeerMessage::RoundCandidates(RoundCandidates { at: at.clone(), next }).write().unwrap();
+    assert!(PeerMessage::read(&many).is_err());
+    for wrong in [Offer { lan: at.clone(), ..offer() }, Offer { external: at, ..offer() }] {
+        assert!(PeerMessage::read(&PeerMessage::Offer(Box::new(wrong)).write().unwrap()).is_err());
+    }
+    let with = |count: usize| {
+        let mut value = serde_json::to_value(PeerMessage::Offer(Box::new(offer()))).unwrap();
+        value["techniques"] = vec!["unheard-of"; count].into();
+        PeerMessage::read(&Payload::write(&value).unwrap()).is_ok()
+    };
+    assert_eq!((with(MAX_TECHNIQUES), with(MAX_TECHNIQUES + 1)), (true, false));
+}
+
+#[test]
+fn the_server_checks_the_size_and_that_it_is_json_and_nothing_else() {
+    let long = format!("\"{}\"", "x".repeat(MAX_PAYLOAD - 2));
+    for passes in ["null", "[1, 2.50 ,1e999]", r#"{"a":1,"a":"\u0000"}"#, &long] {
+        assert_eq!(passed_on(passes).unwrap().as_text(), passes);
+    }
+    let longer = format!("\"{}\"", "x".repeat(MAX_PAYLOAD - 1));
+    for fails in ["", "nonsense", "{", "[1,]", "\"\u{1}\"", &longer] {
+        assert_eq!(passed_on(fails), None, "{fails}");
+    }
+    assert_eq!(Payload::write(&"x".repeat(MAX_PAYLOAD)), Err(PayloadError::TooLong(MAX_PAYLOAD + 2)));
+}
+
+/// However deep it is, nobody recurses into it: the server does not read it, and the peer gives up early.
+#[test]
+fn a_deep_payload_harms_neither_server_nor_peer() {
+    for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+        let depth = MAX_PAYLOAD / (open.len() + close.len() + 1);
+        let bomb = format!("{}1{}", open.repeat(depth), close.repeat(depth));
+        let payload = passed_on(&bomb).unwrap();
+        assert!(PeerMessage::read(&payload).is_err());
+        let inside = format!(r#"{{"type":"round-report","through":true,"more":{bomb}}}"#);
+        if let Some(payload) = passed_on(&inside) {
+            assert!(PeerMessage::read(&payload).is_err());
+        }
+    }
+}
+
+/// Every example of the page about the protocol, in the direction that it is given for.
+#[test]
+fn the_examples_of_the_protocol_page_are_read() {
+    let page = include_str!("../../PROTOCOL.md");
+    let mut counts = [0; 3];
+    for block in page.split("```json ").skip(1) {
+        let (direction, rest) = block.split_once('\n').unwrap();
+        let text = rest.split("```").next().unwrap();
+        match direction {
+            "client" => {
+                counts[0] += 1;
+                let read = ToServer::parse(text).unwrap_or_else(|_| panic!("{text}"));
+                if let ToServer::Ready { payload, .. } = read {
+                    PeerMessage::read(&payload).unwrap_or_else(|e| panic!("{e}: {text}"));
+                }
+            }
+            "server" => {
+                counts[1] += 1;
+                let read = ToClient::parse(text).ok().flatten().unwrap_or_else(|| panic!("{text}"));
+                if let ToClient::Start { payload, .. } = read {
+                    PeerMessage::read(&payload).unwrap_or_else(|e| panic!("{e}: {text}"));
+                }
+            }
+            "payload" => {
+                counts[2] += 1;
+                serde_json::from_str::<PeerMessage>(text).unwrap_or_else(|e| panic!("{e}: {text}"));
+            }
+            other => panic!("examples are of client, server or payload, not `{other}`"),
+        }
+    }
+    assert!(counts[0] >= 6 && counts[1] >= 9 && counts[2] >= 2, "{counts:?}");
+    for reason in [
+        Refusal::Version,
+        Refusal::Full,
+        Refusal::HostFull,
+        Refusal::TooFast,
+        Refusal::UnknownCode,
+        Refusal::BadMessage,
+        Refusal::TooMuch,
+        Refusal::Expired,
+        Refusal::Stopping,
+    ] {
+        let row = format!("| `{}` |", serde_json::to_value(reason).unwrap().as_str().unwrap());
+        assert!(page.contains(&row), "{row}");
+    }
 }

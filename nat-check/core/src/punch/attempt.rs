@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use shared::rendezvous::{Hint, NextPort, Word};
+use shared::rendezvous::peer::{NextPort, PeerMessage, RoundCandidates};
 use tokio::time::Instant;
 
 use super::{
@@ -90,36 +90,36 @@ impl Attempt {
 
     /// A socket whose next mapping gets a port that can be told, by how this side's NAT chooses them. The two have to begin
     /// with it at the same moment: others take ports while one waits for the other.
-    pub(super) async fn predictable(&mut self) -> Option<(usize, Hint)> {
+    pub(super) async fn predictable(&mut self) -> Option<(usize, RoundCandidates)> {
         let ports = self.pair.mine.behaviour.ports.clone()?;
         let (main, at) = self.fresh().await?;
         match ports.delta {
             // The sample is the last thing that happens before both go.
             Some(step) => {
                 let port = at_step(at.port(), step, 1);
-                Some((main, Hint { at: vec![at], next: Some(NextPort { port, step }) }))
+                Some((main, RoundCandidates { at: vec![at], next: Some(NextPort { port, step }) }))
             }
             None => {
                 let spare = self.post.open(self.servers.v4?.1).await.ok()?;
                 let port = self.post.local(spare)?.port();
-                Some((spare, Hint { at: vec![at], next: Some(NextPort { port, step: 1 }) }))
+                Some((spare, RoundCandidates { at: vec![at], next: Some(NextPort { port, step: 1 }) }))
             }
         }
     }
 
     /// Tells the peer where this side will be, and learns the same of it; both go on at the same moment.
-    pub(super) async fn meet(&mut self, hint: Hint) -> Result<Hint, IntroError> {
-        if !hint.at.is_empty() {
-            self.seen.mine.clone_from(&hint.at);
+    pub(super) async fn meet(&mut self, candidates: RoundCandidates) -> Result<RoundCandidates, IntroError> {
+        if !candidates.at.is_empty() {
+            self.seen.mine.clone_from(&candidates.at);
         }
-        match self.introducer.exchange(Word::Hint(hint)).await? {
-            Word::Hint(hint) => {
-                if !hint.at.is_empty() {
-                    self.seen.peers.clone_from(&hint.at);
+        match self.introducer.exchange(PeerMessage::RoundCandidates(candidates)).await? {
+            PeerMessage::RoundCandidates(candidates) => {
+                if !candidates.at.is_empty() {
+                    self.seen.peers.clone_from(&candidates.at);
                 }
-                Ok(hint)
+                Ok(candidates)
             }
-            Word::Offer(_) | Word::Account(_) => Err(IntroError::Broken),
+            _ => Err(IntroError::BadPeerMessage),
         }
     }
 
@@ -139,7 +139,7 @@ impl Attempt {
                 }
             }
             // No packet that gets further may leave before the other side has opened this far.
-            self.meet(Hint::default()).await?;
+            self.meet(RoundCandidates::default()).await?;
         }
         Ok(())
     }

@@ -3,7 +3,10 @@
 
 use shared::{
     nat::model::spec::Keying,
-    rendezvous::{Behaviour, Offer, Role, Technique},
+    rendezvous::{
+        Role, Technique,
+        peer::{Behaviour, Offer},
+    },
 };
 
 use crate::{

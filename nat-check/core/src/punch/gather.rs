@@ -8,7 +8,10 @@ use std::{
 
 use shared::{
     nat::{Filtering, Mapping, NatType},
-    rendezvous::{Behaviour, Nonce, Offer, TcpSide, Technique},
+    rendezvous::{
+        Technique,
+        peer::{Behaviour, Nonce, Offer, TcpSide},
+    },
 };
 use tokio::sync::watch;
 

@@ -74,7 +74,7 @@ pub(super) async fn over_udp(
         let now = Instant::now();
         if now >= next && next < end {
             let stamp = u64::try_from((now - begun).as_micros()).unwrap_or(u64::MAX);
-            let beat = Packet { kind: Kind::Beat, round: 0, stamp }.write(nonces);
+            let beat = Packet { kind: Kind::Heartbeat, round: 0, stamp }.write(nonces);
             post.send(way.socket, &beat, way.remote).await;
             held.beats += 1;
             next += every;
@@ -91,7 +91,7 @@ pub(super) async fn over_udp(
         let Some(packet) = Packet::read(&arrival.bytes, nonces) else { continue };
         let from = Way { socket: arrival.socket, remote: arrival.from };
         match packet.kind {
-            Kind::Echo => {
+            Kind::HeartbeatReply => {
                 let took = arrival.at.saturating_duration_since(begun + Duration::from_micros(packet.stamp));
                 held.echoes += 1;
                 held.held = arrival.at - begun;
@@ -100,12 +100,12 @@ pub(super) async fn over_udp(
                 }
                 *way = from;
             }
-            answered @ (Kind::Beat | Kind::Choose | Kind::Knock) if echoed < MAX_ECHOES => {
+            answered @ (Kind::Heartbeat | Kind::Nominate | Kind::Ping) if echoed < MAX_ECHOES => {
                 echoed += 1;
                 let kind = match answered {
-                    Kind::Choose => Kind::Chosen,
-                    Kind::Knock => Kind::Reply,
-                    _ => Kind::Echo,
+                    Kind::Nominate => Kind::Nominated,
+                    Kind::Ping => Kind::Pong,
+                    _ => Kind::HeartbeatReply,
                 };
                 let echo = Packet { kind, round: packet.round, stamp: packet.stamp }.write(nonces);
                 post.send(from.socket, &echo, from.remote).await;
@@ -130,7 +130,7 @@ pub(super) async fn over_tcp(stream: &mut dyn Stream, nonces: &Nonces, hold: Dur
         }
         if !waiting && now >= next && next < end {
             let stamp = u64::try_from((now - begun).as_micros()).unwrap_or(u64::MAX);
-            let beat = Packet { kind: Kind::Beat, round: 0, stamp }.write(nonces);
+            let beat = Packet { kind: Kind::Heartbeat, round: 0, stamp }.write(nonces);
             if stream.write_all(&beat).await.is_err() || stream.flush().await.is_err() {
                 return held;
             }
@@ -153,13 +153,13 @@ pub(super) async fn over_tcp(stream: &mut dyn Stream, nonces: &Nonces, hold: Dur
         let packet = Packet::read(&buffer, nonces);
         buffer.clear();
         match packet {
-            Some(Packet { kind: Kind::Beat, stamp, round }) => {
-                let echo = Packet { kind: Kind::Echo, round, stamp }.write(nonces);
+            Some(Packet { kind: Kind::Heartbeat, stamp, round }) => {
+                let echo = Packet { kind: Kind::HeartbeatReply, round, stamp }.write(nonces);
                 if stream.write_all(&echo).await.is_err() || stream.flush().await.is_err() {
                     return held;
                 }
             }
-            Some(Packet { kind: Kind::Echo, stamp, .. }) => {
+            Some(Packet { kind: Kind::HeartbeatReply, stamp, .. }) => {
                 waiting = false;
                 held.echoes += 1;
                 held.held = begun.elapsed();

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
-use shared::rendezvous::{Code, PATH, Refusal, Role, ToClient, ToServer, VERSION, Word};
+use shared::rendezvous::{Code, PATH, Refusal, Role, ToClient, ToServer, VERSION, peer::PeerMessage};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
@@ -61,6 +61,9 @@ pub enum IntroError {
     /// The peer left.
     #[error("the peer has left")]
     Gone,
+    /// The peer speaks in a way that this version does not understand.
+    #[error("the peer sent a message that is not understood")]
+    BadPeerMessage,
     /// The peer does not do its part.
     #[error("the peer has said nothing for {0} s")]
     Silent(u64),
@@ -131,7 +134,7 @@ impl Introducer {
 
     async fn welcome(&mut self) -> Result<(), IntroError> {
         match timeout(ANSWER, self.hear()).await.map_err(|_| IntroError::Broken)?? {
-            ToClient::Here { stun } => {
+            ToClient::Welcome { stun } => {
                 self.stun = stun;
                 Ok(())
             }
@@ -160,23 +163,24 @@ impl Introducer {
         }
     }
 
-    /// Exchanges words with the peer; returns at the moment at which both go on.
-    pub(super) async fn exchange(&mut self, word: Word) -> Result<Word, IntroError> {
+    /// Exchanges messages with the peer; returns at the moment at which both go on.
+    pub(super) async fn exchange(&mut self, message: PeerMessage) -> Result<PeerMessage, IntroError> {
         let rtt_ms = u32::try_from(self.rtt.as_millis()).unwrap_or(u32::MAX);
         let step = self.step;
-        self.say(ToServer::Ready { step, rtt_ms, word }).await?;
+        let payload = message.write().map_err(|_| IntroError::Broken)?;
+        self.say(ToServer::Ready { step, rtt_ms, payload }).await?;
         let deadline = Instant::now() + PATIENCE;
         loop {
             let heard = timeout_at(deadline, self.hear()).await;
             match heard.map_err(|_| IntroError::Silent(PATIENCE.as_secs()))?? {
-                ToClient::Go { step: at, after_ms, word } if at == step => {
+                ToClient::Start { step: at, after_ms, payload } if at == step => {
                     self.step += 1;
                     let after = Duration::from_millis(after_ms.into()).min(Duration::from_secs(1));
                     sleep_until(Instant::now() + after).await;
-                    return Ok(word);
+                    return PeerMessage::read(&payload).map_err(|_| IntroError::BadPeerMessage);
                 }
                 // An answer that came late.
-                ToClient::Answer { .. } | ToClient::Pong { .. } => {}
+                ToClient::PeerPong { .. } | ToClient::Pong { .. } => {}
                 _ => return Err(IntroError::Broken),
             }
         }
@@ -187,12 +191,12 @@ impl Introducer {
         let mut best: Option<Duration> = None;
         for id in 0..PINGS {
             let sent = Instant::now();
-            self.say(ToServer::Probe { id }).await?;
+            self.say(ToServer::PeerPing { id }).await?;
             let answered = async {
                 loop {
                     match self.hear().await? {
-                        ToClient::Answer { id: at } if at == id => return Ok(sent.elapsed()),
-                        ToClient::Answer { .. } | ToClient::Pong { .. } => {}
+                        ToClient::PeerPong { id: at } if at == id => return Ok(sent.elapsed()),
+                        ToClient::PeerPong { .. } | ToClient::Pong { .. } => {}
                         _ => return Err(IntroError::Broken),
                     }
                 }
@@ -233,7 +237,7 @@ impl Introducer {
         self.socket.send(Message::text(text)).await.map_err(|_| IntroError::Broken)
     }
 
-    /// The next message that is meant for the one who waits; probes of the peer are answered on the way.
+    /// The next message that is meant for the one who waits; pings of the peer are answered on the way.
     async fn hear(&mut self) -> Result<ToClient, IntroError> {
         loop {
             let message = self.socket.next().await.and_then(Result::ok).ok_or(IntroError::Broken)?;
@@ -242,11 +246,13 @@ impl Introducer {
                 Message::Close(_) | Message::Binary(_) => return Err(IntroError::Broken),
                 Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
             };
-            match serde_json::from_str(&text).map_err(|_| IntroError::Broken)? {
-                ToClient::Refused { reason } => return Err(IntroError::Refused(reason)),
-                ToClient::Gone => return Err(IntroError::Gone),
-                ToClient::Probe { id } => self.say(ToServer::Answer { id }).await?,
-                message => return Ok(message),
+            match ToClient::parse(&text).map_err(|_| IntroError::Broken)? {
+                Some(ToClient::Refused { reason }) => return Err(IntroError::Refused(reason)),
+                Some(ToClient::PeerLeft) => return Err(IntroError::Gone),
+                Some(ToClient::PeerPing { id }) => self.say(ToServer::PeerPong { id }).await?,
+                Some(message) => return Ok(message),
+                // A later server may say more than this client knows.
+                None => {}
             }
         }
     }

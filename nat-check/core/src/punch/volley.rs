@@ -7,7 +7,10 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use shared::rendezvous::{Account, MAX_ADDRESSES, Role};
+use shared::rendezvous::{
+    Role,
+    peer::{self, MAX_ADDRESSES},
+};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
@@ -39,7 +42,7 @@ pub(super) struct Way {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Outcome {
     pub(super) way: Option<Way>,
-    pub(super) account: Account,
+    pub(super) report: peer::RoundReport,
     /// When the first packet of the peer came.
     pub(super) first_heard: Option<Instant>,
     pub(super) rtt: Option<Duration>,
@@ -80,7 +83,7 @@ pub(super) async fn fire(field: &mut Field<'_>, shots: &[(usize, SocketAddr)], a
         if number > 0 {
             tokio::time::sleep(apart).await;
         }
-        field.send(Kind::Knock, *socket, *to).await;
+        field.send(Kind::Ping, *socket, *to).await;
     }
 }
 
@@ -100,7 +103,7 @@ pub(super) async fn run(field: &mut Field<'_>, volley: &Volley) -> Outcome {
             && let Some((socket, to)) = volley.shot(next)
         {
             next += 1;
-            field.send(Kind::Knock, socket, to).await;
+            field.send(Kind::Ping, socket, to).await;
             continue;
         }
         let until =
@@ -120,7 +123,7 @@ pub(super) async fn run(field: &mut Field<'_>, volley: &Volley) -> Outcome {
     }
     let way = talk.chosen.or(talk.proven);
     Outcome {
-        account: Account {
+        report: peer::RoundReport {
             through: way.is_some(),
             sent: field.post.sent() - sent_before,
             heard: talk.heard,
@@ -222,11 +225,11 @@ impl Talk {
             return;
         }
         match packet.kind {
-            Kind::Knock => {
+            Kind::Ping => {
                 self.answers += 1;
-                field.send_stamped(Kind::Reply, packet.stamp, way.socket, way.remote).await;
+                field.send_stamped(Kind::Pong, packet.stamp, way.socket, way.remote).await;
             }
-            Kind::Reply => {
+            Kind::Pong => {
                 let took = Duration::from_micros(field.stamp().saturating_sub(packet.stamp));
                 self.rtt = Some(self.rtt.map_or(took, |rtt| rtt.min(took)));
                 if self.proven.is_none() {
@@ -238,21 +241,21 @@ impl Talk {
                 self.prove(field, way).await;
             }
             Kind::Ack => self.prove(field, way).await,
-            Kind::Choose => {
+            Kind::Nominate => {
                 self.answers += 1;
-                field.send_stamped(Kind::Chosen, packet.stamp, way.socket, way.remote).await;
+                field.send_stamped(Kind::Nominated, packet.stamp, way.socket, way.remote).await;
                 if field.role == Role::Second {
                     self.chosen = Some(way);
                     self.done = Some(Instant::now());
                 }
             }
-            Kind::Chosen => {
+            Kind::Nominated => {
                 if field.role == Role::First && self.chosen == Some(way) {
                     self.done = Some(Instant::now());
                 }
             }
             // Those of an earlier way.
-            Kind::Beat | Kind::Echo => {}
+            Kind::Heartbeat | Kind::HeartbeatReply => {}
         }
     }
 
@@ -266,7 +269,7 @@ impl Talk {
         let (Some(way), Some(at)) = (self.heard_from, self.back_at()) else { return };
         if at <= Instant::now() {
             self.knocked_back += 1;
-            field.send(Kind::Knock, way.socket, way.remote).await;
+            field.send(Kind::Ping, way.socket, way.remote).await;
         }
     }
 
@@ -298,7 +301,7 @@ impl Talk {
             return;
         }
         self.choices += 1;
-        field.send(Kind::Choose, way.socket, way.remote).await;
+        field.send(Kind::Nominate, way.socket, way.remote).await;
         self.choose_at =
             Some(Instant::now() + self.rtt.unwrap_or_default().max(Duration::from_millis(30)) * 3 / 2);
     }

@@ -3,7 +3,7 @@
 //! Each shows the receiver's nonce, which proves that the sender was introduced, and the sender's own. The first byte
 //! is a letter, so nobody takes it for STUN.
 
-use shared::rendezvous::Nonce;
+use shared::rendezvous::peer::Nonce;
 
 /// Length of every packet.
 pub(super) const LENGTH: usize = 48;
@@ -12,24 +12,31 @@ const MAGIC: [u8; 4] = *b"NCP1";
 /// What a packet says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Are you there?
-    Knock,
-    /// I heard your knock. Whoever gets this knows that both directions work.
-    Reply,
-    /// I heard your reply: now you know it, too.
+    /// A connectivity check (RFC 8445 section 2.2).
+    Ping,
+    /// The answer to a ping. Whoever gets this knows that both directions work.
+    Pong,
+    /// The answer to a pong: now its receiver knows it, too.
     Ack,
-    /// Let this be the way.
-    Choose,
+    /// Let this be the path (RFC 8445 section 2.3).
+    Nominate,
     /// It is.
-    Chosen,
-    /// Still there?
-    Beat,
-    /// I am.
-    Echo,
+    Nominated,
+    /// Keeps the path, and measures it.
+    Heartbeat,
+    /// The answer to a heartbeat.
+    HeartbeatReply,
 }
 
-const KINDS: [Kind; 7] =
-    [Kind::Knock, Kind::Reply, Kind::Ack, Kind::Choose, Kind::Chosen, Kind::Beat, Kind::Echo];
+const KINDS: [Kind; 7] = [
+    Kind::Ping,
+    Kind::Pong,
+    Kind::Ack,
+    Kind::Nominate,
+    Kind::Nominated,
+    Kind::Heartbeat,
+    Kind::HeartbeatReply,
+];
 
 /// A packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +44,7 @@ pub(super) struct Packet {
     pub(super) kind: Kind,
     /// The round that it belongs to.
     pub(super) round: u8,
-    /// The sender's clock in microseconds; a reply or an echo repeats the one that it answers.
+    /// The sender's clock in microseconds; an answer repeats the one that it answers.
     pub(super) stamp: u64,
 }
 
@@ -91,7 +98,7 @@ mod tests {
 
     #[test]
     fn whoever_was_not_introduced_is_not_heard() {
-        let bytes = Packet { kind: Kind::Knock, round: 0, stamp: 0 }.write(&NONCES);
+        let bytes = Packet { kind: Kind::Ping, round: 0, stamp: 0 }.write(&NONCES);
         assert_eq!(Packet::read(&bytes, &NONCES), None, "one's own packet, sent back");
         for at in (0..5).chain(16..LENGTH) {
             let mut wrong = bytes;

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use shared::{
     nat::PortAllocation,
-    rendezvous::{Hint, Technique},
+    rendezvous::{Technique, peer::RoundCandidates},
 };
 
 use super::Means;
@@ -103,16 +103,16 @@ async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
     let is_opener = attempt.pair.who() == opener;
     let mine = if is_opener { opens } else { guesses };
     if crossed {
-        attempt.meet(Hint::default()).await?;
+        attempt.meet(RoundCandidates::default()).await?;
     }
-    let mut hint = Hint::default();
+    let mut candidates = RoundCandidates::default();
     let mut sockets = Vec::new();
     if crossed && mine.sockets == 1 && is_predictable(attempt.pair.mine.behaviour.ports.as_ref()) {
         if let Some((socket, predicted)) = attempt.predictable().await {
-            (sockets, hint) = (vec![socket], predicted);
+            (sockets, candidates) = (vec![socket], predicted);
         }
     } else if let Some((socket, at)) = attempt.fresh().await {
-        hint.at.push(at);
+        candidates.at.push(at);
         sockets.push(socket);
     }
     if let Some((_, ip)) = attempt.servers.v4 {
@@ -121,7 +121,7 @@ async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
             sockets.push(socket);
         }
     }
-    let peer = attempt.meet(hint).await?;
+    let peer = attempt.meet(candidates).await?;
     let theirs = attempt.pair.peers.behaviour.ports.clone();
     let targets = match attempt.corroborated(&peer.at) {
         Some(at) => targets(attempt.post.rng(), at, &peer, theirs.as_ref(), mine.ports),
@@ -141,11 +141,11 @@ async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
         volley.shots = shots.repeat(times.1 as usize);
     }
     // Ports have to be open before anybody guesses at them.
-    attempt.meet(Hint::default()).await?;
+    attempt.meet(RoundCandidates::default()).await?;
     let mut outcome = attempt.volley(&volley).await;
     if is_opener {
-        outcome.account.sent += u32::try_from(opened).unwrap_or(u32::MAX);
-        outcome.account.to = targets.into_iter().take(1).collect();
+        outcome.report.sent += u32::try_from(opened).unwrap_or(u32::MAX);
+        outcome.report.to = targets.into_iter().take(1).collect();
     }
     Ok(outcome.into())
 }
@@ -159,7 +159,7 @@ fn is_predictable(ports: Option<&PortAllocation>) -> bool {
 fn targets(
     rng: &mut fastrand::Rng,
     at: SocketAddr,
-    peer: &Hint,
+    peer: &RoundCandidates,
     theirs: Option<&PortAllocation>,
     count: u32,
 ) -> Vec<SocketAddr> {

@@ -1,6 +1,9 @@
 //! Both send to each other's IPv6 address at the same moment: no port to guess, only firewalls to open.
 
-use shared::rendezvous::{Hint, Offer, Technique};
+use shared::rendezvous::{
+    Technique,
+    peer::{Offer, RoundCandidates},
+};
 
 use super::{Means, cheap};
 use crate::punch::{
@@ -25,8 +28,8 @@ async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
         Some((server, ip)) => attempt.post.open_seen(ip, server).await,
         None => None,
     };
-    let hint = Hint { at: fresh.iter().map(|(_, at)| *at).collect(), next: None };
-    let peer = attempt.meet(hint).await?;
+    let candidates = RoundCandidates { at: fresh.iter().map(|(_, at)| *at).collect(), next: None };
+    let peer = attempt.meet(candidates).await?;
     let targets: Vec<_> = attempt.targets(&peer.at).into_iter().filter(|to| to.is_ipv6()).collect();
     let shots = fresh.into_iter().flat_map(|(socket, _)| targets.iter().map(move |to| (socket, *to)));
     // No gateway in between translates, so none can remap.

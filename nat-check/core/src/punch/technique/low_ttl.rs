@@ -1,7 +1,7 @@
 //! Both open their own gateway with packets that die behind it, and only when both have, packets go all the way. Right
 //! against routers that take whoever knocks first for the owner of the port, and never wrong.
 
-use shared::rendezvous::{Hint, Technique};
+use shared::rendezvous::{Technique, peer::RoundCandidates};
 
 use super::{Means, cheap, simultaneous::has_udp};
 use crate::punch::{
@@ -22,8 +22,8 @@ pub(super) const MEANS: Means = Means {
 async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
     // A socket that the peer has never sent to.
     let fresh = attempt.fresh().await;
-    let hint = Hint { at: fresh.iter().map(|(_, at)| *at).collect(), next: None };
-    let peer = attempt.meet(hint).await?;
+    let candidates = RoundCandidates { at: fresh.iter().map(|(_, at)| *at).collect(), next: None };
+    let peer = attempt.meet(candidates).await?;
     let targets = attempt.targets(&peer.at);
     let shots: Vec<_> =
         fresh.into_iter().flat_map(|(socket, _)| targets.iter().map(move |to| (socket, *to))).collect();

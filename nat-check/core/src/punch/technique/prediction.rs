@@ -2,7 +2,10 @@
 
 use std::net::SocketAddr;
 
-use shared::rendezvous::{Hint, Offer, Technique};
+use shared::rendezvous::{
+    Technique,
+    peer::{Offer, RoundCandidates},
+};
 
 use super::Means;
 use crate::{
@@ -91,14 +94,15 @@ fn recipe(pair: &Pair) -> Option<Part> {
 
 async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
     let part = recipe(&attempt.pair).unwrap_or(Part { sampled: false, tries: 0, stride: 0 });
-    attempt.meet(Hint::default()).await?;
+    attempt.meet(RoundCandidates::default()).await?;
     let prepared = if part.sampled {
         attempt.predictable().await
     } else {
-        attempt.fresh().await.map(|(socket, at)| (socket, Hint { at: vec![at], next: None }))
+        attempt.fresh().await.map(|(socket, at)| (socket, RoundCandidates { at: vec![at], next: None }))
     };
-    let (socket, hint) = prepared.map_or((None, Hint::default()), |(socket, hint)| (Some(socket), hint));
-    let peer = attempt.meet(hint).await?;
+    let (socket, candidates) = prepared
+        .map_or((None, RoundCandidates::default()), |(socket, candidates)| (Some(socket), candidates));
+    let peer = attempt.meet(candidates).await?;
     let shots: Vec<_> = match (socket, attempt.corroborated(&peer.at)) {
         (Some(socket), Some(at)) => targets(part, at, &peer).into_iter().map(|to| (socket, to)).collect(),
         (None, _) | (_, None) => Vec::new(),
@@ -108,7 +112,7 @@ async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
     }
     Ok(attempt.volley(&Volley::short(shots)).await.into())
 }
-fn targets(part: Part, at: SocketAddr, peer: &Hint) -> Vec<SocketAddr> {
+fn targets(part: Part, at: SocketAddr, peer: &RoundCandidates) -> Vec<SocketAddr> {
     match peer.next {
         Some(next) if part.tries > 0 => (0..part.tries)
             .map(|n| SocketAddr::new(at.ip(), at_step(next.port, next.step, n * part.stride)))

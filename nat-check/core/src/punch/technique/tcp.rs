@@ -4,7 +4,10 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use shared::{
-    rendezvous::{Hint, TcpSide, Technique},
+    rendezvous::{
+        Technique,
+        peer::{RoundCandidates, TcpSide},
+    },
     stun::{Class, HEADER, TransactionId, View, Writer},
 };
 use tokio::{
@@ -49,18 +52,18 @@ async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
         Some((server, ip)) => learn(&*attempt.net, SocketAddr::new(ip, 0), server, &mut rng).await.ok(),
         None => None,
     };
-    let hint = Hint { at: known.iter().map(|(_, _, at)| *at).collect(), next: None };
-    let peer = attempt.meet(hint).await?;
+    let candidates = RoundCandidates { at: known.iter().map(|(_, _, at)| *at).collect(), next: None };
+    let peer = attempt.meet(candidates).await?;
     let mut outcome = Outcome::default();
     let mut stream = None;
     // The connection to the server stays open: with it the mapping.
     if let (Some((_kept, local, _)), Some(target)) = (known, attempt.targets(&peer.at).first().copied()) {
-        outcome.account.to.push(target);
+        outcome.report.to.push(target);
         let (found, tries, refused) = connect(&*attempt.net, local, target, &attempt.nonces).await;
-        (outcome.account.sent, outcome.account.refused) = (tries, refused);
+        (outcome.report.sent, outcome.report.refused) = (tries, refused);
         if let Some((found, rtt)) = found {
-            outcome.account.through = true;
-            outcome.account.heard = 1;
+            outcome.report.through = true;
+            outcome.report.heard = 1;
             outcome.first_heard = Some(Instant::now());
             outcome.rtt = Some(rtt);
             outcome.way = Some(Way { socket: 0, remote: target });
@@ -143,7 +146,7 @@ async fn connect(
 /// Proves to each other that it is the peer who is at the other end; the round-trip time.
 async fn greet(stream: &mut dyn Stream, nonces: &Nonces) -> Option<Duration> {
     let sent = Instant::now();
-    for kind in [Kind::Knock, Kind::Reply] {
+    for kind in [Kind::Ping, Kind::Pong] {
         stream.write_all(&Packet { kind, round: 0, stamp: 0 }.write(nonces)).await.ok()?;
         stream.flush().await.ok()?;
         let mut heard = [0; LENGTH];

@@ -2,7 +2,10 @@
 
 use shared::{
     nat::{Filtering, Mapping, PortAllocation, PortPolicy},
-    rendezvous::{Hint, NextPort, Nonce, Role, TcpSide},
+    rendezvous::{
+        Role,
+        peer::{NextPort, Nonce, RoundCandidates, TcpSide},
+    },
 };
 
 use super::*;
@@ -47,7 +50,9 @@ async fn hostile(world: &World, code: Code, offer: Offer) -> Hostile {
     let mut introducer = Introducer::connect(&*world.host(1, 0), &target(world), None).await.unwrap();
     introducer.join(code).await.unwrap();
     introducer.paired(Duration::from_secs(60)).await.unwrap();
-    let Word::Offer(peer) = introducer.exchange(Word::Offer(Box::new(offer.clone()))).await.unwrap() else {
+    let PeerMessage::Offer(peer) =
+        introducer.exchange(PeerMessage::Offer(Box::new(offer.clone()))).await.unwrap()
+    else {
         panic!("no offer")
     };
     Hostile { introducer, offer, peer: *peer }
@@ -110,15 +115,16 @@ fn whom_a_peer_names_gets_a_few_packets_at_the_most() {
         let named: Vec<_> = (5000..5008).map(|port| SocketAddr::new(ip, port)).collect();
         let (report, rounds) = against(&world, async |code| {
             let mut liar = hostile(&world, code, bait(named.clone())).await;
-            let hint = Hint { at: named.clone(), next: None };
+            let candidates = RoundCandidates { at: named.clone(), next: None };
             let mut rounds = 0;
             // Says the same again and again, whatever is asked: a step of the wrong kind would end it.
             loop {
-                let word = match liar.introducer.exchange(Word::Hint(hint.clone())).await {
-                    Ok(word) => word,
-                    Err(_) => return rounds,
-                };
-                rounds += u32::from(matches!(word, Word::Account(_)));
+                let word =
+                    match liar.introducer.exchange(PeerMessage::RoundCandidates(candidates.clone())).await {
+                        Ok(word) => word,
+                        Err(_) => return rounds,
+                    };
+                rounds += u32::from(matches!(word, PeerMessage::RoundReport(_)));
             }
         })
         .await;
@@ -148,7 +154,7 @@ fn a_peer_that_floods_gets_no_flood_back() {
             let at = SocketAddr::new(ip, socket.local_addr().unwrap().port());
             let mut flooder = hostile(&world, code, bait(vec![at])).await;
             let nonces = Nonces { mine: flooder.offer.nonce, peer: flooder.peer.nonce };
-            let knock = wire::Packet { kind: wire::Kind::Knock, round: 1, stamp: 0 }.write(&nonces);
+            let knock = wire::Packet { kind: wire::Kind::Ping, round: 1, stamp: 0 }.write(&nonces);
             let to = flooder.peer.external[0];
             let mut sent = 0_u32;
             let flood = async {
@@ -162,7 +168,12 @@ fn a_peer_that_floods_gets_no_flood_back() {
                 }
             };
             let talk = async {
-                while flooder.introducer.exchange(Word::Account(Account::default())).await.is_ok() {}
+                while flooder
+                    .introducer
+                    .exchange(PeerMessage::RoundReport(peer::RoundReport::default()))
+                    .await
+                    .is_ok()
+                {}
             };
             tokio::select! {
                 () = flood => {}
@@ -281,9 +292,13 @@ fn a_peer_that_talks_nonsense_is_survived() {
                     let next = Some(NextPort { port: rng.u16(..), step: rng.i32(..) });
                     let at = nonsense(&mut rng).external;
                     let word = match rng.u8(..4) {
-                        0 => Word::Account(Account { through: false, sent: u32::MAX, ..Account::default() }),
-                        1 => Word::Offer(Box::new(nonsense(&mut rng))),
-                        _ => Word::Hint(Hint { at, next }),
+                        0 => PeerMessage::RoundReport(peer::RoundReport {
+                            through: false,
+                            sent: u32::MAX,
+                            ..peer::RoundReport::default()
+                        }),
+                        1 => PeerMessage::Offer(Box::new(nonsense(&mut rng))),
+                        _ => PeerMessage::RoundCandidates(RoundCandidates { at, next }),
                     };
                     if peer.introducer.exchange(word).await.is_err() {
                         return;

@@ -1,0 +1,201 @@
+//! What two clients tell each other in the payloads of the rendezvous.
+//!
+//! These are wire types: their words are written down here, and do not follow from the types of the report. They are
+//! tolerant, because the two may be of different ages: unknown fields are ignored, a word or technique that is not known
+//! counts as not said, and what may be missing is missing without harm. Lists have limits.
+
+mod words;
+
+use std::{fmt, net::SocketAddr};
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::{Payload, PayloadError, Technique};
+use crate::nat::{Filtering, Mapping, PortAllocation};
+
+/// Most addresses in any list.
+pub const MAX_ADDRESSES: usize = 8;
+/// Most techniques in a list, those that this version does not know included.
+pub const MAX_TECHNIQUES: usize = 32;
+
+/// What one client tells the other in a step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum PeerMessage {
+    /// Who I am and where I may be found: step 0.
+    Offer(Box<Offer>),
+    /// Where I will be in the coming round.
+    RoundCandidates(RoundCandidates),
+    /// What came of the last round.
+    RoundReport(RoundReport),
+}
+
+impl PeerMessage {
+    /// Reads what the peer has sent.
+    ///
+    /// # Errors
+    /// When it is nothing that this version understands, or a list in it is too long.
+    pub fn read(payload: &Payload) -> Result<Self, PayloadError> {
+        payload.read()
+    }
+
+    /// Writes it for the peer.
+    ///
+    /// # Errors
+    /// When it is too long.
+    pub fn write(&self) -> Result<Payload, PayloadError> {
+        Payload::write(self)
+    }
+}
+
+/// Where a client may be found and how its network behaves.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Offer {
+    /// What the packets of the peer have to carry.
+    pub nonce: Nonce,
+    /// How its network behaves.
+    pub behaviour: Behaviour,
+    /// What it is willing to try.
+    #[serde(deserialize_with = "techniques")]
+    pub techniques: Vec<Technique>,
+    /// Its own addresses on the local network, with the port of the socket that listens there.
+    #[serde(default, deserialize_with = "addresses")]
+    pub lan: Vec<SocketAddr>,
+    /// The endpoints of that socket as several server endpoints saw it.
+    #[serde(default, deserialize_with = "addresses")]
+    pub external: Vec<SocketAddr>,
+    /// How its network behaves over IPv6; `None` = it has none.
+    #[serde(default)]
+    pub ipv6: Option<Behaviour>,
+    /// Where it can be met over TCP, if it can.
+    #[serde(default)]
+    pub tcp: Option<TcpSide>,
+    /// Whether its router gives whoever sends first the port that its own packets would leave from: then the peer's
+    /// packets have to be kept away until its own have left.
+    #[serde(default)]
+    pub remaps: Option<bool>,
+    /// The lowest time to live with which its packets pass all of its own gateways; `None` = not known.
+    #[serde(default)]
+    pub opener_ttl: Option<u8>,
+    /// Round-trip time to the server, in milliseconds: how old its news are when they arrive.
+    #[serde(default)]
+    pub rtt_ms: u32,
+    /// How long it would hold the path, in milliseconds.
+    #[serde(default)]
+    pub hold_ms: u32,
+}
+
+/// UDP behaviour as measured; `None` = not known.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Behaviour {
+    /// Whether UDP passes at all.
+    pub udp: bool,
+    /// RFC 4787 section 4.1.
+    #[serde(default, with = "words")]
+    pub mapping: Option<Mapping>,
+    /// RFC 4787 section 5.
+    #[serde(default, with = "words")]
+    pub filtering: Option<Filtering>,
+    /// Whether whom one mapping of a socket has sent to may answer to all of them: whether a filter entry belongs to
+    /// the socket or the host, not to the mapping.
+    #[serde(default)]
+    pub shared_filter: Option<bool>,
+    /// How ports are chosen.
+    #[serde(default, with = "words::ports")]
+    pub ports: Option<PortAllocation>,
+    /// Mappings a second that others open behind a NAT that counts its ports up, as many as there may well be.
+    #[serde(default)]
+    pub cross_traffic: Option<f64>,
+    /// RFC 4787 section 6.
+    #[serde(default)]
+    pub hairpinning: Option<bool>,
+}
+
+/// How TCP of a client looks from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TcpSide {
+    /// Whether two destinations saw the same external endpoint.
+    pub fixed: bool,
+}
+
+/// Where a client will be in a round: its candidates (RFC 8445 section 5.1), as far as they are news.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RoundCandidates {
+    /// The endpoints of the round's socket as several server endpoints saw it, or as it is on the local network.
+    #[serde(default, deserialize_with = "addresses")]
+    pub at: Vec<SocketAddr>,
+    /// The port of its next mapping, where that can be told.
+    #[serde(default)]
+    pub next: Option<NextPort>,
+}
+
+/// The port of the next mappings of a NAT: `port`, `port + step` and so on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextPort {
+    /// Of the next mapping.
+    pub port: u16,
+    /// To the one after it.
+    pub step: i32,
+}
+
+/// What one side saw of a round.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RoundReport {
+    /// Whether it has a path to the peer.
+    pub through: bool,
+    /// Packets that it sent.
+    #[serde(default)]
+    pub sent: u32,
+    /// Packets of the peer that it received.
+    #[serde(default)]
+    pub heard: u32,
+    /// Errors that came back for what it sent.
+    #[serde(default)]
+    pub refused: u32,
+    /// Where it sent to, the first few.
+    #[serde(default, deserialize_with = "addresses")]
+    pub to: Vec<SocketAddr>,
+}
+
+/// A secret of one client that the other one's packets show.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Nonce(pub [u8; 16]);
+
+impl fmt::Debug for Nonce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A secret does not belong into logs.
+        f.write_str("Nonce(..)")
+    }
+}
+
+impl From<Nonce> for String {
+    fn from(nonce: Nonce) -> Self {
+        nonce.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl TryFrom<String> for Nonce {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let valid = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        let number = valid.then(|| u128::from_str_radix(&text, 16).ok()).flatten();
+        number.map(|n| Self(n.to_be_bytes())).ok_or("a nonce is 32 hexadecimal digits")
+    }
+}
+
+fn addresses<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<SocketAddr>, D::Error> {
+    bounded(Vec::deserialize(from)?, MAX_ADDRESSES)
+}
+
+/// Those that this version knows.
+fn techniques<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Technique>, D::Error> {
+    let named: Vec<serde_json::Value> = bounded(Vec::deserialize(from)?, MAX_TECHNIQUES)?;
+    Ok(named.iter().filter_map(|name| name.as_str()?.parse().ok()).collect())
+}
+
+fn bounded<T, E: serde::de::Error>(list: Vec<T>, most: usize) -> Result<Vec<T>, E> {
+    if list.len() <= most { Ok(list) } else { Err(E::custom(format_args!("a list of more than {most}"))) }
+}

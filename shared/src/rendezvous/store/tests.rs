@@ -1,0 +1,187 @@
+//! Sessions: who is let in, who is handed what, who has to make room.
+
+use super::*;
+use crate::rendezvous::VERSION;
+
+const T0: Duration = Duration::from_secs(1000);
+
+fn ip(last: u32) -> IpAddr {
+    std::net::Ipv4Addr::from_bits(0xCB00_0000 + last).into()
+}
+
+fn memory() -> Memory {
+    Memory::new(Limits::default())
+}
+
+fn ready(step: u32, rtt_ms: u32, said: u16) -> ToServer {
+    ToServer::Ready { step, rtt_ms, payload: payload(said) }
+}
+
+fn payload(said: u16) -> Payload {
+    Payload::write(&said).unwrap()
+}
+
+fn pair(memory: &mut Memory) -> (Participant, Participant) {
+    let opened = memory.open(ip(1), 7, T0).unwrap();
+    let (second, told) = memory.join(opened.code, ip(2), T0).unwrap();
+    assert_eq!(told[0].message, ToClient::Paired { role: Role::First, you: ip(1), peer: ip(2) });
+    assert_eq!(told[1].message, ToClient::Paired { role: Role::Second, you: ip(2), peer: ip(1) });
+    (opened.participant, second)
+}
+
+#[test]
+fn both_start_when_both_are_ready_and_the_nearer_one_waits() {
+    let mut memory = memory();
+    let (first, second) = pair(&mut memory);
+    assert_eq!(memory.say(first, ready(0, 100, 1), 10, T0).unwrap(), []);
+    let told = memory.say(second, ready(0, 20, 2), 10, T0).unwrap();
+    assert_eq!(
+        told[0],
+        Delivery {
+            participant: first,
+            message: ToClient::Start { step: 0, after_ms: 0, payload: payload(2) }
+        }
+    );
+    assert_eq!(
+        told[1],
+        Delivery {
+            participant: second,
+            message: ToClient::Start { step: 0, after_ms: 40, payload: payload(1) }
+        }
+    );
+    // A lie about the round trip holds nobody back for long.
+    memory.say(first, ready(1, u32::MAX, 1), 10, T0).unwrap();
+    let told = memory.say(second, ready(1, 20, 2), 10, T0).unwrap();
+    assert!(matches!(told[1].message, ToClient::Start { step: 1, after_ms: 1000, .. }));
+}
+
+#[test]
+fn what_is_out_of_place_is_refused() {
+    let mut memory = memory();
+    let opened = memory.open(ip(1), 7, T0).unwrap();
+    assert_eq!(
+        memory.say(opened.participant, ready(0, 1, 1), 10, T0),
+        Err(Refusal::BadMessage),
+        "nobody is there yet"
+    );
+    let (second, _) = memory.join(opened.code, ip(2), T0).unwrap();
+    assert_eq!(memory.join(opened.code, ip(3), T0), Err(Refusal::UnknownCode), "a third one");
+    assert_eq!(memory.say(second, ready(1, 1, 1), 10, T0), Err(Refusal::BadMessage), "a step ahead");
+    memory.say(second, ready(0, 1, 1), 10, T0).unwrap();
+    assert_eq!(memory.say(second, ready(0, 1, 1), 10, T0), Err(Refusal::BadMessage), "twice");
+    assert_eq!(memory.say(second, ToServer::Open { version: VERSION }, 10, T0), Err(Refusal::BadMessage));
+}
+
+#[test]
+fn a_flood_ends_the_session_of_the_flooder() {
+    let limits = Limits { messages: 5, bytes: 1000, ..Limits::default() };
+    let mut memory = Memory::new(limits);
+    let (first, second) = pair(&mut memory);
+    for id in 0..5 {
+        memory.say(first, ToServer::Ping { id }, 10, T0).unwrap();
+    }
+    assert_eq!(memory.say(first, ToServer::Ping { id: 5 }, 10, T0), Err(Refusal::TooMuch));
+    assert_eq!(memory.say(second, ToServer::Ping { id: 5 }, 1001, T0), Err(Refusal::TooMuch));
+    assert_eq!(memory.leave(first), [Delivery { participant: second, message: ToClient::PeerLeft }]);
+    assert_eq!(memory.leave(second), []);
+    assert_eq!(memory.count(), 0);
+}
+
+#[test]
+fn room_is_bounded_in_all_and_for_each_host() {
+    let limits = Limits { sessions: 3, per_host: 2, ..Limits::default() };
+    let mut memory = Memory::new(limits);
+    let open = |memory: &mut Memory, from, entropy| memory.open(ip(from), entropy, T0);
+    let one = open(&mut memory, 1, 1).unwrap();
+    open(&mut memory, 1, 2).unwrap();
+    assert_eq!(open(&mut memory, 1, 3).unwrap_err(), Refusal::HostFull);
+    open(&mut memory, 2, 3).unwrap();
+    assert!(open(&mut memory, 3, 4).unwrap().told.len() == 1, "somebody had to go");
+    assert_eq!(memory.count(), 3);
+    memory.leave(one.participant);
+}
+
+#[test]
+fn time_is_bounded() {
+    let mut memory = memory();
+    let limits = Limits::default();
+    let opened = memory.open(ip(1), 1, T0).unwrap();
+    assert_eq!(memory.join(opened.code, ip(2), T0 + limits.wait), Err(Refusal::UnknownCode));
+    let late = T0 + limits.wait - Duration::from_secs(1);
+    let (second, _) = memory.join(opened.code, ip(2), late).unwrap();
+    assert_eq!(memory.deadline(second), Some(late + limits.last));
+    assert_eq!(memory.say(second, ToServer::Ping { id: 1 }, 1, late + limits.last), Err(Refusal::Expired));
+}
+
+/// Wrong codes of however many others lock nobody out.
+#[test]
+fn whoever_knows_the_code_gets_in() {
+    let mut memory = memory();
+    let opened = memory.open(ip(1), 1, T0).unwrap();
+    for guesser in 0..20_000 {
+        assert_eq!(memory.join(Code::from_bits(2), ip(guesser), T0), Err(Refusal::UnknownCode));
+    }
+    assert!(memory.join(opened.code, ip(2), T0).is_ok());
+    assert_eq!(
+        memory.join(opened.code, ip(3), T0),
+        Err(Refusal::UnknownCode),
+        "a code is good for one guest"
+    );
+}
+
+#[test]
+fn a_network_has_a_share_and_hosts_that_are_refused_leave_nothing() {
+    for (per_host, per_net) in [(0, 9), (9, 0)] {
+        let mut memory = Memory::new(Limits { per_host, per_net, ..Limits::default() });
+        assert_eq!(memory.open(ip(1), 1, T0).unwrap_err(), Refusal::HostFull);
+        assert!(format!("{memory:?}").contains("hosts: {}, nets: {}"), "{memory:?}");
+    }
+    let mut memory = Memory::new(Limits { per_net: 3, ..Limits::default() });
+    for i in 0..3 {
+        memory.open(ip(i), i.into(), T0).unwrap();
+    }
+    assert_eq!(memory.open(ip(3), 3, T0).unwrap_err(), Refusal::HostFull);
+    memory.open(ip(256), 4, T0).unwrap();
+    let v6 = |n: u128| std::net::Ipv6Addr::from_bits((0x2001_0db8_u128 << 96) + (n << 72)).into();
+    for i in 0..3 {
+        memory.open(v6(i), 10 + i as u64, T0).unwrap();
+    }
+    assert_eq!(memory.open(v6(3), 13, T0).unwrap_err(), Refusal::HostFull, "another /56 of the same /48");
+    memory.open(v6(256), 14, T0).unwrap();
+}
+
+/// Whoever fills all places loses one of them to each stranger.
+#[test]
+fn the_largest_network_makes_room() {
+    let limits = Limits { sessions: 300, per_net: 300, ..Limits::default() };
+    let mut memory = Memory::new(limits);
+    let hoarded: Vec<_> = (0..300_u32).map(|i| memory.open(ip(i % 150), i.into(), T0).unwrap()).collect();
+    let (modest, told) = {
+        let opened = memory.open(ip(1 << 16), 1000, T0).unwrap();
+        (opened.code, opened.told)
+    };
+    let refused =
+        |participant| Delivery { participant, message: ToClient::Refused { reason: Refusal::Full } };
+    assert_eq!(told, [refused(hoarded[0].participant)], "the oldest one");
+    assert_eq!(memory.leave(hoarded[0].participant), []);
+    assert!(memory.join(hoarded[0].code, ip(2 << 16), T0).is_err());
+    for i in 0..150_u32 {
+        let opened = memory.open(ip(0x2_0000 + (i << 8)), 2000 + u64::from(i), T0).unwrap();
+        assert_eq!(opened.told, [refused(hoarded[i as usize + 1].participant)]);
+    }
+    assert_eq!(memory.count(), 300);
+    assert!(memory.join(modest, ip(1 << 16), T0).is_ok(), "who has few places keeps them");
+}
+
+#[test]
+fn clients_are_bounded_too() {
+    let mut memory = Memory::new(Limits { clients: 4, ..Limits::default() });
+    let opened: Vec<_> = (0..3_u32).map(|i| memory.open(ip(i << 8), i.into(), T0).unwrap()).collect();
+    memory.join(opened[0].code, ip(3 << 8), T0).unwrap();
+    let (second, told) = memory.join(opened[2].code, ip(4 << 8), T0).unwrap();
+    let refused =
+        |participant| Delivery { participant, message: ToClient::Refused { reason: Refusal::Full } };
+    let oldest = opened[0].participant;
+    assert_eq!(told[..2], [refused(oldest), refused(oldest.peer())], "both of the oldest session");
+    assert_eq!((told[3].participant, memory.count()), (second, 2));
+}
