@@ -82,19 +82,19 @@ mod linux {
                     let found = Found::behind(&tun("port-restricted-cone,timeout=16")?)?;
                     found.brackets("unreplied", 16.0);
                     found.brackets("stream", 16.0);
-                    assert_eq!(found.clearing(), "exact", "{}", found.value);
+                    assert_eq!(found.expiry_style(), "exact", "{}", found.value);
                     Ok(())
                 }),
                 trial("tun::sweeps_are_told_with_their_interval", || {
                     let found = Found::behind(&tun("port-restricted-cone,timeout=12,sweep=9")?)?;
-                    assert_eq!(found.clearing(), "swept", "{}", found.value);
+                    assert_eq!(found.expiry_style(), "swept", "{}", found.value);
                     let interval = found.value["granularity"]["seconds"].as_f64().unwrap_or_default();
                     assert!((7.0..=11.0).contains(&interval), "{interval}");
                     Ok(())
                 }),
                 trial("tun::jitter_is_told", || {
                     let found = Found::behind(&tun("port-restricted-cone,timeout=12,jitter=10")?)?;
-                    assert_eq!(found.clearing(), "jittered", "{}", found.value);
+                    assert_eq!(found.expiry_style(), "jittered", "{}", found.value);
                     Ok(())
                 }),
                 trial("tun::a_nat_that_restarts_is_no_number", || {
@@ -162,7 +162,7 @@ mod linux {
             assert!(expired - alive <= 1.0, "{}", self.value);
         }
 
-        fn clearing(&self) -> &str {
+        fn expiry_style(&self) -> &str {
             self.value["granularity"]["clearing"].as_str().unwrap_or("not told")
         }
 

@@ -1,4 +1,4 @@
-//! The words of NAT behaviour: mapping, filtering, port allocation, lifetime (RFC 4787), and the classic type
+//! The vocabulary of NAT behaviour: mapping, filtering, port allocation, lifetime (RFC 4787), and the classic type
 //! (RFC 3489) derived from them.
 
 #[cfg(feature = "model")]
@@ -27,45 +27,45 @@ pub enum Mapping {
     PortDependent,
 }
 
-/// Whose packets are let in to an open mapping (RFC 4787 section 5).
+/// Which packets from outside an existing mapping accepts (RFC 4787 section 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Filtering {
-    /// Anybody's.
+    /// Packets from any endpoint.
     EndpointIndependent,
-    /// Those from an address that the inside has sent to, from any port.
+    /// Packets from any port of an address that the internal endpoint has sent to.
     AddressDependent,
-    /// Those from an address and port that the inside has sent to.
+    /// Packets from an address and port that the internal endpoint has sent to.
     AddressAndPortDependent,
-    /// Those from a port number that the inside has sent to, at any address.
+    /// Packets from a port number that the internal endpoint has sent to, at any address.
     PortDependent,
 }
 
-/// The classic name (RFC 3489 section 5): derived from the two axes, never measured by itself.
+/// The classic name (RFC 3489 section 5): derived from mapping and filtering, never measured by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum NatType {
     /// No UDP passes, though another transport does.
     UdpBlocked,
-    /// No translation, no filter.
+    /// Neither translation nor filtering.
     OpenInternet,
     /// No translation, but a stateful firewall.
     SymmetricUdpFirewall,
-    /// One mapping, open to all.
+    /// Endpoint-independent mapping and filtering.
     FullCone,
-    /// One mapping, open to addresses that were sent to.
+    /// Endpoint-independent mapping, address-dependent filtering.
     RestrictedCone,
-    /// One mapping, open to addresses and ports that were sent to.
+    /// Endpoint-independent mapping, address-and-port-dependent filtering.
     PortRestrictedCone,
-    /// A mapping that changes with the destination.
+    /// A mapping that depends on the destination.
     Symmetric,
 }
 
 impl NatType {
-    /// The classic name for a pair of axes. A port-dependent filter has no name of its own in RFC 3489: as it
-    /// shuts out other ports of a contacted address, it is filed with the port-restricted cone.
+    /// The classic name for a mapping and a filtering behaviour. RFC 3489 has no name for port-dependent filtering: as it
+    /// rejects other ports of a contacted address, it counts as a port-restricted cone.
     #[must_use]
     pub fn derive(mapping: Mapping, filtering: Filtering) -> Self {
         match (mapping, filtering) {
@@ -90,15 +90,15 @@ impl NatType {
 pub enum PortPolicy {
     /// The internal port, where it is free.
     Preserving,
-    /// The last one plus a fixed step.
+    /// The previous port plus a fixed step.
     Sequential,
-    /// Anywhere in a wide range.
+    /// A random port of a wide range.
     Random,
-    /// Anywhere in a small block of ports.
+    /// A random port of a small block.
     Block,
 }
 
-/// What a sample of mappings says about the allocation of ports and external addresses (RFC 4787 sections 4.1, 4.2).
+/// What a sample of mappings shows about the allocation of ports and external addresses (RFC 4787 sections 4.1, 4.2).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(JsonSchema))]
 pub struct PortAllocation {
@@ -106,26 +106,26 @@ pub struct PortAllocation {
     pub policy: PortPolicy,
     /// The step from one mapping to the next; only when the policy is sequential.
     pub delta: Option<i32>,
-    /// Lowest and highest port that the policy is believed to use.
+    /// Lowest and highest port that the policy is estimated to use.
     pub range: (u16, u16),
     /// Number of external IP addresses seen.
     pub external_ips: u32,
-    /// Whether external ports keep the parity of internal ones (RFC 4787 REQ-4); null when it cannot be told.
+    /// Whether external ports keep the parity of internal ones (RFC 4787 REQ-4); null = not determined.
     #[serde(default)]
     pub parity: Option<bool>,
 }
 
-/// A timer, bracketed: the last idle time at which a mapping was alive and the first at which it was gone.
+/// The bounds of a timer: the longest idle time that a mapping survived and the shortest after which one had expired.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(JsonSchema))]
 pub struct Bracket {
-    /// Longest idle time, in seconds, after which a mapping was seen alive.
+    /// Longest idle time, in seconds, after which a mapping still existed.
     pub alive_s: f64,
-    /// Shortest idle time, in seconds, after which a mapping was seen gone; null = still alive at the end.
+    /// Shortest idle time, in seconds, after which a mapping had expired; null = none expired before the end.
     pub expired_s: Option<f64>,
 }
 
-/// Which packets restart the timer (RFC 4787 REQ-6).
+/// Which packets refresh a mapping, that is, restart its timer (RFC 4787 REQ-6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(JsonSchema))]
 pub struct Refresh {
@@ -133,49 +133,50 @@ pub struct Refresh {
     pub outbound: Option<bool>,
     /// Packets from outside; null = not determined.
     pub inbound: Option<bool>,
-    /// Traffic of the same socket with another destination: true where the timer belongs to the mapping, false where
-    /// every path has its own; null = not determined.
+    /// Traffic of the same socket with another destination: true where the mapping has one timer, false where each
+    /// destination has its own; null = not determined.
     #[serde(default)]
     pub elsewhere: Option<bool>,
 }
 
-/// How exactly mappings are cleared away when their time has come.
+/// How mappings expire once their timer has run out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(JsonSchema))]
 #[serde(rename_all = "kebab-case")]
-pub enum Clearing {
-    /// At once.
+pub enum ExpiryStyle {
+    /// Each at once.
     Exact,
-    /// Some sooner, some later.
+    /// Each after a random further time.
     Jittered,
-    /// All that are due together, at intervals.
+    /// All expired mappings together, at fixed intervals.
     Swept,
 }
 
-/// How exactly mappings are cleared away, and how many seconds that leaves open.
+/// How mappings expire, and by how many seconds that lengthens a lifetime at most.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(JsonSchema))]
 pub struct Granularity {
-    /// The manner.
-    pub clearing: Clearing,
-    /// The interval of the sweeps; by how much lives differ, where they are jittered; 0 where they are exact.
+    /// Exact, jittered or swept.
+    #[serde(rename = "clearing")]
+    pub style: ExpiryStyle,
+    /// The interval of the sweeps; the range of the jitter; 0 for an exact timer.
     pub seconds: f64,
-    /// Whether that is beyond doubt, with a chance of error of at most 1 in 10,000; else it is only likely.
+    /// Whether the chance of error is at most 1 in 10,000; otherwise it is only likely.
     #[serde(default)]
     pub sure: bool,
 }
 
-/// How long mappings live (RFC 4787 section 4.3).
+/// How long an idle mapping exists (RFC 4787 section 4.3).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(JsonSchema))]
 pub struct Lifetime {
-    /// A mapping that never saw an answer.
+    /// A mapping through which no response ever came.
     pub unreplied: Option<Bracket>,
     /// A mapping with traffic in both directions for longer than 2 seconds.
     pub stream: Option<Bracket>,
-    /// What keeps it alive.
+    /// What refreshes it.
     pub refresh: Refresh,
-    /// How exactly it ends; null = not determined.
+    /// How mappings expire; null = not determined.
     #[serde(default)]
     pub granularity: Option<Granularity>,
 }
@@ -190,7 +191,7 @@ macro_rules! kebab_display {
         }
     )*};
 }
-kebab_display!(Mapping, Filtering, NatType, PortPolicy, Clearing);
+kebab_display!(Mapping, Filtering, NatType, PortPolicy, ExpiryStyle);
 
 #[cfg(test)]
 mod tests {

@@ -13,7 +13,7 @@ use nat_check_core::{
     net::sim::{Loss, PathSpec},
     report::{Finding, Report},
 };
-use shared::nat::{Clearing, Lifetime, Refresh, model::Stack};
+use shared::nat::{ExpiryStyle, Lifetime, Refresh, model::Stack};
 
 fn main() -> Result<(), Box<dyn Error>> {
     // Privilege can be had while there is one thread.
@@ -154,7 +154,7 @@ fn random_timers(timers: Range<f64>, longest: u64, runs: u64, loss: Loss) {
 fn untrue(lifetime: &Lifetime) -> usize {
     let Refresh { outbound, inbound, elsewhere } = lifetime.refresh;
     let refresh = [outbound, inbound, elsewhere].into_iter().filter(|said| *said == Some(false)).count();
-    refresh + usize::from(lifetime.granularity.is_some_and(|g| g.clearing != Clearing::Exact))
+    refresh + usize::from(lifetime.granularity.is_some_and(|g| g.style != ExpiryStyle::Exact))
 }
 
 /// How often the manners of NATs are told apart.
@@ -163,7 +163,7 @@ fn manners(runs: u64) {
     /// Whether it is told right, and whether that was said to be sure.
     type Reading = fn(&Lifetime) -> Option<(bool, bool)>;
     type Any = Box<dyn Fn(&Lifetime) -> Option<(bool, bool)> + Sync>;
-    let clearing = |is: Clearing| move |l: &Lifetime| l.granularity.map(|g| (g.clearing == is, g.sure));
+    let style = |is: ExpiryStyle| move |l: &Lifetime| l.granularity.map(|g| (g.style == is, g.sure));
     let rows: [(&str, &str, Any); 11] = [
         (
             "20,refresh=both",
@@ -187,11 +187,11 @@ fn manners(runs: u64) {
             Box::new((|l| l.refresh.elsewhere.map(|b| (b, true))) as Reading),
         ),
         ("20,timer-per=flow", "per flow", Box::new((|l| l.refresh.elsewhere.map(|b| (!b, true))) as Reading)),
-        ("20", "exact", Box::new(clearing(Clearing::Exact))),
-        ("20,sweep=6", "swept", Box::new(clearing(Clearing::Swept))),
-        ("45,sweep=10", "swept", Box::new(clearing(Clearing::Swept))),
-        ("20,jitter=8", "jittered", Box::new(clearing(Clearing::Jittered))),
-        ("45,jitter=15", "jittered", Box::new(clearing(Clearing::Jittered))),
+        ("20", "exact", Box::new(style(ExpiryStyle::Exact))),
+        ("20,sweep=6", "swept", Box::new(style(ExpiryStyle::Swept))),
+        ("45,sweep=10", "swept", Box::new(style(ExpiryStyle::Swept))),
+        ("20,jitter=8", "jittered", Box::new(style(ExpiryStyle::Jittered))),
+        ("45,jitter=15", "jittered", Box::new(style(ExpiryStyle::Jittered))),
     ];
     for (settings, name, reading) in &rows {
         let seeds: Vec<u64> = (0..runs).collect();

@@ -1,7 +1,7 @@
 //! The report's values in words for a person who never read RFC 4787.
 
 use shared::nat::{
-    Bracket, Clearing, Filtering, Granularity, Lifetime, Mapping, NatType, PortAllocation, PortPolicy,
+    Bracket, ExpiryStyle, Filtering, Granularity, Lifetime, Mapping, NatType, PortAllocation, PortPolicy,
 };
 
 use nat_check_core::report::{Confidence, PeerKind, PeerOutcome, Technique};
@@ -123,15 +123,15 @@ pub(super) fn lifetime(lifetime: &Lifetime) -> String {
         None => {}
     }
     match lifetime.granularity {
-        Some(Granularity { clearing: Clearing::Swept, seconds, sure }) => {
+        Some(Granularity { style: ExpiryStyle::Swept, seconds, sure }) => {
             let likely = if sure { "" } else { ", it seems" };
             parts.push(format!("what is due is cleared away every {} s or so{likely}", number(seconds)));
         }
-        Some(Granularity { clearing: Clearing::Jittered, seconds, sure }) => {
+        Some(Granularity { style: ExpiryStyle::Jittered, seconds, sure }) => {
             let likely = if sure { "" } else { ", it seems" };
             parts.push(format!("lives differ by {} s or so{likely}", number(seconds)));
         }
-        Some(Granularity { clearing: Clearing::Exact, .. }) | None => {}
+        Some(Granularity { style: ExpiryStyle::Exact, .. }) | None => {}
     }
     parts.join("; ")
 }

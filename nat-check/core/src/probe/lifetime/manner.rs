@@ -12,7 +12,7 @@
 //!
 //! One that is so many times as probable as the others together is told as likely, or as sure; else it stays open.
 
-use shared::nat::{Clearing, Granularity};
+use shared::nat::{ExpiryStyle, Granularity};
 
 use super::fit::Sample;
 
@@ -59,14 +59,15 @@ fn weighed(timers: &[&[Sample]], loss: f64) -> Option<(Granularity, bool)> {
         list.iter().filter(|(size, _)| *size >= from).map(|(_, e)| e).sum::<f64>() / list.len().max(1) as f64
     };
     let (any_sweep, any_jitter) = (weigh(&swept, 0.0), weigh(&jittered, 0.0));
-    let told = |clearing, seconds, others: f64, own: f64| {
-        (own > others * LIKELY).then_some(Granularity { clearing, seconds, sure: own > others * SURE })
+    let told = |style, seconds, others: f64, own: f64| {
+        (own > others * LIKELY).then_some(Granularity { style, seconds, sure: own > others * SURE })
     };
     let (interval, precise) = mean(&swept);
     let (spread, _) = mean(&jittered);
-    let of_none = told(Clearing::Exact, 0.0, weigh(&swept, finest) + weigh(&jittered, finest), exact);
-    let of_sweeps = || told(Clearing::Swept, interval, exact + any_jitter, any_sweep).map(|g| (g, precise));
-    let of_jitter = || told(Clearing::Jittered, spread, exact + any_sweep, any_jitter);
+    let of_none = told(ExpiryStyle::Exact, 0.0, weigh(&swept, finest) + weigh(&jittered, finest), exact);
+    let of_sweeps =
+        || told(ExpiryStyle::Swept, interval, exact + any_jitter, any_sweep).map(|g| (g, precise));
+    let of_jitter = || told(ExpiryStyle::Jittered, spread, exact + any_sweep, any_jitter);
     of_none.map(|g| (g, true)).or_else(of_sweeps).or_else(|| of_jitter().map(|g| (g, true)))
 }
 
@@ -205,13 +206,13 @@ mod tests {
         rungs.chain(comb).chain(later).collect()
     }
 
-    fn clearing(samples: &[Sample]) -> Option<Clearing> {
-        granularity(&[samples], LOSS).map(|g| g.clearing)
+    fn clearing(samples: &[Sample]) -> Option<ExpiryStyle> {
+        granularity(&[samples], LOSS).map(|g| g.style)
     }
 
     #[test]
     fn an_exact_timer_is_told() {
-        assert_eq!(clearing(&run(&looks(21.5), |used| used + 20.0)), Some(Clearing::Exact));
+        assert_eq!(clearing(&run(&looks(21.5), |used| used + 20.0)), Some(ExpiryStyle::Exact));
     }
 
     #[test]
@@ -228,7 +229,7 @@ mod tests {
                 looks(ends(0.3) + 1.0).iter().map(|(used, seen)| (used + 0.4, seen + 2.2)).collect();
             let timers = [run(&looks(ends(0.3) + 1.0), ends), run(&stream, ends)];
             let found = granularity(&[&timers[0], &timers[1]], LOSS).unwrap();
-            assert_eq!(found.clearing, Clearing::Swept, "{interval}");
+            assert_eq!(found.style, ExpiryStyle::Swept, "{interval}");
             assert!((found.seconds - interval).abs() <= 1.5, "{interval}: {found:?}");
         }
     }
@@ -236,7 +237,7 @@ mod tests {
     #[test]
     fn jitter_shows_by_ending_the_younger_before_the_older() {
         let ends = |used: f64| used + 20.0 + (used * 7919.0).sin().abs() * 6.0;
-        assert_eq!(clearing(&run(&looks(23.0), ends)), Some(Clearing::Jittered));
+        assert_eq!(clearing(&run(&looks(23.0), ends)), Some(ExpiryStyle::Jittered));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use shared::nat::{Bracket, Clearing, Lifetime};
+use shared::nat::{Bracket, ExpiryStyle, Lifetime};
 use tokio::sync::watch;
 
 use crate::{
@@ -128,7 +128,7 @@ fn the_timers_of_linux_are_told_apart_in_one_pass() {
     assert_eq!(lifetime.refresh.outbound, Some(true));
     assert_eq!(lifetime.refresh.inbound, Some(true));
     assert_eq!(lifetime.refresh.elsewhere, Some(false), "Linux has a timer for each flow");
-    assert!(lifetime.granularity.is_none_or(|g| g.clearing == Clearing::Exact));
+    assert!(lifetime.granularity.is_none_or(|g| g.style == ExpiryStyle::Exact));
     assert_eq!(finding(&report).confidence, Confidence::Strong);
     assert_eq!(report.hole_punching.keepalive_s, Some((lifetime.unreplied.unwrap().alive_s * 0.8).floor()));
 }
@@ -174,10 +174,10 @@ fn exact_swept_and_jittered_timers_are_told_apart() {
             let report = run(&Case { seed, ..case(&format!("port-restricted-cone,{nat}"), 60) });
             value(&report).granularity.unwrap_or_else(|| panic!("seed {seed}: {nat} is not told"))
         };
-        assert_eq!(told("timeout=16").clearing, Clearing::Exact, "seed {seed}");
-        assert_eq!(told("timeout=12,jitter=10").clearing, Clearing::Jittered, "seed {seed}");
+        assert_eq!(told("timeout=16").style, ExpiryStyle::Exact, "seed {seed}");
+        assert_eq!(told("timeout=12,jitter=10").style, ExpiryStyle::Jittered, "seed {seed}");
         let swept = told("timeout=12,sweep=9");
-        assert_eq!(swept.clearing, Clearing::Swept, "seed {seed}");
+        assert_eq!(swept.style, ExpiryStyle::Swept, "seed {seed}");
         assert!((7.0..=11.0).contains(&swept.seconds), "seed {seed}: {swept:?}");
     }
 }
