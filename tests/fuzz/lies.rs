@@ -9,7 +9,7 @@ use std::{
 use nat_check_core::{
     classify,
     engine::Observed,
-    observation::{LocalSocket, ObservationLog, RequestKind, SocketId, Transaction},
+    observation::{LocalSocket, ObservationLog, Purpose, RequestKind, SocketId, Transaction},
     probe::REGISTRY,
     report::{FamilyReport, FamilyStatus},
     server_endpoints::ServerEndpoint,
@@ -103,7 +103,7 @@ fn transaction(choose: &mut Choices<'_>, sent: Duration) -> Transaction {
         _ => RequestKind::Binding,
     };
     Transaction {
-        purpose: REGISTRY[choose.below(REGISTRY.len())].name,
+        purpose: Purpose::main(REGISTRY[choose.below(REGISTRY.len())].name),
         socket: SocketId(choose.below(SOCKETS)),
         to: choose.address(),
         kind,

@@ -261,10 +261,10 @@ fn absent(status: FamilyStatus, reason: &str) -> FamilyReport {
 /// What an examination took of the timeout; the lifetime measurement comes on top.
 fn spent(observed: &Observed) -> Duration {
     let log = &observed.log;
-    match log.of(lifetime::PROBE.name).next() {
+    match log.of_measurement(lifetime::PROBE.name).next() {
         None => log.ended,
         Some(_) => {
-            let others = log.transactions.iter().filter(|t| t.purpose != lifetime::PROBE.name);
+            let others = log.transactions.iter().filter(|t| t.purpose.measurement != lifetime::PROBE.name);
             others.map(|t| t.sent).max().unwrap_or_default()
         }
     }

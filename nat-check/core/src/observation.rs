@@ -43,11 +43,35 @@ pub enum RequestKind {
     Hairpin,
 }
 
+/// What a request was sent for: the measurement that it belongs to, and its part in it. Each measurement makes its own,
+/// so a new one needs no entry in a common list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Purpose {
+    /// The measurement's name in the registry.
+    pub measurement: &'static str,
+    /// The part in it; empty for the main one.
+    pub role: &'static str,
+}
+
+impl Purpose {
+    /// The main part of a measurement.
+    #[must_use]
+    pub const fn main(measurement: &'static str) -> Self {
+        Self { measurement, role: "" }
+    }
+
+    /// Another part of it.
+    #[must_use]
+    pub const fn role(self, role: &'static str) -> Self {
+        Self { role, ..self }
+    }
+}
+
 /// One request, sent exactly once and under an id of its own, so that each copy's fate is known.
 #[derive(Clone, Debug)]
 pub struct Transaction {
-    /// The measurement that it belongs to.
-    pub purpose: &'static str,
+    /// What it was sent for.
+    pub purpose: Purpose,
     /// The socket that it left from.
     pub socket: SocketId,
     /// Where it was sent to.
@@ -304,9 +328,14 @@ impl ObservationLog {
         self.transactions.iter().flat_map(Transaction::successes).any(|a| a.xor_mapped.is_some())
     }
 
-    /// The transactions of one measurement.
-    pub fn of(&self, purpose: &'static str) -> impl Iterator<Item = &Transaction> {
+    /// The transactions of exactly this purpose: those of the same measurement in another role are left out.
+    pub fn of(&self, purpose: Purpose) -> impl Iterator<Item = &Transaction> {
         self.transactions.iter().filter(move |t| t.purpose == purpose)
+    }
+
+    /// All transactions of a measurement, whatever their role in it.
+    pub fn of_measurement(&self, name: &'static str) -> impl Iterator<Item = &Transaction> {
+        self.transactions.iter().filter(move |t| t.purpose.measurement == name)
     }
 
     /// Whether the server gives receipts.
@@ -394,7 +423,7 @@ pub(crate) mod made {
 
     /// A request that nothing has come of.
     pub(crate) fn transaction(
-        purpose: &'static str,
+        purpose: Purpose,
         socket: SocketId,
         to: SocketAddr,
         kind: RequestKind,
@@ -431,7 +460,7 @@ pub(crate) mod made {
 
     /// A Binding request to `endpoint`, answered.
     pub(crate) fn answered(
-        purpose: &'static str,
+        purpose: Purpose,
         socket: SocketId,
         endpoint: ServerEndpoint,
         mapped: &str,

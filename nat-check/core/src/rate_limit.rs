@@ -59,7 +59,7 @@ impl RateLimit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observation::made;
+    use crate::observation::{Purpose, made};
 
     /// A burst of 25 of which the first 10 are answered, and 20 later requests, of which every `nth` is.
     fn run(nth: usize) -> ObservationLog {
@@ -68,7 +68,8 @@ mod tests {
         for number in 0..45 {
             let later = number >= 25;
             let passes = if later { (number - 25) % nth == nth - 1 } else { number < 10 };
-            let mut transaction = made::transaction("any", socket, log.server, RequestKind::Binding);
+            let mut transaction =
+                made::transaction(Purpose::main("any"), socket, log.server, RequestKind::Binding);
             transaction.sent = Duration::from_millis(if later { 60 + 15 * (number as u64 - 25) } else { 1 });
             if passes {
                 transaction.answers.push(made::answer(socket, log.server, "203.0.113.1:5"));

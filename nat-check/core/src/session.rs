@@ -24,7 +24,7 @@ use tokio::{
 
 use crate::{
     net::{Datagram, Net},
-    observation::{LocalSocket, ObservationLog, RequestKind, SocketId, Transaction},
+    observation::{LocalSocket, ObservationLog, Purpose, RequestKind, SocketId, Transaction},
     rate_limit::RateLimit,
     server_endpoints::ServerEndpoints,
 };
@@ -428,7 +428,7 @@ impl Session {
     pub async fn learn(
         &self,
         socket: &Socket,
-        purpose: &'static str,
+        purpose: Purpose,
         to: SocketAddr,
         tries: u32,
     ) -> Option<SocketAddr> {

@@ -147,6 +147,17 @@ async fn the_timeout_is_that_of_the_whole_run() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_lifetime_measurement_takes_no_time_from_further_servers() {
+    let world = world("port-restricted-cone,timeout=30", &[&[], &[]]);
+    let setup = Setup { lifetime: Some(Duration::from_secs(45)), ..Setup::default() };
+    let report = run(&world, &setup).await;
+    assert!(report.ipv4.udp.unwrap().lifetime.value.is_some());
+    assert!(report.duration_s > 30.0, "longer than the timeout of 15 s: {}", report.duration_s);
+    assert_eq!((report.partial, report.warnings), (false, Vec::new()));
+    assert!(report.more_servers[0].ipv4.is_some(), "the second server is asked as well");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_nat_that_changes_its_ways_is_called_so() {
     let world = world("port-restricted-cone,change-after=25", &[&[]]);
     let mapping = run(&world, &Setup::default()).await.ipv4.udp.unwrap().mapping;

@@ -10,13 +10,13 @@ use tokio::{
 };
 
 use crate::{
-    observation::{ObservationLog, RequestKind},
+    observation::{ObservationLog, Purpose, RequestKind},
     report::TcpReport,
     session::{Contact, Request, Session, Socket},
 };
 
-/// The name in the log.
-pub const NAME: &str = "contact";
+/// What its requests are sent for, in the log.
+pub const PURPOSE: Purpose = Purpose::main("contact");
 
 /// While nothing is answered, a request leaves this often.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -83,7 +83,7 @@ async fn probe_udp(session: &Arc<Session>, socket: &Socket, limit: Duration) -> 
         let impatient = session.now() >= IMPATIENT;
         for dialect in if impatient { &[Dialect::Modern, Dialect::Classic][..] } else { &[Dialect::Modern] } {
             let request =
-                Request { purpose: NAME, to: server, kind: RequestKind::Binding, round: session.round() };
+                Request { purpose: PURPOSE, to: server, kind: RequestKind::Binding, round: session.round() };
             session.send_as(socket, request, *dialect).await;
             sent += 1;
         }

@@ -6,15 +6,18 @@ use shared::stun::Dialect;
 
 use crate::{
     loss_test::{LIKELY, LossCounts},
-    observation::{ObservationLog, RequestKind, Transaction},
+    observation::{ObservationLog, Purpose, RequestKind, Transaction},
     probe::{Probe, Stage, Step},
     report::{Confidence, Finding},
     session::{Contact, Request, Session},
 };
 
+/// What its requests are sent for, in the log.
+pub(crate) const PURPOSE: Purpose = Purpose::main("classic");
+
 /// The measurement.
 pub const PROBE: Probe = Probe {
-    name: "classic",
+    name: PURPOSE.measurement,
     about: "whether the server also answers classic clients (RFC 3489)",
     needs: &[],
     steps: &[Step { stage: Stage::Alternate, run: |session| Box::pin(ask_the_old_way(session)) }],
@@ -29,11 +32,10 @@ async fn ask_the_old_way(session: Arc<Session>) {
         return;
     }
     let Ok(socket) = session.open().await else { return };
-    let answered = |log: &ObservationLog| log.of(PROBE.name).any(Transaction::returned);
+    let answered = |log: &ObservationLog| log.of(PURPOSE).any(Transaction::returned);
     for _ in 0..TRIES {
         let round = session.round();
-        let request =
-            Request { purpose: PROBE.name, to: session.server(), kind: RequestKind::Binding, round };
+        let request = Request { purpose: PURPOSE, to: session.server(), kind: RequestKind::Binding, round };
         session.send_as(&socket, request, Dialect::Classic).await;
         // Apart, so that one burst of loss does not swallow them all.
         if session.until(session.now() + session.round_interval() / 2, answered).await {

@@ -12,16 +12,19 @@ use tokio::time::sleep;
 
 use crate::{
     loss_test::{LIKELY, LossCounts},
-    observation::{ObservationLog, RequestKind},
+    observation::{ObservationLog, Purpose, RequestKind},
     probe::{Probe, Stage, Step, filtering, mapping},
     report::{Confidence, Finding},
     server_endpoints::ServerEndpoint,
     session::{Contact, Request, Session, Socket},
 };
 
+/// What its requests are sent for, in the log.
+pub(crate) const PURPOSE: Purpose = Purpose::main("distance");
+
 /// The measurement.
 pub const PROBE: Probe = Probe {
-    name: "distance",
+    name: PURPOSE.measurement,
     about: "how far away the outermost filter is: this host, the first router, or another one behind it",
     needs: &["mapping", "filtering"],
     steps: &[Step { stage: Stage::Confirm, run: |session| Box::pin(open_from_afar(session)) }],
@@ -74,7 +77,7 @@ async fn ask(session: &Session, sockets: &[Socket], hops: u8) {
         return;
     };
     let round = session.round();
-    let request = |to, kind| Request { purpose: PROBE.name, to, kind, round };
+    let request = |to, kind| Request { purpose: PURPOSE, to, kind, round };
     if hops > 0 && session.set_ttl(socket, hops.into()) {
         session.send(socket, request(other, RequestKind::LimitedTtl { hops })).await;
         session.set_ttl(socket, FAR);
@@ -109,10 +112,10 @@ fn hindrance(log: &ObservationLog) -> Option<String> {
 
 /// The questions after openers of so many hops. The sockets are told apart by their openers; the one without is the first.
 fn questions(log: &ObservationLog, hops: u8) -> impl Iterator<Item = &crate::observation::Transaction> {
-    let first = log.of(PROBE.name).next().map(|t| t.socket);
-    let opener = log.of(PROBE.name).find(|t| t.kind == RequestKind::LimitedTtl { hops }).map(|t| t.socket);
+    let first = log.of(PURPOSE).next().map(|t| t.socket);
+    let opener = log.of(PURPOSE).find(|t| t.kind == RequestKind::LimitedTtl { hops }).map(|t| t.socket);
     let socket = if hops == 0 { first } else { opener };
-    log.of(PROBE.name).filter(move |t| {
+    log.of(PURPOSE).filter(move |t| {
         t.kind == RequestKind::ChangeRequest(ServerEndpoint::BOTH) && Some(t.socket) == socket
     })
 }
@@ -141,7 +144,7 @@ pub fn conclude(log: &ObservationLog) -> Finding<u8> {
     if let Some(reason) = hindrance(log) {
         return Finding::unknown(reason, METHOD);
     }
-    if log.of(PROBE.name).next().is_none() {
+    if log.of(PURPOSE).next().is_none() {
         return Finding::unknown("not asked for", METHOD);
     }
     let Some(silent) = farthest_silent(log) else {
@@ -178,12 +181,16 @@ mod tests {
         let external = "203.0.113.1:5";
         let socket = made::socket(&mut log, "192.168.1.2:40000");
         for endpoint in ServerEndpoint::ALL {
-            log.transactions.push(made::answered("mapping", socket, endpoint, external));
+            log.transactions.push(made::answered(mapping::PURPOSE, socket, endpoint, external));
         }
         for _ in 0..8 {
             for endpoint in [ServerEndpoint::BOTH, ServerEndpoint::PORT, ServerEndpoint::IP] {
-                let mut transaction =
-                    made::transaction("filtering", socket, log.server, RequestKind::ChangeRequest(endpoint));
+                let mut transaction = made::transaction(
+                    filtering::PURPOSE,
+                    socket,
+                    log.server,
+                    RequestKind::ChangeRequest(endpoint),
+                );
                 transaction.receipt = Some(Duration::from_millis(10));
                 log.transactions.push(transaction);
             }
@@ -194,14 +201,14 @@ mod tests {
                 if hops > 0 {
                     let to = made::address_of(ServerEndpoint::BOTH);
                     log.transactions.push(made::transaction(
-                        PROBE.name,
+                        PURPOSE,
                         socket,
                         to,
                         RequestKind::LimitedTtl { hops },
                     ));
                 }
                 let mut transaction = made::transaction(
-                    PROBE.name,
+                    PURPOSE,
                     socket,
                     log.server,
                     RequestKind::ChangeRequest(ServerEndpoint::BOTH),

@@ -11,7 +11,7 @@ use shared::{nat::Filtering, stun::Dialect};
 
 use crate::{
     loss_test::{LIKELY, LossCounts},
-    observation::{ObservationLog, RequestKind, SocketId, Transaction},
+    observation::{ObservationLog, Purpose, RequestKind, SocketId, Transaction},
     probe::{Probe, Stage, Step},
     report::{Confidence, Finding},
     server_endpoints::ServerEndpoint,
@@ -21,9 +21,12 @@ use crate::{
 use proof::{came_from, honours, is_disproved, is_from, is_misdirected, obstacle};
 pub(crate) use proof::{half_hearted, server_can};
 
+/// What its requests are sent for, in the log.
+pub(crate) const PURPOSE: Purpose = Purpose::main("filtering");
+
 /// The measurement.
 pub const PROBE: Probe = Probe {
-    name: "filtering",
+    name: PURPOSE.measurement,
     about: "whose packets are let in: anybody's, those of contacted addresses, or of contacted endpoints",
     needs: &["mapping"],
     steps: &[
@@ -94,7 +97,7 @@ async fn ask_from_elsewhere(session: Arc<Session>) {
 /// One round: the tests between two controls. Where the server gives receipts, each test is its own control.
 async fn round(session: &Arc<Session>, socket: &Socket, kinds: &[ServerEndpoint]) {
     let (to, round) = (session.server(), session.round());
-    let request = |kind| Request { purpose: PROBE.name, to, kind, round };
+    let request = |kind| Request { purpose: PURPOSE, to, kind, round };
     let receipts = session.read(ObservationLog::gives_receipts);
     if !receipts {
         session.send(socket, request(RequestKind::Binding)).await;
@@ -137,7 +140,7 @@ impl Sight<'_> {
     /// The kinds that need another round: those that would stay open even if all that is under way stayed silent.
     fn open_kinds(&self) -> Vec<ServerEndpoint> {
         let under_way = |kind| {
-            let asked = self.log.of(PROBE.name).filter(|t| t.kind == RequestKind::ChangeRequest(kind));
+            let asked = self.log.of(PURPOSE).filter(|t| t.kind == RequestKind::ChangeRequest(kind));
             asked.filter(|t| t.sent > self.timed_out_before()).count() as u32
         };
         let hopeful = |kind| {
@@ -151,7 +154,7 @@ impl Sight<'_> {
     }
 
     fn last_sent(&self) -> Duration {
-        self.log.of(PROBE.name).map(|t| t.sent).max().unwrap_or_default()
+        self.log.of(PURPOSE).map(|t| t.sent).max().unwrap_or_default()
     }
 
     /// What was sent until then has had its time.
@@ -162,7 +165,7 @@ impl Sight<'_> {
 
 /// Whether an answer came in from an endpoint of this kind.
 fn answered(log: &ObservationLog, kind: ServerEndpoint) -> bool {
-    log.of(PROBE.name).any(|t| t.kind == RequestKind::ChangeRequest(kind) && let_in(log, t, kind))
+    log.of(PURPOSE).any(|t| t.kind == RequestKind::ChangeRequest(kind) && let_in(log, t, kind))
 }
 
 /// Whether the filter let in an answer of this kind. Once anything was sent to another endpoint than the first, later
@@ -179,7 +182,7 @@ fn tally(log: &ObservationLog, kind: ServerEndpoint, timed_out_before: Duration)
     let receipts = log.gives_receipts();
     let mut tally = LossCounts::default();
     let had_its_time = |t: &&Transaction| t.sent <= timed_out_before || came_from(t, kind);
-    let asked = log.of(PROBE.name).filter(|t| !t.unsent && t.kind == RequestKind::ChangeRequest(kind));
+    let asked = log.of(PURPOSE).filter(|t| !t.unsent && t.kind == RequestKind::ChangeRequest(kind));
     for transaction in asked.filter(had_its_time) {
         let let_in = let_in(log, transaction, kind);
         if came_from(transaction, kind) && !let_in {
@@ -234,14 +237,14 @@ fn is_clearly_worse(far: LossCounts, near: LossCounts) -> bool {
 
 /// Whether a transaction belongs to a filtering socket that was given up as deaf: it tells nothing of the loss.
 fn is_superseded(log: &ObservationLog, transaction: &Transaction) -> bool {
-    let last = log.of(PROBE.name).last().map(|t| t.socket);
-    transaction.purpose == PROBE.name && Some(transaction.socket) != last
+    let last = log.of(PURPOSE).last().map(|t| t.socket);
+    transaction.purpose == PURPOSE && Some(transaction.socket) != last
 }
 
 /// Whether all controls of a round came back.
 fn flanked(log: &ObservationLog, round: u32) -> bool {
     let mut controls =
-        log.of(PROBE.name).filter(|t| t.round == round && t.kind == RequestKind::Binding).peekable();
+        log.of(PURPOSE).filter(|t| t.round == round && t.kind == RequestKind::Binding).peekable();
     controls.peek().is_some() && controls.all(Transaction::returned)
 }
 
@@ -276,7 +279,7 @@ pub fn conclude(log: &ObservationLog) -> Finding<Filtering> {
 }
 
 fn judge(log: &ObservationLog, endpoints: &ServerEndpoints) -> Finding<Filtering> {
-    if log.of(PROBE.name).next().is_none() {
+    if log.of(PURPOSE).next().is_none() {
         return Finding::unknown("not asked for", METHOD);
     }
     if let Some(reason) = obstacle(log) {
@@ -363,7 +366,10 @@ fn why_undecided(log: &ObservationLog, endpoints: &ServerEndpoints, fates: [Fate
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observation::{Answer, made};
+    use crate::{
+        observation::{Answer, made},
+        probe::mapping,
+    };
 
     /// A run in which `let_in` were answered and the others not, in `rounds` rounds with both controls; the server
     /// gives receipts or not, and its alternate address answers or not.
@@ -377,7 +383,7 @@ mod tests {
                 .chain(TESTED.map(RequestKind::ChangeRequest))
                 .chain([RequestKind::Binding]);
             for kind in asks {
-                let mut transaction = made::transaction(PROBE.name, socket, server, kind);
+                let mut transaction = made::transaction(PURPOSE, socket, server, kind);
                 transaction.round = round;
                 match kind {
                     RequestKind::ChangeRequest(kind) => {
@@ -394,8 +400,10 @@ mod tests {
         for endpoint in TESTED.into_iter().filter(|_| alive) {
             // The mapping test comes later.
             let sent = Duration::from_secs(1);
-            log.transactions
-                .push(Transaction { sent, ..made::answered("mapping", socket, endpoint, "203.0.113.1:5") });
+            log.transactions.push(Transaction {
+                sent,
+                ..made::answered(mapping::PURPOSE, socket, endpoint, "203.0.113.1:5")
+            });
         }
         log
     }

@@ -4,15 +4,18 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use crate::{
-    observation::{ObservationLog, RequestKind, SocketId, Transaction},
+    observation::{ObservationLog, Purpose, RequestKind, SocketId, Transaction},
     probe::{Probe, Stage, Step},
     report::{Confidence, Finding},
     session::{Contact, Request, Session},
 };
 
+/// What its requests are sent for, in the log.
+pub(crate) const PURPOSE: Purpose = Purpose::main("hairpinning");
+
 /// The measurement.
 pub const PROBE: Probe = Probe {
-    name: "hairpinning",
+    name: PURPOSE.measurement,
     about: "whether two hosts behind this NAT can talk over its external address",
     needs: &[],
     steps: &[Step { stage: Stage::Primary, run: |session| Box::pin(send_to_oneself(session)) }],
@@ -26,7 +29,7 @@ async fn send_to_oneself(session: Arc<Session>) {
     let (Ok(a), Ok(b)) = (session.open().await, session.open().await) else { return };
     let server = session.server();
     let (to_a, to_b) =
-        tokio::join!(session.learn(&a, PROBE.name, server, 4), session.learn(&b, PROBE.name, server, 4));
+        tokio::join!(session.learn(&a, PURPOSE, server, 4), session.learn(&b, PURPOSE, server, 4));
     let (Some(to_a), Some(to_b)) = (to_a, to_b) else { return };
     if session.contact().await == Contact::None || !translated(&session, a.id, to_a) {
         return;
@@ -37,9 +40,7 @@ async fn send_to_oneself(session: Arc<Session>) {
     for _ in 0..COPIES {
         let round = session.round();
         for (socket, to) in [(&a, to_b), (&b, to_a)] {
-            session
-                .send(socket, Request { purpose: PROBE.name, to, kind: RequestKind::Hairpin, round })
-                .await;
+            session.send(socket, Request { purpose: PURPOSE, to, kind: RequestKind::Hairpin, round }).await;
         }
         // The way to the NAT and back is no longer than the one to the server.
         let response_timeout = session.response_timeout().min(crate::session::ROUND_INTERVAL);
@@ -57,14 +58,14 @@ fn translated(session: &Session, socket: SocketId, external: SocketAddr) -> bool
 /// to the host that sent them.
 #[must_use]
 pub fn conclude(log: &ObservationLog) -> Finding<bool> {
-    let loops: Vec<&Transaction> = log.of(PROBE.name).filter(|t| t.kind == RequestKind::Hairpin).collect();
+    let loops: Vec<&Transaction> = log.of(PURPOSE).filter(|t| t.kind == RequestKind::Hairpin).collect();
     if let Some(hit) = loops.iter().find_map(|t| t.answers.first()) {
         return Finding::known(true, Confidence::Certain, METHOD)
             .with("sent", loops.len())
             .with("returned", loops.iter().filter(|t| !t.answers.is_empty()).count())
             .with("source_seen", hit.from);
     }
-    let learned = log.of(PROBE.name).find_map(|t| Some((t.socket, t.direct()?.mapped()?)));
+    let learned = log.of(PURPOSE).find_map(|t| Some((t.socket, t.direct()?.mapped()?)));
     let reason = match learned {
         None => "the external endpoints of the two test sockets could not be learned",
         Some((socket, mapped)) if log.local(socket) == Some(mapped) => {

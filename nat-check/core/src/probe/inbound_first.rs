@@ -10,16 +10,19 @@ use std::sync::Arc;
 use shared::nat::Mapping;
 
 use crate::{
-    observation::{ObservationLog, RequestKind},
+    observation::{ObservationLog, Purpose, RequestKind},
     probe::{Probe, Stage, Step, mapping},
     report::{Confidence, Finding},
     server_endpoints::ServerEndpoint,
     session::{Contact, Session},
 };
 
+/// What its requests are sent for, in the log.
+pub(crate) const PURPOSE: Purpose = Purpose::main("inbound-first");
+
 /// The measurement.
 pub const PROBE: Probe = Probe {
-    name: "inbound-first",
+    name: PURPOSE.measurement,
     about: "whether a peer's packet that arrives first makes the NAT change the mapping towards it",
     needs: &["mapping", "filtering"],
     steps: &[Step { stage: Stage::Alternate, run: |session| Box::pin(answer_the_stranger(session)) }],
@@ -33,13 +36,13 @@ async fn answer_the_stranger(session: Arc<Session>) {
     if session.contact().await == Contact::None || session.budget() == 0 {
         return;
     }
-    session.learn(&socket, PROBE.name, stranger, 4).await;
+    session.learn(&socket, PURPOSE, stranger, 4).await;
 }
 
 /// Draws the conclusion.
 #[must_use]
 pub fn conclude(log: &ObservationLog) -> Finding<bool> {
-    let after = log.of(PROBE.name).find_map(|t| Some((t.socket, t.direct()?.mapped()?)));
+    let after = log.of(PURPOSE).find_map(|t| Some((t.socket, t.direct()?.mapped()?)));
     let Some((socket, after)) = after else {
         return Finding::unknown("the server's alternate endpoint gave no answer to compare", METHOD);
     };
@@ -64,5 +67,5 @@ pub fn conclude(log: &ObservationLog) -> Finding<bool> {
         Some(_) => Finding::known(false, Confidence::Weak, METHOD)
             .because("nothing shows that the stranger's packet arrived first"),
     };
-    finding.with("before", before).with("after", after).with("trials", log.of(PROBE.name).count())
+    finding.with("before", before).with("after", after).with("trials", log.of(PURPOSE).count())
 }

@@ -25,13 +25,17 @@ use std::{sync::Arc, time::Duration};
 pub use conclude::conclude;
 
 use crate::{
+    observation::Purpose,
     probe::{Probe, Stage, Step},
     session::{Contact, Session},
 };
 
+/// What its requests are sent for, in the log.
+pub(crate) const PURPOSE: Purpose = Purpose::main("lifetime");
+
 /// The measurement.
 pub const PROBE: Probe = Probe {
-    name: "lifetime",
+    name: PURPOSE.measurement,
     about: "how long a mapping lives, what keeps it alive",
     needs: &["mapping", "filtering", "port-allocation", "response-port"],
     steps: &[Step { stage: Stage::Lifetime, run: |session| Box::pin(run(session)) }],

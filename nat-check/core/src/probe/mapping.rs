@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use shared::nat::Mapping;
 
 use crate::{
-    observation::{ObservationLog, RequestKind, SocketId, Transaction},
+    observation::{ObservationLog, Purpose, RequestKind, SocketId, Transaction},
     probe::{Probe, Stage, Step},
     report::{Confidence, Finding},
     server_endpoints::ServerEndpoint,
@@ -14,9 +14,12 @@ use crate::{
     session::{Contact, Request, Session, Socket},
 };
 
+/// What its requests are sent for, in the log.
+pub(crate) const PURPOSE: Purpose = Purpose::main("mapping");
+
 /// The measurement.
 pub const PROBE: Probe = Probe {
-    name: "mapping",
+    name: PURPOSE.measurement,
     about: "whether the external endpoint depends on the destination",
     needs: &[],
     steps: &[
@@ -27,15 +30,15 @@ pub const PROBE: Probe = Probe {
 };
 
 const METHOD: &str = "RFC 5780 4.3, all four endpoints and the first again";
-/// The name of the transactions that look for an earlier run's mapping.
-const EARLIER_RUN: &str = "earlier-run";
+/// What the requests that look for an earlier run's mapping are sent for.
+const EARLIER_RUN: Purpose = PURPOSE.role("earlier-run");
 /// Requests to an endpoint that does not answer, at the most.
 const TRIES: u32 = 7;
 
 async fn open_mapping(session: Arc<Session>) {
     let Ok(socket) = session.open_at(session.forced_port().unwrap_or(0)).await else { return };
     session.retained_sockets(|retained| retained.mapping = Some(socket.clone()));
-    let learn = session.learn(&socket, PROBE.name, session.server(), TRIES);
+    let learn = session.learn(&socket, PURPOSE, session.server(), TRIES);
     if session.forced_port().is_some() {
         tokio::join!(learn, knock_from_elsewhere(&session, &socket));
     } else {
@@ -101,8 +104,7 @@ async fn ask_everywhere(session: Arc<Session>) {
     let first = ask(&session, &socket, &endpoints, rest);
     let again = async {
         let round = session.round();
-        let request =
-            Request { purpose: PROBE.name, to: session.server(), kind: RequestKind::Binding, round };
+        let request = Request { purpose: PURPOSE, to: session.server(), kind: RequestKind::Binding, round };
         session.send(&socket, request).await;
     };
     tokio::join!(first, again);
@@ -131,9 +133,7 @@ async fn ask(session: &Arc<Session>, socket: &Socket, endpoints: &ServerEndpoint
         let open: Vec<_> =
             session.read(|log| targets.iter().copied().filter(|&to| is_open(log, to)).collect());
         for &to in &open {
-            session
-                .send(socket, Request { purpose: PROBE.name, to, kind: RequestKind::Binding, round })
-                .await;
+            session.send(socket, Request { purpose: PURPOSE, to, kind: RequestKind::Binding, round }).await;
         }
         let deadline = session.now() + session.response_timeout().max(session.round_interval());
         let answered = |log: &ObservationLog| open.iter().all(|&to| !is_open(log, to));
@@ -164,8 +164,7 @@ struct Readings {
 impl Readings {
     fn of(log: &ObservationLog, endpoints: &ServerEndpoints, socket: SocketId) -> Self {
         let mut readings = Self::default();
-        for transaction in log.of(PROBE.name).filter(|t| t.socket == socket && t.kind == RequestKind::Binding)
-        {
+        for transaction in log.of(PURPOSE).filter(|t| t.socket == socket && t.kind == RequestKind::Binding) {
             let (Some(endpoint), Some(mapped)) =
                 (endpoints.endpoint_at(transaction.to), transaction.direct().and_then(|a| log.external(a)))
             else {
@@ -232,10 +231,10 @@ pub fn conclude(log: &ObservationLog) -> Finding<Mapping> {
 /// second one was.
 #[must_use]
 pub fn main_socket(log: &ObservationLog) -> Option<SocketId> {
-    let first = log.of(PROBE.name).next()?.socket;
+    let first = log.of(PURPOSE).next()?.socket;
     let heard = |t: &&Transaction| t.direct().is_some();
-    let mut others = log.of(PROBE.name).filter(heard).map(|t| t.socket);
-    if log.of(PROBE.name).filter(heard).any(|t| t.socket == first) {
+    let mut others = log.of(PURPOSE).filter(heard).map(|t| t.socket);
+    if log.of(PURPOSE).filter(heard).any(|t| t.socket == first) {
         return Some(first);
     }
     others.next().or(Some(first))
@@ -264,7 +263,7 @@ fn judge(
         );
     }
     let finding = Finding::known(value, confidence, METHOD);
-    let late = log.of(PROBE.name).map(|t| t.socket).find(|&s| s != socket);
+    let late = log.of(PURPOSE).map(|t| t.socket).find(|&s| s != socket);
     let late = late.and_then(|s| Readings::of(log, endpoints, s).behaviour(log.local(s)));
     match late {
         Some((other, _)) if other != value && other > value => {
@@ -325,8 +324,8 @@ mod tests {
         for (endpoint, port) in ServerEndpoint::ALL.into_iter().zip(seen) {
             let external = format!("203.0.113.1:{port}");
             log.transactions.push(match port {
-                0 => made::transaction(PROBE.name, socket, made::address_of(endpoint), RequestKind::Binding),
-                _ => made::answered(PROBE.name, socket, endpoint, &external),
+                0 => made::transaction(PURPOSE, socket, made::address_of(endpoint), RequestKind::Binding),
+                _ => made::answered(PURPOSE, socket, endpoint, &external),
             });
         }
         conclude(&log)
@@ -375,7 +374,7 @@ mod tests {
         let mut log = made::log();
         let socket = made::socket(&mut log, LOCAL);
         for endpoint in ServerEndpoint::ALL {
-            log.transactions.push(made::answered(PROBE.name, socket, endpoint, LOCAL));
+            log.transactions.push(made::answered(PURPOSE, socket, endpoint, LOCAL));
         }
         assert_eq!(conclude(&log).value, Some(Mapping::Direct));
     }
@@ -385,7 +384,7 @@ mod tests {
         let mut log = made::log();
         let socket = made::socket(&mut log, LOCAL);
         for endpoint in ServerEndpoint::ALL {
-            let mut transaction = made::answered(PROBE.name, socket, endpoint, LOCAL);
+            let mut transaction = made::answered(PURPOSE, socket, endpoint, LOCAL);
             transaction.answers[0].xor_mapped = None;
             log.transactions.push(transaction);
         }
@@ -399,9 +398,9 @@ mod tests {
         let mut log = made::log();
         let socket = made::socket(&mut log, LOCAL);
         for endpoint in ServerEndpoint::ALL {
-            log.transactions.push(made::answered(PROBE.name, socket, endpoint, "203.0.113.1:5"));
+            log.transactions.push(made::answered(PURPOSE, socket, endpoint, "203.0.113.1:5"));
         }
-        log.transactions.push(made::answered(PROBE.name, socket, ServerEndpoint::PRIMARY, "203.0.113.1:9"));
+        log.transactions.push(made::answered(PURPOSE, socket, ServerEndpoint::PRIMARY, "203.0.113.1:9"));
         assert!(conclude(&log).reason.unwrap().contains("not deterministic"));
     }
 }

@@ -12,16 +12,19 @@ use std::{
 use shared::nat::{PortAllocation, PortPolicy};
 
 use crate::{
-    observation::{ObservationLog, RequestKind, SocketId},
+    observation::{ObservationLog, Purpose, RequestKind, SocketId},
     probe::{Probe, Stage, Step},
     report::{Confidence, Finding},
     server_endpoints::ServerEndpoint,
     session::{Contact, Request, Session},
 };
 
+/// What its requests are sent for, in the log.
+pub(crate) const PURPOSE: Purpose = Purpose::main("port-allocation");
+
 /// The measurement.
 pub const PROBE: Probe = Probe {
-    name: "port-allocation",
+    name: PURPOSE.measurement,
     about: "how external ports and addresses are chosen: kept, counted up, drawn at random, from a block",
     needs: &[],
     steps: &[
@@ -59,7 +62,7 @@ async fn sample(session: Arc<Session>, endpoint: ServerEndpoint, count: usize) {
     let mut sockets = Vec::with_capacity(count);
     for _ in 0..count {
         let Ok(socket) = session.open().await else { break };
-        session.send(&socket, Request { purpose: PROBE.name, to, kind: RequestKind::Binding, round }).await;
+        session.send(&socket, Request { purpose: PURPOSE, to, kind: RequestKind::Binding, round }).await;
         sockets.push(socket);
     }
     // Silence towards new sockets alone is a NAT that gives no more mappings, not a server that limits the rate: an
@@ -67,7 +70,7 @@ async fn sample(session: Arc<Session>, endpoint: ServerEndpoint, count: usize) {
     if let (ServerEndpoint::PRIMARY, Some(old)) =
         (endpoint, session.retained_sockets(|retained| retained.contact.clone()))
     {
-        session.send(&old, Request { purpose: PROBE.name, to, kind: RequestKind::Binding, round }).await;
+        session.send(&old, Request { purpose: PURPOSE, to, kind: RequestKind::Binding, round }).await;
     }
     if session.contact().await == Contact::None || session.is_slow() {
         return;
@@ -83,9 +86,7 @@ async fn sample(session: Arc<Session>, endpoint: ServerEndpoint, count: usize) {
             return;
         }
         for socket in &missing {
-            session
-                .send(socket, Request { purpose: PROBE.name, to, kind: RequestKind::Binding, round })
-                .await;
+            session.send(socket, Request { purpose: PURPOSE, to, kind: RequestKind::Binding, round }).await;
         }
     }
 }
@@ -299,17 +300,12 @@ mod tests {
             let socket = made::socket(&mut log, &format!("192.168.1.2:{}", 40_000 + 7 * number));
             let mut transaction = match port {
                 0 => made::transaction(
-                    PROBE.name,
+                    PURPOSE,
                     socket,
                     made::address_of(ServerEndpoint::PRIMARY),
                     RequestKind::Binding,
                 ),
-                _ => made::answered(
-                    PROBE.name,
-                    socket,
-                    ServerEndpoint::PRIMARY,
-                    &format!("203.0.113.1:{port}"),
-                ),
+                _ => made::answered(PURPOSE, socket, ServerEndpoint::PRIMARY, &format!("203.0.113.1:{port}")),
             };
             transaction.sent = Duration::from_millis(sent);
             log.transactions.push(transaction);

@@ -4,15 +4,18 @@
 use std::sync::Arc;
 
 use crate::{
-    observation::{ObservationLog, RequestKind, Transaction},
+    observation::{ObservationLog, Purpose, RequestKind, Transaction},
     probe::{Probe, Stage, Step},
     report::{Confidence, Finding},
     session::{Contact, Request, Session},
 };
 
+/// What its requests are sent for, in the log.
+pub(crate) const PURPOSE: Purpose = Purpose::main("response-port");
+
 /// The measurement.
 pub const PROBE: Probe = Probe {
-    name: "response-port",
+    name: PURPOSE.measurement,
     about: "whether the server can answer to another port, which the lifetime measurement needs",
     needs: &[],
     steps: &[Step { stage: Stage::Primary, run: |session| Box::pin(divert(session)) }],
@@ -23,10 +26,8 @@ const METHOD: &str = "RFC 5780 7.5, answer diverted to a second socket, value of
 async fn divert(session: Arc<Session>) {
     let (Ok(asks), Ok(gets)) = (session.open().await, session.open().await) else { return };
     let server = session.server();
-    let (from, to) = tokio::join!(
-        session.learn(&asks, PROBE.name, server, 4),
-        session.learn(&gets, PROBE.name, server, 4)
-    );
+    let (from, to) =
+        tokio::join!(session.learn(&asks, PURPOSE, server, 4), session.learn(&gets, PURPOSE, server, 4));
     let (Some(from), Some(to)) = (from, to) else { return };
     // Through a pool of external addresses the answer would go to a stranger.
     if session.contact().await == Contact::None || from.ip() != to.ip() {
@@ -36,10 +37,10 @@ async fn divert(session: Arc<Session>) {
         let round = session.round();
         for long in [false, true] {
             let kind = RequestKind::ResponsePort { port: to.port(), long };
-            session.send(&asks, Request { purpose: PROBE.name, to: server, kind, round }).await;
+            session.send(&asks, Request { purpose: PURPOSE, to: server, kind, round }).await;
         }
         let told = |l: &ObservationLog| {
-            (honoured(l, false) && honoured(l, true)) || l.of(PROBE.name).any(|t| t.refused().is_some())
+            (honoured(l, false) && honoured(l, true)) || l.of(PURPOSE).any(|t| t.refused().is_some())
         };
         session.until(session.now() + session.response_timeout(), told).await;
         if session.read(|log| reaction(log).is_some()) {
@@ -60,8 +61,7 @@ pub(crate) enum Reaction {
 }
 
 fn diverted(log: &ObservationLog, long: bool) -> impl Iterator<Item = &Transaction> {
-    log.of(PROBE.name)
-        .filter(move |t| matches!(t.kind, RequestKind::ResponsePort { long: l, .. } if l == long))
+    log.of(PURPOSE).filter(move |t| matches!(t.kind, RequestKind::ResponsePort { long: l, .. } if l == long))
 }
 
 fn honoured(log: &ObservationLog, long: bool) -> bool {
@@ -70,7 +70,7 @@ fn honoured(log: &ObservationLog, long: bool) -> bool {
 
 /// Whether the two sockets were seen at different external addresses.
 pub(crate) fn scattered(log: &ObservationLog) -> bool {
-    let mut seen = log.of(PROBE.name).filter_map(|t| t.direct()?.mapped()).map(|a| a.ip());
+    let mut seen = log.of(PURPOSE).filter_map(|t| t.direct()?.mapped()).map(|a| a.ip());
     let first = seen.next();
     seen.any(|ip| Some(ip) != first)
 }
@@ -100,7 +100,7 @@ pub fn conclude(log: &ObservationLog) -> Finding<bool> {
             .because(format!("the server refuses RESPONSE-PORT with error {code}")),
         Some(Reaction::Ignores) => Finding::known(false, Confidence::Certain, METHOD)
             .because("the server ignores RESPONSE-PORT: it answers to the port that asked"),
-        None if log.of(PROBE.name).next().is_none() => Finding::unknown("not asked for", METHOD),
+        None if log.of(PURPOSE).next().is_none() => Finding::unknown("not asked for", METHOD),
         None if sent == 0 => Finding::unknown(
             "two sockets with one external address are needed, and they could not be had",
             METHOD,

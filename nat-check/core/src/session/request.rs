@@ -4,13 +4,16 @@ use std::net::SocketAddr;
 
 use shared::stun::{Class, TransactionId, WriteError, Writer, attr};
 
-use crate::{observation::RequestKind, server_endpoints::ServerEndpoint};
+use crate::{
+    observation::{Purpose, RequestKind},
+    server_endpoints::ServerEndpoint,
+};
 
 /// A request to be sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
-    /// The measurement that it belongs to.
-    pub purpose: &'static str,
+    /// What it is sent for.
+    pub purpose: Purpose,
     /// Where it goes.
     pub to: SocketAddr,
     /// What it asks for.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use shared::nat::Mapping;
 
-use super::{PROBE, TESTED, answered, control_tally};
+use super::{PURPOSE, TESTED, answered, control_tally};
 use crate::{
     loss_test::LIKELY,
-    observation::{Answer, ObservationLog, RequestKind, Transaction},
+    observation::{Answer, ObservationLog, Purpose, RequestKind, Transaction},
     probe::mapping,
     report::{Confidence, Finding},
     server_endpoints::ServerEndpoint,
@@ -16,8 +16,8 @@ use crate::{
     session::{Request, Session},
 };
 
-/// The name of the transactions that show it.
-const PROOF: &str = "filtering-proof";
+/// What the requests that show it are sent for.
+const PROOF: Purpose = PURPOSE.role("proof");
 /// Requests for a proof, at the most: so many unanswered ones on a clean way prove the opposite.
 const PROOFS: u32 = 5;
 
@@ -106,7 +106,7 @@ pub(super) fn obstacle(log: &ObservationLog) -> Option<String> {
 /// Whether the server is known to answer from this endpoint when asked to; unknown where this is false.
 pub(super) fn honours(log: &ObservationLog, kind: ServerEndpoint) -> bool {
     let proves = |t: &Transaction| t.kind == RequestKind::ChangeRequest(kind) && came_from(t, kind);
-    log.gives_receipts() || log.of(PROBE.name).chain(log.of(PROOF)).any(proves)
+    log.gives_receipts() || log.of(PURPOSE).chain(log.of(PROOF)).any(proves)
 }
 
 /// Whether the server answered from somewhere else than it was asked to: it honours half of the request.
@@ -114,7 +114,7 @@ pub(super) fn is_misdirected(log: &ObservationLog, kind: ServerEndpoint) -> bool
     let astray = |t: &Transaction| {
         t.kind == RequestKind::ChangeRequest(kind) && t.successes().next().is_some() && !came_from(t, kind)
     };
-    log.of(PROBE.name).chain(log.of(PROOF)).any(astray)
+    log.of(PURPOSE).chain(log.of(PROOF)).any(astray)
 }
 
 /// Whether a socket that had opened every filter towards this endpoint still heard nothing from it: the server never

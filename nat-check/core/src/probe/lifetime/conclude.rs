@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 use shared::nat::{Filtering, Granularity, Lifetime, Mapping, PortPolicy, Refresh};
 
 use super::{
-    PROBE, Way,
+    PROBE, PURPOSE, Way,
     fit::{Change, Sample},
     manner::{granularity, is_settled},
     observe::{Flow, ROUND_INTERVAL, Ripe, Role, Seen, State},
@@ -42,8 +42,8 @@ pub fn conclude(log: &ObservationLog) -> Finding<Lifetime> {
         None => judge(log, &seen, longest, method),
     };
     let count = |what: fn(&Flow) -> bool| seen.flows.iter().filter(|f| what(f)).count();
-    let packets = log.transactions.iter().filter(|t| t.purpose.starts_with(PROBE.name)).count();
-    let begun = log.of(PROBE.name).next().map_or(log.ended, |t| t.sent);
+    let packets = log.of_measurement(PROBE.name).count();
+    let begun = log.of(PURPOSE).next().map_or(log.ended, |t| t.sent);
     finding
         .with("sockets", seen.flows.len() + 1)
         .with("mapped", count(|f| f.outside.is_some()))
@@ -187,7 +187,7 @@ fn crowded(seen: &Seen) -> Option<String> {
 fn nothing(log: &ObservationLog, seen: &Seen) -> String {
     let usable = usable(seen);
     let strangers = seen.flows.iter().filter(|f| f.outside.is_some() && !usable(f)).count();
-    if log.of(PROBE.name).next().is_none() {
+    if log.of(PURPOSE).next().is_none() {
         return "the measurement did not begin".into();
     }
     if seen.asker.is_empty() {

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     loss_test::LossCounts,
-    observation::{ObservationLog, RequestKind, SocketId, Transaction},
+    observation::{ObservationLog, Purpose, RequestKind, SocketId, Transaction},
 };
 
 /// What a mapping is kept for.
@@ -31,16 +31,16 @@ impl Role {
     pub const ALL: [Self; 5] =
         [Self::Unreplied, Self::Stream, Self::Outbound, Self::Inbound, Self::Elsewhere];
 
-    /// The name of the requests that make a mapping of this role, in the log.
+    /// What the requests that make a mapping of this role are sent for, in the log.
     #[must_use]
-    pub fn purpose(self) -> &'static str {
-        match self {
-            Self::Unreplied => "lifetime-unreplied",
-            Self::Stream => "lifetime-stream",
-            Self::Outbound => "lifetime-outbound",
-            Self::Inbound => "lifetime-inbound",
-            Self::Elsewhere => "lifetime-elsewhere",
-        }
+    pub fn purpose(self) -> Purpose {
+        super::PURPOSE.role(match self {
+            Self::Unreplied => "unreplied",
+            Self::Stream => "stream",
+            Self::Outbound => "outbound",
+            Self::Inbound => "inbound",
+            Self::Elsewhere => "elsewhere",
+        })
     }
 
     /// Whether its mapping must have been used for longer than two seconds.
@@ -50,12 +50,11 @@ impl Role {
     }
 }
 
-/// The name in the log of requests with which a socket looks at its own mapping, where the server cannot reach it
-/// unasked.
-pub const AGAIN: &str = "lifetime-again";
+/// The purpose of requests with which a socket looks at its own mapping, where the server cannot reach it unasked.
+pub const AGAIN: Purpose = super::PURPOSE.role("again");
 
-/// The name in the log of requests that keep a socket talking to another endpoint.
-pub const ROUND_INTERVAL: &str = "lifetime-beat";
+/// The purpose of requests that keep a socket talking to another endpoint.
+pub const ROUND_INTERVAL: Purpose = super::PURPOSE.role("beat");
 
 /// Linux promotes a flow to a stream by a packet that passes two seconds after its first one, and others follow it.
 pub const STREAM_AFTER: Duration = Duration::from_millis(2050);
@@ -177,7 +176,7 @@ impl Seen {
         let mut made = Made::new();
         let mut earlier: BTreeMap<SocketId, Vec<&Transaction>> = BTreeMap::new();
         for transaction in log.transactions.iter().filter(|t| !t.unsent) {
-            if !transaction.purpose.starts_with(super::PROBE.name) {
+            if transaction.purpose.measurement != super::PROBE.name {
                 earlier.entry(transaction.socket).or_default().push(transaction);
                 continue;
             }
@@ -188,7 +187,7 @@ impl Seen {
             } else if let RequestKind::ResponsePortOf { socket, .. } = transaction.kind {
                 looks.entry(socket).or_default().push(transaction);
             } else if transaction.kind == RequestKind::Binding
-                && transaction.purpose == super::PROBE.name
+                && transaction.purpose == super::PURPOSE
                 && let Some(outside) = transaction.direct().and_then(|a| a.mapped())
                 && !asker.contains(&outside)
             {
@@ -264,7 +263,7 @@ fn vouched_for(log: &ObservationLog) -> BTreeSet<u32> {
         | RequestKind::LimitedTtl { .. }
         | RequestKind::Hairpin => false,
     };
-    log.of(super::PROBE.name).filter(back).map(|t| t.round).collect()
+    log.of(super::PURPOSE).filter(back).map(|t| t.round).collect()
 }
 
 /// What its own requests say of a mapping.

@@ -65,7 +65,7 @@ pub(super) fn upset(
 
 /// How many mappings turned out to be another socket's by the time they were looked at.
 pub(super) fn reassigned(log: &ObservationLog) -> usize {
-    let looks = log.of(super::PROBE.name).filter_map(|t| match t.kind {
+    let looks = log.of(super::PURPOSE).filter_map(|t| match t.kind {
         RequestKind::ResponsePortOf { socket, .. } => Some((t, socket)),
         RequestKind::Binding
         | RequestKind::ChangeRequest(_)
@@ -85,7 +85,7 @@ fn was_in_use(log: &ObservationLog, seen: &Seen) -> bool {
         State::Alive(_) | State::Gone(_) | State::Silent | State::Untouched => None,
     });
     let Some(life) = life.max() else { return false };
-    let Some(asker) = log.of(super::PROBE.name).next().map(|t| t.socket) else { return false };
+    let Some(asker) = log.of(super::PURPOSE).next().map(|t| t.socket) else { return false };
     let sent: Vec<_> = log.transactions.iter().filter(|t| t.socket == asker).map(|t| t.sent).collect();
     sent.windows(2).all(|pair| pair[1].saturating_sub(pair[0]) < life)
 }
@@ -113,7 +113,7 @@ mod tests {
     use crate::{
         observation::made,
         probe::lifetime::{
-            PROBE,
+            PURPOSE,
             observe::{Ripe, Role},
         },
     };
@@ -127,7 +127,7 @@ mod tests {
         let reach = |socket, port| RequestKind::ResponsePortOf { socket, port, long: false };
         let mut make = made::transaction(Role::Unreplied.purpose(), first, server, reach(asker, 50000));
         make.answers.push(made::answer(asker, server, "203.0.113.1:50001"));
-        let mut look = made::transaction(PROBE.name, asker, server, reach(first, 50001));
+        let mut look = made::transaction(PURPOSE, asker, server, reach(first, 50001));
         look.sent = Duration::from_secs(20);
         let mut answer = made::answer(second, server, "203.0.113.1:50000");
         answer.at = Duration::from_millis(20_010);

@@ -6,7 +6,7 @@ use super::{Agenda, Conductor, Looks};
 use crate::{
     observation::{ObservationLog, RequestKind, SocketId, Transaction},
     probe::lifetime::{
-        PROBE, Way,
+        PURPOSE, Way,
         observe::{AGAIN, Role, STREAM_AFTER, Seen, State},
     },
     session::{Request, Socket},
@@ -125,7 +125,7 @@ impl Conductor {
                 let Some(outside) = outside else { return };
                 let kind = RequestKind::ResponsePortOf { socket, port: outside.port(), long };
                 let asker = self.asker.clone();
-                self.send(&asker, Request { purpose: PROBE.name, to, kind, round }).await;
+                self.send(&asker, Request { purpose: PURPOSE, to, kind, round }).await;
             }
             Way::Again => {
                 let Some(own) = self.sockets.get(&socket).cloned() else { return };
@@ -137,7 +137,7 @@ impl Conductor {
     /// A request whose answer shows that the way to the server and back is open just now.
     pub(super) async fn control(&mut self, round: u32) {
         let (to, asker) = (self.session.server(), self.asker.clone());
-        self.send(&asker, Request { purpose: PROBE.name, to, kind: RequestKind::Binding, round }).await;
+        self.send(&asker, Request { purpose: PURPOSE, to, kind: RequestKind::Binding, round }).await;
     }
 
     pub(super) async fn send(&mut self, socket: &Socket, request: Request) {
@@ -150,7 +150,7 @@ impl Conductor {
 pub(super) fn adoptable(log: &ObservationLog, now: Duration) -> Vec<(SocketId, Duration)> {
     let mut first: BTreeMap<SocketId, Option<Duration>> = BTreeMap::new();
     let mapped = |t: &Transaction| t.kind == RequestKind::Binding && t.to == log.server;
-    for transaction in log.transactions.iter().filter(|t| t.purpose != PROBE.name) {
+    for transaction in log.transactions.iter().filter(|t| t.purpose != PURPOSE) {
         let answered = transaction
             .direct()
             .map(|a| a.at)
