@@ -2,6 +2,7 @@
 //! operating system's and the simulated one.
 
 pub mod os;
+pub mod owned;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 
