@@ -15,8 +15,7 @@ use clap::Parser;
 use nat_check::{
     args::{Args, Command},
     plan::{Network, Plan, Surroundings, UsageError, Verbosity},
-    render::Style,
-    terminal::Terminal,
+    terminal::{Terminal, style, tell},
 };
 use nat_check_core::{
     check::{ServerQuery, check},
@@ -55,7 +54,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
     let plan = plan(args)?;
     log_to_stderr(plan.verbosity);
     let report = measure(&plan)?;
-    print(&(plan.format.render)(&report, &style(&plan)))?;
+    print(&(plan.format.render)(&report, &style(plan.verbosity >= Verbosity::Evidence)))?;
     judge(&plan, &report)
 }
 
@@ -175,16 +174,6 @@ fn tests() -> String {
     REGISTRY.iter().map(|probe| format!("{:width$}  {}\n", probe.name, probe.about)).collect()
 }
 
-fn style(plan: &Plan) -> Style {
-    let width = terminal_size::terminal_size().map_or(WIDTH, |(width, _)| width.0.clamp(NARROWEST, WIDEST));
-    Style { width, evidence: plan.verbosity >= Verbosity::Evidence }
-}
-
-/// Columns where there is no terminal, and what a table can do with.
-const WIDTH: u16 = 100;
-const NARROWEST: u16 = 60;
-const WIDEST: u16 = 120;
-
 /// Writes to standard output. Whoever closes the pipe has read enough.
 fn print(text: &str) -> anyhow::Result<ExitCode> {
     let mut out = anstream::stdout();
@@ -196,7 +185,7 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
 
 /// Writes to standard error; where that is closed there is nobody to tell.
 fn complain(message: &str) {
-    let _ = writeln!(anstream::stderr(), "nat-check: {message}");
+    tell(&format!("nat-check: {message}"));
 }
 
 fn log_to_stderr(verbosity: Verbosity) {

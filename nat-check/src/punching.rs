@@ -1,7 +1,7 @@
 //! `nat-check punch` as a program: looks the server up, tells a person what happens, prints the report.
 
 use std::{
-    io::{IsTerminal, Write},
+    io::IsTerminal,
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -13,7 +13,7 @@ use nat_check::{
     plan::{UsageError, Verbosity},
     punch_plan::{Around, PunchPlan},
     render::punch::table,
-    terminal::Terminal,
+    terminal::{Terminal, style, tell},
 };
 use nat_check_core::{
     net::os::OsNet,
@@ -39,7 +39,7 @@ pub(crate) fn run(args: &PunchArgs) -> anyhow::Result<ExitCode> {
     let text = if plan.json {
         format!("{}\n", serde_json::to_string_pretty(&document).context("the report as JSON")?)
     } else {
-        table(&document.punch)
+        table(&document.punch, &style(plan.verbosity >= Verbosity::Evidence))
     };
     super::print(&text)?;
     Ok(match document.punch.outcome {
@@ -118,15 +118,10 @@ impl Audience for Teller<'_> {
                 format!("Round {number} of at most {of}: {technique}: {about}.")
             }
             Note::Warning(warning) => format!("Note before it starts: {warning}."),
-            Note::Through(technique) => format!("Through, by {technique}; now holding the path."),
+            Note::Through(technique) => format!("Connected using {technique}; keeping the path open."),
         };
         if let Some(terminal) = self.terminal {
             terminal.say(&line);
         }
     }
-}
-
-/// Writes to standard error; where that is closed there is nobody to tell.
-fn tell(line: &str) {
-    let _ = writeln!(anstream::stderr(), "{line}");
 }

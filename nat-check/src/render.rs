@@ -1,6 +1,7 @@
 //! The report as bytes: one file a format, and [`FORMATS`], the one list of them.
 
 mod json;
+mod layout;
 mod line;
 pub mod punch;
 mod table;

@@ -1,7 +1,7 @@
 //! Progress for a person: a line on standard error that says what is being measured, gone when the report comes.
 
 use std::{
-    io::IsTerminal,
+    io::{IsTerminal, Write},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -9,6 +9,22 @@ use std::{
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use nat_check_core::progress::{Event, Progress};
+
+use crate::render::Style;
+
+/// How a report is laid out here: as wide as `COLUMNS` says, else as the terminal, else 100 columns.
+#[must_use]
+pub fn style(evidence: bool) -> Style {
+    let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let terminal = || terminal_size::terminal_size().map(|(width, _)| width.0);
+    let width = columns.or_else(terminal).unwrap_or(WIDTH).clamp(NARROWEST, WIDEST);
+    Style { width, evidence }
+}
+
+/// Columns where there is no terminal, and the limits of what is good to read.
+const WIDTH: u16 = 100;
+const NARROWEST: u16 = 40;
+const WIDEST: u16 = 120;
 
 /// Shows a run on standard error.
 #[derive(Debug)]
@@ -27,7 +43,7 @@ impl Terminal {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         // The template is a constant: if it were wrong, the plain one would serve.
         if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
-            bar.set_style(style);
+            bar.set_style(style.tick_chars(SPINNER));
         }
         if std::io::stderr().is_terminal() {
             bar.enable_steady_tick(TICK);
@@ -37,7 +53,7 @@ impl Terminal {
 
     /// Writes a line of its own to standard error, above the one that follows the run.
     pub fn say(&self, line: &str) {
-        self.bar.suspend(|| anstream::eprintln!("{line}"));
+        self.bar.suspend(|| tell(line));
     }
 
     /// Takes the line away.
@@ -70,7 +86,7 @@ impl Progress for Terminal {
                 }
                 // Where there is no line that could follow the run, each step has one of its own.
                 if self.bar.is_hidden() {
-                    anstream::eprintln!("{test}: {so_far}");
+                    tell(&format!("{test}: {so_far}"));
                 }
             }
         }
@@ -78,4 +94,10 @@ impl Progress for Terminal {
     }
 }
 
+/// Writes a line to standard error. Where that cannot be written there is nobody to tell, and the run goes on.
+pub fn tell(line: &str) {
+    let _ = writeln!(anstream::stderr(), "{line}");
+}
+
+const SPINNER: &str = "|/-\\ ";
 const TICK: Duration = Duration::from_millis(100);

@@ -3,10 +3,9 @@
 use std::fmt::Write;
 
 use anstyle::{AnsiColor, Style as Paint};
-use comfy_table::{ContentArrangement, LineStyle, Table, TableStyle, presets};
 use shared::nat::NatType;
 
-use super::{Format, Style, words};
+use super::{Format, Style, layout, words};
 use nat_check_core::report::{
     Confidence, FamilyReport, Finding, Level, PeerOutcome, PeerVerdict, Report, ServerReport, UdpReport,
 };
@@ -24,7 +23,9 @@ fn render(report: &Report, style: &Style) -> String {
     if style.evidence {
         page.evidence(report);
     }
-    let _ = writeln!(page.text, "\n{} · {:.2} s · {}", report.tool, report.duration_s, report.started_at);
+    page.text.push('\n');
+    let footer = format!("{}; {:.2} s; {}", report.tool, report.duration_s, report.started_at);
+    page.paragraph(Paint::new(), &footer);
     page.text
 }
 
@@ -51,18 +52,18 @@ impl Page {
         if report.simulated {
             self.paragraph(
                 AnsiColor::Cyan.on_default(),
-                "Simulated network: this tells nothing about the one you are on.",
+                "Simulated network: this is not about the network you are on.",
             );
         }
         if report.partial {
             self.paragraph(
                 AnsiColor::Yellow.on_default(),
-                "The run was ended early: what is unknown below may only be unfinished.",
+                "The run was ended early: unknown results may only be unfinished.",
             );
         }
         if let Some(seconds) = report.hole_punching.keepalive_s {
             let advice = format!(
-                "To keep a hole open, send something every {} s (four fifths of the idle time survived).",
+                "To keep a path open, send a packet every {} s (80 % of the idle time survived).",
                 words::number(seconds)
             );
             self.paragraph(Paint::new(), &advice);
@@ -90,14 +91,15 @@ impl Page {
             return;
         }
         self.heading(name);
-        self.table(None, rows.into_iter().map(Vec::from).collect());
+        let rows: Vec<Vec<String>> = rows.into_iter().map(Vec::from).collect();
+        self.table(&[], &rows);
     }
 
     fn peers(&mut self, peers: &[PeerVerdict], with_reasons: bool) {
         if peers.is_empty() {
             return;
         }
-        self.heading("With whom");
+        self.heading("Hole punching");
         let rows = peers.iter().map(|peer| {
             let chance = match (peer.outcome, peer.probability) {
                 (PeerOutcome::Direct, Some(probability)) => words::chance(probability),
@@ -115,7 +117,8 @@ impl Page {
             let how = peer.technique.map_or("", words::technique);
             vec![words::peer(peer.peer).into(), words::outcome(peer.outcome).into(), how.into(), chance, cost]
         });
-        self.table(Some(vec!["the other side has", "direct?", "how", "chance", "cost"]), rows.collect());
+        let rows: Vec<Vec<String>> = rows.collect();
+        self.table(&["peer", "direct?", "technique", "probability", "cost"], &rows);
         if with_reasons {
             for peer in peers {
                 let line = format!("{}: {}.", words::peer(peer.peer), peer.why);
@@ -141,8 +144,7 @@ impl Page {
         for (name, udp) in families.into_iter().filter_map(|(name, f)| f.udp.as_ref().map(|udp| (name, udp)))
         {
             self.heading(&format!("Evidence, {name}.udp"));
-            let rows = evidence_rows(udp);
-            self.table(None, rows);
+            self.table(&[], &evidence_rows(udp));
         }
     }
 
@@ -160,37 +162,17 @@ impl Page {
 
     /// Text in lines no wider than the terminal.
     fn paragraph(&mut self, paint: Paint, text: &str) {
-        let mut line = String::new();
-        for word in text.split_whitespace() {
-            let needed = line.chars().count() + 1 + word.chars().count();
-            if !line.is_empty() && needed > usize::from(self.width) {
-                let _ = writeln!(self.text, "{paint}{line}{paint:#}");
-                line.clear();
-            }
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
+        for line in layout::wrapped(text, usize::from(self.width)) {
+            let _ = writeln!(self.text, "{paint}{line}{paint:#}");
         }
-        let _ = writeln!(self.text, "{paint}{line}{paint:#}");
     }
 
-    fn table(&mut self, header: Option<Vec<&str>>, rows: Vec<Vec<String>>) {
-        let mut table = Table::new();
-        table.load_style(if header.is_some() { UNDERLINED } else { presets::NOTHING });
-        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(self.width);
-        if let Some(header) = header {
-            table.set_header(header);
-        }
-        table.add_rows(rows);
-        for line in table.lines() {
-            let _ = writeln!(self.text, "{}", line.trim_end());
+    fn table(&mut self, header: &[&str], rows: &[Vec<String>]) {
+        for line in layout::table(header, rows, usize::from(self.width)) {
+            let _ = writeln!(self.text, "{line}");
         }
     }
 }
-
-/// A line below the header, and nothing else.
-const UNDERLINED: TableStyle = presets::NOTHING.header_separator(LineStyle::none().fill('─'));
 
 /// Below this a number of packets is not worth telling.
 const FEW: u32 = 10;
@@ -200,47 +182,47 @@ fn row(label: &str, value: impl Into<String>, sure: &str) -> Row {
 }
 
 fn udp_rows(udp: &UdpReport, rows: &mut Vec<Row>) {
-    let mut in_front = finding("In front of you", &udp.nat_type, |t| words::in_front(*t).into());
+    let mut nat_type = finding("NAT type", &udp.nat_type, |t| words::nat_type(*t).into());
     if udp.nat_type.value == Some(NatType::UdpBlocked)
         && let Some(reason) =
             udp.nat_type.reason.as_ref().filter(|_| udp.nat_type.confidence != Confidence::Weak)
     {
         // It may also be the server that does not serve UDP.
-        let _ = write!(in_front[1], " ({reason})");
+        let _ = write!(nat_type[1], " ({reason})");
     }
-    rows.push(in_front);
+    rows.push(nat_type);
     if let Some(local) = udp.local {
-        rows.push(row("Your address", local.to_string(), ""));
+        rows.push(row("Local address", local.to_string(), ""));
     }
     if !udp.external.is_empty() {
         let seen: Vec<String> = udp.external.iter().map(ToString::to_string).collect();
-        rows.push(row("Seen from outside", seen.join(", "), ""));
+        rows.push(row("External address", seen.join(", "), ""));
     }
     if udp.nat_type.value == Some(NatType::UdpBlocked) {
         return;
     }
     rows.push(finding("Mapping", &udp.mapping, |m| words::mapping(*m).into()));
     rows.push(finding("Filtering", &udp.filtering, |f| words::filtering(*f).into()));
-    rows.push(finding("External ports", &udp.port_allocation, words::ports));
+    rows.push(finding("Port allocation", &udp.port_allocation, words::ports));
     rows.push(finding("Hairpinning", &udp.hairpinning, |works| words::hairpinning(*works).into()));
-    rows.push(finding("Payload rewriting", &udp.alg, |rewrites| words::alg(*rewrites).into()));
-    rows.push(finding("Inbound-first effect", &udp.inbound_first_remap, |r| words::inbound_first(*r).into()));
+    rows.push(finding("ALG", &udp.alg, |rewrites| words::alg(*rewrites).into()));
+    rows.push(finding("Inbound-first remapping", &udp.inbound_first_remap, |r| {
+        words::inbound_first(*r).into()
+    }));
     rows.push(finding("Outermost filter", &udp.distance, |hops| words::distance(*hops)));
-    rows.push(finding("Lifetime", &udp.lifetime, words::lifetime));
-    rows.extend(udp.lifetime.value.as_ref().and_then(words::beats).map(|text| row("Keep-alive", text, "")));
+    rows.push(finding("Mapping lifetime", &udp.lifetime, words::lifetime));
+    rows.extend(
+        udp.lifetime.value.as_ref().and_then(words::keepalives).map(|text| row("Keepalive", text, "")),
+    );
     let path = match (udp.rtt_s, udp.loss) {
         (Some(rtt), Some(loss)) => {
-            format!(
-                "round trip {} ms, {} of the packets lost",
-                words::number(rtt * 1000.0),
-                words::chance(loss)
-            )
+            format!("round trip {} ms, packet loss {}", words::number(rtt * 1000.0), words::chance(loss))
         }
         (Some(rtt), None) => format!("round trip {} ms", words::number(rtt * 1000.0)),
-        (None, Some(loss)) => format!("{} of the packets lost", words::chance(loss)),
+        (None, Some(loss)) => format!("packet loss {}", words::chance(loss)),
         (None, None) => return,
     };
-    rows.push(row("Path to the server", path, ""));
+    rows.push(row("Path to server", path, ""));
 }
 
 fn finding<T>(label: &str, finding: &Finding<T>, in_words: impl Fn(&T) -> String) -> Row {

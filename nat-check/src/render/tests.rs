@@ -171,13 +171,26 @@ fn the_table_shows_evidence_when_asked() {
 fn no_line_is_wider_than_the_terminal() {
     for report in [home(), poor(), blocked(), unreachable()] {
         for evidence in [false, true] {
-            for width in [60, 80, 100, 140] {
+            for width in [40, 50, 60, 80, 100, 140] {
                 let text = text("table", &report, Style { width, evidence });
                 for line in text.lines() {
                     assert!(line.chars().count() <= usize::from(width), "{width}: {line}");
                 }
             }
         }
+    }
+}
+
+#[test]
+fn a_narrow_terminal_gets_cells_below_each_other() {
+    insta::assert_snapshot!("narrow", text("table", &home(), Style { width: 40, ..STYLE }));
+}
+
+#[test]
+fn our_own_text_is_plain_ascii() {
+    for report in [home(), poor(), blocked(), unreachable()] {
+        let text = text("table", &report, Style { evidence: true, ..STYLE });
+        assert!(text.is_ascii(), "{text}");
     }
 }
 

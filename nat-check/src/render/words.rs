@@ -1,4 +1,4 @@
-//! The report's values in words for a person who never read RFC 4787.
+//! The report's values in plain English, by the terms of RFC 3489 and RFC 4787.
 
 use shared::nat::{
     Bracket, ExpiryStyle, Filtering, Granularity, Lifetime, Mapping, NatType, PortAllocation, PortPolicy,
@@ -6,59 +6,65 @@ use shared::nat::{
 
 use nat_check_core::report::{Confidence, PeerKind, PeerOutcome, Technique};
 
-pub(super) fn in_front(nat_type: NatType) -> &'static str {
+pub(super) fn nat_type(nat_type: NatType) -> &'static str {
     match nat_type {
-        NatType::UdpBlocked => "something that blocks UDP (TCP passes)",
-        NatType::OpenInternet => "nothing: neither NAT nor firewall (open internet)",
-        NatType::SymmetricUdpFirewall => "a firewall, but no NAT (symmetric UDP firewall)",
-        NatType::FullCone => "a NAT of the most open kind (full cone)",
-        NatType::RestrictedCone => "a half-open NAT (restricted cone)",
-        NatType::PortRestrictedCone => "a NAT of the usual home kind (port-restricted cone)",
-        NatType::Symmetric => "a NAT of the strict kind (symmetric)",
+        NatType::UdpBlocked => "UDP blocked",
+        NatType::OpenInternet => "no NAT, no firewall (open internet)",
+        NatType::SymmetricUdpFirewall => "firewall without NAT (symmetric UDP firewall)",
+        NatType::FullCone => "full-cone NAT",
+        NatType::RestrictedCone => "restricted-cone NAT",
+        NatType::PortRestrictedCone => "port-restricted cone NAT (typical home router)",
+        NatType::Symmetric => "symmetric NAT",
     }
 }
 
 pub(super) fn mapping(mapping: Mapping) -> &'static str {
     match mapping {
-        Mapping::Direct => "direct: your address and port are not translated",
-        Mapping::EndpointIndependent => "endpoint-independent: everybody sees you at the same external port",
-        Mapping::AddressDependent => "address-dependent: another external port for each address you send to",
-        Mapping::AddressAndPortDependent => {
-            "address-and-port-dependent: another external port for each address and port you send to"
+        Mapping::Direct => "direct: address and port are not translated",
+        Mapping::EndpointIndependent => "endpoint-independent: the same external port for every destination",
+        Mapping::AddressDependent => {
+            "address-dependent: a different external port for each destination address"
         }
-        Mapping::PortDependent => "port-dependent: another external port for each port number you send to",
+        Mapping::AddressAndPortDependent => {
+            "address-and-port-dependent: a different external port for each destination address and port"
+        }
+        Mapping::PortDependent => "port-dependent: a different external port for each destination port",
     }
 }
 
 pub(super) fn filtering(filtering: Filtering) -> &'static str {
     match filtering {
-        Filtering::EndpointIndependent => "endpoint-independent: anybody may send to you",
-        Filtering::AddressDependent => "address-dependent: only addresses that you have sent to may answer",
-        Filtering::AddressAndPortDependent => {
-            "address-and-port-dependent: only the exact address and port that you have sent to may answer"
+        Filtering::EndpointIndependent => "endpoint-independent: packets from any host are let in",
+        Filtering::AddressDependent => {
+            "address-dependent: only packets from addresses this host has sent to are let in"
         }
-        Filtering::PortDependent => "port-dependent: only port numbers that you have sent to may answer",
+        Filtering::AddressAndPortDependent => {
+            "address-and-port-dependent: only packets from an address and port this host has sent to are let in"
+        }
+        Filtering::PortDependent => {
+            "port-dependent: only packets from port numbers this host has sent to are let in"
+        }
     }
 }
 
 pub(super) fn ports(allocation: &PortAllocation) -> String {
     let (low, high) = allocation.range;
     let mut text = match allocation.policy {
-        PortPolicy::Preserving => "preserving: your own port number, where it is free".to_owned(),
+        PortPolicy::Preserving => "preserving: the local port number, where it is free".to_owned(),
         PortPolicy::Sequential => match allocation.delta {
             Some(delta) if delta < 0 => {
                 format!("sequential: each port {} below the last", delta.unsigned_abs())
             }
             Some(delta) => format!("sequential: each port {delta} above the last"),
-            None => "sequential: each port a step from the last".to_owned(),
+            None => "sequential: each port a fixed step from the last".to_owned(),
         },
         PortPolicy::Random => format!("random: any port from {low} to {high}"),
         PortPolicy::Block => {
-            format!("block: any of your about {} ports, about {low} to {high}", high - low + 1)
+            format!("block: one of about {} ports, about {low} to {high}", high - low + 1)
         }
     };
     if allocation.parity == Some(true) && allocation.policy != PortPolicy::Preserving {
-        text.push_str("; even stays even, odd stays odd");
+        text.push_str("; parity is kept (even to even, odd to odd)");
     }
     if allocation.external_ips > 1 {
         text.push_str(&format!("; spread over {} external addresses", allocation.external_ips));
@@ -68,87 +74,87 @@ pub(super) fn ports(allocation: &PortAllocation) -> String {
 
 pub(super) fn hairpinning(works: bool) -> &'static str {
     if works {
-        "yes: two hosts behind this NAT can meet at their external addresses"
+        "yes: hosts behind this NAT reach each other at their external addresses"
     } else {
-        "no: two hosts behind this NAT cannot meet at their external addresses"
+        "no: hosts behind this NAT do not reach each other at their external addresses"
     }
 }
 
 pub(super) fn alg(rewrites: bool) -> &'static str {
     if rewrites {
-        "yes: addresses inside packets are rewritten on the way"
+        "yes: addresses inside packets are rewritten on the path"
     } else {
-        "no: what is inside packets arrives as it was sent"
+        "no: packet contents arrive unchanged"
     }
 }
 
 pub(super) fn inbound_first(remaps: bool) -> &'static str {
     if remaps {
-        "yes: when a peer's packet arrives first, your port towards that peer changes"
+        "yes: if a peer's packet arrives first, the external port towards that peer changes"
     } else {
-        "no: it does not matter whose packet comes first"
+        "no: a peer's packet that arrives first changes nothing"
     }
 }
 
 pub(super) fn distance(hops: u8) -> String {
     match hops {
-        0 => "this host itself filters, nothing behind it does".into(),
-        1 => "1 hop: the first router is the last one that filters".into(),
-        _ => format!("{hops} hops: another gateway stands behind the first router, as with nested NATs"),
+        0 => "0 hops: only this host itself filters".into(),
+        1 => "1 hop: the first router is the outermost device that filters".into(),
+        _ => format!("{hops} hops: a second device filters beyond the first router, as with nested NATs"),
     }
 }
 
 pub(super) fn lifetime(lifetime: &Lifetime) -> String {
     let mut parts = Vec::new();
     if let Some(bracket) = lifetime.unreplied {
-        parts.push(format!("{} without an answer", span(bracket)));
+        parts.push(format!("{} before any reply", span(bracket)));
     }
     if let Some(bracket) = lifetime.stream {
-        parts.push(format!("{} once traffic went both ways", span(bracket)));
+        parts.push(format!("{} after traffic in both directions", span(bracket)));
     }
     match (lifetime.refresh.outbound, lifetime.refresh.inbound) {
-        (Some(true), Some(true)) => parts.push("packets in either direction keep it".into()),
-        (Some(true), Some(false)) => parts.push("only packets from inside keep it".into()),
-        (Some(false), Some(true)) => parts.push("only packets from outside keep it".into()),
-        (Some(false), Some(false)) => parts.push("no packet keeps it".into()),
-        (Some(true), None) => parts.push("packets from inside keep it".into()),
-        (None, Some(true)) => parts.push("packets from outside keep it".into()),
-        (Some(false), None) => parts.push("packets from inside do not keep it".into()),
-        (None, Some(false)) => parts.push("packets from outside do not keep it".into()),
+        (Some(true), Some(true)) => parts.push("packets in either direction refresh it".into()),
+        (Some(true), Some(false)) => parts.push("only outbound packets refresh it".into()),
+        (Some(false), Some(true)) => parts.push("only inbound packets refresh it".into()),
+        (Some(false), Some(false)) => parts.push("no packet refreshes it".into()),
+        (Some(true), None) => parts.push("outbound packets refresh it".into()),
+        (None, Some(true)) => parts.push("inbound packets refresh it".into()),
+        (Some(false), None) => parts.push("outbound packets do not refresh it".into()),
+        (None, Some(false)) => parts.push("inbound packets do not refresh it".into()),
         (None, None) => {}
     }
     match lifetime.refresh.elsewhere {
-        Some(true) => parts.push("traffic with one destination keeps the way to others".into()),
-        Some(false) => parts.push("every destination has a timer of its own".into()),
+        Some(true) => parts.push("traffic to one destination refreshes all".into()),
+        Some(false) => parts.push("each destination has its own timer".into()),
         None => {}
     }
     match lifetime.granularity {
         Some(Granularity { style: ExpiryStyle::Swept, seconds, sure }) => {
-            let likely = if sure { "" } else { ", it seems" };
-            parts.push(format!("what is due is cleared away every {} s or so{likely}", number(seconds)));
+            let likely = if sure { "" } else { " (likely)" };
+            parts.push(format!("expired mappings are removed about every {} s{likely}", number(seconds)));
         }
         Some(Granularity { style: ExpiryStyle::Jittered, seconds, sure }) => {
-            let likely = if sure { "" } else { ", it seems" };
-            parts.push(format!("lives differ by {} s or so{likely}", number(seconds)));
+            let likely = if sure { "" } else { " (likely)" };
+            parts.push(format!("lifetimes vary by about {} s{likely}", number(seconds)));
         }
         Some(Granularity { style: ExpiryStyle::Exact, .. }) | None => {}
     }
     parts.join("; ")
 }
 
-/// What a packet every 15, 25 or 30 seconds would do, by the shorter of the timers.
-pub(super) fn beats(lifetime: &Lifetime) -> Option<String> {
+/// What a keepalive every 15, 25 or 30 seconds would do, by the shorter of the timers.
+pub(super) fn keepalives(lifetime: &Lifetime) -> Option<String> {
     let both = || [lifetime.unreplied, lifetime.stream].into_iter().flatten();
     let alive = both().map(|b| b.alive_s).reduce(f64::min)?;
     let gone = both().filter_map(|b| b.expired_s).reduce(f64::min);
-    let does = |beat: f64| match gone {
-        _ if beat <= alive * 0.8 => "keeps it open",
-        _ if beat <= alive => "keeps it open, with little to spare",
-        Some(gone) if beat >= gone => "loses it",
+    let does = |every: f64| match gone {
+        _ if every <= alive * 0.8 => "keeps it open",
+        _ if every <= alive => "keeps it open, with little margin",
+        Some(gone) if every >= gone => "loses it",
         Some(_) | None => "may lose it",
     };
-    let beats = [15.0, 25.0, 30.0].map(|beat| format!("every {beat} s {}", does(beat)));
-    Some(format!("a packet {}", beats.join("; ")))
+    let intervals = [15.0, 25.0, 30.0].map(|every| format!("every {every} s {}", does(every)));
+    Some(format!("a packet {}", intervals.join("; ")))
 }
 
 /// "30.7 to 31.6 s", "more than 60 s".
@@ -170,12 +176,12 @@ pub(super) fn confidence(confidence: Confidence) -> &'static str {
 
 pub(super) fn peer(kind: PeerKind) -> &'static str {
     match kind {
-        PeerKind::OpenInternet => "no NAT, no firewall",
-        PeerKind::FullCone => "an open NAT (full cone)",
-        PeerKind::RestrictedCone => "a half-open NAT (restricted cone)",
-        PeerKind::PortRestrictedCone => "a home NAT (port-restricted cone)",
-        PeerKind::SymmetricSequential => "a strict NAT, ports in a row",
-        PeerKind::SymmetricRandom => "a strict NAT, random ports",
+        PeerKind::OpenInternet => "no NAT or firewall",
+        PeerKind::FullCone => "full-cone NAT",
+        PeerKind::RestrictedCone => "restricted-cone NAT",
+        PeerKind::PortRestrictedCone => "port-restricted cone NAT",
+        PeerKind::SymmetricSequential => "symmetric NAT, sequential ports",
+        PeerKind::SymmetricRandom => "symmetric NAT, random ports",
         PeerKind::UdpBlocked => "UDP blocked",
     }
 }
@@ -190,13 +196,13 @@ pub(super) fn outcome(outcome: PeerOutcome) -> &'static str {
 
 pub(super) fn technique(technique: Technique) -> &'static str {
     match technique {
-        Technique::Direct => "one side just sends",
-        Technique::Simultaneous => "both send at once",
-        Technique::Prediction => "the next port is known",
-        Technique::Birthday => "many ports and guesses",
-        Technique::Tcp => "over TCP",
-        Technique::Relay => "a relay in between",
-        Technique::Lan => "inside the same network",
+        Technique::Direct => "one side sends",
+        Technique::Simultaneous => "both sides send",
+        Technique::Prediction => "port prediction",
+        Technique::Birthday => "birthday (many ports)",
+        Technique::Tcp => "TCP",
+        Technique::Relay => "relay (TURN)",
+        Technique::Lan => "local network",
     }
 }
 
@@ -236,7 +242,7 @@ mod tests {
         let range = (50_000, 50_511);
         let block =
             PortAllocation { policy: PortPolicy::Block, delta: None, range, external_ips: 1, parity: None };
-        assert_eq!(ports(&block), "block: any of your about 512 ports, about 50000 to 50511");
+        assert_eq!(ports(&block), "block: one of about 512 ports, about 50000 to 50511");
     }
 
     #[test]
@@ -249,7 +255,7 @@ mod tests {
         };
         assert_eq!(
             super::lifetime(&lifetime),
-            "30 to 31.6 s without an answer; more than 60 s once traffic went both ways; packets from inside keep it"
+            "30 to 31.6 s before any reply; more than 60 s after traffic in both directions; outbound packets refresh it"
         );
     }
 }

@@ -1,0 +1,150 @@
+//! Text laid out for a terminal of a given width: paragraphs and tables. Plain ASCII, and nothing but spaces for lines.
+
+use textwrap::{Options, WordSplitter, core::display_width};
+
+/// Between two columns.
+const GAP: usize = 2;
+/// A column that gets less than this is harder to read than one cell below the other.
+const NARROWEST_COLUMN: usize = 24;
+/// In front of every line of a table.
+const INDENT: &str = "  ";
+
+/// Lines of at most so many columns, broken between words.
+pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
+    textwrap::wrap(text.trim(), options(width)).into_iter().map(String::from).collect()
+}
+
+/// A table with an optional header. What does not fit is wrapped inside the widest column; where that leaves too little for it, the
+/// cells of a row stand below each other.
+pub(super) fn table(header: &[&str], rows: &[Vec<String>], width: usize) -> Vec<String> {
+    let header: Vec<String> = header.iter().map(ToString::to_string).collect();
+    let all = || header.first().map(|_| &header).into_iter().chain(rows);
+    let mut columns: Vec<usize> = Vec::new();
+    for row in all() {
+        columns.resize(columns.len().max(row.len()), 0);
+        for (column, cell) in columns.iter_mut().zip(row) {
+            *column = (*column).max(display_width(cell));
+        }
+    }
+    let room = width.saturating_sub(INDENT.len() + GAP * columns.len().saturating_sub(1));
+    let wanted: usize = columns.iter().sum();
+    if let Some(widest) = columns.iter_mut().max()
+        && wanted > room
+    {
+        let left = (*widest + room).saturating_sub(wanted);
+        if left < NARROWEST_COLUMN {
+            return stacked(&header, rows, width);
+        }
+        *widest = left;
+    }
+    let mut lines = Vec::new();
+    for (number, row) in all().enumerate() {
+        lines.extend(side_by_side(row, &columns));
+        if number == 0 && !header.is_empty() {
+            let rules: Vec<String> = columns.iter().map(|&column| "-".repeat(column)).collect();
+            lines.extend(side_by_side(&rules, &columns));
+        }
+    }
+    lines
+}
+
+/// One row, its cells wrapped each in its column.
+fn side_by_side(row: &[String], columns: &[usize]) -> Vec<String> {
+    let cells: Vec<Vec<String>> =
+        row.iter().zip(columns).map(|(cell, &column)| wrapped(cell, column)).collect();
+    let height = cells.iter().map(Vec::len).max().unwrap_or(0);
+    let line = |number: usize| {
+        let mut line = INDENT.to_owned();
+        for (cell, &column) in cells.iter().zip(columns) {
+            let text = cell.get(number).map_or("", String::as_str);
+            line += text;
+            line += &" ".repeat(column.saturating_sub(display_width(text)) + GAP);
+        }
+        line.trim_end().to_owned()
+    };
+    (0..height).map(line).collect()
+}
+
+/// The first cell of each row, and below it the others, each with its heading.
+fn stacked(header: &[String], rows: &[Vec<String>], width: usize) -> Vec<String> {
+    let deeper = INDENT.repeat(2);
+    let mut lines = Vec::new();
+    for row in rows {
+        let Some((first, others)) = row.split_first() else { continue };
+        let headings = header.iter().skip(1).map(String::as_str).chain(std::iter::repeat(""));
+        let told: Vec<String> = others
+            .iter()
+            .zip(headings)
+            .filter(|(cell, _)| !cell.is_empty())
+            .map(|(cell, heading)| match heading.trim_end_matches('?') {
+                "" => cell.clone(),
+                heading => format!("{heading}: {cell}"),
+            })
+            .collect();
+        for (indent, text) in [(INDENT, first.clone()), (deeper.as_str(), told.join("; "))] {
+            let indented = options(width).initial_indent(indent).subsequent_indent(indent);
+            lines.extend(textwrap::wrap(&text, indented).into_iter().map(|line| line.trim_end().to_owned()));
+        }
+    }
+    lines
+}
+
+/// Standard names such as `endpoint-independent` stay whole.
+fn options<'a>(width: usize) -> Options<'a> {
+    Options::new(width).word_splitter(WordSplitter::NoHyphenation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows() -> Vec<Vec<String>> {
+        let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
+        vec![
+            row(["Mapping", "endpoint-independent: the same external port for every destination", "certain"]),
+            row(["Local address", "192.0.2.1:5", ""]),
+        ]
+    }
+
+    #[test]
+    fn the_widest_column_is_wrapped() {
+        assert_eq!(
+            table(&[], &rows(), 62),
+            [
+                "  Mapping        endpoint-independent: the same        certain",
+                "                 external port for every destination",
+                "  Local address  192.0.2.1:5",
+            ]
+        );
+    }
+
+    #[test]
+    fn on_a_narrow_terminal_cells_stand_below_each_other() {
+        assert_eq!(
+            table(&["what", "found", "sure"], &rows(), 40),
+            [
+                "  Mapping",
+                "    found: endpoint-independent: the",
+                "    same external port for every",
+                "    destination; sure: certain",
+                "  Local address",
+                "    found: 192.0.2.1:5",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_header_is_underlined() {
+        let lines = table(&["a", "b", "c"], &[vec!["1".into(), "22".into(), "3".into()]], 80);
+        assert_eq!(lines, ["  a  b   c", "  -  --  -", "  1  22  3"]);
+    }
+
+    #[test]
+    fn no_line_is_wider_than_asked() {
+        for width in 40..120 {
+            for line in table(&[], &rows(), width) {
+                assert!(display_width(&line) <= width, "{width}: {line}");
+            }
+        }
+    }
+}
