@@ -21,7 +21,7 @@ use crate::{
     metrics,
     rendezvous::Rendezvous,
     settings::Shared,
-    streams::Bounds,
+    streams::ConnectionLimiter,
     topology::{Endpoint, Topology},
 };
 
@@ -36,7 +36,7 @@ const HEAD: usize = 4096;
 pub(crate) async fn serve(
     listener: TcpListener,
     shared: Arc<Shared>,
-    bounds: Arc<Bounds>,
+    limiter: Arc<ConnectionLimiter>,
     rendezvous: Option<Arc<Rendezvous>>,
 ) {
     let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
@@ -52,7 +52,7 @@ pub(crate) async fn serve(
                 let request = one(
                     stream,
                     Arc::clone(&shared),
-                    Arc::clone(&bounds),
+                    Arc::clone(&limiter),
                     rendezvous.clone(),
                     Arc::clone(&turn),
                 );
@@ -67,7 +67,7 @@ pub(crate) async fn serve(
 async fn one(
     mut stream: TcpStream,
     shared: Arc<Shared>,
-    bounds: Arc<Bounds>,
+    limiter: Arc<ConnectionLimiter>,
     rendezvous: Option<Arc<Rendezvous>>,
     turn: Arc<Mutex<()>>,
 ) -> std::io::Result<()> {
@@ -90,7 +90,7 @@ async fn one(
             "text/plain; version=0.0.4",
             metrics::text(
                 &udp(&shared),
-                &bounds.counts(),
+                &limiter.counts(),
                 rendezvous.as_ref().map(|r| r.counts()),
                 &program(&shared),
             ),

@@ -38,7 +38,7 @@ pub struct Config {
     /// Bounds on connections.
     pub streams: Streams,
     /// Bounds on introductions; none = nobody is introduced.
-    pub rendezvous: Option<shared::rendezvous::Limits>,
+    pub rendezvous: Option<crate::rendezvous::SessionLimits>,
     /// Where metrics and health are served.
     pub admin: Option<SocketAddr>,
     /// Ask every endpoint everything before reporting readiness.
@@ -83,10 +83,12 @@ pub struct Streams {
     pub most: usize,
     /// Connections from one host: one IPv4 address, or one IPv6 /56.
     pub most_per_host: usize,
-    /// Connections from one network: one IPv4 /24, or one IPv6 /48.
+    /// Connections from one network (IPv4 /24, IPv6 /48); beyond that, it makes room within itself.
     pub most_per_net: usize,
     /// How long a connection may rest between messages.
     pub idle: Duration,
+    /// TLS handshakes a second, over all networks; 0 sets no limit.
+    pub handshake_rate: u32,
     /// How long one message may take to arrive, and one answer to be taken.
     pub slow: Duration,
     /// How long a connection may last, whatever it does.
@@ -99,6 +101,7 @@ impl Default for Streams {
             most: 1000,
             most_per_host: 20,
             most_per_net: 100,
+            handshake_rate: 500,
             idle: Duration::from_secs(30),
             slow: Duration::from_secs(5),
             longest: Duration::from_secs(120),
@@ -120,7 +123,7 @@ impl Config {
             tls: None,
             limits: Limits::default(),
             streams: Streams::default(),
-            rendezvous: Some(shared::rendezvous::Limits::default()),
+            rendezvous: Some(crate::rendezvous::SessionLimits::default()),
             admin: None,
             check: false,
             drain: Duration::from_secs(5),

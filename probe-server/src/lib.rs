@@ -12,6 +12,7 @@
 //! No Binding path keeps state per client. The limits live in fixed memory.
 
 mod admin;
+mod admission;
 #[cfg(target_os = "linux")]
 pub mod batch;
 mod bind;
@@ -22,6 +23,7 @@ pub mod drops;
 pub mod guard;
 pub mod limits;
 mod metrics;
+mod prefix;
 pub mod rendezvous;
 pub mod respond;
 mod server;

@@ -10,7 +10,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use crate::drops::DropReason;
+use crate::{drops::DropReason, prefix::Prefix};
 
 /// The limits; a rate of 0 sets none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,21 +84,13 @@ impl Buckets {
         Ok(())
     }
 
-    /// Takes afterwards what this host has had already: its bucket owes it, if it does not have it. Its network does not
-    /// answer for that.
-    pub fn owe(&self, limits: &Limits, from: SocketAddr, cost: u32, now: u64) {
-        let Some((host, _)) = self.cells(from.ip()) else { return };
-        self.hosts.charge(host, limits.host_rate, cost, now);
-    }
-
     /// The cells of its host and of its network; none for loopback.
     #[inline]
     fn cells(&self, ip: IpAddr) -> Option<([usize; 2], [usize; 2])> {
-        let (host, net) = match ip {
-            ip if ip.is_loopback() => return None,
-            IpAddr::V4(ip) => (u64::from(ip.to_bits()), u64::from(ip.to_bits() >> 8)),
-            IpAddr::V6(ip) => ((ip.to_bits() >> 72) as u64, (ip.to_bits() >> 80) as u64),
-        };
+        if ip.is_loopback() {
+            return None;
+        }
+        let (host, net) = (Prefix::host(ip).bits(), Prefix::network(ip).bits());
         Some((self.hosts.find(self.seed, host), self.nets.find(self.seed.rotate_left(32), net)))
     }
 }

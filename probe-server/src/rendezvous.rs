@@ -6,8 +6,10 @@
 
 mod meter;
 mod prefixed;
+mod store;
 #[cfg(test)]
 mod tests;
+mod wrong_codes;
 
 use std::{
     collections::HashMap,
@@ -17,9 +19,7 @@ use std::{
 };
 
 use futures_util::{SinkExt, StreamExt};
-use shared::rendezvous::{
-    Delivery, Limits, MAX_MESSAGE, Memory, PATH, Participant, Refusal, Sessions, ToClient, ToServer,
-};
+use shared::rendezvous::{MAX_MESSAGE, PATH, Refusal, ToClient, ToServer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::mpsc,
@@ -37,6 +37,8 @@ use tokio_tungstenite::{
 
 use meter::Metered;
 pub(crate) use prefixed::Prefixed;
+pub use store::{Delivery, MemoryStore, Opened, Participant, SessionLimits, SessionStore};
+use wrong_codes::WrongCodes;
 
 /// The meeting place of one server.
 #[derive(Debug)]
@@ -46,9 +48,10 @@ pub struct Rendezvous {
 }
 
 struct State {
-    sessions: Box<dyn Sessions>,
+    sessions: Box<dyn SessionStore>,
     mailboxes: HashMap<Participant, mpsc::Sender<Box<ToClient>>>,
     counts: Counts,
+    wrong_codes: WrongCodes,
     is_closing: bool,
 }
 
@@ -93,15 +96,20 @@ const BUFFER: usize = 512;
 impl Rendezvous {
     /// A meeting place with nobody in it. Its clock starts now.
     #[must_use]
-    pub fn new(limits: Limits) -> Arc<Self> {
-        Self::over(Box::new(Memory::new(limits)))
+    pub fn new(limits: SessionLimits) -> Arc<Self> {
+        Self::over(Box::new(MemoryStore::new(limits)))
     }
 
     /// The same with sessions that are kept elsewhere.
     #[must_use]
-    pub fn over(sessions: Box<dyn Sessions>) -> Arc<Self> {
-        let state =
-            State { sessions, mailboxes: HashMap::new(), counts: Counts::default(), is_closing: false };
+    pub fn over(sessions: Box<dyn SessionStore>) -> Arc<Self> {
+        let state = State {
+            sessions,
+            mailboxes: HashMap::new(),
+            counts: Counts::default(),
+            wrong_codes: WrongCodes::default(),
+            is_closing: false,
+        };
         Arc::new(Self { state: Mutex::new(state), started: Instant::now() })
     }
 
@@ -211,7 +219,14 @@ impl Rendezvous {
                 Ok(opened.participant)
             }
             ToServer::Join { code, .. } => {
-                let (participant, told) = state.sessions.join(code, from, now)?;
+                if !state.wrong_codes.may_try(from, now) {
+                    return Err(Refusal::TooFast);
+                }
+                let joined = state.sessions.join(code, from, now);
+                if joined == Err(Refusal::UnknownCode) {
+                    state.wrong_codes.charge(from, now);
+                }
+                let (participant, told) = joined?;
                 state.counts.paired += 1;
                 state.mailboxes.insert(participant, outbox);
                 _ = state.deliver(told);

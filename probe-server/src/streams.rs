@@ -25,14 +25,14 @@ use crate::{
     topology::Endpoint,
 };
 
-mod bounds;
+mod connection_limiter;
 mod gauge;
 mod talk;
 mod tls;
 
-use bounds::Seat;
-pub use bounds::StreamCounts;
-pub(crate) use bounds::{Bounds, Event};
+use connection_limiter::ConnectionSlot;
+pub use connection_limiter::StreamCounts;
+pub(crate) use connection_limiter::{ConnectionLimiter, Event};
 use gauge::{Gauged, Released};
 pub use tls::TlsError;
 pub(crate) use tls::identity;
@@ -48,8 +48,8 @@ pub(crate) struct Services {
     /// By family.
     pub tls: Vec<Vec<TcpListener>>,
     pub identity: Option<Identity>,
-    /// Bounds on introductions, if there are to be any.
-    pub rendezvous: Option<shared::rendezvous::Limits>,
+    /// ConnectionLimiter on introductions, if there are to be any.
+    pub rendezvous: Option<crate::rendezvous::SessionLimits>,
     pub admin: Option<TcpListener>,
 }
 
@@ -57,7 +57,7 @@ pub(crate) struct Services {
 pub(crate) struct Running {
     stop: watch::Sender<bool>,
     identity: Arc<Mutex<Option<Identity>>>,
-    bounds: Arc<Bounds>,
+    limiter: Arc<ConnectionLimiter>,
     rendezvous: Option<Arc<Rendezvous>>,
     thread: JoinHandle<()>,
 }
@@ -73,13 +73,13 @@ enum Transport {
 #[derive(Clone)]
 struct Context {
     shared: Arc<Shared>,
-    bounds: Arc<Bounds>,
+    limiter: Arc<ConnectionLimiter>,
     rendezvous: Option<Arc<Rendezvous>>,
     identity: Arc<Mutex<Option<Identity>>>,
     stop: watch::Receiver<bool>,
     drain: Duration,
     /// Held by everybody who serves a connection.
-    _running: mpsc::Sender<Infallible>,
+    running: mpsc::Sender<Infallible>,
 }
 
 /// Where a listener stands.
@@ -98,8 +98,6 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 const CONNECTION: u32 = 5;
 /// What one over TLS costs: signing takes as long as a thousand answers.
 const TLS_CONNECTION: u32 = 50;
-/// What a wrong code costs: a host that tries codes has ten a minute, by the default limits.
-const WRONG_CODE: u32 = 600;
 /// Asked for, for each direction of a connection: messages are small, and what waits in the system counts as well.
 const BUFFER: usize = 16 * 1024;
 /// How often the thread shows that it lives.
@@ -108,24 +106,24 @@ const BEAT: Duration = Duration::from_millis(250);
 /// Starts the thread. It ends when told to, after the connections have ended or their time is over.
 pub(crate) fn start(services: Services, shared: Arc<Shared>, drain: Duration) -> io::Result<Running> {
     let (stop, stopped) = watch::channel(false);
-    let bounds = Arc::new(Bounds::default());
+    let limiter = Arc::new(ConnectionLimiter::default());
     let identity = Arc::new(Mutex::new(services.identity.clone()));
     let rendezvous = services.rendezvous.map(Rendezvous::new);
     let (running, ended) = mpsc::channel(1);
     let context = Context {
         shared,
-        bounds: Arc::clone(&bounds),
+        limiter: Arc::clone(&limiter),
         rendezvous: rendezvous.clone(),
         identity: Arc::clone(&identity),
         stop: stopped,
         drain,
-        _running: running,
+        running: running,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let thread = std::thread::Builder::new()
         .name("streams".into())
         .spawn(move || runtime.block_on(serve(services, context, ended)))?;
-    Ok(Running { stop, identity, bounds, rendezvous, thread })
+    Ok(Running { stop, identity, limiter, rendezvous, thread })
 }
 
 impl Running {
@@ -134,7 +132,7 @@ impl Running {
     }
 
     pub(crate) fn counts(&self) -> StreamCounts {
-        self.bounds.counts()
+        self.limiter.counts()
     }
 
     pub(crate) fn introductions(&self) -> Option<Counts> {
@@ -158,12 +156,6 @@ impl Context {
         let limits = self.shared.current().limits;
         self.shared.stream_buckets[family].take(&limits, from, cost, self.shared.clock.now()).is_ok()
     }
-
-    /// Charges what it has had already.
-    fn owe(&self, family: usize, from: SocketAddr, cost: u32) {
-        let limits = self.shared.current().limits;
-        self.shared.stream_buckets[family].owe(&limits, from, cost, self.shared.clock.now());
-    }
 }
 
 async fn serve(services: Services, context: Context, mut ended: mpsc::Receiver<Infallible>) {
@@ -176,10 +168,10 @@ async fn serve(services: Services, context: Context, mut ended: mpsc::Receiver<I
         }
     }
     if let Some(listener) = services.admin {
-        let Context { shared, bounds, rendezvous, mut stop, .. } = context.clone();
+        let Context { shared, limiter, rendezvous, mut stop, .. } = context.clone();
         tasks.spawn(async move {
             tokio::select! {
-                () = crate::admin::serve(listener, shared, bounds, rendezvous) => {}
+                () = crate::admin::serve(listener, shared, limiter, rendezvous) => {}
                 _ = stop.wait_for(|stop| *stop) => {}
             }
         });
@@ -235,19 +227,21 @@ async fn accept(listener: TcpListener, place: Place, context: Context) {
             Ok((stream, from)) => {
                 // Beyond the bounds, the connection is closed at once: it must not cost what the bounds protect.
                 if !context.take(place.family, from, cost) {
-                    context.bounds.count(Event::TooFast);
+                    context.limiter.count(Event::TooFast);
                     continue;
                 }
                 let (limits, now) = (context.shared.current().streams, context.shared.clock.now());
-                let Some(seat) = Bounds::enter(&context.bounds, &limits, place.transport, from, now) else {
+                let Some(slot) =
+                    ConnectionLimiter::enter(&context.limiter, &limits, place.transport, from, now)
+                else {
                     continue;
                 };
-                let holder = seat.holder();
-                let task = connections.spawn(connection(stream, from, place, context.clone(), seat));
-                holder.held_by(task);
+                let handle = slot.handle();
+                let task = connections.spawn(connection(stream, from, place, context.clone(), slot));
+                handle.set_task(task);
             }
             Err(_) => {
-                context.bounds.count(Event::AcceptFailed);
+                context.limiter.count(Event::AcceptFailed);
                 time::sleep(REST).await;
             }
         }
@@ -256,25 +250,31 @@ async fn accept(listener: TcpListener, place: Place, context: Context) {
     while connections.join_next().await.is_some() {}
 }
 
-async fn connection(stream: TcpStream, from: SocketAddr, place: Place, context: Context, seat: Seat) {
+async fn connection(
+    stream: TcpStream,
+    from: SocketAddr,
+    place: Place,
+    context: Context,
+    slot: ConnectionSlot,
+) {
     // Answers are small and complete: waiting for more to send would only delay them.
     _ = stream.set_nodelay(true);
     let slow = context.shared.current().streams.slow;
     match place.transport {
-        Transport::Tcp => talk::talk(stream, from, place, context, seat).await,
+        Transport::Tcp => talk::talk(stream, from, place, context, slot).await,
         Transport::Tls => {
             let identity = context.identity.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let Some(identity) = identity else { return };
-            let greeting = TlsAcceptor::from(identity)
+            let handshake = TlsAcceptor::from(identity)
                 .accept_with(Gauged::new(stream), |tls| tls.set_buffer_limit(Some(gauge::HELD)));
-            match time::timeout_at(Instant::now() + slow, greeting).await {
+            match time::timeout_at(Instant::now() + slow, handshake).await {
                 Ok(Ok(stream)) => {
-                    seat.greeted();
+                    slot.handshake_done();
                     // Boxed, because its state is large and would be there once for every place that it is handed to.
-                    talk::talk(Box::new(Released::new(stream)), from, place, context, seat).await;
+                    talk::talk(Box::new(Released::new(stream)), from, place, context, slot).await;
                 }
-                Ok(Err(_)) => context.bounds.count(Event::TlsFailed),
-                Err(_) => context.bounds.count(Event::Slow),
+                Ok(Err(_)) => context.limiter.count(Event::TlsFailed),
+                Err(_) => context.limiter.count(Event::Slow),
             }
         }
     }
@@ -295,12 +295,12 @@ mod tests {
         };
         Context {
             shared: Arc::new(Shared::new(current, 1).unwrap()),
-            bounds: Arc::default(),
+            limiter: Arc::default(),
             rendezvous: None,
             identity: Arc::default(),
             stop: watch::channel(false).1,
             drain: Duration::ZERO,
-            _running: mpsc::channel(1).0,
+            running: mpsc::channel(1).0,
         }
     }
 
@@ -330,21 +330,5 @@ mod tests {
         assert!((200..300).contains(&count("198.51.100.7", CONNECTION)));
         assert!((20..30).contains(&count("198.51.100.7", TLS_CONNECTION)));
         assert!((20..30).contains(&count("2001:db8::7", TLS_CONNECTION)));
-    }
-
-    #[test]
-    fn wrong_codes_have_to_be_paid_for() {
-        let context = context();
-        let guesser = from("198.51.100.7");
-        for _ in 0..10 {
-            context.owe(0, guesser, WRONG_CODE);
-        }
-        assert!(!context.take(0, guesser, CONNECTION));
-        assert!(context.take(0, from("198.51.100.8"), CONNECTION), "its neighbours have not guessed");
-        let limits = Limits::default();
-        let later = |seconds: u64| context.shared.clock.now() + seconds * 1_000_000_000;
-        let buckets = &context.shared.stream_buckets[0];
-        assert!(buckets.take(&limits, guesser, CONNECTION, later(40)).is_err());
-        assert!(buckets.take(&limits, guesser, CONNECTION, later(60)).is_ok(), "ten a minute");
     }
 }

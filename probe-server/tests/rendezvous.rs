@@ -10,9 +10,9 @@ use std::{
 };
 
 use futures_util::{SinkExt, StreamExt};
-use probe_server::{Server, config::Config, topology::Endpoint};
+use probe_server::{Server, config::Config, rendezvous::SessionLimits, topology::Endpoint};
 use shared::rendezvous::{
-    Code, Limits, MAX_MESSAGE, MAX_PAYLOAD, PATH, Payload, Refusal, ToClient, ToServer, VERSION,
+    Code, MAX_MESSAGE, MAX_PAYLOAD, PATH, Payload, Refusal, ToClient, ToServer, VERSION,
 };
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpSocket;
@@ -123,7 +123,7 @@ fn ten_thousand_waiting_sessions_fit_into_64_mib() {
         let mut clients = Vec::with_capacity(SESSIONS);
         for number in 0..SESSIONS {
             // As many from each host as one may have.
-            let from = host(number / Limits::default().per_host);
+            let from = host(number / SessionLimits::default().per_host);
             clients.push(open(program.at, from).await);
         }
         let after = resident(program.child.id());
@@ -284,7 +284,7 @@ fn the_worst_that_clients_can_do_fits_into_the_memory_of_the_unit() {
     }
     let after = resident(program.child.id());
     let each = (after - before) / clients.len() as u64;
-    let limits = Limits::default();
+    let limits = SessionLimits::default();
     let worst = before + each * (limits.clients + 1000) as u64;
     let unit = include_str!("../deploy/probe-server.service");
     let allowed =

@@ -10,7 +10,6 @@ mod code;
 mod message;
 mod payload;
 pub mod peer;
-mod store;
 mod technique;
 #[cfg(test)]
 mod tests;
@@ -18,7 +17,6 @@ mod tests;
 pub use code::{BadCode, Code};
 pub use message::{Malformed, Refusal, Role, ToClient, ToServer};
 pub use payload::{Payload, PayloadError};
-pub use store::{Delivery, Limits, Memory, Opened, Participant, Sessions};
 pub use technique::Technique;
 
 /// Version of this protocol.

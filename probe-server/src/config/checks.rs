@@ -47,8 +47,8 @@ impl Settings {
             idle: seconds("idle-timeout", self.idle_timeout, defaults.streams.idle, 1..=HOUR)?,
             ..defaults.streams
         };
-        let sessions = shared::rendezvous::Limits::default();
-        let rendezvous = shared::rendezvous::Limits {
+        let sessions = crate::rendezvous::SessionLimits::default();
+        let rendezvous = crate::rendezvous::SessionLimits {
             sessions: self.max_sessions.unwrap_or(sessions.sessions),
             per_host: self.max_sessions_per_host.unwrap_or(sessions.per_host),
             per_net: self.max_sessions_per_net.unwrap_or(sessions.per_net),

@@ -87,7 +87,7 @@ async fn still_works(rendezvous: &Arc<Rendezvous>) {
 
 #[tokio::test(start_paused = true)]
 async fn whoever_gets_in_is_told_first_where_stun_is() {
-    let rendezvous = Rendezvous::new(Limits::default());
+    let rendezvous = Rendezvous::new(SessionLimits::default());
     let mut client = connect(&rendezvous, "192.0.2.1").await;
     say(&mut client, &ToServer::Open { version: VERSION }).await;
     let first = client.next().await.unwrap().unwrap();
@@ -97,12 +97,12 @@ async fn whoever_gets_in_is_told_first_where_stun_is() {
 
 #[tokio::test(start_paused = true)]
 async fn two_clients_meet() {
-    still_works(&Rendezvous::new(Limits::default())).await;
+    still_works(&Rendezvous::new(SessionLimits::default())).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_vanishes_is_reported_and_leaves_nothing() {
-    let rendezvous = Rendezvous::new(Limits::default());
+    let rendezvous = Rendezvous::new(SessionLimits::default());
     let (first, mut second) = pair(&rendezvous).await;
     drop(first);
     assert_eq!(hear(&mut second).await, ToClient::PeerLeft);
@@ -116,7 +116,7 @@ async fn a_peer_that_vanishes_is_reported_and_leaves_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_session_that_nobody_joins_ends() {
-    let rendezvous = Rendezvous::new(Limits::default());
+    let rendezvous = Rendezvous::new(SessionLimits::default());
     let (mut waiting, _) = open(&rendezvous, "192.0.2.3").await;
     assert_eq!(hear(&mut waiting).await, ToClient::Refused { reason: Refusal::Expired });
     tokio::time::sleep(Duration::from_secs(6)).await;
@@ -125,7 +125,7 @@ async fn a_session_that_nobody_joins_ends() {
 
 #[tokio::test(start_paused = true)]
 async fn garbage_is_refused_and_harms_nobody() {
-    let rendezvous = Rendezvous::new(Limits::default());
+    let rendezvous = Rendezvous::new(SessionLimits::default());
     let bystander = pair(&rendezvous).await;
     let mut rng = fastrand::Rng::with_seed(5);
     for round in 0..200 {
@@ -151,7 +151,7 @@ async fn garbage_is_refused_and_harms_nobody() {
 /// The frame is put together by hand: the library does not write such text.
 #[tokio::test(start_paused = true)]
 async fn what_is_no_message_is_refused_with_a_reason() {
-    let rendezvous = Rendezvous::new(Limits::default());
+    let rendezvous = Rendezvous::new(SessionLimits::default());
     for text in [
         &b"\xff\xfe"[..],
         b"{",
@@ -171,7 +171,7 @@ async fn what_is_no_message_is_refused_with_a_reason() {
 /// What clients tell each other is theirs: neither unknown fields nor depth, neither numbers nor order are touched.
 #[tokio::test(start_paused = true)]
 async fn payloads_pass_as_they_came() {
-    let rendezvous = Rendezvous::new(Limits::default());
+    let rendezvous = Rendezvous::new(SessionLimits::default());
     let (mut first, mut second) = pair(&rendezvous).await;
     let deep = format!("{}1{}", "[".repeat(1500), "]".repeat(1500));
     for (step, text) in [r#"{"type":"later","z":1.50, "a":[1e999]}"#, &deep].into_iter().enumerate() {
@@ -187,7 +187,7 @@ async fn payloads_pass_as_they_came() {
 
 #[tokio::test(start_paused = true)]
 async fn a_message_that_is_too_long_ends_the_connection() {
-    let rendezvous = Rendezvous::new(Limits::default());
+    let rendezvous = Rendezvous::new(SessionLimits::default());
     let (mut client, _) = open(&rendezvous, "192.0.2.3").await;
     client.send(Message::text("x".repeat(MAX_MESSAGE + 1))).await.unwrap();
     assert_eq!(hear(&mut client).await, ToClient::Refused { reason: Refusal::TooMuch });
@@ -196,7 +196,7 @@ async fn a_message_that_is_too_long_ends_the_connection() {
 
 #[tokio::test(start_paused = true)]
 async fn a_flood_of_messages_ends_its_own_session_only() {
-    let rendezvous = Rendezvous::new(Limits::default());
+    let rendezvous = Rendezvous::new(SessionLimits::default());
     let (mut first, mut second) = pair(&rendezvous).await;
     let (_, code) = {
         let (client, code) = open(&rendezvous, "192.0.2.9").await;
@@ -215,7 +215,7 @@ async fn a_flood_of_messages_ends_its_own_session_only() {
         }
     };
     assert_eq!(end, ToClient::Refused { reason: Refusal::TooMuch });
-    assert_eq!(pongs, Limits::default().messages);
+    assert_eq!(pongs, SessionLimits::default().messages);
     assert_eq!(hear(&mut second).await, ToClient::PeerLeft);
     // The third client still waits, and can be joined.
     let mut late = connect(&rendezvous, "192.0.2.10").await;
@@ -225,9 +225,9 @@ async fn a_flood_of_messages_ends_its_own_session_only() {
 
 #[tokio::test(start_paused = true)]
 async fn a_flood_of_sessions_leaves_room_for_others() {
-    let rendezvous = Rendezvous::new(Limits::default());
+    let rendezvous = Rendezvous::new(SessionLimits::default());
     let mut held = Vec::new();
-    for _ in 0..Limits::default().per_host {
+    for _ in 0..SessionLimits::default().per_host {
         held.push(open(&rendezvous, "198.51.100.7").await);
     }
     let mut client = connect(&rendezvous, "198.51.100.7").await;
@@ -245,7 +245,7 @@ async fn narrow_pair(rendezvous: &Arc<Rendezvous>) -> (Client, Client) {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_reads_nothing_is_cut_off() {
-    let rendezvous = Rendezvous::new(Limits::default());
+    let rendezvous = Rendezvous::new(SessionLimits::default());
     let (first, mut second) = narrow_pair(&rendezvous).await;
     let begun = Instant::now();
     for id in 0..6 {
@@ -260,7 +260,7 @@ async fn a_client_that_reads_nothing_is_cut_off() {
 
 #[tokio::test(start_paused = true)]
 async fn a_burst_reaches_a_peer_that_reads() {
-    let rendezvous = Rendezvous::new(Limits::default());
+    let rendezvous = Rendezvous::new(SessionLimits::default());
     let (mut first, mut second) = pair(&rendezvous).await;
     for id in 0..40 {
         let text = serde_json::to_string(&ToServer::PeerPing { id }).unwrap();
@@ -276,7 +276,7 @@ async fn a_burst_reaches_a_peer_that_reads() {
 
 #[tokio::test(start_paused = true)]
 async fn whoever_says_more_than_the_peer_takes_is_cut_off() {
-    let rendezvous = Rendezvous::new(Limits::default());
+    let rendezvous = Rendezvous::new(SessionLimits::default());
     let (mut first, mut second) = narrow_pair(&rendezvous).await;
     for id in 0..40 {
         let text = serde_json::to_string(&ToServer::PeerPing { id }).unwrap();
@@ -295,7 +295,7 @@ async fn whoever_says_more_than_the_peer_takes_is_cut_off() {
 
 #[tokio::test(start_paused = true)]
 async fn frames_that_say_nothing_count() {
-    let rendezvous = Rendezvous::new(Limits::default());
+    let rendezvous = Rendezvous::new(SessionLimits::default());
     for (frame, reason) in [
         ([0x89, 0x80, 1, 2, 3, 4], Refusal::TooMuch),
         ([0x8a, 0x80, 1, 2, 3, 4], Refusal::TooMuch),
@@ -335,7 +335,7 @@ async fn ask_http(rendezvous: &Arc<Rendezvous>, path: &str, header: &str) -> Str
 
 #[tokio::test(start_paused = true)]
 async fn a_web_page_gets_nothing_and_a_head_is_short() {
-    let rendezvous = Rendezvous::new(Limits::default());
+    let rendezvous = Rendezvous::new(SessionLimits::default());
     assert!(ask_http(&rendezvous, "/punch", "").await.starts_with("HTTP/1.1 101 "));
     let from_page = ask_http(&rendezvous, "/punch", "Origin: https://example.org\r\n").await;
     assert!(from_page.starts_with("HTTP/1.1 403 "), "{from_page}");
@@ -346,7 +346,7 @@ async fn a_web_page_gets_nothing_and_a_head_is_short() {
 
 #[tokio::test(start_paused = true)]
 async fn when_the_server_ends_those_who_wait_are_told_and_pairs_may_go_on() {
-    let rendezvous = Rendezvous::new(Limits::default());
+    let rendezvous = Rendezvous::new(SessionLimits::default());
     let (mut waiting, _) = open(&rendezvous, "192.0.2.3").await;
     let (mut first, mut second) = pair(&rendezvous).await;
     let mut late = connect(&rendezvous, "192.0.2.4").await;
@@ -366,7 +366,7 @@ async fn when_the_server_ends_those_who_wait_are_told_and_pairs_may_go_on() {
 
 #[tokio::test(start_paused = true)]
 async fn another_path_or_version_is_refused() {
-    let rendezvous = Rendezvous::new(Limits::default());
+    let rendezvous = Rendezvous::new(SessionLimits::default());
     let raw = connect_raw(&rendezvous, "192.0.2.1");
     assert!(client_async("ws://probe/other", raw).await.is_err());
     let mut client = connect(&rendezvous, "192.0.2.1").await;
@@ -381,7 +381,7 @@ async fn another_path_or_version_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_says_nothing_is_not_waited_for() {
-    let rendezvous = Rendezvous::new(Limits::default());
+    let rendezvous = Rendezvous::new(SessionLimits::default());
     let mut client = connect(&rendezvous, "192.0.2.1").await;
     assert_eq!(hear(&mut client).await, ToClient::Refused { reason: Refusal::Expired });
 }

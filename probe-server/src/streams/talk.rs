@@ -2,14 +2,14 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use shared::{rendezvous::Refusal, stun::frame::Frames};
+use shared::stun::frame::Frames;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::watch,
     time::{self, Instant},
 };
 
-use super::{Context, Event, Place, Transport, WRONG_CODE, bounds::Seat};
+use super::{ConnectionSlot, Context, Event, Place, Transport};
 use crate::{
     drops::DropReason,
     rendezvous::Prefixed,
@@ -23,7 +23,7 @@ pub(super) async fn talk<S>(
     from: SocketAddr,
     place: Place,
     mut context: Context,
-    mut seat: Seat,
+    mut slot: ConnectionSlot,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -62,14 +62,14 @@ pub(super) async fn talk<S>(
             let topologies = &context.shared.current().topologies;
             let stun = topologies.iter().filter_map(|t| t.advertised(Endpoint::Primary)).collect();
             // A task of its own: sessions wait long, and this one has room for all that a connection can be.
-            let holder = seat.holder();
+            let handle = slot.handle();
+            let running = context.running;
             let task = tokio::spawn(async move {
-                let refusal = rendezvous.serve(stream, from, stun, || seat.settle()).await;
-                if refusal == Some(Refusal::UnknownCode) {
-                    context.owe(place.family, from, WRONG_CODE);
-                }
+                // The server does not end before its time while this is there.
+                let _running = running;
+                rendezvous.serve(stream, from, stun, || slot.hand_over()).await;
             });
-            holder.held_by(task.abort_handle());
+            handle.set_task(task.abort_handle());
             return;
         }
         first = false;
@@ -82,7 +82,7 @@ pub(super) async fn talk<S>(
         match answered {
             Ok(complete) => {
                 if complete > 0 {
-                    seat.touch(context.shared.clock.now());
+                    slot.touch(context.shared.clock.now());
                 }
                 begun = match begun {
                     _ if !frames.is_partial() => None,
@@ -94,7 +94,7 @@ pub(super) async fn talk<S>(
         }
     };
     if let Some(event) = end {
-        context.bounds.count(event);
+        context.limiter.count(event);
     }
     // Ends TLS in its own words; on TCP it sends the end of the stream.
     _ = time::timeout(patience.slow, stream.shutdown()).await;
@@ -135,10 +135,10 @@ fn answer_all(
             return Err(Event::Limited);
         }
         match respond_stream(topology, place.at, from, message, &mut answers) {
-            Ok(Outcome::Success | Outcome::Changed) => context.bounds.count(Event::Success),
-            Ok(Outcome::BadRequest | Outcome::UnknownAttribute) => context.bounds.count(Event::Error),
+            Ok(Outcome::Success | Outcome::Changed) => context.limiter.count(Event::Success),
+            Ok(Outcome::BadRequest | Outcome::UnknownAttribute) => context.limiter.count(Event::Error),
             Err(DropReason::Indication | DropReason::Response | DropReason::Method) => {
-                context.bounds.count(Event::Ignored);
+                context.limiter.count(Event::Ignored);
                 continue;
             }
             Err(_) => return Err(Event::Broken),
@@ -154,7 +154,7 @@ fn answer_all(
 mod tests {
     use futures_util::{SinkExt, StreamExt};
     use shared::{
-        rendezvous::{Code, ToClient, ToServer, VERSION},
+        rendezvous::{Code, Refusal, ToClient, ToServer, VERSION},
         stun::{Class, TransactionId, Writer},
     };
     use tokio::io::{DuplexStream, duplex};
@@ -164,15 +164,19 @@ mod tests {
         super::tests::{at_once, context},
         *,
     };
-    use crate::{limits::Limits, rendezvous::Rendezvous, streams::Bounds};
+    use crate::{
+        limits::Limits,
+        rendezvous::{Rendezvous, SessionLimits},
+        streams::ConnectionLimiter,
+    };
 
     const PLACE: Place = Place { transport: Transport::Tcp, family: 0, at: Endpoint::Primary };
 
     fn connect(context: &Context, from: SocketAddr) -> DuplexStream {
         let (here, there) = duplex(4096);
         let limits = context.shared.current().streams;
-        let seat = Bounds::enter(&context.bounds, &limits, Transport::Tcp, from, 0).unwrap();
-        tokio::spawn(talk(there, from, PLACE, context.clone(), seat));
+        let slot = ConnectionLimiter::enter(&context.limiter, &limits, Transport::Tcp, from, 0).unwrap();
+        tokio::spawn(talk(there, from, PLACE, context.clone(), slot));
         here
     }
 
@@ -188,34 +192,30 @@ mod tests {
         let length = Writer::new(&mut request, Class::Request, &id).len();
         stream.write_all(&request[..length]).await.unwrap();
         stream.read_exact(&mut [0; 20]).await.unwrap();
-        assert_eq!(context.bounds.counts().success, 1);
+        assert_eq!(context.limiter.counts().success, 1);
     }
 
+    /// Whoever guesses codes is kept from trying more of them, and from nothing else.
     #[tokio::test]
-    async fn a_wrong_code_is_charged_and_a_right_one_is_not() {
-        let rendezvous = Rendezvous::new(shared::rendezvous::Limits::default());
+    async fn wrong_codes_shut_out_nobody_from_anything_else() {
+        let rendezvous = Rendezvous::new(SessionLimits::default());
         let context = Context { rendezvous: Some(rendezvous), ..context() };
-        let mut waiting = say(&context, "198.51.100.1", &ToServer::Open { version: VERSION }).await;
-        let code = loop {
-            match hear(&mut waiting).await {
-                ToClient::Waiting { code, .. } => break code,
-                other => assert!(matches!(other, ToClient::Welcome { .. })),
-            }
-        };
-        for (from, code, is_right) in
-            [("198.51.101.1", Code::from_bits(1), false), ("198.51.102.1", code, true)]
-        {
-            let mut client = say(&context, from, &ToServer::Join { version: VERSION, code }).await;
-            let heard = hear(&mut client).await;
-            assert_eq!(matches!(heard, ToClient::Welcome { .. }), is_right, "{heard:?}");
-            // The connection has ended on the other side when it ends here.
-            drop(client);
-            while context.bounds.counts().open > 1 {
-                tokio::task::yield_now().await;
-            }
-            let left = at_once(&context, address(from), 1);
-            assert_eq!(left >= 1000, is_right, "{left} answers left");
+        let guesser = "198.51.100.7";
+        let mut answers = Vec::new();
+        for code in 0..14 {
+            let code = Code::from_bits(code);
+            let mut client = say(&context, guesser, &ToServer::Join { version: VERSION, code }).await;
+            answers.push(hear(&mut client).await);
         }
+        let refused = |reason| ToClient::Refused { reason };
+        assert!(answers[..10].iter().all(|answer| *answer == refused(Refusal::UnknownCode)), "{answers:?}");
+        assert!(answers[10..].iter().all(|answer| *answer == refused(Refusal::TooFast)), "{answers:?}");
+        assert!(at_once(&context, address(guesser), 1) >= 900, "STUN over TCP from the same address");
+        let mut waiting = say(&context, guesser, &ToServer::Open { version: VERSION }).await;
+        assert!(matches!(hear(&mut waiting).await, ToClient::Welcome { .. }), "nor from opening sessions");
+        let ToClient::Waiting { code, .. } = hear(&mut waiting).await else { panic!("no code") };
+        let mut guest = say(&context, "198.51.102.1", &ToServer::Join { version: VERSION, code }).await;
+        assert!(matches!(hear(&mut guest).await, ToClient::Welcome { .. }));
     }
 
     fn address(ip: &str) -> SocketAddr {

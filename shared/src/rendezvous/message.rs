@@ -145,8 +145,8 @@ pub enum Refusal {
     /// No more room.
     #[error("the server has no room for another session")]
     Full,
-    /// Too many sessions of one host, or of its network.
-    #[error("the server has too many sessions of this host or its network")]
+    /// Too many sessions of one host.
+    #[error("the server has too many sessions of this host")]
     HostFull,
     /// Too many new sessions, or wrong codes, in a short time.
     #[error("too many attempts from this host or its network: try again in a minute")]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use probe_server::{
-    rendezvous::Rendezvous,
+    rendezvous::{Rendezvous, SessionLimits},
     respond::{Answers, respond, respond_stream},
     topology::{Endpoint, Topology},
 };
@@ -99,7 +99,7 @@ impl Server {
         let topologies =
             std::iter::once((spec.primary, spec.alternate)).chain(spec.v6).map(topology).collect();
         let rng = fastrand::Rng::with_seed(seed);
-        let rendezvous = Rendezvous::new(shared::rendezvous::Limits::default());
+        let rendezvous = Rendezvous::new(SessionLimits::default());
         Self { spec, topologies, answers: Box::default(), buckets: BTreeMap::new(), rng, rendezvous }
     }
 

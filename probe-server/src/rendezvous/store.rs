@@ -1,32 +1,29 @@
 //! The sessions: who waits under which code, who is ready for what. Pure: time and randomness are arguments.
 
+use std::{collections::HashMap, net::IpAddr, time::Duration};
+
+use shared::rendezvous::{Code, Payload, Refusal, Role, ToClient, ToServer};
+
+use crate::admission::{AdmissionTable, Refused, Shares};
+
 #[cfg(test)]
 mod tests;
 
-use std::{
-    cmp::Reverse,
-    collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
-    time::Duration,
-};
-
-use super::{Code, Payload, Refusal, Role, ToClient, ToServer};
-
 /// Where sessions are kept. Several probe servers that share one such place could introduce clients of each other:
 /// what is said goes in, what is to be delivered to whom comes out.
-pub trait Sessions: Send {
+pub trait SessionStore: Send {
     /// Begins a session. `entropy` becomes its code, so it has to come from a source that nobody can predict. When there
     /// is no room, another session may have to end for it.
     ///
     /// # Errors
-    /// When its host or network has too many.
+    /// When its host has too many, or there is no room.
     fn open(&mut self, from: IpAddr, entropy: u64, now: Duration) -> Result<Opened, Refusal>;
 
     /// Lets a second client into a session; the first one is told as well. Whoever knows the code of a session is never
     /// refused for what others did: its 48 random bits are what keeps strangers out.
     ///
     /// # Errors
-    /// When no session waits under this code, or its host or network has too many.
+    /// When no session waits under this code, or its host has too many.
     fn join(
         &mut self,
         code: Code,
@@ -96,14 +93,14 @@ pub struct Delivery {
 
 /// What is kept, for how long, for whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct SessionLimits {
     /// Sessions in all.
     pub sessions: usize,
     /// Clients in all sessions.
     pub clients: usize,
     /// Sessions that one host (IPv4 address, IPv6 /56) takes part in.
     pub per_host: usize,
-    /// Sessions that one network (IPv4 /24, IPv6 /48) takes part in.
+    /// Sessions that one network (IPv4 /24, IPv6 /48) takes part in; beyond that, it makes room within itself.
     pub per_net: usize,
     /// How long a session waits for its second client.
     pub wait: Duration,
@@ -117,7 +114,7 @@ pub struct Limits {
     pub hold_back: Duration,
 }
 
-impl Default for Limits {
+impl Default for SessionLimits {
     fn default() -> Self {
         Self {
             sessions: 10_000,
@@ -133,7 +130,7 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
+impl SessionLimits {
     /// With as many clients as sessions that wait, and a fifth more for their peers: these do not stay long.
     #[must_use]
     pub const fn with_clients(self) -> Self {
@@ -143,14 +140,13 @@ impl Limits {
 
 /// Sessions in the memory of one server.
 #[derive(Debug)]
-pub struct Memory {
-    limits: Limits,
+pub struct MemoryStore {
+    limits: SessionLimits,
     numbered: u64,
     waiting: HashMap<Code, u64>,
     sessions: HashMap<u64, Session>,
-    hosts: HashMap<u64, usize>,
-    /// The sessions that clients of a network are in, one entry for each client.
-    nets: HashMap<u64, Vec<u64>>,
+    /// The clients, each under the number of its session.
+    clients: AdmissionTable,
 }
 
 #[derive(Debug)]
@@ -177,62 +173,28 @@ struct Ready {
     payload: Payload,
 }
 
-impl Memory {
+impl MemoryStore {
     /// No sessions yet.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: SessionLimits) -> Self {
         Self {
             limits,
             numbered: 0,
             waiting: HashMap::new(),
             sessions: HashMap::new(),
-            hosts: HashMap::new(),
-            nets: HashMap::new(),
+            clients: AdmissionTable::default(),
         }
     }
 
-    /// Whether one more client of this host and network may come.
-    fn may_enter(&self, from: IpAddr) -> Result<(), Refusal> {
-        let of_host = self.hosts.get(&host(from)).copied().unwrap_or_default();
-        let of_net = self.nets.get(&net(from)).map_or(0, Vec::len);
-        let is_full = of_host >= self.limits.per_host || of_net >= self.limits.per_net;
-        if is_full { Err(Refusal::HostFull) } else { Ok(()) }
+    fn shares(&self) -> Shares {
+        Shares { per_host: self.limits.per_host, per_network: self.limits.per_net }
     }
 
-    fn enter(&mut self, from: IpAddr, session: u64) {
-        *self.hosts.entry(host(from)).or_default() += 1;
-        self.nets.entry(net(from)).or_default().push(session);
-    }
-
-    fn exit(&mut self, from: IpAddr, session: u64) {
-        if let Some(count) = self.hosts.get_mut(&host(from)) {
-            *count -= 1;
-            if *count == 0 {
-                self.hosts.remove(&host(from));
-            }
-        }
-        if let Some(sessions) = self.nets.get_mut(&net(from)) {
-            if let Some(at) = sessions.iter().position(|it| *it == session) {
-                sessions.swap_remove(at);
-            }
-            if sessions.is_empty() {
-                self.nets.remove(&net(from));
-            }
-        }
-    }
-
-    /// Ends the oldest session of the network that would have most clients with this one, so that nobody can keep
-    /// everybody else out by filling all places.
-    fn make_room(&mut self, from: IpAddr, except: Option<u64>) -> Vec<Delivery> {
-        let mine = net(from);
-        let oldest = |sessions: &[u64]| sessions.iter().copied().filter(|id| Some(*id) != except).min();
-        let largest = self
-            .nets
-            .iter()
-            .filter_map(|(net, all)| Some((all.len() + usize::from(*net == mine), Reverse(oldest(all)?))))
-            .max();
-        let Some((_, Reverse(session))) = largest else { return Vec::new() };
-        let Some(ended) = self.end(session) else { return Vec::new() };
+    /// Ends a session so that another one has room: those who are to be told.
+    fn evict(&mut self, session: Option<u64>) -> Vec<Delivery> {
+        let Some((session, ended)) = session.and_then(|id| Some((id, self.end(id)?))) else {
+            return Vec::new();
+        };
         let told = |role| Delivery {
             participant: Participant { session, role },
             message: ToClient::Refused { reason: Refusal::Full },
@@ -240,33 +202,30 @@ impl Memory {
         [Role::First, Role::Second].into_iter().take(ended.members().count()).map(told).collect()
     }
 
-    fn clients(&self) -> usize {
-        // A session has one client while it waits under its code, and two after that.
-        2 * self.sessions.len() - self.waiting.len()
-    }
-
     fn end(&mut self, session: u64) -> Option<Session> {
         let ended = self.sessions.remove(&session)?;
         self.waiting.remove(&ended.code);
         for member in ended.members() {
-            self.exit(member.ip, session);
+            self.clients.remove(session, member.ip);
         }
         Some(ended)
     }
 }
 
-impl Sessions for Memory {
+impl SessionStore for MemoryStore {
     fn open(&mut self, from: IpAddr, entropy: u64, now: Duration) -> Result<Opened, Refusal> {
         let code = Code::from_bits(entropy);
         if self.waiting.contains_key(&code) || self.limits.sessions == 0 {
             return Err(Refusal::Full);
         }
-        self.may_enter(from)?;
-        let is_full = self.sessions.len() >= self.limits.sessions || self.clients() >= self.limits.clients;
-        let told = if is_full { self.make_room(from, None) } else { Vec::new() };
+        let is_full =
+            self.sessions.len() >= self.limits.sessions || self.clients.len() >= self.limits.clients;
+        let shares = self.shares();
+        let victim = self.clients.admit(from, shares, is_full, nanoseconds(now)).map_err(refusal)?;
+        let told = self.evict(victim);
         self.numbered += 1;
         let session = self.numbered;
-        self.enter(from, session);
+        self.clients.insert(session, from, nanoseconds(now));
         let (first, wait) = (Member::new(from), self.limits.wait);
         self.sessions.insert(session, Session { code, until: now + wait, first, second: None, step: 0 });
         self.waiting.insert(code, session);
@@ -285,10 +244,11 @@ impl Sessions for Memory {
         let Some((session, first)) = found else {
             return Err(Refusal::UnknownCode);
         };
-        self.may_enter(from)?;
-        let is_full = self.clients() >= self.limits.clients;
-        let mut told = if is_full { self.make_room(from, Some(session)) } else { Vec::new() };
-        self.enter(from, session);
+        let is_full = self.clients.len() >= self.limits.clients;
+        let shares = self.shares();
+        let victim = self.clients.admit_invited(from, shares, is_full, (session, first)).map_err(refusal)?;
+        let mut told = self.evict(victim);
+        self.clients.insert(session, from, nanoseconds(now));
         // A code is good for one guest: whoever comes later is told that it is unknown.
         self.waiting.remove(&code);
         if let Some(entry) = self.sessions.get_mut(&session) {
@@ -399,19 +359,14 @@ impl Member {
     }
 }
 
-/// One number for one host: an IPv4 address, or an IPv6 /56.
-fn host(ip: IpAddr) -> u64 {
-    prefix(ip, 32, 56)
-}
-
-/// One number for one network: an IPv4 /24, or an IPv6 /48.
-fn net(ip: IpAddr) -> u64 {
-    prefix(ip, 24, 48)
-}
-
-fn prefix(ip: IpAddr, v4: u32, v6: u32) -> u64 {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => u64::from(ip.to_bits() >> (32 - v4)),
-        IpAddr::V6(ip) => 1 << 63 | (Ipv6Addr::to_bits(ip) >> (128 - v6)) as u64,
+fn refusal(refused: Refused) -> Refusal {
+    match refused {
+        Refused::HostFull => Refusal::HostFull,
+        Refused::TooFast => Refusal::TooFast,
+        Refused::NoRoom => Refusal::Full,
     }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
