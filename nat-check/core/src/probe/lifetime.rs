@@ -1,24 +1,28 @@
-//! How long a mapping lives when nothing is sent, and what keeps it alive (RFC 4787 section 4.3, RFC 5780 section 4.6).
+//! How long an idle mapping exists, and which packets refresh it (RFC 4787 section 4.3, RFC 5780 section 4.6).
 //!
-//! RFC 5780 waits for one idle time after the other, several lifetimes in all. Here many mappings wait side by side,
-//! each is looked at once, at an idle time of its own, and when the first is found gone, others made a little later are
-//! looked at in that instant: so little more than one lifetime is enough. Looking is done with RESPONSE-PORT: one
-//! socket has the server answer to the external port of another.
+//! RFC 5780 waits for one idle time after another, which takes several lifetimes. Here many mappings are idle side by side,
+//! each is checked once at an idle time of its own, and when the first is found expired, others that were opened a little
+//! later are checked in that instant: little more than one lifetime is enough. A check uses RESPONSE-PORT: one socket has
+//! the server respond to the external port of another. `nat-check/docs/lifetime.md` explains it with a timing diagram.
+//!
+//! [`schedule`] and [`openings`] say what is opened when, [`search`] what is checked when, [`runner`] does it,
+//! [`observe`] reads the log, and [`conclude`] draws the conclusion with [`bracket`], [`expiry_model`] and
+//! [`invalidation`].
 
-pub mod climb;
-mod comb;
+mod bracket;
 mod conclude;
-mod conduct;
-pub mod fit;
-pub mod ladder;
-pub mod manner;
-pub mod observe;
-pub mod pace;
-mod plan;
+mod constants;
+mod expiry_model;
+mod invalidation;
+mod observe;
+mod openings;
+mod packet_budget;
+mod runner;
+mod schedule;
+mod search;
+mod step;
 #[cfg(test)]
 mod tests;
-mod upset;
-pub mod view;
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,7 +34,7 @@ use crate::{
     session::{Contact, Session},
 };
 
-/// What its requests are sent for, in the log.
+/// The purpose of its requests, in the log.
 pub(crate) const PURPOSE: Purpose = Purpose::main("lifetime");
 
 /// The measurement.
@@ -41,35 +45,22 @@ pub const PROBE: Probe = Probe {
     steps: &[Step { stage: Stage::Lifetime, run: |session| Box::pin(run(session)) }],
 };
 
-/// Seconds from the opening of a socket until its mapping is one without answers.
-pub const UNREPLIED_HEAD: f64 = 0.0;
-/// Seconds from the opening of a socket until its mapping is a stream.
-pub const STREAM_HEAD: f64 = 2.2;
-
-/// The measurement ends this long after the longest idle time, and a share of that: the head, the time by which high
-/// rungs are late, two decisions, and a wide margin.
-const TAIL: (Duration, u32) = (Duration::from_secs(15), 10);
-
-/// How to see whether a mapping is still there.
+/// How to check whether a mapping still exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// The server answers to its external port when another socket asks for it, with the value in this form.
-    Reach {
+enum CheckMethod {
+    /// The server responds to its external port when another socket asks for it with RESPONSE-PORT.
+    ResponsePort {
         /// Whether the value is written with its padding counted.
         long: bool,
     },
     /// Its own socket sends again, and a new mapping shows by a new external port.
-    Again,
+    SendAgain,
 }
 
 /// How long the measurement takes at the most.
 #[must_use]
 pub fn longest(idle: Duration) -> Duration {
-    ends_after(idle) + Duration::from_secs(2)
-}
-
-fn ends_after(idle: Duration) -> Duration {
-    idle + TAIL.0 + idle / TAIL.1
+    runner::ends_after(idle) + constants::CALLER_ALLOWS
 }
 
 async fn run(session: Arc<Session>) {
@@ -77,7 +68,7 @@ async fn run(session: Arc<Session>) {
     if session.contact().await == Contact::None {
         return;
     }
-    if let Ok(way) = session.read(conclude::way) {
-        conduct::measure(session, way, longest).await;
+    if let Ok(method) = session.read(conclude::method) {
+        runner::measure(session, method, longest).await;
     }
 }

@@ -34,7 +34,7 @@ fn run(case: &Case) -> Report {
     run_on(case, |net| net, None)
 }
 
-/// The same, and so long after the start the NAT is restarted, with another external address or the one it had.
+/// The same, and the NAT is restarted so long after the start, with another external address or the one it had.
 fn run_restarted(case: &Case, after: f64, external: Option<&str>) -> Report {
     let external = external.map(|ip| ip.parse().unwrap());
     run_in(
@@ -63,7 +63,7 @@ fn run_in<N: Net + 'static>(
     case: &Case,
     wrap: impl FnOnce(Arc<SimNet>) -> Arc<N>,
     limit: Option<Duration>,
-    besides: impl FnOnce(World),
+    with_world: impl FnOnce(World),
 ) -> Report {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
@@ -85,7 +85,7 @@ fn run_in<N: Net + 'static>(
             v4: Some(world.server()),
             v6: None,
         };
-        besides(world.clone());
+        with_world(world.clone());
         let (stopper, stop) = watch::channel(false);
         if let Some(limit) = limit {
             tokio::spawn(async move {
@@ -120,7 +120,7 @@ fn evidence(report: &Report, name: &str) -> f64 {
 }
 
 #[test]
-fn the_timers_of_linux_are_told_apart_in_one_pass() {
+fn linux_timers_are_distinguished_in_one_pass() {
     let report = run(&case("linux,unreplied=17,replied=17,stream=41", 60));
     let lifetime = value(&report);
     assert_brackets(lifetime.unreplied, 17.0, 1.0);
@@ -134,14 +134,14 @@ fn the_timers_of_linux_are_told_apart_in_one_pass() {
 }
 
 #[test]
-fn a_stream_timer_below_the_other_is_found_as_well() {
+fn a_stream_timer_shorter_than_the_unreplied_one_is_found() {
     let lifetime = value(&run(&case("linux,unreplied=25,replied=25,stream=11", 60)));
     assert_brackets(lifetime.unreplied, 25.0, 1.0);
     assert_brackets(lifetime.stream, 11.0, 1.0);
 }
 
 #[test]
-fn what_outlives_the_measurement_is_said_to() {
+fn a_mapping_that_survives_the_run_has_no_upper_bound() {
     let report = run(&case("linux", 60));
     assert_eq!(value(&report).stream, Some(Bracket { alive_s: 60.0, expired_s: None }));
     assert_eq!(finding(&report).confidence, Confidence::Strong);
@@ -149,7 +149,7 @@ fn what_outlives_the_measurement_is_said_to() {
 }
 
 #[test]
-fn who_refreshes_is_found() {
+fn it_finds_which_packets_refresh() {
     for (refresh, outbound, inbound) in
         [("outbound", true, false), ("inbound", false, true), ("both", true, true)]
     {
@@ -160,7 +160,7 @@ fn who_refreshes_is_found() {
 }
 
 #[test]
-fn whose_the_timer_is_is_found() {
+fn it_finds_whether_a_timer_is_per_mapping_or_per_flow() {
     for (per, elsewhere) in [("mapping", true), ("flow", false)] {
         let lifetime = value(&run(&case(&format!("port-restricted-cone,timeout=20,timer-per={per}"), 60)));
         assert_eq!(lifetime.refresh.elsewhere, Some(elsewhere), "{per}");
@@ -168,22 +168,22 @@ fn whose_the_timer_is_is_found() {
 }
 
 #[test]
-fn exact_swept_and_jittered_timers_are_told_apart() {
+fn exact_swept_and_jittered_timers_are_distinguished() {
     for seed in 0..8 {
-        let told = |nat: &str| {
+        let granularity = |nat: &str| {
             let report = run(&Case { seed, ..case(&format!("port-restricted-cone,{nat}"), 60) });
-            value(&report).granularity.unwrap_or_else(|| panic!("seed {seed}: {nat} is not told"))
+            value(&report).granularity.unwrap_or_else(|| panic!("seed {seed}: {nat} is not recognised"))
         };
-        assert_eq!(told("timeout=16").style, ExpiryStyle::Exact, "seed {seed}");
-        assert_eq!(told("timeout=12,jitter=10").style, ExpiryStyle::Jittered, "seed {seed}");
-        let swept = told("timeout=12,sweep=9");
+        assert_eq!(granularity("timeout=16").style, ExpiryStyle::Exact, "seed {seed}");
+        assert_eq!(granularity("timeout=12,jitter=10").style, ExpiryStyle::Jittered, "seed {seed}");
+        let swept = granularity("timeout=12,sweep=9");
         assert_eq!(swept.style, ExpiryStyle::Swept, "seed {seed}");
         assert!((7.0..=11.0).contains(&swept.seconds), "seed {seed}: {swept:?}");
     }
 }
 
 #[test]
-fn a_server_without_response_port_leaves_the_change_of_port() {
+fn without_response_port_a_changed_external_port_shows_expiry() {
     for fault in [Fault::ResponsePortIgnored, Fault::ResponsePortRefused] {
         let server = ServerSpec::with_faults([fault]);
         let report = run(&Case { server: server.clone(), ..case("symmetric,timeout=20", 60) });
@@ -198,7 +198,7 @@ fn a_server_without_response_port_leaves_the_change_of_port() {
 }
 
 #[test]
-fn a_server_that_reads_one_form_only_serves() {
+fn a_server_that_reads_only_one_form_of_response_port_is_enough() {
     for fault in [Fault::ResponsePort2Only, Fault::ResponsePort4Only] {
         let server = ServerSpec::with_faults([fault]);
         let report = run(&Case { server, ..case("port-restricted-cone,timeout=20", 30) });
@@ -207,36 +207,36 @@ fn a_server_that_reads_one_form_only_serves() {
 }
 
 #[test]
-fn where_nothing_expires_nothing_is_waited_for() {
+fn without_nat_and_filter_it_does_not_wait() {
     let report = run(&case("open", 600));
     assert!(finding(&report).reason.as_ref().unwrap().contains("nothing expires"));
     assert!(report.duration_s < 10.0);
 }
 
 #[test]
-fn sockets_on_other_addresses_are_not_taken_for_dead_ones() {
-    let mut named = 0;
+fn mappings_on_other_external_addresses_do_not_count_as_expired() {
+    let mut recognised = 0;
     for seed in 0..12 {
         let nat = "full-cone,ips=4,pooling=arbitrary,timeout=20";
         let report = run(&Case { seed, ..case(nat, 30) });
         // As long as all sockets happen to have one address, there is nothing to recognise.
         let bracket = finding(&report).value.and_then(|l| l.unreplied);
-        if let Some(gone) = bracket.and_then(|b| b.expired_s) {
-            assert!(gone >= 20.0, "seed {seed}: {bracket:?}");
+        if let Some(expired) = bracket.and_then(|b| b.expired_s) {
+            assert!(expired >= 20.0, "seed {seed}: {bracket:?}");
         }
-        named += usize::from(reason(&report).contains("different external addresses"));
+        recognised += usize::from(reason(&report).contains("different external addresses"));
     }
-    assert!(named >= 6, "{named}");
+    assert!(recognised >= 6, "{recognised}");
 }
 
 #[test]
-fn a_small_quota_is_recognised() {
+fn a_limit_of_mappings_per_host_is_recognised() {
     for (quota, timer) in [(30, 300.0), (45, 300.0), (60, 300.0), (60, 40.0), (45, 20.0)] {
         let report = run(&case(&format!("port-restricted-cone,timeout={timer},quota={quota}"), 60));
         assert!(reason(&report).contains("no more mappings"), "{quota}, {timer}: {}", reason(&report));
         let lifetime = finding(&report).value;
         for bracket in lifetime.into_iter().flat_map(|l| [l.unreplied, l.stream]).flatten() {
-            let holds = bracket.alive_s < timer && bracket.expired_s.is_none_or(|gone| timer <= gone);
+            let holds = bracket.alive_s < timer && bracket.expired_s.is_none_or(|expired| timer <= expired);
             assert!(holds, "{quota}, {timer}: {bracket:?}");
         }
         assert!(quota > 30 || lifetime.is_none());
@@ -244,7 +244,7 @@ fn a_small_quota_is_recognised() {
 }
 
 #[test]
-fn an_early_end_tells_what_is_known_by_then() {
+fn an_interrupted_run_reports_what_is_known_by_then() {
     let report =
         run_on(&case("port-restricted-cone,timeout=120", 180), |net| net, Some(Duration::from_secs(40)));
     assert!(report.partial);
@@ -256,7 +256,7 @@ fn an_early_end_tells_what_is_known_by_then() {
 }
 
 #[test]
-fn loss_makes_brackets_wider_but_not_wrong() {
+fn loss_widens_brackets_and_makes_none_wrong() {
     for seed in 0..20 {
         let path = PathSpec::with_delay_ms(15).with_loss(Loss::Independent(0.05));
         let report = run(&Case { path, seed, ..case("port-restricted-cone,timeout=33", 60) });
@@ -267,14 +267,14 @@ fn loss_makes_brackets_wider_but_not_wrong() {
     }
 }
 
-/// A network whose machine sleeps for a while: its clock stands still, that of the NAT goes on.
+/// A network whose machine is suspended for a while: its clock stands still, that of the NAT goes on.
 #[derive(Debug)]
-struct Sleepy {
+struct Suspended {
     net: Arc<SimNet>,
     begun: tokio::time::Instant,
 }
 
-impl Net for Sleepy {
+impl Net for Suspended {
     fn bind(&self, local: std::net::SocketAddr) -> Boxed<'_, std::io::Result<Box<dyn Datagram>>> {
         self.net.bind(local)
     }
@@ -297,8 +297,8 @@ impl Net for Sleepy {
 }
 
 #[test]
-fn a_machine_that_slept_has_measured_nothing() {
-    let wrap = |net| Arc::new(Sleepy { net, begun: tokio::time::Instant::now() });
+fn a_suspend_invalidates_the_run() {
+    let wrap = |net| Arc::new(Suspended { net, begun: tokio::time::Instant::now() });
     let report = run_on(&case("port-restricted-cone,timeout=20", 30), wrap, None);
     assert_eq!(finding(&report).value, None);
     assert_eq!(
@@ -312,7 +312,7 @@ fn reason(report: &Report) -> String {
 }
 
 #[test]
-fn a_new_external_address_is_no_number() {
+fn a_new_external_address_invalidates_the_run() {
     for nat in ["port-restricted-cone,timeout=40", "symmetric,timeout=40", "linux,unreplied=40,replied=40"] {
         for after in [3.0, 12.0, 39.0] {
             let report = run_restarted(&case(nat, 60), after, Some("203.0.113.9"));
@@ -327,7 +327,7 @@ fn a_new_external_address_is_no_number() {
 }
 
 #[test]
-fn a_nat_that_restarts_is_no_number() {
+fn a_nat_restart_invalidates_the_run() {
     for nat in [
         "port-restricted-cone,timeout=40",
         "symmetric,timeout=40",
@@ -347,7 +347,7 @@ fn a_nat_that_restarts_is_no_number() {
 }
 
 #[test]
-fn sockets_and_packets_stay_within_bounds() {
+fn sockets_and_packet_rate_stay_within_limits() {
     for (longest, sockets) in [(60, 60.0), (600, 300.0)] {
         for timer in [3, 5, 6, 8, 12, 20, 30, 59] {
             for loss in [Loss::None, Loss::Independent(0.05), Loss::Independent(0.2)] {

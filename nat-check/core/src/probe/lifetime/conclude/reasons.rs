@@ -1,0 +1,79 @@
+//! The sentences about what is not known yet, or never will be. Pure.
+
+use std::time::Duration;
+
+use super::samples;
+use crate::{
+    observation::ObservationLog,
+    probe::lifetime::{
+        PURPOSE,
+        bracket::ChangePoint,
+        constants::{ELSEWHERE_MAPPED, UNMAPPED},
+        observe::{Observations, Role},
+    },
+};
+
+/// Why a timer has no upper bound, and no long enough lower one.
+pub(super) fn unfinished(observations: &Observations, timers: &[&str]) -> String {
+    let which = timers.join(" and ");
+    if let Some(limit) = mapping_limit(observations) {
+        return format!("{which}: {limit}");
+    }
+    if observations.checks_needed.is_none() {
+        return format!("{which}: too much loss to tell what is gone from what is lost");
+    }
+    format!("{which}: the measurement did not come to its end")
+}
+
+/// That the NAT gives a host only so many mappings, where it does.
+pub(super) fn mapping_limit(observations: &Observations) -> Option<String> {
+    let sockets = observations.mappings.len();
+    let mapped = observations.mappings.iter().filter(|m| m.external.is_some()).count();
+    (mapped + UNMAPPED < sockets).then(|| {
+        format!("of {sockets} sockets only {mapped} got through, so the NAT seems to hold no more mappings for one host")
+    })
+}
+
+/// Why neither timer has a bound.
+pub(super) fn nothing_known(log: &ObservationLog, observations: &Observations) -> String {
+    let on_another_address =
+        observations.mappings.iter().filter(|m| m.external.is_some() && !observations.is_usable(m)).count();
+    if log.of(PURPOSE).next().is_none() {
+        return "the measurement did not begin".into();
+    }
+    if observations.requester.is_empty() {
+        return "no further socket got through, so the NAT seems to hold no more mappings for one host"
+            .into();
+    }
+    if on_another_address > ELSEWHERE_MAPPED {
+        return "the NAT gives this host's sockets different external addresses, so that they cannot be reached from \
+                one another's answers"
+            .into();
+    }
+    "no mapping was looked at before the run ended".into()
+}
+
+/// What is known so far, for a progress line.
+pub(in crate::probe::lifetime) fn progress(observations: &Observations, now: Duration) -> String {
+    let timers = [(Role::Unreplied, "without an answer"), (Role::Stream, "with traffic both ways")];
+    let parts = timers.into_iter().filter_map(|(role, name)| {
+        let state = progress_of(observations, role, now)?;
+        Some(format!("{name}: {state}"))
+    });
+    parts.collect::<Vec<_>>().join("; ")
+}
+
+fn progress_of(observations: &Observations, role: Role, now: Duration) -> Option<String> {
+    let change = ChangePoint::of(&samples(observations, role));
+    match (change.alive, change.expired) {
+        (alive, Some(expired)) => {
+            let alive = alive.unwrap_or_default().as_secs_f64();
+            Some(format!("gone after {alive:.1} to {:.1} s", expired.as_secs_f64()))
+        }
+        (Some(alive), None) => Some(format!("still open after {:.0} s", alive.as_secs_f64().floor())),
+        (None, None) => {
+            let is_waiting = observations.of_role(role).any(|m| m.idle(now).is_some());
+            is_waiting.then(|| "waiting".into())
+        }
+    }
+}
