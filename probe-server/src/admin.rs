@@ -1,5 +1,6 @@
-//! The address for operators: `/metrics` in Prometheus' text format and `/healthz`, over plain HTTP/1.1. Off by
-//! default, and never on a port that strangers' STUN comes to.
+//! The address for operators, over plain HTTP/1.1: `/metrics` in Prometheus' text format, `/livez` (the process moves)
+//! and `/readyz` (clients get everything; `/healthz` is the same). Off by default, and never on a port that strangers'
+//! STUN comes to.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -16,8 +17,8 @@ use tokio::{
 };
 
 use crate::{
-    check,
     counters::Snapshot,
+    health::{self, Health},
     metrics,
     rendezvous::Rendezvous,
     settings::Shared,
@@ -95,20 +96,26 @@ async fn one(
                 &program(&shared),
             ),
         ),
-        (b"GET" | b"HEAD", Some(b"/healthz")) => {
+        // The thread that answers this serves all connections; of the others the watchdog tells.
+        (b"GET" | b"HEAD", Some(b"/livez")) => ("200 OK", "text/plain", "ok\n".into()),
+        (b"GET" | b"HEAD", Some(b"/readyz" | b"/healthz")) => {
             let turn = turn.lock_owned().await;
             let check = move || {
                 // Held until the check has ended, even if nobody waits for it any more.
                 let _turn = turn;
-                health(&shared)
+                health::check_all(&shared)
             };
             match tokio::task::spawn_blocking(check).await {
-                Ok(Ok(asked)) => ("200 OK", "text/plain", format!("ok, {asked} combinations answered\n")),
-                Ok(Err(wrong)) => ("503 Service Unavailable", "text/plain", format!("{wrong}\n")),
+                Ok(Health { problems, summary }) if problems.is_empty() => {
+                    ("200 OK", "text/plain", format!("{summary}\n"))
+                }
+                Ok(Health { problems, .. }) => {
+                    ("503 Service Unavailable", "text/plain", problems.join("\n") + "\n")
+                }
                 Err(_) => ("500 Internal Server Error", "text/plain", "the check did not end\n".into()),
             }
         }
-        (b"GET" | b"HEAD", _) => ("404 Not Found", "text/plain", "try /metrics or /healthz\n".into()),
+        (b"GET" | b"HEAD", _) => ("404 Not Found", "text/plain", "try /metrics, /livez or /readyz\n".into()),
         _ => ("405 Method Not Allowed", "text/plain", "only GET\n".into()),
     };
     let length = body.len();
@@ -125,6 +132,8 @@ fn program(shared: &Shared) -> metrics::Program {
     metrics::Program {
         uptime_seconds: shared.clock.now() / 1_000_000_000,
         lost_log_lines: shared.lost_log_lines(),
+        certificate_seconds: shared.certificate_seconds(),
+        missing_addresses: shared.missing().len() as u64,
     }
 }
 
@@ -135,10 +144,4 @@ fn udp(shared: &Shared) -> Vec<(&'static str, Snapshot)> {
         Some(SocketAddr::V4(_)) | None => "ipv4",
     };
     shared.current().topologies.iter().map(name).zip(shared.count_families()).collect()
-}
-
-/// Asks all combinations of all families over real sockets.
-fn health(shared: &Shared) -> Result<usize, check::CheckError> {
-    let mut rng = fastrand::Rng::with_seed(shared.clock.now());
-    shared.current().topologies.iter().map(|topology| check::check(topology, &mut rng)).sum()
 }

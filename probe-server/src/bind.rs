@@ -1,4 +1,6 @@
-//! Opens the sockets of one family: every endpoint over UDP once a worker, over TCP, and over TLS.
+//! Opens the sockets of one family: every endpoint over UDP once a worker, over TCP, and over TLS. On Linux an address
+//! may be bound before the host has it (IP_FREEBIND): the endpoint begins to serve when the address appears, and goes
+//! on when one that vanished returns.
 
 use std::{
     io,
@@ -9,6 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     config::{Config, Family},
+    inherited::SocketPool,
     topology::Topology,
     udp::Sockets,
 };
@@ -41,19 +44,24 @@ pub(crate) struct Bound {
     pub tls: Option<(Topology, Vec<TcpListener>)>,
 }
 
-/// Opens everything for one family.
-pub(crate) fn bind(config: &Config, family: Family) -> Result<Bound, BindError> {
+/// Opens everything for one family, or takes it over from the predecessor.
+pub(crate) fn bind(config: &Config, family: Family, pool: &mut SocketPool) -> Result<Bound, BindError> {
     let (topology, (udp, tcp)) = with_ports(family, config.ports, |topology| {
-        let udp = (0..config.workers)
-            .map(|worker| udp_sockets(topology, worker, config.workers > 1))
-            .collect::<Result<Vec<_>, _>>()?;
-        let tcp = if config.tcp { listeners("tcp", topology)? } else { Vec::new() };
+        let udp = udp_sockets(topology, config.workers, pool)?;
+        let tcp = if config.tcp { listeners("tcp", topology, pool)? } else { Vec::new() };
         Ok((udp, tcp))
     })?;
     let tls = match &config.tls {
-        Some(tls) => Some(with_ports(family, tls.ports, |topology| listeners("tls", topology))?),
+        Some(tls) => Some(with_ports(family, tls.ports, |topology| listeners("tls", topology, pool))?),
         None => None,
     };
+    let keep = |pool: &mut SocketPool| {
+        udp.iter().flatten().flatten().try_for_each(|socket| pool.keep_udp(socket))?;
+        let listeners = tcp.iter().chain(tls.iter().flat_map(|(_, listeners)| listeners));
+        listeners.into_iter().try_for_each(|listener| pool.keep_tcp(listener))
+    };
+    let address = SocketAddr::new(family.primary, config.ports.0);
+    keep(pool).map_err(|source| BindError { transport: "udp", address, source })?;
     let advertise = |topology: Topology| {
         config.advertise.iter().fold(topology, |topology, one| topology.advertise(one.local, one.public))
     };
@@ -65,11 +73,40 @@ pub(crate) fn bind(config: &Config, family: Family) -> Result<Bound, BindError> 
     })
 }
 
+/// The addresses of these families that this host does not have now: not configured, or not yet usable (IPv6's
+/// duplicate address detection).
+pub(crate) fn missing_addresses(families: &[Family]) -> Vec<IpAddr> {
+    let addresses = families.iter().flat_map(|family| [Some(family.primary), family.alternate]).flatten();
+    let is_missing = |ip: &IpAddr| {
+        let tried = std::net::UdpSocket::bind(SocketAddr::new(*ip, 0));
+        tried.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
+    };
+    addresses.filter(is_missing).collect()
+}
+
+/// The same words as if the socket had been refused.
+pub(crate) fn not_available(family: &Family, ports: (u16, u16)) -> BindError {
+    BindError {
+        transport: "udp",
+        address: SocketAddr::new(family.primary, ports.0),
+        source: io::ErrorKind::AddrNotAvailable.into(),
+    }
+}
+
 /// One listening socket.
-pub(crate) fn listen(transport: &'static str, address: SocketAddr) -> Result<TcpListener, BindError> {
+pub(crate) fn listen(
+    transport: &'static str,
+    address: SocketAddr,
+    pool: &mut SocketPool,
+) -> Result<TcpListener, BindError> {
+    let inherited = pool.take_tcp(address);
     let open = || {
+        if let Some(listener) = inherited {
+            listener.set_nonblocking(true)?;
+            return Ok(listener);
+        }
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        v6_only(&socket, address)?;
+        before_bind(&socket, address)?;
         // On Unix it lets a restart follow at once; elsewhere it would let another program share the port.
         #[cfg(unix)]
         socket.set_reuse_address(true)?;
@@ -85,7 +122,7 @@ pub(crate) fn listen(transport: &'static str, address: SocketAddr) -> Result<Tcp
 fn with_ports<T>(
     family: Family,
     ports: (u16, u16),
-    open: impl Fn(&Topology) -> Result<T, BindError>,
+    mut open: impl FnMut(&Topology) -> Result<T, BindError>,
 ) -> Result<(Topology, T), BindError> {
     let mut tries = 0;
     loop {
@@ -117,31 +154,46 @@ fn free_port(ip: IpAddr, port: u16) -> Result<u16, BindError> {
         return Ok(port);
     }
     let address = SocketAddr::new(ip, 0);
-    let choose = || std::net::UdpSocket::bind(address)?.local_addr();
+    let choose = || udp_socket(address, false)?.local_addr();
     choose().map(|chosen| chosen.port()).map_err(|source| BindError { transport: "udp", address, source })
 }
 
-fn udp_sockets(topology: &Topology, worker: usize, shared: bool) -> Result<Sockets, BindError> {
-    let mut sockets: Sockets = [None, None, None, None];
+/// One set a worker. Those of the predecessor are taken over as they are, with as many workers as it had: a socket that
+/// shares its port gets packets of its own, so none may be left without a reader.
+fn udp_sockets(
+    topology: &Topology,
+    workers: usize,
+    pool: &mut SocketPool,
+) -> Result<Vec<Sockets>, BindError> {
+    let mut sets: Vec<Sockets> = Vec::new();
     for endpoint in topology.endpoints() {
         let Some(address) = topology.bound(endpoint) else { continue };
-        let open = || {
-            if shared && worker == 0 {
+        let open = |pool: &mut SocketPool| {
+            let inherited = pool.take_udp(address);
+            if !inherited.is_empty() {
+                return Ok(inherited);
+            }
+            if workers > 1 {
                 // Workers share their ports with each other, but not with another program: what does not share
                 // must be able to bind first.
                 udp_socket(address, false)?;
             }
-            udp_socket(address, shared)
+            (0..workers).map(|_| udp_socket(address, workers > 1)).collect()
         };
-        let socket = open().map_err(|source| BindError { transport: "udp", address, source })?;
-        sockets[endpoint.index()] = Some(socket);
+        let sockets = open(pool).map_err(|source| BindError { transport: "udp", address, source })?;
+        for (worker, socket) in sockets.into_iter().enumerate() {
+            if worker == sets.len() {
+                sets.push([const { None }; 4]);
+            }
+            sets[worker][endpoint.index()] = Some(socket);
+        }
     }
-    Ok(sockets)
+    Ok(sets)
 }
 
 fn udp_socket(address: SocketAddr, shared: bool) -> io::Result<std::net::UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    v6_only(&socket, address)?;
+    before_bind(&socket, address)?;
     #[cfg(target_os = "linux")]
     socket.set_reuse_port(shared)?;
     _ = shared;
@@ -157,12 +209,28 @@ fn udp_socket(address: SocketAddr, shared: bool) -> io::Result<std::net::UdpSock
     Ok(socket.into())
 }
 
-fn listeners(transport: &'static str, topology: &Topology) -> Result<Vec<TcpListener>, BindError> {
-    topology.endpoints().filter_map(|e| topology.bound(e)).map(|address| listen(transport, address)).collect()
+fn listeners(
+    transport: &'static str,
+    topology: &Topology,
+    pool: &mut SocketPool,
+) -> Result<Vec<TcpListener>, BindError> {
+    let addresses = topology.endpoints().filter_map(|e| topology.bound(e));
+    addresses.map(|address| listen(transport, address, pool)).collect()
 }
 
-fn v6_only(socket: &Socket, address: SocketAddr) -> io::Result<()> {
-    if address.is_ipv6() { socket.set_only_v6(true) } else { Ok(()) }
+fn before_bind(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+    match address {
+        SocketAddr::V4(_) => {
+            #[cfg(target_os = "linux")]
+            socket.set_freebind_v4(true)?;
+        }
+        SocketAddr::V6(_) => {
+            socket.set_only_v6(true)?;
+            #[cfg(target_os = "linux")]
+            socket.set_freebind_v6(true)?;
+        }
+    }
+    Ok(())
 }
 
 fn reason(error: &io::Error) -> String {

@@ -11,12 +11,13 @@ use shared::stun::{Class, TransactionId, View, Writer, attr};
 
 use crate::{
     guard,
+    self_check::Turn,
     settings::Clock,
     topology::{Endpoint, Topology},
 };
 
-/// How long one answer may take; the way is inside this host.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How long one answer may take; the path is inside this host.
+pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
 /// An answer may be lost to a full buffer; only the third silence is a failure.
 const TRIES: usize = 3;
 /// Ports that are tried for one that the server talks to; nearly all are.
@@ -44,7 +45,7 @@ enum Wrong {
     Slow,
     #[error("the answer came from {got}, not from {wanted}")]
     Source { got: SocketAddr, wanted: SocketAddr },
-    #[error("the answer is no success")]
+    #[error("not a success response")]
     Class,
     #[error("{name} is {got:?}, not {wanted:?}")]
     Content { name: &'static str, got: Option<SocketAddr>, wanted: Option<SocketAddr> },
@@ -56,7 +57,11 @@ enum Wrong {
 ///
 /// # Errors
 /// The first combination with a wrong answer or none.
-pub(crate) fn check(topology: &Topology, rng: &mut fastrand::Rng) -> Result<usize, CheckError> {
+pub(crate) fn check(
+    topology: &Topology,
+    rng: &mut fastrand::Rng,
+    turn: &Turn<'_>,
+) -> Result<usize, CheckError> {
     let clock = Clock::new();
     let mut asked = 0;
     for at in topology.endpoints() {
@@ -64,7 +69,7 @@ pub(crate) fn check(topology: &Topology, rng: &mut fastrand::Rng) -> Result<usiz
             let Some(address) = topology.bound(at) else { continue };
             let in_time = || if clock.now() < DEADLINE { Ok(()) } else { Err(Wrong::Slow) };
             in_time()
-                .and_then(|()| ask(topology, at, address, (ip, port), rng))
+                .and_then(|()| ask(topology, at, address, (ip, port), rng, turn))
                 .map_err(|what| CheckError { asked: address, ip, port, what })?;
             asked += 1;
         }
@@ -78,6 +83,7 @@ fn ask(
     address: SocketAddr,
     (ip, port): (bool, bool),
     rng: &mut fastrand::Rng,
+    turn: &Turn<'_>,
 ) -> Result<(), Wrong> {
     let id = TransactionId::modern(rng);
     let mut buffer = [0; 64];
@@ -91,6 +97,7 @@ fn ask(
     for _ in 0..TRIES {
         // A new socket each time: with more than one worker, the tries reach different ones.
         let (socket, local) = socket(topology, address.ip()).map_err(Wrong::Io)?;
+        let _registered = turn.register(local);
         socket.send_to(&buffer[..length], address).map_err(Wrong::Io)?;
         while let Ok((length, from)) = socket.recv_from(&mut answer) {
             let Ok(view) = View::parse(&answer[..length]) else { continue };
@@ -108,11 +115,11 @@ fn socket(topology: &Topology, ip: IpAddr) -> io::Result<(UdpSocket, SocketAddr)
         let socket = UdpSocket::bind(SocketAddr::new(ip, 0))?;
         let local = socket.local_addr()?;
         if guard::screen_source(topology, local).is_ok() {
-            socket.set_read_timeout(Some(PATIENCE))?;
+            socket.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
             return Ok((socket, local));
         }
     }
-    Err(io::Error::other("no free port is one that the server talks to"))
+    Err(io::Error::other("no usable local port found"))
 }
 
 fn judge(

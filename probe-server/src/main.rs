@@ -1,6 +1,8 @@
 //! The probe server as a program: arguments, log, ready lines, signals, exit codes.
 
 mod args;
+mod service_manager;
+mod signals;
 
 use std::{
     io::{self, Write},
@@ -11,11 +13,11 @@ use std::{
 use args::{Args, Chosen, Generate};
 use clap::{CommandFactory, Parser};
 use probe_server::{
-    Server, StartError,
+    Server, Service, SocketPool, StartError,
     config::{LogFormat, LogLevel},
-    topology::Endpoint,
 };
 use shared::log_writer::LogWriter;
+use signals::{Signal, Signals};
 use tracing::{error, info, warn};
 use tracing_subscriber::{Layer, filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -23,10 +25,15 @@ use tracing_subscriber::{Layer, filter::Targets, fmt, layer::SubscriberExt, util
 const FAILED: u8 = 1;
 /// Usage or configuration error.
 const USAGE: u8 = 2;
+/// How often the addresses of this host are looked at.
+const ADDRESS_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the end of the certificate is looked at.
+const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 /// How long the end waits for whoever reads the log.
 const LAST_LINES: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
+    let inherited = service_manager::passed_sockets();
     let args = Args::parse();
     if let Some(what) = args.generate {
         return exit(generate(what).map_err(|error| (FAILED, error.to_string())));
@@ -39,7 +46,7 @@ fn main() -> ExitCode {
         Ok(log) => log,
         Err(error) => return exit(Err((FAILED, error.to_string()))),
     };
-    let ended = run(&args, chosen, &log);
+    let ended = run(&args, chosen, inherited, &log);
     log.flush_within(LAST_LINES);
     exit(ended)
 }
@@ -55,7 +62,12 @@ fn exit(result: Result<(), (u8, String)>) -> ExitCode {
     }
 }
 
-fn run(args: &Args, chosen: Chosen, log_writer: &LogWriter) -> Result<(), (u8, String)> {
+fn run(
+    args: &Args,
+    chosen: Chosen,
+    inherited: SocketPool,
+    log_writer: &LogWriter,
+) -> Result<(), (u8, String)> {
     let failed = |error: &dyn std::fmt::Display| (FAILED, error.to_string());
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| failed(&e))?;
@@ -65,15 +77,23 @@ fn run(args: &Args, chosen: Chosen, log_writer: &LogWriter) -> Result<(), (u8, S
         let mut signals = Signals::new().map_err(|e| failed(&e))?;
         let files = chosen.config.most_files() as u64;
         let allowed = allow_files();
-        let mut server = match Server::start(chosen.config) {
+        if !inherited.is_empty() {
+            info!(sockets = inherited.len(), "taken over from the predecessor");
+        }
+        let mut server = match Server::start_from(chosen.config, inherited) {
             Ok(server) => server,
-            Err(error @ StartError::Tls(_)) => return Err((USAGE, error.to_string())),
+            Err(StartError::Tls(error)) if error.is_configuration() => {
+                return Err((USAGE, error.to_string()));
+            }
             // Asked to stop while it was still starting.
             Err(_) if signals.have_said_stop().await => return Ok(()),
             Err(error) => return Err(failed(&error)),
         };
         server.observe_log(log_writer);
-        tell(&server);
+        service_manager::keep(&server.take_sockets_to_keep(), server.unused_sockets());
+        tell_topology(&server);
+        let mut readiness = Readiness::default();
+        readiness.announce(&server);
         if let Some(allowed) = allowed.filter(|&allowed| allowed < files) {
             warn!(
                 allowed,
@@ -81,46 +101,93 @@ fn run(args: &Args, chosen: Chosen, log_writer: &LogWriter) -> Result<(), (u8, S
                 "fewer open files are allowed than there may be connections (ulimit -n)"
             );
         }
-        notify::ready();
-        let mut watchdog = tokio::time::interval(notify::watchdog().unwrap_or(Duration::from_secs(10)));
+        service_manager::ready();
+        let mut watchdog =
+            tokio::time::interval(service_manager::watchdog().unwrap_or(Duration::from_secs(10)));
+        let mut addresses = tokio::time::interval(ADDRESS_INTERVAL);
+        let mut certificate = tokio::time::interval(CERTIFICATE_INTERVAL);
         loop {
             tokio::select! {
                 signal = signals.next() => match signal {
                     Signal::Stop => break,
                     Signal::Reload => {
-                        notify::reloading();
+                        service_manager::reloading();
                         reload(args, &mut server, log);
-                        notify::ready();
+                        service_manager::ready();
                     }
                 },
                 _ = watchdog.tick() => {
                     if server.is_broken() {
                         return Err((FAILED, "a worker has ended".into()));
                     }
-                    match server.is_stuck() {
-                        true => error!("a worker does not move"),
-                        false => notify::alive(),
+                    if server.is_stuck() {
+                        error!("a worker does not move");
+                    } else {
+                        service_manager::alive();
                     }
                 }
+                _ = addresses.tick() => {
+                    for change in server.look_for_addresses() {
+                        if change.is_present {
+                            info!(ip = %change.ip, "an address is there");
+                        } else {
+                            warn!(ip = %change.ip, "an address is gone: not an address of this host");
+                        }
+                    }
+                    readiness.announce(&server);
+                }
+                _ = certificate.tick() => tell_certificate(&server),
             }
         }
         info!("stopping");
-        notify::stopping();
+        service_manager::stopping();
         server.stop();
         Ok(())
     })
 }
 
-/// The ready lines on standard output, what clients see in the log.
-fn tell(server: &Server) {
-    let mut lines = String::new();
-    for (transport, addresses) in server.services() {
-        if transport == "admin" {
-            addresses.iter().for_each(|address| info!(%address, "metrics and health"));
-            continue;
+/// Which families have been announced: each is, once, when it first has all its addresses.
+#[derive(Default)]
+struct Readiness {
+    announced: Vec<usize>,
+}
+
+impl Readiness {
+    /// The ready lines, on standard output, of those families that are complete now and were not before.
+    fn announce(&mut self, server: &Server) {
+        let mut lines = String::new();
+        let mut complete = Vec::new();
+        for Service { transport, family, addresses } in server.services() {
+            let Some(family) = family else { continue };
+            if self.announced.contains(&family) || !server.is_complete(family) {
+                continue;
+            }
+            complete.push(family);
+            let list: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+            lines += &format!("ready {transport} {}\n", list.join(" "));
         }
-        let list: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-        lines += &format!("ready {transport} {}\n", list.join(" "));
+        if complete.is_empty() {
+            return;
+        }
+        self.announced.append(&mut complete);
+        let missing = server.missing_addresses();
+        service_manager::status(&if missing.is_empty() {
+            "serving all addresses".into()
+        } else {
+            format!("missing {}", missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+        });
+        // Whoever started it may not listen: no reason not to serve.
+        _ = io::stdout().write_all(lines.as_bytes()).and_then(|()| io::stdout().flush());
+    }
+}
+
+/// In the log: what clients see, and what they do not get.
+fn tell_topology(server: &Server) {
+    for service in server.services().iter().filter(|service| service.transport == "admin") {
+        service.addresses.iter().for_each(|address| info!(%address, "metrics and health"));
+    }
+    for ip in server.missing_addresses() {
+        warn!(%ip, "not an address of this host: what needs it is not served until it is");
     }
     for topology in server.topologies() {
         if !topology.has_alternate() {
@@ -134,14 +201,15 @@ fn tell(server: &Server) {
             }
         }
     }
-    for topology in server.topologies() {
-        let moved = |e| topology.bound(e) != topology.advertised(e);
-        if topology.has_alternate() && moved(Endpoint::Primary) != moved(Endpoint::Alternate) {
-            warn!("only one of the two addresses is advertised: behind a 1:1 NAT both have to be");
-        }
+}
+
+fn tell_certificate(server: &Server) {
+    const WARN: i64 = 14 * 24 * 3600;
+    match server.certificate_seconds() {
+        Some(seconds) if seconds <= 0 => error!("the certificate has ended: clients refuse it"),
+        Some(seconds) if seconds < WARN => warn!(hours = seconds / 3600, "the certificate ends soon"),
+        Some(_) | None => {}
     }
-    // Whoever started it may not listen: no reason not to serve.
-    _ = io::stdout().write_all(lines.as_bytes()).and_then(|()| io::stdout().flush());
 }
 
 /// Lets this process have as many open files as the system allows it, for each connection is one; how many these are.
@@ -222,90 +290,4 @@ fn generate(what: Generate) -> io::Result<()> {
     };
     generate(shell, &mut command, "probe-server", &mut out);
     io::stdout().write_all(&out)
-}
-
-enum Signal {
-    Stop,
-    Reload,
-}
-
-#[cfg(unix)]
-struct Signals([tokio::signal::unix::Signal; 3]);
-
-#[cfg(unix)]
-impl Signals {
-    fn new() -> io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self([
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::hangup())?,
-        ]))
-    }
-
-    async fn next(&mut self) -> Signal {
-        let [terminate, interrupt, hangup] = &mut self.0;
-        tokio::select! {
-            _ = terminate.recv() => Signal::Stop,
-            _ = interrupt.recv() => Signal::Stop,
-            _ = hangup.recv() => Signal::Reload,
-        }
-    }
-}
-
-#[cfg(not(unix))]
-struct Signals;
-
-#[cfg(not(unix))]
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self)
-    }
-
-    async fn next(&mut self) -> Signal {
-        _ = tokio::signal::ctrl_c().await;
-        Signal::Stop
-    }
-}
-
-impl Signals {
-    /// Whether a signal to stop has come while nobody listened.
-    async fn have_said_stop(&mut self) -> bool {
-        let soon = Duration::from_millis(50);
-        matches!(tokio::time::timeout(soon, self.next()).await, Ok(Signal::Stop))
-    }
-}
-
-/// What systemd is told, where it asked for it (sd_notify). That nobody listens is no error.
-mod notify {
-    use std::time::Duration;
-
-    use sd_notify::NotifyState;
-
-    pub(super) fn ready() {
-        tell(&[NotifyState::Ready]);
-    }
-
-    pub(super) fn reloading() {
-        if let Ok(now) = NotifyState::monotonic_usec_now() {
-            tell(&[NotifyState::Reloading, now]);
-        }
-    }
-
-    pub(super) fn stopping() {
-        tell(&[NotifyState::Stopping]);
-    }
-
-    pub(super) fn alive() {
-        tell(&[NotifyState::Watchdog]);
-    }
-
-    /// How often systemd wants to hear from us, halved; `None` if it does not.
-    pub(super) fn watchdog() -> Option<Duration> {
-        sd_notify::watchdog_enabled().map(|interval| interval / 2)
-    }
-
-    fn tell(states: &[NotifyState<'_>]) {
-        _ = sd_notify::notify(states);
-    }
 }

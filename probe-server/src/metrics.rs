@@ -11,6 +11,8 @@ use crate::{
 pub(crate) struct Program {
     pub uptime_seconds: u64,
     pub lost_log_lines: u64,
+    pub certificate_seconds: Option<i64>,
+    pub missing_addresses: u64,
 }
 
 /// All counters as text; those of UDP by address family.
@@ -79,6 +81,12 @@ pub(crate) fn text(
         "Seconds since the server was started.",
         program.uptime_seconds,
     );
+    if let Some(seconds) = program.certificate_seconds {
+        let help = "Seconds until the certificate ends; 0 when it has.";
+        single(&mut text, "probe_certificate_seconds", help, u64::try_from(seconds).unwrap_or(0));
+    }
+    let help = "Configured addresses that this host does not have.";
+    single(&mut text, "probe_missing_addresses", help, program.missing_addresses);
     let help = "Log lines that could not be written.";
     family(
         &mut text,

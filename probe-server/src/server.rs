@@ -1,14 +1,21 @@
 //! A running server: sockets opened, threads started, and a handle to ask, reload and stop it.
 
-use std::{io, net::SocketAddr, sync::Arc, thread::JoinHandle};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    thread::JoinHandle,
+};
 
 use shared::log_writer::LogWriter;
 
 use crate::{
     bind::{self, BindError},
+    certificate,
     check::{self, CheckError},
     config::Config,
     counters::Snapshot,
+    inherited::{KeptSocket, SocketPool},
     rendezvous::Counts,
     settings::{Current, Shared},
     streams::{self, Services, StreamCounts, TlsError},
@@ -33,9 +40,34 @@ pub enum StartError {
     Check(#[from] CheckError),
 }
 
+/// What is served over one transport in one family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// `udp`, `tcp`, `tls` or `admin`: the word of the ready line.
+    pub transport: &'static str,
+    /// Position in [`Config::families`]; none for `admin`.
+    pub family: Option<usize>,
+    /// Where.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// A configured address that this host has lost or got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressChange {
+    /// The address.
+    pub ip: IpAddr,
+    /// Whether it is there now.
+    pub is_present: bool,
+}
+
 /// A server that runs until it is stopped or dropped.
 pub struct Server {
     shared: Arc<Shared>,
+    /// One a family, as if no address were missing.
+    topologies: Vec<Topology>,
+    tls: Vec<Topology>,
+    kept: Vec<KeptSocket>,
+    unused: Vec<String>,
     services: Option<streams::Running>,
     config: Config,
     admin: Option<SocketAddr>,
@@ -57,18 +89,37 @@ impl Server {
     /// # Errors
     /// When the operating system refuses something or the self-check fails; nothing is left behind then.
     pub fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_from(config, SocketPool::default())
+    }
+
+    /// The same with sockets that a predecessor left: those that are configured are taken over, others are closed.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn start_from(config: Config, mut pool: SocketPool) -> Result<Self, StartError> {
+        let missing = bind::missing_addresses(&config.families);
+        let is_missing = |ip: &IpAddr| missing.contains(ip);
+        if let Some(family) = config.families.first()
+            && config.families.iter().all(|f| is_missing(&f.primary) && f.alternate.iter().all(is_missing))
+        {
+            return Err(bind::not_available(family, config.ports).into());
+        }
         let mut bound = config
             .families
             .iter()
-            .map(|family| bind::bind(&config, *family))
+            .map(|family| bind::bind(&config, *family, &mut pool))
             .collect::<Result<Vec<_>, _>>()?;
+        let topologies: Vec<_> = bound.iter().map(|b| b.topology.clone()).collect();
+        let tls: Vec<_> = bound.iter().filter_map(|b| b.tls.as_ref().map(|(t, _)| t.clone())).collect();
         let current = Current {
-            topologies: bound.iter().map(|b| b.topology.clone()).collect(),
-            tls: bound.iter().filter_map(|b| b.tls.as_ref().map(|(topology, _)| topology.clone())).collect(),
+            topologies: without(&topologies, &missing),
+            tls: without(&tls, &missing),
             limits: config.limits,
             streams: config.streams,
         };
         let shared = Arc::new(Shared::new(current, seed())?);
+        shared.set_serves_tcp(config.tcp);
+        shared.set_missing(missing);
         let mut services = Services::default();
         for bound in &mut bound {
             services.tcp.push(std::mem::take(&mut bound.tcp));
@@ -77,19 +128,26 @@ impl Server {
         services.rendezvous = config.rendezvous;
         if let Some(tls) = &config.tls {
             services.identity = Some(streams::identity(tls)?);
+            shared.set_certificate_end(certificate::end(&tls.certificate).unwrap_or(0));
         }
         let admin = match config.admin {
             Some(address) => {
-                let listener = bind::listen("admin", address)?;
+                let listener = bind::listen("admin", address, &mut pool)?;
                 let address = listener.local_addr()?;
+                pool.keep_tcp(&listener)?;
                 services.admin = Some(listener);
                 Some(address)
             }
             None => None,
         };
 
+        let (kept, unused) = pool.finish();
         let mut server = Self {
             shared: Arc::clone(&shared),
+            topologies,
+            tls,
+            kept,
+            unused,
             services: None,
             admin,
             workers: Vec::new(),
@@ -111,22 +169,82 @@ impl Server {
     /// The endpoints over UDP and TCP, one topology a family.
     #[must_use]
     pub fn topologies(&self) -> Vec<Topology> {
-        self.shared.current().topologies.clone()
+        self.topologies.clone()
     }
 
     /// What it serves and where: the words of the ready lines.
     #[must_use]
-    pub fn services(&self) -> Vec<(&'static str, Vec<SocketAddr>)> {
-        let bound = |t: &Topology| t.endpoints().filter_map(|e| t.bound(e)).collect::<Vec<_>>();
-        let current = self.shared.current();
-        let topologies = &current.topologies;
-        let mut services: Vec<_> = topologies.iter().map(|t| ("udp", bound(t))).collect();
-        if self.config.tcp {
-            services.extend(topologies.iter().map(|t| ("tcp", bound(t))));
+    pub fn services(&self) -> Vec<Service> {
+        let services = |transport, topologies: &[Topology]| {
+            let service = |(family, t): (usize, &Topology)| Service {
+                transport,
+                family: Some(family),
+                addresses: t.endpoints().filter_map(|e| t.bound(e)).collect(),
+            };
+            topologies.iter().enumerate().map(service).collect::<Vec<_>>()
+        };
+        let tcp = if self.config.tcp { &self.topologies[..] } else { &[] };
+        let admin =
+            self.admin.map(|address| Service { transport: "admin", family: None, addresses: vec![address] });
+        [
+            services("udp", &self.topologies),
+            services("tcp", tcp),
+            services("tls", &self.tls),
+            Vec::from_iter(admin),
+        ]
+        .concat()
+    }
+
+    /// The configured addresses that this host does not have now. A family that lacks one serves what is left: one
+    /// address honestly, or nothing.
+    #[must_use]
+    pub fn missing_addresses(&self) -> Vec<IpAddr> {
+        self.shared.missing()
+    }
+
+    /// Whether no address of this family (its position in the configuration) is missing.
+    #[must_use]
+    pub fn is_complete(&self, family: usize) -> bool {
+        let missing = self.shared.missing();
+        let is_there = |ip: &IpAddr| !missing.contains(ip);
+        self.config
+            .families
+            .get(family)
+            .is_some_and(|f| is_there(&f.primary) && f.alternate.iter().all(is_there))
+    }
+
+    /// Looks which addresses this host has and adapts what is served; what has changed. To be called every second or
+    /// so.
+    pub fn look_for_addresses(&mut self) -> Vec<AddressChange> {
+        let (before, now) = (self.shared.missing(), bind::missing_addresses(&self.config.families));
+        if before == now {
+            return Vec::new();
         }
-        services.extend(current.tls.iter().map(|t| ("tls", bound(t))));
-        services.extend(self.admin.map(|address| ("admin", vec![address])));
-        services
+        let lost =
+            now.iter().filter(|ip| !before.contains(ip)).map(|&ip| AddressChange { ip, is_present: false });
+        let got =
+            before.iter().filter(|ip| !now.contains(ip)).map(|&ip| AddressChange { ip, is_present: true });
+        let changes = lost.chain(got).collect();
+        self.shared.set_missing(now);
+        self.publish();
+        changes
+    }
+
+    /// The sockets that were opened anew, for the service manager to keep for a successor; each once.
+    pub fn take_sockets_to_keep(&mut self) -> Vec<KeptSocket> {
+        std::mem::take(&mut self.kept)
+    }
+
+    /// The names of inherited sockets that the configuration has no use for.
+    #[must_use]
+    pub fn unused_sockets(&self) -> &[String] {
+        &self.unused
+    }
+
+    /// Seconds until the certificate ends; `None` without TLS.
+    #[must_use]
+    pub fn certificate_seconds(&self) -> Option<i64> {
+        self.shared.certificate_seconds()
     }
 
     /// Asks every endpoint everything over real sockets; the number of combinations that were asked. It blocks.
@@ -135,7 +253,8 @@ impl Server {
     /// The first wrong answer.
     pub fn check(&self) -> Result<usize, CheckError> {
         let mut rng = fastrand::Rng::with_seed(seed());
-        self.topologies().iter().map(|topology| check::check(topology, &mut rng)).sum()
+        let turn = self.shared.self_check.begin();
+        self.shared.current().topologies.iter().map(|topology| check::check(topology, &mut rng, &turn)).sum()
     }
 
     /// What has happened so far over UDP.
@@ -181,13 +300,8 @@ impl Server {
         let advertise = |topology: &Topology| {
             advertised.iter().fold(topology.as_bound(), |t, one| t.advertise(one.local, one.public))
         };
-        let old = self.shared.current();
-        self.shared.replace(Current {
-            topologies: old.topologies.iter().map(advertise).collect(),
-            tls: old.tls.iter().map(advertise).collect(),
-            limits: config.limits,
-            streams: config.streams,
-        });
+        self.topologies = self.topologies.iter().map(advertise).collect();
+        self.tls = self.tls.iter().map(advertise).collect();
         if let (Some(identity), Some(services)) = (identity, &self.services) {
             services.replace_identity(identity);
         }
@@ -196,7 +310,9 @@ impl Server {
         self.config.streams = config.streams;
         if let (Some(mine), Some(new)) = (&mut self.config.tls, config.tls) {
             (mine.certificate, mine.key) = (new.certificate, new.key);
+            self.shared.set_certificate_end(certificate::end(&mine.certificate).unwrap_or(0));
         }
+        self.publish();
         Ok(needs_restart)
     }
 
@@ -220,11 +336,23 @@ impl Server {
         self.end();
     }
 
+    /// Puts what is configured, less what is missing, where all threads look.
+    fn publish(&self) {
+        let missing = self.shared.missing();
+        self.shared.replace(Current {
+            topologies: without(&self.topologies, &missing),
+            tls: without(&self.tls, &missing),
+            limits: self.config.limits,
+            streams: self.config.streams,
+        });
+    }
+
+    /// Datagrams are answered until the last connection has ended.
     fn end(&mut self) {
-        self.shared.stop();
         if let Some(services) = self.services.take() {
             services.stop();
         }
+        self.shared.stop();
         for worker in self.workers.drain(..) {
             // A worker that panicked has said so on standard error.
             _ = worker.join();
@@ -236,6 +364,10 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+fn without(topologies: &[Topology], missing: &[IpAddr]) -> Vec<Topology> {
+    topologies.iter().map(|topology| topology.without(missing)).collect()
 }
 
 fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {

@@ -3,6 +3,7 @@
 
 use std::{
     io::{self, PipeReader, PipeWriter},
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -14,6 +15,7 @@ use crate::{
     config::Streams,
     counters::{Counters, Snapshot},
     limits::{Buckets, Egress, Limits},
+    self_check::SelfCheck,
     topology::Topology,
 };
 
@@ -39,6 +41,12 @@ pub(crate) struct Shared {
     counters: Mutex<Vec<(usize, Arc<Counters>)>>,
     lost_log_lines: OnceLock<Arc<AtomicU64>>,
     pub clock: Clock,
+    pub self_check: SelfCheck,
+    /// When the first certificate of the chain ends, in seconds since 1970; 0 without TLS.
+    certificate_ends: AtomicU64,
+    serves_tcp: AtomicBool,
+    /// Configured addresses that this host does not have now.
+    missing: Mutex<Vec<IpAddr>>,
     pub egress: Egress,
     /// One a family.
     pub buckets: Vec<Buckets>,
@@ -62,6 +70,10 @@ impl Shared {
             counters: Mutex::default(),
             lost_log_lines: OnceLock::new(),
             clock: Clock::new(),
+            self_check: SelfCheck::default(),
+            certificate_ends: AtomicU64::new(0),
+            serves_tcp: AtomicBool::new(false),
+            missing: Mutex::default(),
             egress: Egress::default(),
             buckets,
             stream_buckets,
@@ -122,6 +134,34 @@ impl Shared {
         self.lost_log_lines.get().map_or(0, |lost| lost.load(Ordering::Relaxed))
     }
 
+    pub(crate) fn set_serves_tcp(&self, serves: bool) {
+        self.serves_tcp.store(serves, Ordering::Relaxed);
+    }
+
+    pub(crate) fn serves_tcp(&self) -> bool {
+        self.serves_tcp.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_missing(&self, missing: Vec<IpAddr>) {
+        *lock(&self.missing) = missing;
+    }
+
+    pub(crate) fn missing(&self) -> Vec<IpAddr> {
+        lock(&self.missing).clone()
+    }
+
+    pub(crate) fn set_certificate_end(&self, seconds: u64) {
+        self.certificate_ends.store(seconds, Ordering::Relaxed);
+    }
+
+    /// Seconds until the certificate ends, none or negative when it has; `None` without TLS.
+    pub(crate) fn certificate_seconds(&self) -> Option<i64> {
+        match self.certificate_ends.load(Ordering::Relaxed) {
+            0 => None,
+            end => Some((end as i64).saturating_sub(Clock::unix() as i64)),
+        }
+    }
+
     /// Signs of life so far, of each thread.
     pub(crate) fn beats(&self) -> Vec<u64> {
         lock(&self.counters).iter().map(|(_, counters)| counters.beats()).collect()
@@ -164,5 +204,11 @@ impl Clock {
 
     pub(crate) fn now(&self) -> u64 {
         self.0.elapsed().as_nanos() as u64
+    }
+
+    /// Seconds since 1970, by the system's idea of the date.
+    #[expect(clippy::disallowed_methods, reason = "certificates end on a date")]
+    pub(crate) fn unix() -> u64 {
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
     }
 }

@@ -46,6 +46,8 @@ impl Endpoint {
 pub struct Topology {
     bound: [Option<SocketAddr>; 4],
     advertised: [Option<SocketAddr>; 4],
+    /// Both ports; with one address, the same one twice.
+    ports: [u16; 2],
 }
 
 impl Topology {
@@ -54,13 +56,14 @@ impl Topology {
     #[must_use]
     pub fn new(primary: IpAddr, alternate: Option<IpAddr>, ports: (u16, u16)) -> Self {
         let at = |ip: IpAddr, port| Some(SocketAddr::new(ip, port));
-        let bound = match alternate {
-            Some(other) => {
-                [at(primary, ports.0), at(primary, ports.1), at(other, ports.0), at(other, ports.1)]
-            }
-            None => [at(primary, ports.0), None, None, None],
+        let (bound, ports) = match alternate {
+            Some(other) => (
+                [at(primary, ports.0), at(primary, ports.1), at(other, ports.0), at(other, ports.1)],
+                [ports.0, ports.1],
+            ),
+            None => ([at(primary, ports.0), None, None, None], [ports.0; 2]),
         };
-        Self { bound, advertised: bound }
+        Self { bound, advertised: bound, ports }
     }
 
     /// The same endpoints, told to clients with `public` in the place of the local address `local`: for a host
@@ -78,7 +81,27 @@ impl Topology {
     /// The same endpoints, told to clients as they are bound.
     #[must_use]
     pub fn as_bound(&self) -> Self {
-        Self { bound: self.bound, advertised: self.bound }
+        Self { advertised: self.bound, ..self.clone() }
+    }
+
+    /// What is left while these addresses are not there: with one of the two, an honest server with a single address;
+    /// with none, nothing.
+    #[must_use]
+    pub fn without(&self, missing: &[IpAddr]) -> Self {
+        let is_missing = |at: Endpoint| self.bound(at).is_some_and(|address| missing.contains(&address.ip()));
+        let left: &[Endpoint] =
+            match (is_missing(Endpoint::Primary), is_missing(Endpoint::AlternatePrimaryPort)) {
+                (false, false) => &Endpoint::ALL,
+                (false, true) => &[Endpoint::Primary],
+                (true, false) => &[Endpoint::AlternatePrimaryPort],
+                (true, true) => &[],
+            };
+        let mut rest = self.clone();
+        for gone in Endpoint::ALL.into_iter().filter(|at| !left.contains(at)) {
+            rest.bound[gone.index()] = None;
+            rest.advertised[gone.index()] = None;
+        }
+        rest
     }
 
     /// The endpoints that exist: all four or the primary alone.
@@ -113,17 +136,16 @@ impl Topology {
         })
     }
 
-    /// Whether this address is one of the server's own. A packet from outside that claims to be from one of them is
-    /// dropped by the system.
+    /// Whether this address is one of the server's own.
     #[must_use]
     pub fn owns_ip(&self, ip: IpAddr) -> bool {
-        [Endpoint::Primary, Endpoint::Alternate].iter().any(|&e| self.bound(e).is_some_and(|a| a.ip() == ip))
+        self.bound.iter().flatten().any(|address| address.ip() == ip)
     }
 
     /// Whether this port is one of the server's own.
     #[must_use]
     pub fn owns_port(&self, port: u16) -> bool {
-        self.bound[..2].iter().flatten().any(|a| a.port() == port)
+        self.ports.contains(&port)
     }
 }
 
@@ -175,6 +197,22 @@ mod tests {
             topology.endpoint_of("203.0.113.4:3479".parse().unwrap()),
             Some(Endpoint::PrimaryAlternatePort)
         );
+    }
+
+    #[test]
+    fn a_missing_address_leaves_a_server_with_one() {
+        let whole = Topology::new(ip("198.51.100.10"), Some(ip("198.51.100.11")), (3478, 3479));
+        let endpoints = |t: &Topology| t.endpoints().collect::<Vec<_>>();
+        assert_eq!(whole.without(&[ip("2001:db8::1")]), whole);
+        let rest = whole.without(&[ip("198.51.100.11")]);
+        assert_eq!((endpoints(&rest), rest.has_alternate()), (vec![Endpoint::Primary], false));
+        let rest = whole.without(&[ip("198.51.100.10")]);
+        assert_eq!((endpoints(&rest), rest.has_alternate()), (vec![Endpoint::AlternatePrimaryPort], false));
+        let none = whole.without(&[ip("198.51.100.10"), ip("198.51.100.11")]);
+        assert_eq!(endpoints(&none), []);
+        let single = Topology::new(ip("198.51.100.10"), None, (3478, 3479));
+        assert_eq!(single.without(&[]), single);
+        assert_eq!(endpoints(&single.without(&[ip("198.51.100.10")])), []);
     }
 
     #[test]

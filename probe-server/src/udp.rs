@@ -12,6 +12,7 @@ use crate::{
     drops::DropReason,
     limits::{Buckets, Egress},
     respond::{Answers, respond},
+    self_check::SelfCheck,
     settings::{Current, Shared},
     topology::Endpoint,
 };
@@ -58,6 +59,7 @@ struct Turn<'a> {
     current: &'a Current,
     buckets: &'a Buckets,
     egress: &'a Egress,
+    self_check: &'a SelfCheck,
     counters: &'a Counters,
     family: usize,
     now: u64,
@@ -73,6 +75,7 @@ impl<'a> Turn<'a> {
             current,
             buckets: &worker.shared.buckets[worker.family],
             egress,
+            self_check: &worker.shared.self_check,
             counters: &worker.counters,
             family: worker.family,
             now,
@@ -87,10 +90,10 @@ impl<'a> Turn<'a> {
         self.counters.received(at, datagram.len());
         let topology = &self.current.topologies[self.family];
         let outcome = respond(topology, at, from, datagram, out).and_then(|outcome| {
-            // The self-check asks from the server's own addresses; its neighbours must not use up its share.
-            if !topology.owns_ip(from.ip()) {
-                self.buckets.admit(&self.current.limits, from, self.now)?;
+            if self.self_check.asks_from(topology, from) {
+                return Ok(outcome);
             }
+            self.buckets.admit(&self.current.limits, from, self.now)?;
             if self.open { Ok(outcome) } else { Err(DropReason::EgressCap) }
         });
         match outcome {

@@ -286,7 +286,17 @@ fn messages_that_nobody_can_read_leave_the_exit_code() {
 
 #[test]
 fn the_finest_log_holds_no_words_of_other_crates() {
-    let mut server = Running::start(&["--local", "--port", "0", "--alternate-port", "0", "--log", "trace"]);
+    let mut server = Running::start(&[
+        "--local",
+        "--port",
+        "0",
+        "--alternate-port",
+        "0",
+        "--log",
+        "trace",
+        "--drain",
+        "0",
+    ]);
     let address = server.line().split(' ').nth(2).unwrap().to_owned();
     // What a browser or a client of the rendezvous would send: a request that the HTTP layer logs at its finest level.
     let mut stream = std::net::TcpStream::connect(address).unwrap();

@@ -66,7 +66,7 @@ fn it_checks_itself_with_and_without_batches_and_with_more_workers() {
 fn a_single_address_is_checked_as_such_in_ipv6_too() {
     let family = Family { primary: "::1".parse().unwrap(), alternate: None };
     let server = Server::start(Config { check: true, ..Config::new(vec![family], (0, 0)) }).unwrap();
-    let services: Vec<_> = server.services().into_iter().map(|(name, list)| (name, list.len())).collect();
+    let services: Vec<_> = server.services().into_iter().map(|s| (s.transport, s.addresses.len())).collect();
     assert_eq!(services, [("udp", 1), ("tcp", 1)]);
     assert_eq!(server.counters().answered(Outcome::UnknownAttribute), 3, "changes are refused");
 }
@@ -305,6 +305,12 @@ fn ends_well(server: Server) {
     // The stream's message has begun: it may still be completed while the server ends.
     let end = std::thread::spawn(move || server.stop());
     (0..50).for_each(|_| _ = receive(&socket));
+    // No new connections: the end has begun. Datagrams are answered until the last connection has ended.
+    while TcpStream::connect(address).is_ok() {}
+    for i in 50..60 {
+        socket.send_to(&request(i, |_| {}), address).unwrap();
+        assert_eq!(View::parse(&receive(&socket).1).unwrap().id(), id(i));
+    }
     open.write_all(&request(1, |_| {})[10..]).unwrap();
     assert_eq!(View::parse(&read_message(&mut open)).unwrap().id(), id(1));
     assert!(is_closed(&mut open));
@@ -324,15 +330,18 @@ fn get(admin: SocketAddr, path: &str) -> String {
 fn metrics_and_health() {
     let admin = Some("127.0.0.1:0".parse().unwrap());
     let server = Server::start(Config { admin, ..Config::local() }).unwrap();
-    let address = server.services().into_iter().find(|(name, _)| *name == "admin").unwrap().1[0];
+    let address = server.services().into_iter().find(|s| s.transport == "admin").unwrap().addresses[0];
     let health = get(address, "/healthz");
-    assert!(health.starts_with("HTTP/1.1 200 OK\r\n") && health.ends_with("ok, 16 combinations answered\n"));
+    assert!(health.starts_with("HTTP/1.1 200 OK\r\n"), "{health}");
+    assert!(health.ends_with("ok, 16 combinations answered, 4 endpoints over tcp\n"), "{health}");
+    assert!(get(address, "/livez").ends_with("\r\n\r\nok\n"));
+    assert_eq!(get(address, "/readyz"), health);
     let metrics = get(address, "/metrics");
     for line in [
-        "probe_udp_received_total{family=\"ipv4\",endpoint=\"alternate\"} 4",
-        "probe_udp_answered_total{family=\"ipv4\",outcome=\"changed\"} 12",
+        "probe_udp_received_total{family=\"ipv4\",endpoint=\"alternate\"} 8",
+        "probe_udp_answered_total{family=\"ipv4\",outcome=\"changed\"} 24",
         "probe_udp_dropped_total{family=\"ipv4\",reason=\"rate-limited\"} 0",
-        "probe_udp_batches_total{family=\"ipv4\"} 16",
+        "probe_udp_batches_total{family=\"ipv4\"} 32",
         "probe_stream_open 0",
     ] {
         assert!(metrics.lines().any(|l| l == line), "{line}\n{metrics}");

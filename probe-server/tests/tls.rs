@@ -76,7 +76,7 @@ fn ask(address: SocketAddr, trusted: &CertificateDer<'static>) -> std::io::Resul
 }
 
 fn tls_addresses(server: &Server) -> Vec<SocketAddr> {
-    server.services().into_iter().find(|(name, _)| *name == "tls").unwrap().1
+    server.services().into_iter().find(|service| service.transport == "tls").unwrap().addresses
 }
 
 #[test]

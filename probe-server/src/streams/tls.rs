@@ -38,6 +38,15 @@ pub enum TlsError {
     },
 }
 
+impl TlsError {
+    /// Whether a person has to mend it. A file that is missing, or a pair that does not fit, may be a renewal in
+    /// progress: another try can succeed.
+    #[must_use]
+    pub const fn is_configuration(&self) -> bool {
+        matches!(self, Self::Empty(_) | Self::File { source: pem::Error::NoItemsFound, .. })
+    }
+}
+
 /// Reads both files.
 pub(crate) fn identity(tls: &Tls) -> Result<Identity, TlsError> {
     let certificate =

@@ -24,6 +24,8 @@ pub(super) fn spawn(
     let mut threads = Vec::new();
     for at in Endpoint::ALL {
         let Some(socket) = &sockets[at.index()] else { continue };
+        // One that a predecessor left may not wait, as that one ended.
+        socket.set_nonblocking(false)?;
         socket.set_read_timeout(Some(LOOK))?;
         // Counters have one writer, so each thread has its own set.
         let worker = Worker::new(family, shared);

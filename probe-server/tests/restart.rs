@@ -1,0 +1,206 @@
+//! Restarts lose nothing: this test is the service manager that keeps the sockets between two processes, as systemd
+//! does (FDSTORE of sd_notify(3), LISTEN_FDS of sd_listen_fds(3)).
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![cfg(target_os = "linux")]
+
+use std::{
+    collections::HashMap,
+    io::{BufRead, BufReader, IoSliceMut, Read, Write},
+    mem::MaybeUninit,
+    net::{SocketAddr, TcpStream, UdpSocket},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::net::UnixDatagram,
+    },
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd},
+    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
+    process::{Pid, Signal, kill_process},
+};
+use shared::stun::{Class, TransactionId, View, Writer};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_probe-server");
+const RESTARTS: usize = 10;
+
+/// What systemd is to a service: it keeps what it is given, and passes it to the next process.
+struct ServiceManager {
+    notify: UnixDatagram,
+    path: std::path::PathBuf,
+    stored: Vec<(String, OwnedFd)>,
+}
+
+impl ServiceManager {
+    fn new(folder: &std::path::Path) -> Self {
+        let path = folder.join("notify");
+        let notify = UnixDatagram::bind(&path).unwrap();
+        Self { notify, path, stored: Vec::new() }
+    }
+
+    /// Starts the program with the stored sockets from file descriptor 3 on, and waits until it is ready.
+    fn start(&mut self, arguments: &[String]) -> Child {
+        let mut script = String::from("exec");
+        let mut lent = Vec::new();
+        for (i, (_, socket)) in self.stored.iter().enumerate() {
+            // Out of the way of the numbers that they get.
+            let copy = fcntl_dupfd_cloexec(socket, 100).unwrap();
+            fcntl_setfd(&copy, FdFlags::empty()).unwrap();
+            script += &format!(" {}<&{}", 3 + i, copy.as_raw_fd());
+            lent.push(copy);
+        }
+        script += "; export LISTEN_PID=$$; exec \"$0\" \"$@\"";
+        let mut command = Command::new("bash");
+        command.arg("-c").arg(script).arg(PROGRAM).args(arguments);
+        command.env("LISTEN_FDS", self.stored.len().to_string()).env("NOTIFY_SOCKET", &self.path);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        while !self.hear().split('\n').any(|state| state == "READY=1") {}
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.starts_with("ready udp "), "{line}");
+        child
+    }
+
+    /// One message; the sockets in it are stored.
+    fn hear(&mut self) -> String {
+        let mut bytes = [0; 4096];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut slices = [IoSliceMut::new(&mut bytes)];
+        let length = recvmsg(&self.notify, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC).unwrap().bytes;
+        let text = String::from_utf8(bytes[..length].to_vec()).unwrap();
+        let name = text.lines().find_map(|line| line.strip_prefix("FDNAME=")).unwrap_or_default().to_owned();
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(sockets) = message {
+                assert!(text.contains("FDSTORE=1"), "{text}");
+                self.stored.extend(sockets.map(|socket| (name.clone(), socket)));
+            }
+        }
+        if text.contains("FDSTOREREMOVE=1") {
+            self.stored.retain(|(stored, _)| *stored != name);
+        }
+        text
+    }
+}
+
+fn stop(mut child: Child) {
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+fn request(n: u64) -> ([u8; 20], TransactionId) {
+    let id = TransactionId::modern(&mut fastrand::Rng::with_seed(n));
+    let mut request = [0; 20];
+    _ = Writer::new(&mut request, Class::Request, &id).len();
+    (request, id)
+}
+
+/// Asks every millisecond until told to stop; how many requests, how many unanswered, the longest wait for an answer.
+fn ask_every_millisecond(endpoints: &[SocketAddr], is_over: &AtomicBool) -> (u64, usize, Duration) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let mut waiting = HashMap::new();
+    let (mut asked, mut longest, mut buffer) = (0, Duration::ZERO, [0; 512]);
+    let mut last = None;
+    loop {
+        if is_over.load(Ordering::Relaxed) {
+            let over = *last.get_or_insert_with(Instant::now);
+            if waiting.is_empty() || over.elapsed() > Duration::from_secs(3) {
+                return (asked, waiting.len(), longest);
+            }
+        } else {
+            let (bytes, id) = request(asked);
+            let to = endpoints[asked as usize % endpoints.len()];
+            // An ICMP error of an earlier request would be reported here: sent again, as nobody has received it.
+            while socket.send_to(&bytes, to).is_err() {}
+            waiting.insert(id, Instant::now());
+            asked += 1;
+        }
+        while let Ok((length, _)) = socket.recv_from(&mut buffer) {
+            let id = View::parse(&buffer[..length]).unwrap().id();
+            longest = longest.max(waiting.remove(&id).map_or(Duration::ZERO, |sent| sent.elapsed()));
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Connects again and again; how many connections were answered. None may be refused.
+fn connect_again_and_again(endpoints: &[SocketAddr], is_over: &AtomicBool) -> u64 {
+    let mut answered = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        let mut stream = TcpStream::connect(endpoints[answered as usize % endpoints.len()]).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        // The process may end before it has read the request: such a connection is closed, and not this test's matter.
+        if stream.write_all(&request(answered).0).is_ok() {
+            _ = stream.read(&mut [0; 512]);
+        }
+        answered += 1;
+    }
+    answered
+}
+
+#[test]
+fn ten_restarts_leave_no_request_unanswered() {
+    let folder = tempfile::tempdir().unwrap();
+    let ports = [free_port(), free_port()];
+    let endpoints: Vec<SocketAddr> = [[127, 0, 0, 1], [127, 0, 0, 2]]
+        .into_iter()
+        .flat_map(|ip| ports.map(|port| SocketAddr::from((ip, port))))
+        .collect();
+    let arguments: Vec<String> =
+        format!("--local --port {} --alternate-port {} --workers 2 --check --drain 1", ports[0], ports[1])
+            .split(' ')
+            .map(str::to_owned)
+            .collect();
+
+    let mut manager = ServiceManager::new(folder.path());
+    let mut child = manager.start(&arguments);
+    assert_eq!(manager.stored.len(), 12, "two UDP sockets and one listener for each endpoint");
+    let is_over = Arc::new(AtomicBool::new(false));
+    let udp = thread::spawn({
+        let (endpoints, is_over) = (endpoints.clone(), Arc::clone(&is_over));
+        move || ask_every_millisecond(&endpoints, &is_over)
+    });
+    let tcp = thread::spawn({
+        let (endpoints, is_over) = (endpoints.clone(), Arc::clone(&is_over));
+        move || connect_again_and_again(&endpoints, &is_over)
+    });
+    let began = Instant::now();
+    for _ in 0..RESTARTS {
+        thread::sleep(Duration::from_millis(200));
+        stop(child);
+        child = manager.start(&arguments);
+        assert_eq!(manager.stored.len(), 12, "the same sockets, not more");
+    }
+    thread::sleep(Duration::from_millis(200));
+    let took = began.elapsed();
+    is_over.store(true, Ordering::Relaxed);
+    let (asked, unanswered, longest) = udp.join().unwrap();
+    let connections = tcp.join().unwrap();
+    stop(child);
+    println!(
+        "{RESTARTS} restarts in {took:.1?}: {asked} requests over UDP, {unanswered} unanswered, longest wait {longest:.0?}; \
+         {connections} TCP connections, none refused"
+    );
+    assert_eq!(unanswered, 0);
+    assert!(asked > 1000 && connections > 20);
+}
+
+/// Two sockets of the same port on loopback that nobody has just now.
+fn free_port() -> u16 {
+    loop {
+        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        if UdpSocket::bind(("127.0.0.2", port)).is_ok()
+            && std::net::TcpListener::bind(("127.0.0.1", port)).is_ok()
+        {
+            return port;
+        }
+    }
+}
