@@ -76,7 +76,7 @@ pub struct Args {
     #[arg(long = "require", value_name = "KEY=VALUE")]
     pub requires: Vec<String>,
 
-    /// Number that every random choice follows from
+    /// Random seed, for reproducible runs; transaction ids ignore it
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
 
@@ -142,7 +142,7 @@ pub struct PunchArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// Number that every random choice follows from
+    /// Random seed, for reproducible runs; transaction ids ignore it
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
 

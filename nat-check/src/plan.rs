@@ -14,6 +14,7 @@ use crate::{
 };
 use nat_check_core::{
     check::Setup,
+    randomness::Randomness,
     resolve::Query,
     selection::{Families, Selection},
 };
@@ -33,7 +34,7 @@ pub struct Plan {
     pub lifetime: Option<Duration>,
     /// Budget of everything else.
     pub timeout: Duration,
-    /// What every random choice follows from.
+    /// What choices such as the order of servers follow from.
     pub seed: u64,
     /// How the report is printed.
     pub format: &'static Format,
@@ -198,8 +199,12 @@ impl Plan {
             tests: self.tests.clone(),
             timeout: self.timeout,
             lifetime: self.lifetime,
-            seed: self.seed,
-            started_at,
+            // On a real network nobody may predict ids; the seed is for choices.
+            randomness: match self.network {
+                Network::Simulated(_) => Randomness::Seeded(self.seed),
+                Network::Servers(_) | Network::Local => Randomness::System,
+            },
+            started_at: Some(started_at),
         }
     }
 

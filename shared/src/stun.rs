@@ -71,17 +71,32 @@ impl TransactionId {
     /// A modern id: the cookie and 96 random bits.
     #[must_use]
     pub fn modern(rng: &mut fastrand::Rng) -> Self {
+        let mut random = [0; 12];
+        rng.fill(&mut random);
+        Self::modern_from(random)
+    }
+
+    /// A modern id with these 96 bits.
+    #[must_use]
+    pub fn modern_from(random: [u8; 12]) -> Self {
         let mut id = [0; 16];
-        rng.fill(&mut id[4..]);
         id[..4].copy_from_slice(&COOKIE.to_be_bytes());
+        id[4..].copy_from_slice(&random);
         Self(id)
     }
 
     /// A classic id: 128 random bits that do not begin with the cookie.
     #[must_use]
     pub fn classic(rng: &mut fastrand::Rng) -> Self {
-        let mut id = [0; 16];
-        rng.fill(&mut id);
+        let mut random = [0; 16];
+        rng.fill(&mut random);
+        Self::classic_from(random)
+    }
+
+    /// A classic id of these 128 bits, save that it does not begin with the cookie.
+    #[must_use]
+    pub fn classic_from(random: [u8; 16]) -> Self {
+        let mut id = random;
         if id[..4] == COOKIE.to_be_bytes() {
             id[0] ^= 0xff;
         }

@@ -12,6 +12,7 @@ use nat_check_core::{
         sim::{PathSpec, ServerSpec, World},
     },
     progress::Silent,
+    randomness::Randomness,
     report::Report,
     selection::Families,
     target::{FoundBy, Target},
@@ -101,9 +102,9 @@ impl Sim {
         };
         let setup = Setup {
             families: Families { v4: true, v6: self.ipv6 },
-            seed: self.seed,
+            randomness: Randomness::Seeded(self.seed),
             lifetime: self.lifetime,
-            started_at: SystemTime::UNIX_EPOCH,
+            started_at: Some(SystemTime::UNIX_EPOCH),
             ..Setup::default()
         };
         let net: Arc<dyn Net> = world.client();

@@ -15,6 +15,7 @@ use crate::{
     net::Net,
     probe::lifetime,
     progress::Progress,
+    randomness::Randomness,
     report::{
         Confidence, FamilyReport, FamilyStatus, Finding, Report, ServerFeatures, ServerReport, UdpReport,
     },
@@ -36,10 +37,10 @@ pub struct Setup {
     pub timeout: Duration,
     /// The longest idle time that the lifetime measurement looks at; none = it is not asked for.
     pub lifetime: Option<Duration>,
-    /// What every random choice follows from.
-    pub seed: u64,
-    /// When the run began, for the report.
-    pub started_at: SystemTime,
+    /// Where transaction ids come from: seeded only in a simulation that is to be repeated.
+    pub randomness: Randomness,
+    /// When the run began, for the report; none = now.
+    pub started_at: Option<SystemTime>,
 }
 
 impl Default for Setup {
@@ -51,8 +52,8 @@ impl Default for Setup {
             tests: Selection::Default,
             timeout: Duration::from_secs(15),
             lifetime: None,
-            seed: 0,
-            started_at: SystemTime::UNIX_EPOCH,
+            randomness: Randomness::System,
+            started_at: None,
         }
     }
 }
@@ -82,6 +83,7 @@ pub async fn check(
     stop: watch::Receiver<bool>,
 ) -> Report {
     let begun = Instant::now();
+    let started_at = setup.started_at.unwrap_or_else(SystemTime::now);
     let ((ipv4, v4), (ipv6, v6)) = tokio::join!(
         family(setup, &net, servers, Family::V4, progress, stop.clone()),
         family(setup, &net, servers, Family::V6, progress, stop),
@@ -104,7 +106,7 @@ pub async fn check(
     Report {
         version: 1,
         tool: concat!("nat-check ", env!("CARGO_PKG_VERSION")).into(),
-        started_at: humantime::format_rfc3339_seconds(setup.started_at).to_string(),
+        started_at: humantime::format_rfc3339_seconds(started_at).to_string(),
         duration_s: (begun.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
         simulated,
         partial: v4.partial || v6.partial,
@@ -180,7 +182,7 @@ async fn family(
         tests: setup.tests.clone(),
         timeout: setup.timeout,
         lifetime: setup.lifetime,
-        seed: setup.seed,
+        randomness: setup.randomness,
     };
     let mut results: Vec<(String, Observed)> = Vec::new();
     let mut reasons = Vec::new();
@@ -207,6 +209,8 @@ async fn family(
             continue;
         }
         settings.timeout = left;
+        // What one server is shown must not tell what another one will be.
+        settings.randomness = setup.randomness.split(2 * at as u64 + u64::from(family == Family::V6));
         match engine::examine(net.clone(), address, bind, &settings, progress, stop.clone()).await {
             Err(error) => {
                 let why = format!("no way to {address} over {}: {error}", family.name());

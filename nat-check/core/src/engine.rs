@@ -9,6 +9,7 @@ use crate::{
     observation::ObservationLog,
     probe::{Probe, REGISTRY, Stage, contact, lifetime},
     progress::{Event, Progress},
+    randomness::Randomness,
     report::TcpReport,
     selection::Selection,
     session::{Contact, Rtt, Session},
@@ -23,8 +24,8 @@ pub struct Settings {
     pub timeout: Duration,
     /// The longest idle time that the lifetime measurement looks at; none = it is not asked for.
     pub lifetime: Option<Duration>,
-    /// What every random choice follows from.
-    pub seed: u64,
+    /// Where transaction ids come from.
+    pub randomness: Randomness,
 }
 
 /// What was observed.
@@ -66,7 +67,7 @@ pub async fn examine(
     progress: &dyn Progress,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<Observed> {
-    let session = Session::new(net, server, bind, settings.seed)?;
+    let session = Session::new(net, server, bind, settings.randomness)?;
     session.ask_lifetime(settings.lifetime);
     let limit = settings.timeout + settings.lifetime.map_or(Duration::ZERO, lifetime::longest);
     let mut tcp = None;

@@ -47,6 +47,7 @@ pub mod probe;
 pub mod progress;
 #[cfg(feature = "punch")]
 pub mod punch;
+pub mod randomness;
 pub mod rate_limit;
 pub mod report;
 #[cfg(feature = "dns")]

@@ -25,6 +25,7 @@ use tokio::{
 use crate::{
     net::{Datagram, Net},
     observation::{LocalSocket, ObservationLog, Purpose, RequestKind, SocketId, Transaction},
+    randomness::{NoRandomness, RandomSource, Randomness},
     rate_limit::RateLimit,
     server_endpoints::ServerEndpoints,
 };
@@ -89,7 +90,7 @@ pub struct Session {
 struct State {
     contact: Contact,
     log: ObservationLog,
-    rng: fastrand::Rng,
+    random: RandomSource,
     rtt: Option<Rtt>,
     rounds: u32,
     retained: RetainedSockets,
@@ -102,11 +103,16 @@ struct State {
 
 impl Session {
     /// Begins a session. `bind` is the local address to use, unspecified for any; its port, if not 0, is used by the
-    /// mapping test.
+    /// mapping test. Transaction ids come from `randomness`.
     ///
     /// # Errors
     /// When there is no route to the server in this family.
-    pub fn new(net: Arc<dyn Net>, server: SocketAddr, bind: SocketAddr, seed: u64) -> io::Result<Arc<Self>> {
+    pub fn new(
+        net: Arc<dyn Net>,
+        server: SocketAddr,
+        bind: SocketAddr,
+        randomness: Randomness,
+    ) -> io::Result<Arc<Self>> {
         let local_ip = if bind.ip().is_unspecified() { net.source_for(server)? } else { bind.ip() };
         Ok(Arc::new(Self {
             net,
@@ -119,7 +125,7 @@ impl Session {
             state: Mutex::new(State {
                 contact: Contact::Pending,
                 log: ObservationLog::new(server),
-                rng: fastrand::Rng::with_seed(seed),
+                random: randomness.source(),
                 rtt: None,
                 rounds: 0,
                 retained: RetainedSockets::default(),
@@ -254,9 +260,12 @@ impl Session {
             if state.log.transactions.len() >= state.budget {
                 return;
             }
-            let id = match dialect {
-                Dialect::Modern => TransactionId::modern(&mut state.rng),
-                Dialect::Classic => TransactionId::classic(&mut state.rng),
+            let id = match state.random.transaction_id(dialect) {
+                Ok(id) => id,
+                Err(error) => {
+                    state.log.socket_error.get_or_insert(error.to_string());
+                    return;
+                }
             };
             let Ok(length) = request::write(&mut buffer, &id, kind, wants_receipt.then(|| to.is_ipv6()))
             else {
@@ -285,6 +294,14 @@ impl Session {
             tracing::debug!(%to, %error, "not sent");
             self.lock().log.transactions[transaction].unsent = true;
         }
+    }
+
+    /// A transaction id that nobody can predict.
+    ///
+    /// # Errors
+    /// When the system has no random numbers.
+    pub fn transaction_id(&self) -> Result<TransactionId, NoRandomness> {
+        self.lock().random.transaction_id(Dialect::Modern)
     }
 
     /// Sets the time to live of what this socket sends from now on; whether that is possible.

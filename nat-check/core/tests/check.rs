@@ -52,7 +52,7 @@ async fn a_port_that_an_earlier_run_left_open_is_noticed() {
         let wanted = Setup { bind: Some(SocketAddr::new(local, 40_000)), ..Setup::default() };
         let first = run(&world, &wanted).await;
         assert_eq!(first.warnings, [""; 0], "a fresh port is nothing to warn of");
-        let second = run(&world, &Setup { seed: 1, ..wanted.clone() }).await;
+        let second = run(&world, &wanted).await;
         let udp = second.ipv4.udp.unwrap();
         assert_eq!(udp.local, wanted.bind);
         assert_eq!(udp.mapping.value, Some(Mapping::EndpointIndependent));
@@ -228,8 +228,7 @@ async fn loss_on_the_way_from_the_alternate_address_alone_makes_no_filter() {
         for seed in 0..60 {
             let server = ServerSpec::with_faults([Fault::AlternateLossy(share), Fault::NoReceipt]);
             let world = World::builder(seed).nat("open".parse().unwrap()).server(server).build();
-            let filtering =
-                run(&world, &Setup { seed, ..Setup::default() }).await.ipv4.udp.unwrap().filtering;
+            let filtering = run(&world, &Setup::default()).await.ipv4.udp.unwrap().filtering;
             let wrong = filtering.value.is_some_and(|f| f != Filtering::EndpointIndependent);
             assert!(
                 !(wrong && filtering.confidence >= Confidence::Strong),

@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use shared::stun::{Class, Dialect, HEADER, TransactionId, View, Writer, attr};
+use shared::stun::{Class, Dialect, HEADER, View, Writer, attr};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::timeout,
@@ -106,9 +106,8 @@ async fn ask_tcp(session: &Session) -> Option<SocketAddr> {
         session.net().connect(Some(SocketAddr::new(session.local_ip(), 0)), server).await.ok()?;
     // Systems answer a handshake at once: it shows the way without the server's own delay.
     session.shook_hands(session.now() - begun);
-    // Any id does on a connection of one's own.
     let mut request = [0; HEADER];
-    let id = TransactionId::modern(&mut fastrand::Rng::with_seed(u64::from(server.port())));
+    let id = session.transaction_id().ok()?;
     let length = Writer::new(&mut request, Class::Request, &id).finish().ok()?;
     stream.write_all(&request[..length]).await.ok()?;
     let mut answer = vec![0; HEADER];

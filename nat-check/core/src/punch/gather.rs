@@ -1,10 +1,6 @@
 //! What a side learns of itself before it is introduced: how its network behaves, where it can be found.
 
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use shared::{
     nat::{Filtering, Mapping, NatType},
@@ -69,8 +65,6 @@ pub(super) async fn measure(
         bind: None,
         tests: Selection::Only(tests.map(String::from).collect()),
         timeout: setup.measuring,
-        seed: setup.seed,
-        started_at: SystemTime::UNIX_EPOCH,
         ..Setup::default()
     };
     // Nobody stops it: it ends by itself, soon.

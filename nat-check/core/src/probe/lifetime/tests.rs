@@ -12,6 +12,7 @@ use crate::{
         sim::{Fault, Loss, PathSpec, ServerSpec, SimNet, World},
     },
     progress::Silent,
+    randomness::Randomness,
     report::{Confidence, Finding, Report},
     selection::Families,
     target::{FoundBy, Target},
@@ -76,7 +77,7 @@ fn run_in<N: Net + 'static>(
         let setup = Setup {
             families: Families { v4: true, v6: false },
             lifetime: Some(Duration::from_secs(case.longest)),
-            seed: case.seed,
+            randomness: Randomness::Seeded(case.seed),
             ..Setup::default()
         };
         let target = Target {
