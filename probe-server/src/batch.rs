@@ -1,4 +1,4 @@
-//! Batched socket calls: recvmmsg and sendmmsg of Linux behind safe types. The project's only unsafe code.
+//! Batched socket calls: recvmmsg and sendmmsg of Linux behind safe types; the only unsafe code of the server.
 //!
 //! Both calls take arrays of C structures that point at buffers. Those for receiving point at buffers on the heap
 //! that live, unmoved, as long as the arrays do; those for sending are made anew for each call from what the caller

@@ -63,6 +63,7 @@ pub(crate) fn bind(config: &Config, family: Family, pool: &mut SocketPool) -> Re
     let address = SocketAddr::new(family.primary, config.ports.0);
     keep(pool).map_err(|source| BindError { transport: "udp", address, source })?;
     let advertise = |topology: Topology| {
+        let topology = topology.drop_bogons(config.drops_bogons(&family));
         config.advertise.iter().fold(topology, |topology, one| topology.advertise(one.local, one.public))
     };
     Ok(Bound {

@@ -7,14 +7,14 @@ use std::{
     time::Duration,
 };
 
-use crate::limits::Limits;
+use crate::{guard::is_bogon, limits::Limits};
 
 mod checks;
 mod settings;
 #[cfg(test)]
 mod tests;
 
-pub use settings::{ConfigError, LogFormat, LogLevel, Settings};
+pub use settings::{BogonSources, ConfigError, LogFormat, LogLevel, Settings};
 
 /// A checked configuration: everything in it can be tried, and only the operating system may still object.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +33,8 @@ pub struct Config {
     pub tcp: bool,
     /// STUN over TLS on ports of its own.
     pub tls: Option<Tls>,
+    /// Whether sources that the public Internet cannot carry are answered.
+    pub bogon_sources: BogonSources,
     /// How much is answered, to whom.
     pub limits: Limits,
     /// Bounds on connections.
@@ -121,12 +123,28 @@ impl Config {
             batch: 32,
             tcp: true,
             tls: None,
+            bogon_sources: BogonSources::default(),
             limits: Limits::default(),
             streams: Streams::default(),
             rendezvous: Some(crate::rendezvous::SessionLimits::default()),
             admin: None,
             check: false,
             drain: Duration::from_secs(5),
+        }
+    }
+
+    /// Whether this family is there for the public Internet alone: told so, or all that clients see of it is public.
+    #[must_use]
+    pub fn drops_bogons(&self, family: &Family) -> bool {
+        let told =
+            |ip: IpAddr| self.advertise.iter().find(|one| one.local == ip).map_or(ip, |one| one.public);
+        match self.bogon_sources {
+            BogonSources::Answer => false,
+            BogonSources::Drop => true,
+            BogonSources::Auto => {
+                let mut addresses = std::iter::once(family.primary).chain(family.alternate);
+                addresses.all(|ip| !is_bogon(told(ip)))
+            }
         }
     }
 

@@ -36,6 +36,8 @@ reasons! {
     SourcePortZero "source-port-zero";
     /// The source is no unicast address of another host: unspecified, multicast, broadcast, or IPv4 in IPv6.
     SourceAddress "source-address";
+    /// The source is of a range that the public Internet does not carry, and the server is there for the Internet alone.
+    BogonSource "bogon-source";
     /// The source is one of the server's own endpoints.
     OwnEndpoint "own-endpoint";
     /// The source port is one of the server's own ports: two servers must never talk to each other.

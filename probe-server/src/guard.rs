@@ -17,6 +17,9 @@ pub fn screen_source(topology: &Topology, from: SocketAddr) -> Result<(), DropRe
     if !is_host(from.ip()) {
         return Err(DropReason::SourceAddress);
     }
+    if topology.drops_bogons() && is_bogon(from.ip()) {
+        return Err(DropReason::BogonSource);
+    }
     if topology.owns_port(from.port()) {
         return Err(match topology.endpoint_of(from) {
             Some(_) => DropReason::OwnEndpoint,
@@ -47,12 +50,78 @@ fn is_host(ip: IpAddr) -> bool {
     }
 }
 
+/// Whether no packet from the public Internet can come from this address: private, shared, link-local, documentation,
+/// benchmark and reserved ranges (RFC 6890).
+#[must_use]
+pub fn is_bogon(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [a, b, c, _] = ip.octets();
+            ip.is_private()
+                || ip.is_link_local()
+                || ip.is_documentation()
+                || ip.is_loopback()
+                || a == 0
+                || a >= 240
+                || (a == 100 && b & 0xc0 == 64)
+                || (a, b, c) == (192, 0, 0)
+                || (a == 198 && b & 0xfe == 18)
+        }
+        // What is not in 2000::/3 has not been given to anybody; 64:ff9b::/96 is how NAT64 writes IPv4 addresses.
+        IpAddr::V6(ip) => {
+            let [a, b, ..] = ip.segments();
+            a & 0xe000 != 0x2000 && (a, b) != (0x64, 0xff9b) || (a, b) == (0x2001, 0xdb8)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn topology() -> Topology {
         Topology::new("198.51.100.10".parse().unwrap(), Some("198.51.100.11".parse().unwrap()), (3478, 3479))
+    }
+
+    #[test]
+    fn bogons_are_dropped_where_no_client_can_have_such_an_address() {
+        let bogons = [
+            "10.1.2.3",
+            "100.64.0.1",
+            "127.0.0.1",
+            "169.254.1.1",
+            "172.31.0.1",
+            "192.0.0.1",
+            "192.0.2.1",
+            "192.168.1.1",
+            "198.19.0.1",
+            "198.51.100.1",
+            "203.0.113.1",
+            "240.0.0.1",
+            "::1",
+            "fe80::1",
+            "fd00::1",
+            "2001:db8::1",
+            "100::1",
+        ];
+        for ip in bogons {
+            assert!(is_bogon(ip.parse().unwrap()), "{ip}");
+        }
+        let public = [
+            "8.8.8.8",
+            "100.128.0.1",
+            "172.32.0.1",
+            "198.20.0.1",
+            "2a00::1",
+            "2001:4860::1",
+            "64:ff9b::808:808",
+        ];
+        for ip in public {
+            assert!(!is_bogon(ip.parse().unwrap()), "{ip}");
+        }
+        let from = "10.1.2.3:5000".parse().unwrap();
+        assert_eq!(screen_source(&topology(), from), Ok(()));
+        assert_eq!(screen_source(&topology().drop_bogons(true), from), Err(DropReason::BogonSource));
     }
 
     #[test]

@@ -381,6 +381,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("advertise", old.families != new.families && old.advertise != new.advertise),
         ("port", old.ports.0 != new.ports.0),
         ("alternate-port", old.ports.1 != new.ports.1),
+        ("bogon-sources", old.bogon_sources != new.bogon_sources),
         ("workers", old.workers != new.workers),
         ("batch", old.batch != new.batch),
         ("no-tcp", old.tcp != new.tcp),

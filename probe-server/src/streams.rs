@@ -153,8 +153,11 @@ impl Running {
 impl Context {
     /// Whether this source may have what costs so much.
     fn take(&self, family: usize, from: SocketAddr, cost: u32) -> bool {
-        let limits = self.shared.current().limits;
-        self.shared.stream_buckets[family].take(&limits, from, cost, self.shared.clock.now()).is_ok()
+        let current = self.shared.current();
+        let is_self_check =
+            current.topologies.get(family).is_some_and(|own| self.shared.self_check.asks_from(own, from));
+        let buckets = &self.shared.stream_buckets[family];
+        is_self_check || buckets.take(&current.limits, from, cost, self.shared.clock.now()).is_ok()
     }
 }
 

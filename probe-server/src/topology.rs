@@ -48,6 +48,7 @@ pub struct Topology {
     advertised: [Option<SocketAddr>; 4],
     /// Both ports; with one address, the same one twice.
     ports: [u16; 2],
+    drops_bogons: bool,
 }
 
 impl Topology {
@@ -63,7 +64,7 @@ impl Topology {
             ),
             None => ([at(primary, ports.0), None, None, None], [ports.0; 2]),
         };
-        Self { bound, advertised: bound, ports }
+        Self { bound, advertised: bound, ports, drops_bogons: false }
     }
 
     /// The same endpoints, told to clients with `public` in the place of the local address `local`: for a host
@@ -82,6 +83,19 @@ impl Topology {
     #[must_use]
     pub fn as_bound(&self) -> Self {
         Self { advertised: self.bound, ..self.clone() }
+    }
+
+    /// The same endpoints, for the public Internet alone or not: whether sources that it cannot carry get no answer.
+    #[must_use]
+    pub const fn drop_bogons(mut self, drops: bool) -> Self {
+        self.drops_bogons = drops;
+        self
+    }
+
+    /// Whether sources that the public Internet cannot carry get no answer.
+    #[must_use]
+    pub const fn drops_bogons(&self) -> bool {
+        self.drops_bogons
     }
 
     /// What is left while these addresses are not there: with one of the two, an honest server with a single address;

@@ -55,7 +55,7 @@ pub(crate) fn spawn(
 }
 
 /// What one batch of datagrams is judged by.
-struct Turn<'a> {
+struct BatchContext<'a> {
     current: &'a Current,
     buckets: &'a Buckets,
     egress: &'a Egress,
@@ -67,11 +67,11 @@ struct Turn<'a> {
     sent: u64,
 }
 
-impl<'a> Turn<'a> {
+impl<'a> BatchContext<'a> {
     fn new(worker: &'a Worker, current: &'a Current) -> Self {
         let now = worker.shared.clock.now();
         let egress = &worker.shared.egress;
-        Turn {
+        BatchContext {
             current,
             buckets: &worker.shared.buckets[worker.family],
             egress,
@@ -111,5 +111,59 @@ impl<'a> Turn<'a> {
 
     fn finish(self) {
         self.egress.charge(&self.current.limits, self.sent, self.now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Streams, limits::Limits, topology::Topology};
+    use shared::stun::{Class, TransactionId, Writer};
+
+    fn worker(egress_mbit: u32) -> Worker {
+        let own = ["2001:db8::10".parse().unwrap(), "2001:db8::11".parse().unwrap()];
+        let current = Current {
+            topologies: vec![Topology::new(own[0], Some(own[1]), (3478, 3479))],
+            tls: Vec::new(),
+            limits: Limits { egress_mbit, ..Limits::default() },
+            streams: Streams::default(),
+        };
+        Worker::new(0, &Arc::new(Shared::new(current, 1).unwrap()))
+    }
+
+    /// How many of so many requests from here are answered.
+    fn answered(worker: &Worker, from: &str, times: usize) -> usize {
+        let mut request = [0; 20];
+        let id = TransactionId::modern(&mut fastrand::Rng::with_seed(1));
+        _ = Writer::new(&mut request, Class::Request, &id).len();
+        let current = worker.shared.current();
+        let mut out = Answers::new();
+        let mut ask = || {
+            let mut batch = BatchContext::new(worker, &current);
+            batch.take(Endpoint::Primary, from.parse().unwrap(), &request, &mut out);
+            batch.finish();
+            !out.is_empty()
+        };
+        (0..times).filter(|_| ask()).count()
+    }
+
+    #[test]
+    fn whoever_claims_the_own_address_of_the_server_is_limited() {
+        let worker = worker(0);
+        let most = Limits::default().host_burst as usize;
+        // Time passes while they are asked, so a few more than the burst are fair.
+        assert!((most..most + 200).contains(&answered(&worker, "[2001:db8::11]:40000", 5000)));
+    }
+
+    #[test]
+    fn the_running_self_check_is_charged_to_nobody_and_capped_by_nothing() {
+        let worker = worker(1);
+        let check = "[2001:db8::11]:40000";
+        let turn = worker.shared.self_check.begin();
+        let registered = turn.register(check.parse().unwrap());
+        assert_eq!(answered(&worker, check, 5000), 5000, "more than the cap lets through");
+        assert!(answered(&worker, "[2001:db8:1::1]:40000", 1) == 0, "the cap holds for all others");
+        drop(registered);
+        assert_eq!(answered(&worker, check, 1), 0);
     }
 }

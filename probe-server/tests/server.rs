@@ -363,6 +363,22 @@ fn metrics_and_health() {
 }
 
 #[test]
+fn a_server_at_its_egress_cap_is_ready() {
+    let admin = Some("127.0.0.1:0".parse().unwrap());
+    let limits = Limits { egress_mbit: 1, ..Limits::default() };
+    let server = Server::start(Config { admin, limits, ..Config::local() }).unwrap();
+    let (_, address) = primary(&server);
+    let operators = server.services().into_iter().find(|s| s.transport == "admin").unwrap().addresses[0];
+    let flood = client(address);
+    while server.counters().dropped(DropReason::EgressCap) < 1000 {
+        flood.send_to(&request(1, |w| _ = w.zeros(attr::PADDING, 1400)), address).unwrap();
+    }
+    let health = get(operators, "/readyz");
+    assert!(health.starts_with("HTTP/1.1 200 OK\r\n"), "{health}");
+    assert!(server.counters().dropped(DropReason::EgressCap) >= 1000);
+}
+
+#[test]
 fn a_sign_of_life_from_every_thread() {
     for batch in [32, 1] {
         let mut server = Server::start(Config { batch, ..Config::local() }).unwrap();

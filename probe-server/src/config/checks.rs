@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Advertise, Config, ConfigError, Family, LOCAL, Settings, Streams, Tls};
+use super::{Config, ConfigError, Family, LOCAL, Settings, Streams, Tls};
 use crate::limits::Limits;
 
 impl Settings {
@@ -56,13 +56,21 @@ impl Settings {
         }
         .with_clients();
         self.check_advertise(&defaults.families)?;
-        self.check_told(&defaults.families)?;
+        self.check_advertised_pairs(&defaults.families)?;
+        if self.check
+            && let Some(single) = defaults.families.iter().find(|f| f.alternate.is_none())
+        {
+            let what =
+                format!("{} has no alternate address, so there is nothing to change to", single.primary);
+            return Err(value("check", what));
+        }
         Ok(Config {
             advertise: self.advertise.clone(),
             workers: in_range("workers", self.workers.unwrap_or_else(cores), 1..=MOST_WORKERS)?,
             batch: in_range("batch", self.batch.unwrap_or(defaults.batch), 1..=256)?,
             tcp: !self.no_tcp,
             tls,
+            bogon_sources: self.bogon_sources.unwrap_or_default(),
             limits,
             streams,
             rendezvous: (!self.no_rendezvous).then_some(rendezvous),
@@ -151,23 +159,19 @@ impl Settings {
         Ok(())
     }
 
-    /// Two endpoints that clients are told as one would measure nothing.
-    fn check_told(&self, families: &[Family]) -> Result<(), ConfigError> {
+    /// Two addresses of which only one is translated would send clients to an address that they cannot reach.
+    fn check_advertised_pairs(&self, families: &[Family]) -> Result<(), ConfigError> {
+        let is_given = |ip| self.advertise.iter().any(|one| one.local == ip);
         for family in families {
             let Some(alternate) = family.alternate else { continue };
-            let public = told(&self.advertise, family.primary);
-            if public == told(&self.advertise, alternate) {
-                let what = format!("{} and {alternate} would both be told as {public}", family.primary);
+            if is_given(family.primary) != is_given(alternate) {
+                let given = if is_given(family.primary) { family.primary } else { alternate };
+                let what = format!("only {given} is given: behind a 1:1 NAT both addresses have to be");
                 return Err(value("advertise", what));
             }
         }
         Ok(())
     }
-}
-
-/// The address that clients are told in the place of a local one.
-fn told(advertise: &[Advertise], ip: IpAddr) -> IpAddr {
-    advertise.iter().find(|one| one.local == ip).map_or(ip, |one| one.public)
 }
 
 fn value(key: &'static str, what: String) -> ConfigError {

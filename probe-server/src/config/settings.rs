@@ -93,6 +93,11 @@ pub struct Settings {
     #[arg(long, value_name = "MBIT", help_heading = "Limits")]
     pub egress_mbit: Option<u32>,
 
+    /// Sources that the public Internet cannot carry (10/8, fc00::/7 and the like): answer or drop them, or drop them
+    /// where all addresses of the family are public [default: auto]
+    #[arg(long, value_name = "WHAT", help_heading = "Limits")]
+    pub bogon_sources: Option<BogonSources>,
+
     /// UDP workers a family [default: one a core]
     #[arg(long, value_name = "N", help_heading = "Operation")]
     pub workers: Option<usize>,
@@ -102,7 +107,7 @@ pub struct Settings {
     /// Before readiness, ask every endpoint every CHANGE-REQUEST over real sockets; fail if an answer is wrong
     #[arg(long, help_heading = "Operation")]
     pub check: bool,
-    /// Serve /metrics and /healthz over HTTP here; a bare port means 127.0.0.1
+    /// Serve /metrics, /livez and /readyz over HTTP here; a bare port means 127.0.0.1
     #[arg(long, value_name = "[IP:]PORT", value_parser = admin_address, help_heading = "Operation")]
     #[serde(deserialize_with = "admin_from_file")]
     pub admin: Option<SocketAddr>,
@@ -115,6 +120,19 @@ pub struct Settings {
     /// Log format: text or json [default: text]
     #[arg(long, value_name = "FORMAT", help_heading = "Operation")]
     pub log_format: Option<LogFormat>,
+}
+
+/// What is done with sources that the public Internet cannot carry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BogonSources {
+    /// Dropped where all addresses of the family are public.
+    #[default]
+    Auto,
+    /// Answered.
+    Answer,
+    /// Dropped.
+    Drop,
 }
 
 /// How much is logged.
@@ -209,6 +227,7 @@ impl Settings {
             net_rate: self.net_rate.or(base.net_rate),
             net_burst: self.net_burst.or(base.net_burst),
             egress_mbit: self.egress_mbit.or(base.egress_mbit),
+            bogon_sources: self.bogon_sources.or(base.bogon_sources),
             workers: self.workers.or(base.workers),
             batch: self.batch.or(base.batch),
             check: self.check || base.check,

@@ -12,7 +12,7 @@ fn a_whole_file() {
         r#"
         primary = ["10.0.0.4", "2001:db8::4"]
         alternate = ["2001:db8::5", "10.0.0.5"]
-        advertise = "10.0.0.4=203.0.113.4"
+        advertise = ["10.0.0.4=203.0.113.4", "10.0.0.5=203.0.113.5"]
         port = 3478
         alternate-port = 3480
         workers = 2
@@ -56,9 +56,10 @@ fn what_is_wrong_is_named() {
         ("primary = [\n\"10.0.0.4\",\n\"10.0.0\"]", "line 3: '10.0.0'"),
         ("primary = \"fe80::1\"", "primary: fe80::1 is valid on one link only"),
         (
-            "primary = \"10.0.0.4\"\nalternate = \"10.0.0.5\"\nadvertise = \"10.0.0.4=10.0.0.5\"",
-            "advertise: 10.0.0.4 and 10.0.0.5 would both be told as 10.0.0.5",
+            "primary = \"10.0.0.4\"\nalternate = \"10.0.0.5\"\nadvertise = \"10.0.0.5=203.0.113.5\"",
+            "advertise: only 10.0.0.5 is given",
         ),
+        ("primary = \"10.0.0.4\"\ncheck = true", "check: 10.0.0.4 has no alternate address"),
         ("primary = \"10.0.0.4\"\nadvertise = \"10.0.0.5=1.1.1.1\"", "advertise: 10.0.0.5 is neither"),
         ("primary = \"10.0.0.4\"\nadvertise = \"10.0.0.4\"", "line 2: advertise: '10.0.0.4'"),
         (
@@ -102,4 +103,18 @@ fn local_has_addresses_of_its_own() {
     assert_eq!(Settings::default().check(true).unwrap().families, [LOCAL]);
     let both = Settings { primary: vec![LOCAL.primary], ..Settings::default() };
     assert!(both.check(true).unwrap_err().to_string().starts_with("local: "));
+}
+
+#[test]
+fn bogons_are_dropped_by_default_where_everything_is_public() {
+    let drops = |text: &str| {
+        let config = config(text).unwrap();
+        config.families.iter().map(|family| config.drops_bogons(family)).collect::<Vec<_>>()
+    };
+    assert_eq!(drops("primary = [\"8.8.8.8\", \"fd00::1\"]\nalternate = \"8.8.4.4\""), [true, false]);
+    assert_eq!(drops("primary = \"8.8.8.8\"\nalternate = \"10.0.0.5\""), [false]);
+    let nat = "primary = \"10.0.0.4\"\nadvertise = \"10.0.0.4=8.8.8.8\"";
+    assert_eq!(drops(nat), [true], "behind a 1:1 NAT");
+    assert_eq!(drops(&format!("{nat}\nbogon-sources = \"answer\"")), [false]);
+    assert_eq!(drops("primary = \"10.0.0.4\"\nbogon-sources = \"drop\""), [true]);
 }

@@ -5,7 +5,7 @@ use std::{io, net::UdpSocket, thread};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{Sockets, Turn, Worker};
+use super::{BatchContext, Sockets, Worker};
 use crate::{
     batch::{Receiver, Sender},
     drops::DropReason,
@@ -94,22 +94,22 @@ impl Batched {
             let Some(socket) = &self.sockets[at.index()] else { return };
             let Ok(received) = self.receiver.receive(socket) else { return };
             self.worker.counters.batch();
-            let mut turn = Turn::new(&self.worker, self.held.get(&self.worker.shared));
+            let mut batch = BatchContext::new(&self.worker, self.held.get(&self.worker.shared));
             let mut used = [false; 4];
             for (i, answers) in self.answers[..received].iter_mut().enumerate() {
                 match self.receiver.get(i) {
                     Some((from, datagram)) => {
-                        turn.take(at, from, datagram, answers);
+                        batch.take(at, from, datagram, answers);
                         answers.iter().for_each(|(leaves, _, _)| used[leaves.index()] = true);
                     }
                     None => {
                         answers.clear();
-                        turn.counters.received(at, 0);
-                        turn.counters.dropped(DropReason::Long, 1);
+                        batch.counters.received(at, 0);
+                        batch.counters.dropped(DropReason::Long, 1);
                     }
                 }
             }
-            turn.finish();
+            batch.finish();
             for leaves in Endpoint::ALL.into_iter().filter(|e| used[e.index()]) {
                 let from_here = self.answers[..received]
                     .iter()

@@ -2,7 +2,7 @@
 
 use std::{io, net::UdpSocket, sync::Arc, thread, time::Duration};
 
-use super::{Sockets, Turn, Worker};
+use super::{BatchContext, Sockets, Worker};
 use crate::{
     drops::DropReason,
     respond::{Answers, MAX_REQUEST},
@@ -45,12 +45,12 @@ fn run(worker: &Worker, sockets: &Sockets, at: Endpoint) {
     let mut answer_one = || {
         let (length, from) = socket.recv_from(&mut buffer)?;
         worker.counters.batch();
-        let mut turn = Turn::new(worker, held.get(&worker.shared));
-        turn.take(at, from, &buffer[..length], &mut answers);
+        let mut batch = BatchContext::new(worker, held.get(&worker.shared));
+        batch.take(at, from, &buffer[..length], &mut answers);
         for (leaves, to, bytes) in answers.iter() {
             send(worker, sockets[leaves.index()].as_ref(), bytes, to);
         }
-        turn.finish();
+        batch.finish();
         io::Result::Ok(())
     };
     while !worker.shared.is_stopping() {
