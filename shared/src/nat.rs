@@ -42,6 +42,17 @@ pub enum Filtering {
     PortDependent,
 }
 
+/// What a filter entry belongs to. The RFCs leave it open, and it decides several pairs of NATs that try to punch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keying {
+    /// The mapping that the packet left through.
+    Mapping,
+    /// The inside address and port, whatever mapping the packet left through.
+    Endpoint,
+    /// The inside address: one allow-list for the whole host.
+    Host,
+}
+
 /// The classic name (RFC 3489 section 5): derived from mapping and filtering, never measured by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(JsonSchema))]

@@ -2,7 +2,7 @@
 //! over IPv4, and what else the two have in common. Pure.
 
 use shared::{
-    nat::model::spec::Keying,
+    nat::Keying,
     rendezvous::{
         Role, Technique,
         peer::{Behaviour, Offer},

@@ -1,7 +1,7 @@
 //! The table by kind of peer: what is known of this side against each of them. What is not known is tried both ways:
 //! where the outcome is the same, the worse chance is told, else the outcome is unknown.
 
-use shared::nat::{Filtering, Mapping, NatType, PortAllocation, model::spec::Keying};
+use shared::nat::{Filtering, Keying, Mapping, NatType, PortAllocation};
 
 use super::predict::{Behaviour, Budget, CROSS_TRAFFIC, Next, Ports, Prediction, Recipe, Side, predict};
 use crate::report::{Finding, PeerKind, PeerOutcome, PeerVerdict, UdpReport};

@@ -12,7 +12,7 @@ mod ports;
 #[cfg(test)]
 mod tests;
 
-use shared::nat::{Filtering, Mapping, model::spec::Keying};
+use shared::nat::{Filtering, Keying, Mapping};
 
 pub use ports::{CROSS_TRAFFIC, Next, Ports, ports_to_try};
 

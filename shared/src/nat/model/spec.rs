@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+pub use crate::nat::Keying;
 use crate::nat::{Filtering, Mapping, PortPolicy};
 
 /// One NAT or firewall. Built from a name or from settings, see [`super::words`]; `Default` is a port-restricted cone.
@@ -51,17 +52,6 @@ pub struct Rules {
     pub mapping: Mapping,
     /// RFC 4787 section 5.
     pub filtering: Filtering,
-}
-
-/// What a filter entry belongs to. The RFCs leave it open, and it decides several pairs of NATs that try to punch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keying {
-    /// The mapping that the packet left through.
-    Mapping,
-    /// The inside address and port, whatever mapping the packet left through.
-    Endpoint,
-    /// The inside address: one allow-list for the whole host.
-    Host,
 }
 
 /// The unit of state.
