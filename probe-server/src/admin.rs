@@ -21,7 +21,7 @@ use crate::{
     health::{self, Health},
     metrics,
     rendezvous::Rendezvous,
-    settings::Shared,
+    shared_state::Shared,
     streams::ConnectionLimiter,
     topology::{Endpoint, Topology},
 };

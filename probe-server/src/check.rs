@@ -10,9 +10,9 @@ use std::{
 use shared::stun::{Class, TransactionId, View, Writer, attr};
 
 use crate::{
-    guard,
     self_check::Turn,
-    settings::Clock,
+    shared_state::Clock,
+    source_filter,
     topology::{Endpoint, Topology},
 };
 
@@ -114,7 +114,7 @@ fn socket(topology: &Topology, ip: IpAddr) -> io::Result<(UdpSocket, SocketAddr)
     for _ in 0..PORTS {
         let socket = UdpSocket::bind(SocketAddr::new(ip, 0))?;
         let local = socket.local_addr()?;
-        if guard::screen_source(topology, local).is_ok() {
+        if source_filter::screen_source(topology, local).is_ok() {
             socket.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
             return Ok((socket, local));
         }

@@ -7,14 +7,17 @@ use std::{
     time::Duration,
 };
 
-use crate::{guard::is_bogon, limits::Limits};
+use crate::{limits::Limits, source_filter::is_bogon};
 
+#[cfg(feature = "cli")]
 mod checks;
+#[cfg(feature = "cli")]
 mod settings;
-#[cfg(test)]
+#[cfg(all(test, feature = "cli"))]
 mod tests;
 
-pub use settings::{BogonSources, ConfigError, LogFormat, LogLevel, Settings};
+#[cfg(feature = "cli")]
+pub use settings::{ConfigError, LogFormat, LogLevel, Settings};
 
 /// A checked configuration: everything in it can be tried, and only the operating system may still object.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +50,19 @@ pub struct Config {
     pub check: bool,
     /// How long connections may take to end when the server is asked to stop.
     pub drain: Duration,
+}
+
+/// What is done with sources that the public Internet cannot carry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum, serde::Deserialize), serde(rename_all = "kebab-case"))]
+pub enum BogonSources {
+    /// Dropped where all addresses of the family are public.
+    #[default]
+    Auto,
+    /// Answered.
+    Answer,
+    /// Dropped.
+    Drop,
 }
 
 /// The addresses of one family.

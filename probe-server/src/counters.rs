@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::{drops::DropReason, respond::Outcome, topology::Endpoint};
+use crate::{drop_reason::DropReason, respond::Outcome, topology::Endpoint};
 
 /// The counters of one worker. Its cache lines are its own, so counting is as cheap as adding.
 #[derive(Debug)]

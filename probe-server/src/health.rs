@@ -20,7 +20,7 @@ use crate::{
     certificate,
     check::{self, RESPONSE_TIMEOUT},
     self_check::Turn,
-    settings::Shared,
+    shared_state::Shared,
     topology::{Endpoint, Topology},
 };
 

@@ -1,44 +1,77 @@
 //! The probe server: a STUN server with two addresses and two ports in each family, for NAT behaviour diagnosis
 //! (RFC 8489, RFC 5780, RFC 3489).
 //!
+//! Always there, and pure (no clock, socket or log):
 //! - [`topology`]: which endpoints exist, which is the alternate of which, what clients are told.
 //! - [`respond`](mod@respond): the pure function from a datagram to its answers; a simulated network calls it just as the
 //!   sockets do.
-//! - [`guard`] and [`limits`]: who gets no answer; [`drops`]: the names of all reasons.
-//! - [`rendezvous`]: introduces two clients that want to punch, over connections that they opened themselves.
-//! - [`Server`]: sockets and threads around it, from a checked [`config::Config`]; the program and tests start it
+//! - [`source_filter`] and [`limits`]: who gets no answer; [`drop_reason`]: the names of all reasons.
+//!
+//! With the feature `rendezvous`:
+//! - `rendezvous`: introduces two clients that want to punch, over connections that they opened themselves.
+//!
+//! With the feature `net`:
+//! - `Server`: sockets and threads around it, from a checked `config::Config`; the program and tests start it
 //!   alike. UDP workers are plain threads; TCP, TLS and the operators' HTTP share one thread with a runtime.
 //!
+//! With the feature `cli` (default): the program, and `config::Settings` as flags and as a file.
+//!
 //! No Binding path keeps state per client. The limits live in fixed memory.
+#![cfg_attr(
+    not(feature = "net"),
+    allow(dead_code, unused_imports, reason = "parts of what is shared serve sockets only")
+)]
 
+#[cfg(feature = "net")]
 mod admin;
+#[cfg(feature = "rendezvous")]
 mod admission;
-#[cfg(target_os = "linux")]
+#[cfg(all(feature = "net", target_os = "linux"))]
 pub mod batch;
+#[cfg(feature = "net")]
 mod bind;
+#[cfg(feature = "net")]
 mod certificate;
+#[cfg(feature = "net")]
 mod check;
+#[cfg(feature = "net")]
 pub mod config;
+#[cfg(feature = "net")]
 mod counters;
-pub mod drops;
-pub mod guard;
+pub mod drop_reason;
+#[cfg(feature = "net")]
 mod health;
+#[cfg(feature = "net")]
 mod inherited;
 pub mod limits;
+#[cfg(feature = "net")]
 mod metrics;
 mod prefix;
+#[cfg(feature = "rendezvous")]
 pub mod rendezvous;
 pub mod respond;
+#[cfg(feature = "net")]
 mod self_check;
+#[cfg(feature = "net")]
 mod server;
-mod settings;
+#[cfg(feature = "net")]
+mod shared_state;
+pub mod source_filter;
+#[cfg(feature = "net")]
 mod streams;
 pub mod topology;
+#[cfg(feature = "net")]
 mod udp;
 
+#[cfg(feature = "net")]
 pub use bind::BindError;
+#[cfg(feature = "net")]
 pub use check::CheckError;
+#[cfg(feature = "net")]
 pub use counters::Snapshot;
+#[cfg(feature = "net")]
 pub use inherited::{KeptSocket, SocketPool};
+#[cfg(feature = "net")]
 pub use server::{AddressChange, Server, Service, StartError};
+#[cfg(feature = "net")]
 pub use streams::{StreamCounts, TlsError};

@@ -10,7 +10,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use crate::{drops::DropReason, prefix::Prefix};
+use crate::{drop_reason::DropReason, prefix::Prefix};
 
 /// The limits; a rate of 0 sets none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::{
-    counters::Snapshot, drops::DropReason, rendezvous::Counts, respond::Outcome, streams::StreamCounts,
+    counters::Snapshot, drop_reason::DropReason, rendezvous::Counts, respond::Outcome, streams::StreamCounts,
     topology::Endpoint,
 };
 

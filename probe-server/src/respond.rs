@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use shared::stun::{BINDING, Class, Dialect, HEADER, TransactionId, View, Writer, attr};
 
 use crate::{
-    drops::DropReason,
-    guard::{may_answer_to, screen_source},
+    drop_reason::DropReason,
+    source_filter::{may_answer_to, screen_source},
     topology::{Endpoint, Topology},
 };
 

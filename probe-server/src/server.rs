@@ -17,7 +17,7 @@ use crate::{
     counters::Snapshot,
     inherited::{KeptSocket, SocketPool},
     rendezvous::Counts,
-    settings::{Current, Shared},
+    shared_state::{Current, Shared},
     streams::{self, Services, StreamCounts, TlsError},
     topology::Topology,
     udp,

@@ -21,7 +21,7 @@ use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
 use crate::{
     rendezvous::{Counts, Rendezvous},
-    settings::Shared,
+    shared_state::Shared,
     topology::Endpoint,
 };
 
@@ -286,7 +286,7 @@ async fn connection(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::Streams, limits::Limits, settings::Current, topology::Topology};
+    use crate::{config::Streams, limits::Limits, shared_state::Current, topology::Topology};
 
     pub(super) fn context() -> Context {
         let topology = Topology::new([192, 0, 2, 100].into(), None, (3478, 3479));

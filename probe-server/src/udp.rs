@@ -9,11 +9,11 @@ use std::{
 
 use crate::{
     counters::Counters,
-    drops::DropReason,
+    drop_reason::DropReason,
     limits::{Buckets, Egress},
     respond::{Answers, respond},
     self_check::SelfCheck,
-    settings::{Current, Shared},
+    shared_state::{Current, Shared},
     topology::Endpoint,
 };
 

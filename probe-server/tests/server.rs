@@ -10,7 +10,7 @@ use std::{
 use probe_server::{
     Server,
     config::{Config, Family, Streams},
-    drops::DropReason,
+    drop_reason::DropReason,
     limits::Limits,
     respond::Outcome,
     topology::{Endpoint, Topology},

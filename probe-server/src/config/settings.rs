@@ -9,7 +9,7 @@ use std::{
 
 use serde::Deserialize;
 
-use super::Advertise;
+use super::{Advertise, BogonSources};
 
 /// Everything that can be set, by flag or in the file, under the same names. What is absent has its default.
 #[derive(Clone, Debug, Default, PartialEq, clap::Args, Deserialize)]
@@ -120,19 +120,6 @@ pub struct Settings {
     /// Log format: text or json [default: text]
     #[arg(long, value_name = "FORMAT", help_heading = "Operation")]
     pub log_format: Option<LogFormat>,
-}
-
-/// What is done with sources that the public Internet cannot carry.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum BogonSources {
-    /// Dropped where all addresses of the family are public.
-    #[default]
-    Auto,
-    /// Answered.
-    Answer,
-    /// Dropped.
-    Drop,
 }
 
 /// How much is logged.

@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{ConnectionSlot, Context, Event, Place, Transport};
 use crate::{
-    drops::DropReason,
+    drop_reason::DropReason,
     rendezvous::Prefixed,
     respond::{Answers, MAX_REQUEST, Outcome, respond_stream},
     topology::Endpoint,

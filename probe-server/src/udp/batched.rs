@@ -8,9 +8,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::{BatchContext, Sockets, Worker};
 use crate::{
     batch::{Receiver, Sender},
-    drops::DropReason,
+    drop_reason::DropReason,
     respond::{Answers, MAX_REQUEST},
-    settings::Held,
+    shared_state::Held,
     topology::Endpoint,
 };
 

@@ -4,9 +4,9 @@ use std::{io, net::UdpSocket, sync::Arc, thread, time::Duration};
 
 use super::{BatchContext, Sockets, Worker};
 use crate::{
-    drops::DropReason,
+    drop_reason::DropReason,
     respond::{Answers, MAX_REQUEST},
-    settings::{Held, Shared},
+    shared_state::{Held, Shared},
     topology::Endpoint,
 };
 

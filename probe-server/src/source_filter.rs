@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use shared::ports::is_reflector;
 
-use crate::{drops::DropReason, topology::Topology};
+use crate::{drop_reason::DropReason, topology::Topology};
 
 /// Judges a source address, before a byte of the datagram is read.
 ///

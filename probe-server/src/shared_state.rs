@@ -1,8 +1,10 @@
 //! What all threads of a server share: the settings that a reload may replace, the buckets, the clock, the signal
 //! to stop.
 
+#[cfg(target_os = "linux")]
+use std::io::{PipeReader, PipeWriter};
 use std::{
-    io::{self, PipeReader, PipeWriter},
+    io,
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -35,7 +37,9 @@ pub(crate) struct Shared {
     current: Mutex<Arc<Current>>,
     generation: AtomicU64,
     stopping: AtomicBool,
+    #[cfg(target_os = "linux")]
     wake: PipeReader,
+    #[cfg(target_os = "linux")]
     sleep: Mutex<Option<PipeWriter>>,
     /// With the position of the family in the settings.
     counters: Mutex<Vec<(usize, Arc<Counters>)>>,
@@ -57,6 +61,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(current: Current, seed: u64) -> io::Result<Self> {
+        #[cfg(target_os = "linux")]
         let (wake, sleep) = io::pipe()?;
         let families = current.topologies.len() as u64;
         let mut buckets: Vec<_> = (0..2 * families).map(|i| Buckets::new(seed.wrapping_add(i))).collect();
@@ -65,7 +70,9 @@ impl Shared {
             current: Mutex::new(Arc::new(current)),
             generation: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
+            #[cfg(target_os = "linux")]
             wake,
+            #[cfg(target_os = "linux")]
             sleep: Mutex::new(Some(sleep)),
             counters: Mutex::default(),
             lost_log_lines: OnceLock::new(),
@@ -91,7 +98,8 @@ impl Shared {
 
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
-        // Closing one end wakes all who wait for the other.
+        // Closing one end wakes all who wait for the other; workers without batches look by themselves.
+        #[cfg(target_os = "linux")]
         lock(&self.sleep).take();
     }
 
@@ -100,6 +108,7 @@ impl Shared {
     }
 
     /// Becomes readable when the server is to stop.
+    #[cfg(target_os = "linux")]
     pub(crate) const fn wake(&self) -> &PipeReader {
         &self.wake
     }
