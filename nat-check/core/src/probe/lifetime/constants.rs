@@ -70,7 +70,9 @@ constants! {
         OWN_MAPPING_UP_TO: f64 = 38.0, "s";
         /// Unreplied mappings need no setup time, so those of late checkpoints let the streams go first.
         UNREPLIED_AFTER_STREAMS: Duration = Duration::from_millis(600), "s";
-        /// Between the first new streams where others are reused, which are streams earlier.
+        /// The first new stream where others are reused: these are streams earlier, and the gap is to be closed.
+        FIRST_NEW_STREAM: Duration = Duration::from_micros(87_500), "s";
+        /// Between it and the next ones.
         NEW_STREAMS_APART: Duration = Duration::from_millis(350), "s";
     }
     "Schedule: fine probes": {
@@ -116,6 +118,8 @@ constants! {
         CHECKED_TWICE: u32 = 2, "checks";
         /// Unanswered checks beyond this are not counted: more would prove nothing either.
         CHECKS_MOST: u32 = 14, "checks";
+        /// Unanswered checks needed beyond those of the conclusion while the run goes on and packets get lost.
+        CHECKS_MARGIN: u32 = 1, "checks";
         /// Checks of one mapping before it is given up: `CHECKS_MOST`, and some whose control was lost.
         CHECKS_GIVE_UP: usize = CHECKS_MOST as usize + 6, "checks";
     }
@@ -130,7 +134,9 @@ constants! {
         SAMPLING_DIVISOR: u32 = 60, "";
         /// ... plus this.
         SAMPLING_BASE: Duration = Duration::from_millis(600), "s";
-        /// Sampling ends half a lifetime after it began plus this: longer sweeps are rare.
+        /// Sampling ends after the lifetime divided by this ...
+        SAMPLING_MOST_DIVISOR: u32 = 2, "";
+        /// ... plus this: longer sweeps are rare.
         SAMPLING_MOST: Duration = Duration::from_secs(14), "s";
         /// An explanation this many times as probable as the others together is reported as likely ...
         LIKELY: f64 = 30.0, "";
@@ -148,8 +154,16 @@ constants! {
         JITTERS: (f64, f64, f64) = (0.5, 40.0, 0.5), "s";
         /// Lifetimes tried with jitter are this far apart.
         JITTERED_LIFETIMES_APART: f64 = 0.25, "s";
-        /// They end this far above the longest that was survived, besides three times the range of the jitter.
+        /// They end above the longest that was survived by this many ranges of the jitter ...
+        JITTERED_LIFETIMES_RANGES: f64 = 3.0, "ranges";
+        /// ... and this.
         JITTERED_LIFETIMES_BEYOND: f64 = 20.0, "s";
+        /// An interval is known well enough when nearly all of the weight is within this share of the mean ...
+        PRECISE_SHARE: f64 = 0.1, "share";
+        /// ... or this, if that is more ...
+        PRECISE: f64 = 1.0, "s";
+        /// ... nearly all being this.
+        PRECISE_WEIGHT: f64 = 0.9, "share";
         /// No timer is longer than this: the upper end of the average over all lifetimes.
         LONGEST_LIFETIME: f64 = 4000.0, "s";
     }
@@ -214,7 +228,7 @@ constants! {
         SUSPEND_IGNORED: Duration = Duration::from_millis(500), "s";
         /// No NAT expires a mapping this soon: it lost its state.
         SHORTEST_LIFETIME: Duration = Duration::from_secs(2), "s";
-        /// All mappings were gone at an idle time below this share of one survived before: the NAT lost its state. In tenths.
+        /// All mappings were gone at an idle time below this share of one survived before: the NAT lost its state.
         STATE_LOST_TENTHS: u32 = 9, "tenths";
         /// Mappings that have to be gone together for that: one or two may be lost packets.
         STATE_LOST_MAPPINGS: usize = 2, "more than";

@@ -17,8 +17,9 @@ use shared::nat::{ExpiryStyle, Granularity};
 use super::{
     bracket::Sample,
     constants::{
-        FINEST, FINEST_SHARE, JITTERED_LIFETIMES_APART, JITTERED_LIFETIMES_BEYOND, JITTERS, LIKELY,
-        LONGEST_LIFETIME, SURE, SWEEP_PHASES_APART, SWEEPS,
+        FINEST, FINEST_SHARE, JITTERED_LIFETIMES_APART, JITTERED_LIFETIMES_BEYOND, JITTERED_LIFETIMES_RANGES,
+        JITTERS, LIKELY, LONGEST_LIFETIME, PRECISE, PRECISE_SHARE, PRECISE_WEIGHT, SURE, SWEEP_PHASES_APART,
+        SWEEPS,
     },
 };
 
@@ -145,7 +146,8 @@ fn jittered(timers: &[Vec<Check>]) -> Vec<(f64, f64)> {
 
 fn of_range(checks: &[Check], range: f64) -> f64 {
     let longest = longest_survived(checks).unwrap_or_default();
-    let (from, to) = ((longest - range).max(0.0), longest + 3.0 * range + JITTERED_LIFETIMES_BEYOND);
+    let (from, to) =
+        ((longest - range).max(0.0), longest + JITTERED_LIFETIMES_RANGES * range + JITTERED_LIFETIMES_BEYOND);
     let steps = ((to - from) / JITTERED_LIFETIMES_APART) as usize;
     let chance = |lifetime: f64| -> f64 {
         let each = checks.iter().map(|check| {
@@ -168,8 +170,8 @@ fn mean(list: &[(f64, f64)]) -> (f64, bool) {
     let list: Vec<_> = list.iter().map(|&(size, weight)| (size, weight / size)).collect();
     let all: f64 = list.iter().map(|(_, weight)| weight).sum();
     let mean = list.iter().map(|(size, weight)| size * weight).sum::<f64>() / all;
-    let near = list.iter().filter(|&(size, _)| (size - mean).abs() <= (0.1 * mean).max(1.0));
-    ((mean * 10.0).round() / 10.0, near.map(|(_, weight)| weight).sum::<f64>() > 0.9 * all)
+    let near = list.iter().filter(|&(size, _)| (size - mean).abs() <= (PRECISE_SHARE * mean).max(PRECISE));
+    ((mean * 10.0).round() / 10.0, near.map(|(_, weight)| weight).sum::<f64>() > PRECISE_WEIGHT * all)
 }
 
 #[cfg(test)]

@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use super::{PROBE, PURPOSE, constants::CHECKS_MOST};
+use super::{
+    PROBE, PURPOSE,
+    constants::{CHECKS_MARGIN, CHECKS_MOST},
+};
 use crate::{
     loss_test::LossCounts,
     observation::{ObservationLog, Purpose, RequestKind, SocketId, Transaction},
@@ -162,7 +165,7 @@ impl Observations {
     /// Reads the log during the run: where packets get lost, one unanswered check more is needed than in the end, so that
     /// later losses do not undo what was certain.
     pub(super) fn with_margin(log: &ObservationLog, timeouts: Timeouts) -> Self {
-        Self::read(log, timeouts, 1)
+        Self::read(log, timeouts, CHECKS_MARGIN)
     }
 
     fn read(log: &ObservationLog, timeouts: Timeouts, margin: u32) -> Self {

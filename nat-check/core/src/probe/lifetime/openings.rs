@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::{
     CheckMethod,
     constants::{
-        ELSEWHERE_OPENED, NEW_STREAMS_APART, OUTBOUND_OPENED, RESERVE_CHECKPOINT, RESERVE_FINE_PROBE,
-        RESERVE_FROM, RESERVE_RATE, UNREPLIED_AFTER_STREAMS,
+        ELSEWHERE_OPENED, FIRST_NEW_STREAM, NEW_STREAMS_APART, OUTBOUND_OPENED, RESERVE_CHECKPOINT,
+        RESERVE_FINE_PROBE, RESERVE_FROM, RESERVE_RATE, UNREPLIED_AFTER_STREAMS,
     },
     observe::Role,
     schedule::Schedule,
@@ -95,7 +95,7 @@ fn reuse(openings: &mut Vec<Opening>, mut reused: usize) {
     });
     let new = openings.iter_mut().filter(|o| o.role == Role::Stream && o.kind == OpeningKind::Checkpoint);
     for (opening, n) in new.zip(0..) {
-        opening.at = opening.at.min(NEW_STREAMS_APART / 4 + NEW_STREAMS_APART * n);
+        opening.at = opening.at.min(FIRST_NEW_STREAM + NEW_STREAMS_APART * n);
     }
     openings.sort_by_key(|opening| opening.at);
 }

@@ -1,5 +1,7 @@
 //! The measurement against modelled NATs, in virtual time.
 
+mod disturbed;
+
 use std::{sync::Arc, time::Duration};
 
 use shared::nat::{Bracket, ExpiryStyle, Lifetime};
@@ -8,7 +10,7 @@ use tokio::sync::watch;
 use crate::{
     check::{ServerQuery, Setup, check},
     net::{
-        Boxed, Datagram, Net, Stream,
+        Net,
         sim::{Fault, Loss, PathSpec, ServerSpec, SimNet, World},
     },
     progress::Silent,
@@ -33,22 +35,6 @@ fn case(nat: &str, longest: u64) -> Case {
 
 fn run(case: &Case) -> Report {
     run_on(case, |net| net, None)
-}
-
-/// The same, and the NAT is restarted so long after the start, with another external address or the one it had.
-fn run_restarted(case: &Case, after: f64, external: Option<&str>) -> Report {
-    let external = external.map(|ip| ip.parse().unwrap());
-    run_in(
-        case,
-        |net| net,
-        None,
-        move |world| {
-            tokio::spawn(async move {
-                tokio::time::sleep(Duration::from_secs_f64(after)).await;
-                world.restart(external, 7);
-            });
-        },
-    )
 }
 
 /// Runs the client behind the NAT of a case, over what `wrap` makes of its network, for at most `limit`.
@@ -103,6 +89,10 @@ fn run_in<N: Net + 'static>(
 
 fn finding(report: &Report) -> &Finding<Lifetime> {
     &report.ipv4.udp.as_ref().unwrap().lifetime
+}
+
+fn reason(report: &Report) -> String {
+    finding(report).reason.clone().unwrap_or_default()
 }
 
 fn value(report: &Report) -> Lifetime {
@@ -215,48 +205,6 @@ fn without_nat_and_filter_it_does_not_wait() {
 }
 
 #[test]
-fn mappings_on_other_external_addresses_do_not_count_as_expired() {
-    let mut recognised = 0;
-    for seed in 0..12 {
-        let nat = "full-cone,ips=4,pooling=arbitrary,timeout=20";
-        let report = run(&Case { seed, ..case(nat, 30) });
-        // As long as all sockets happen to have one address, there is nothing to recognise.
-        let bracket = finding(&report).value.and_then(|l| l.unreplied);
-        if let Some(expired) = bracket.and_then(|b| b.expired_s) {
-            assert!(expired >= 20.0, "seed {seed}: {bracket:?}");
-        }
-        recognised += usize::from(reason(&report).contains("different external addresses"));
-    }
-    assert!(recognised >= 6, "{recognised}");
-}
-
-#[test]
-fn a_limit_of_mappings_per_host_is_recognised() {
-    for (quota, timer) in [(30, 300.0), (45, 300.0), (60, 300.0), (60, 40.0), (45, 20.0)] {
-        let report = run(&case(&format!("port-restricted-cone,timeout={timer},quota={quota}"), 60));
-        assert!(reason(&report).contains("no more mappings"), "{quota}, {timer}: {}", reason(&report));
-        let lifetime = finding(&report).value;
-        for bracket in lifetime.into_iter().flat_map(|l| [l.unreplied, l.stream]).flatten() {
-            let holds = bracket.alive_s < timer && bracket.expired_s.is_none_or(|expired| timer <= expired);
-            assert!(holds, "{quota}, {timer}: {bracket:?}");
-        }
-        assert!(quota > 30 || lifetime.is_none());
-    }
-}
-
-#[test]
-fn an_interrupted_run_reports_what_is_known_by_then() {
-    let report =
-        run_on(&case("port-restricted-cone,timeout=120", 180), |net| net, Some(Duration::from_secs(40)));
-    assert!(report.partial);
-    let bracket = value(&report).stream.unwrap();
-    assert!((30.0..40.0).contains(&bracket.alive_s), "{bracket:?}");
-    assert_eq!(bracket.expired_s, None);
-    assert_eq!(finding(&report).confidence, Confidence::Weak);
-    assert!(report.hole_punching.keepalive_s.is_some());
-}
-
-#[test]
 fn loss_widens_brackets_and_makes_none_wrong() {
     for seed in 0..20 {
         let path = PathSpec::with_delay_ms(15).with_loss(Loss::Independent(0.05));
@@ -264,85 +212,6 @@ fn loss_widens_brackets_and_makes_none_wrong() {
         if finding(&report).confidence == Confidence::Strong {
             assert_brackets(value(&report).unreplied, 33.0, 6.0);
             assert_brackets(value(&report).stream, 33.0, 6.0);
-        }
-    }
-}
-
-/// A network whose machine is suspended for a while: its clock stands still, that of the NAT goes on.
-#[derive(Debug)]
-struct Suspended {
-    net: Arc<SimNet>,
-    begun: tokio::time::Instant,
-}
-
-impl Net for Suspended {
-    fn bind(&self, local: std::net::SocketAddr) -> Boxed<'_, std::io::Result<Box<dyn Datagram>>> {
-        self.net.bind(local)
-    }
-
-    fn source_for(&self, remote: std::net::SocketAddr) -> std::io::Result<std::net::IpAddr> {
-        self.net.source_for(remote)
-    }
-
-    fn connect(
-        &self,
-        local: Option<std::net::SocketAddr>,
-        remote: std::net::SocketAddr,
-    ) -> Boxed<'_, std::io::Result<Box<dyn Stream>>> {
-        self.net.connect(local, remote)
-    }
-
-    fn suspended(&self) -> Option<Duration> {
-        Some(if self.begun.elapsed().as_secs() >= 10 { Duration::from_secs(3600) } else { Duration::ZERO })
-    }
-}
-
-#[test]
-fn a_suspend_invalidates_the_run() {
-    let wrap = |net| Arc::new(Suspended { net, begun: tokio::time::Instant::now() });
-    let report = run_on(&case("port-restricted-cone,timeout=20", 30), wrap, None);
-    assert_eq!(finding(&report).value, None);
-    assert_eq!(
-        finding(&report).reason.as_deref(),
-        Some("the machine slept for 3600 s during the measurement")
-    );
-}
-
-fn reason(report: &Report) -> String {
-    finding(report).reason.clone().unwrap_or_default()
-}
-
-#[test]
-fn a_new_external_address_invalidates_the_run() {
-    for nat in ["port-restricted-cone,timeout=40", "symmetric,timeout=40", "linux,unreplied=40,replied=40"] {
-        for after in [3.0, 12.0, 39.0] {
-            let report = run_restarted(&case(nat, 60), after, Some("203.0.113.9"));
-            assert_eq!(finding(&report).value, None, "{nat}, {after}");
-            assert!(
-                reason(&report).contains("changed from 203.0.113.1 to 203.0.113.9"),
-                "{nat}, {after}: {}",
-                reason(&report)
-            );
-        }
-    }
-}
-
-#[test]
-fn a_nat_restart_invalidates_the_run() {
-    for nat in [
-        "port-restricted-cone,timeout=40",
-        "symmetric,timeout=40",
-        "linux,unreplied=40,replied=40",
-        "full-cone,timeout=40,refresh=outbound",
-        "restricted-cone,timeout=40,refresh=inbound",
-        "symmetric,ports=random,timeout=40",
-    ] {
-        for after in [6.0, 12.0, 20.0, 28.5, 39.0] {
-            for seed in 0..2 {
-                let report = run_restarted(&Case { seed, ..case(nat, 60) }, after, None);
-                assert_eq!(finding(&report).value, None, "{nat}, {after}, seed {seed}");
-                assert!(reason(&report).contains("lost its state"), "{nat}, {after}: {}", reason(&report));
-            }
         }
     }
 }

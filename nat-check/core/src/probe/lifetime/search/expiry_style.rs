@@ -11,7 +11,7 @@ use crate::{
     probe::lifetime::{
         constants::{
             INDISTINCT, LATEST_LIFETIMES, LATEST_MORE, OLD_MAPPINGS, SAMPLING_BASE, SAMPLING_DIVISOR,
-            SAMPLING_MOST, VERIFIED,
+            SAMPLING_MOST, SAMPLING_MOST_DIVISOR, VERIFIED,
         },
         observe::MappingState,
         step::{BudgetLevel, SearchInput, Step, distinct},
@@ -130,7 +130,7 @@ impl Search {
         }
         let change = input.change_point();
         let survived = change.alive.unwrap_or_default();
-        let is_late = input.now > begun + survived / 2 + SAMPLING_MOST;
+        let is_late = input.now > begun + survived / SAMPLING_MOST_DIVISOR + SAMPLING_MOST;
         if input.style_is_known && change.expired.is_some() || is_late && all_checked {
             self.phase = Phase::Done;
             return Step::default();
