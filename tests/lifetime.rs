@@ -1,6 +1,6 @@
-//! The lifetime measurement on real sockets: the kernel's NAT with two short timers, and modelled NATs that differ in
-//! what refreshes a mapping, whose the timer is, and how exactly mappings end. Every NAT has a laboratory of its own, and
-//! all of them run at the same time, as nearly all of it is waiting. Longer timers: `cargo bench -p natlab --bench lifetime`.
+//! The lifetime measurement (RFC 4787 section 4.3) on real sockets: the kernel's NAT with two short timers, and modelled
+//! NATs that differ in what refreshes a mapping, whether a timer is per mapping or per flow, and how mappings expire. Every
+//! NAT has a laboratory of its own, and all of them run at the same time, as nearly all of it is waiting. Longer timers: `cargo bench -p natlab --bench lifetime`.
 
 lab::on_linux!(linux);
 
@@ -26,7 +26,7 @@ mod linux {
     pub(crate) fn main() -> ExitCode {
         harness::main(|| {
             vec![
-                trial("kernel::both_timers_and_which_is_which", || {
+                trial("kernel::both_timers_are_distinguished", || {
                     let nat = "linux,unreplied=7,replied=7,stream=11";
                     let found = Found::behind(&Lab::kernel(&[stack(nat)?])?)?;
                     found.brackets("unreplied", 7.0);
@@ -36,18 +36,18 @@ mod linux {
                     assert_eq!(
                         found.refresh("elsewhere"),
                         Some(false),
-                        "connection tracking has a timer a flow"
+                        "connection tracking has a timer per flow"
                     );
                     Ok(())
                 }),
-                trial("kernel::a_stream_timer_below_the_other", || {
+                trial("kernel::a_stream_timer_shorter_than_the_unreplied_one", || {
                     let nat = "linux,unreplied=11,replied=11,stream=6";
                     let found = Found::behind(&Lab::kernel(&[stack(nat)?])?)?;
                     found.brackets("unreplied", 11.0);
                     found.brackets("stream", 6.0);
                     Ok(())
                 }),
-                trial("tun::6_seconds", || {
+                trial("tun::a_timer_of_6_s", || {
                     let found = Found::behind(&tun("port-restricted-cone,timeout=6")?)?;
                     found.brackets("unreplied", 6.0);
                     found.brackets("stream", 6.0);
@@ -55,52 +55,52 @@ mod linux {
                     assert_eq!(found.refresh("elsewhere"), Some(true));
                     Ok(())
                 }),
-                trial("tun::packets_from_outside_keep_nothing", || {
+                trial("tun::inbound_packets_do_not_refresh", || {
                     let found = Found::behind(&tun("symmetric,timeout=8,refresh=outbound")?)?;
                     found.brackets("stream", 8.0);
                     assert_eq!(found.refresh("outbound"), Some(true));
                     assert_eq!(found.refresh("inbound"), Some(false));
                     Ok(())
                 }),
-                trial("tun::packets_from_inside_keep_nothing", || {
+                trial("tun::outbound_packets_do_not_refresh", || {
                     let found = Found::behind(&tun("restricted-cone,timeout=8,refresh=inbound")?)?;
                     assert_eq!(found.refresh("outbound"), Some(false));
                     assert_eq!(found.refresh("inbound"), Some(true));
                     Ok(())
                 }),
-                trial("tun::every_path_has_a_timer", || {
+                trial("tun::a_timer_per_flow", || {
                     let found = Found::behind(&tun("port-restricted-cone,timeout=8,timer-per=flow")?)?;
                     assert_eq!(found.refresh("elsewhere"), Some(false));
                     Ok(())
                 }),
-                trial("tun::a_mapping_has_one_timer_for_all_paths", || {
+                trial("tun::a_timer_per_mapping", || {
                     let found = Found::behind(&tun("port-restricted-cone,timeout=8,timer-per=mapping")?)?;
                     assert_eq!(found.refresh("elsewhere"), Some(true));
                     Ok(())
                 }),
-                trial("tun::an_exact_timer_is_told", || {
+                trial("tun::an_exact_timer_is_recognised", || {
                     let found = Found::behind(&tun("port-restricted-cone,timeout=16")?)?;
                     found.brackets("unreplied", 16.0);
                     found.brackets("stream", 16.0);
                     assert_eq!(found.expiry_style(), "exact", "{}", found.value);
                     Ok(())
                 }),
-                trial("tun::sweeps_are_told_with_their_interval", || {
+                trial("tun::sweeps_are_recognised_with_their_interval", || {
                     let found = Found::behind(&tun("port-restricted-cone,timeout=12,sweep=9")?)?;
                     assert_eq!(found.expiry_style(), "swept", "{}", found.value);
                     let interval = found.value["granularity"]["seconds"].as_f64().unwrap_or_default();
                     assert!((7.0..=11.0).contains(&interval), "{interval}");
                     Ok(())
                 }),
-                trial("tun::jitter_is_told", || {
+                trial("tun::jitter_is_recognised", || {
                     let found = Found::behind(&tun("port-restricted-cone,timeout=12,jitter=10")?)?;
                     assert_eq!(found.expiry_style(), "jittered", "{}", found.value);
                     Ok(())
                 }),
-                trial("tun::a_nat_that_restarts_is_no_number", || {
+                trial("tun::a_nat_restart_invalidates_the_run", || {
                     restarted("port-restricted-cone,timeout=20")
                 }),
-                trial("tun::a_nat_that_restarts_with_other_ports_is_no_number", || {
+                trial("tun::a_nat_restart_with_new_ports_invalidates_the_run", || {
                     restarted("symmetric,ports=random,timeout=20")
                 }),
             ]
@@ -163,7 +163,7 @@ mod linux {
         }
 
         fn expiry_style(&self) -> &str {
-            self.value["granularity"]["clearing"].as_str().unwrap_or("not told")
+            self.value["granularity"]["clearing"].as_str().unwrap_or("unknown")
         }
 
         fn refresh(&self, which: &str) -> Option<bool> {

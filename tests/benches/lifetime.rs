@@ -1,6 +1,6 @@
-//! How long the lifetime measurement takes and how often it is right: `cargo bench -p natlab --bench lifetime`. First in
-//! virtual time, then with real sockets over modelled NATs, where this system allows it. Names of parts behind `--`
-//! (`exact`, `lossy`, `manners`, `real`) run only those.
+//! Accuracy and duration of the lifetime measurement: `cargo bench -p natlab --bench lifetime`. First in virtual time, then
+//! with real sockets over modelled NATs, where this system allows it. Names of parts after `--` (`exact`, `lossy`,
+//! `styles`, `real`) run only those.
 
 use std::{error::Error, ops::Range, time::Duration};
 
@@ -29,8 +29,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     if wanted("lossy") {
         random_timers(5.0..590.0, 600, 5_000, Loss::Independent(0.05));
     }
-    if wanted("manners") {
-        manners(100);
+    if wanted("styles") {
+        refresh_and_styles(100);
     }
     #[cfg(target_os = "linux")]
     if wanted("real") {
@@ -50,7 +50,7 @@ struct Run {
     seconds: f64,
     sockets: f64,
     rate: f64,
-    /// What it said of refreshing and of how mappings end that is not so.
+    /// False statements about what refreshes mappings and how they expire.
     untrue: usize,
     text: String,
 }
@@ -109,7 +109,7 @@ fn random_timers(timers: Range<f64>, longest: u64, runs: u64, loss: Loss) {
         count(Verdict::Wrong)
     );
     println!(
-        "  false of what refreshes mappings and how they end: {} runs",
+        "  false about what refreshes mappings and how they expire: {} runs",
         results.iter().filter(|r| r.untrue > 0).count()
     );
     let most = |of: fn(&Run) -> f64| results.iter().map(of).fold(0.0, f64::max);
@@ -150,27 +150,33 @@ fn random_timers(timers: Range<f64>, longest: u64, runs: u64, loss: Loss) {
     }
 }
 
-/// What is said of a NAT with one exact timer a mapping that packets in both directions restart, and is not so.
+/// False statements about a NAT with one exact timer per mapping that packets in both directions refresh.
 fn untrue(lifetime: &Lifetime) -> usize {
     let Refresh { outbound, inbound, elsewhere } = lifetime.refresh;
     let refresh = [outbound, inbound, elsewhere].into_iter().filter(|said| *said == Some(false)).count();
     refresh + usize::from(lifetime.granularity.is_some_and(|g| g.style != ExpiryStyle::Exact))
 }
 
-/// How often the manners of NATs are told apart.
-fn manners(runs: u64) {
-    println!("\n{runs} runs each, what else is told: right, likely but wrong, sure but wrong, not told");
-    /// Whether it is told right, and whether that was said to be sure.
+/// How often what refreshes mappings and how they expire is recognised.
+fn refresh_and_styles(runs: u64) {
+    println!(
+        "\n{runs} runs each, what refreshes and how mappings expire: right, likely but wrong, sure but wrong, unknown"
+    );
+    /// Whether a statement is right, and whether it is marked as sure.
     type Reading = fn(&Lifetime) -> Option<(bool, bool)>;
     type Any = Box<dyn Fn(&Lifetime) -> Option<(bool, bool)> + Sync>;
     let style = |is: ExpiryStyle| move |l: &Lifetime| l.granularity.map(|g| (g.style == is, g.sure));
     let rows: [(&str, &str, Any); 11] = [
         (
             "20,refresh=both",
-            "outbound keeps",
+            "outbound refreshes",
             Box::new((|l| l.refresh.outbound.map(|b| (b, true))) as Reading),
         ),
-        ("20,refresh=both", "inbound keeps", Box::new((|l| l.refresh.inbound.map(|b| (b, true))) as Reading)),
+        (
+            "20,refresh=both",
+            "inbound refreshes",
+            Box::new((|l| l.refresh.inbound.map(|b| (b, true))) as Reading),
+        ),
         (
             "20,refresh=outbound",
             "inbound does not",
@@ -196,7 +202,7 @@ fn manners(runs: u64) {
     for (settings, name, reading) in &rows {
         let seeds: Vec<u64> = (0..runs).collect();
         let said = on_two_threads(&seeds, |&seed| {
-            // Sweeps and the client's own times meet otherwise in every run.
+            // So that sweeps and the client's own schedule coincide differently in every run.
             let (timer, rest) = settings.split_once(',').unwrap_or((settings, ""));
             let timer = timer.parse::<u64>().expect("seconds") * 1000 + 300 * (seed % 25);
             let report =

@@ -1,31 +1,35 @@
-//! The lifetime measurement, judged: what it says of a NAT whose timers are known.
+//! Judges lifetime findings (RFC 4787 section 4.3) of a NAT whose timers are known.
 
 use nat_check_core::report::{Confidence, Finding};
 use shared::nat::{Bracket, Lifetime};
 
-/// What a run said of a timer.
+/// How a finding compares with the true timers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
-    /// A bracket with the true value in it.
+    /// Brackets that contain the true values.
     Inside,
-    /// Only a lower bound that is true, or nothing at all.
+    /// Only a lower bound, which is true, or nothing at all.
     Unknown,
-    /// A false bound, in a finding that claimed to be no better than weak.
+    /// A false bound in a weak finding.
     Doubtful,
-    /// A false bound in a finding that was sure of it.
+    /// A false bound in a strong finding.
     Wrong,
 }
 
-/// Holds a finding against the true timers, in seconds: without an answer, and of a stream.
+/// Compares a finding with the true timers, in seconds.
 #[must_use]
 pub fn judge(finding: &Finding<Lifetime>, unreplied: f64, stream: f64) -> Verdict {
     let Some(lifetime) = &finding.value else { return Verdict::Unknown };
     let sure = finding.confidence >= Confidence::Strong;
     let brackets = [(lifetime.unreplied, unreplied), (lifetime.stream, stream)];
-    brackets.into_iter().map(|(bracket, truth)| about(bracket, truth, sure)).max().unwrap_or(Verdict::Unknown)
+    brackets
+        .into_iter()
+        .map(|(bracket, truth)| judge_bracket(bracket, truth, sure))
+        .max()
+        .unwrap_or(Verdict::Unknown)
 }
 
-fn about(bracket: Option<Bracket>, truth: f64, sure: bool) -> Verdict {
+fn judge_bracket(bracket: Option<Bracket>, truth: f64, sure: bool) -> Verdict {
     let Some(Bracket { alive_s, expired_s }) = bracket else { return Verdict::Unknown };
     let holds = alive_s < truth && expired_s.is_none_or(|expired| truth <= expired);
     match (holds, sure, expired_s) {
@@ -43,7 +47,7 @@ pub fn width(lifetime: &Lifetime) -> Option<f64> {
     [lifetime.unreplied, lifetime.stream].into_iter().flatten().filter_map(width).reduce(f64::max)
 }
 
-/// The time that a timer of so many seconds may take.
+/// The time that measuring a timer of so many seconds may take, in seconds.
 #[must_use]
 pub fn bound(timer: f64) -> f64 {
     1.15 * timer + 5.0
