@@ -1,5 +1,5 @@
-//! The address plan that all laboratories share. Everything public is from the documentation ranges of RFC 5737 and
-//! RFC 3849, so nothing of it can be mistaken for somebody's host.
+//! The address plan of all laboratories. Public addresses are from the documentation ranges of RFC 5737 and RFC 3849, so
+//! none of them is a real host's.
 
 use std::{
     fmt,
@@ -13,9 +13,9 @@ pub const SERVER6: [Ipv6Addr; 2] = [
     Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 0x10),
     Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 0x11),
 ];
-/// The ports that a probe server listens on in the laboratory: the standard's, and the next one.
+/// The ports of a probe server in the laboratory: the standard one, and the next.
 pub const PORTS: [u16; 2] = [3478, 3479];
-/// The router hop, as the sites' routers see it.
+/// The router hop's address towards the sites.
 pub const CORE4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 254);
 /// The router hop over IPv6.
 pub const CORE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x203, 0, 0, 0, 0, 0xfe);
@@ -71,7 +71,7 @@ impl Site {
         match (public, n) {
             (true, 0) => self.wan4(),
             (true, n) => Ipv4Addr::new(203, 0, 113, 16 * (1 + self.number) + n),
-            // Levels are few: a stack of them is written by hand.
+            // There are only few levels.
             (false, n) => Ipv4Addr::new(100, 64 + level as u8, self.number, 2 + n),
         }
     }

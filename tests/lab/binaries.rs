@@ -1,4 +1,4 @@
-//! Finds the product's programs beside the running test, and has cargo bring them up to date first.
+//! Finds the workspace's programs beside the running test, after cargo has brought them up to date.
 
 use std::{
     env,
@@ -9,7 +9,7 @@ use std::{
 
 use crate::LabError;
 
-/// The path of one of the workspace's programs, built from the present source. Cargo is asked once per process.
+/// The path of one of the workspace's programs, built from the current source. Cargo is asked once per process.
 ///
 /// # Errors
 /// When it does not build.
@@ -22,7 +22,7 @@ pub fn binary(name: &str) -> Result<PathBuf, LabError> {
     Ok(directory.join(name))
 }
 
-/// Builds with the profile of the running test and into the same directory, so that nearly everything is there.
+/// Builds with the profile of the running test and into the same directory, so that nearly everything is built already.
 fn build() -> Result<PathBuf, String> {
     let test = env::current_exe().map_err(|e| e.to_string())?;
     let directory = test.ancestors().nth(2).ok_or("the test is in no target directory")?;
@@ -33,8 +33,8 @@ fn build() -> Result<PathBuf, String> {
     };
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    // What cargo tells a test about its package would seem a change to build scripts that look at it (ring's does), and
-    // half of the dependencies would be built again.
+    // Build scripts that read the variables which cargo sets for a test (ring's does) would see a change, and half of the
+    // dependencies would be built again.
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
         if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"].iter().any(|p| text.starts_with(p))
@@ -42,7 +42,7 @@ fn build() -> Result<PathBuf, String> {
             cargo.env_remove(&name);
         }
     }
-    // The whole workspace, so that cargo unites features as it did for this test and builds nothing twice.
+    // The whole workspace, so that cargo unifies features as it did for this test and builds nothing twice.
     let output = cargo
         .args(["build", "--quiet", "--workspace", "--bins", "--profile", profile, "--manifest-path"])
         .arg(manifest)

@@ -1,4 +1,4 @@
-//! The product's client as a host runs it: started, awaited, its report read.
+//! Runs `nat-check` on a host and reads its report.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::{LabError, binaries::binary, host::Host, process::Output};
 /// Far longer than a run takes, so that a busy machine fails no test.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// What the client said.
+/// The outcome of a run of the client.
 #[derive(Clone, Debug)]
 pub struct ClientRun {
     /// Its exit code and outputs.
@@ -47,10 +47,10 @@ impl ClientRun {
         self.family()["udp"][name]["value"].as_str()
     }
 
-    /// Fails when the report says anything else about both axes and the classic name than this.
+    /// Checks mapping, filtering and classic name in the report.
     ///
     /// # Panics
-    /// Then.
+    /// When the report has others.
     pub fn must_say(&self, expected: &Behaviour) {
         assert_eq!(self.output.code, 0, "exit code; {}", self.output.stderr);
         assert_eq!(self.family()["status"], "tested", "{}", self.family());

@@ -1,5 +1,4 @@
-//! An echo service (RFC 862) for programs that want somebody on the Internet to talk to: what comes over UDP or TCP
-//! goes back.
+//! An echo service (RFC 862), for programs that need a peer on the Internet: it returns what it receives over UDP or TCP.
 
 use std::{
     io,
@@ -43,7 +42,7 @@ impl Echo {
                 services.spawn_on(echo_streams(tcp), runtime.handle());
             }
             thread::Builder::new().name("echo".into()).spawn(move || {
-                // Either the value is dropped or the process ends: the services themselves go on for ever.
+                // The services themselves never end: the value is dropped, or the process ends.
                 let _ = runtime.block_on(stopped);
                 drop(services);
             })
@@ -66,7 +65,7 @@ impl Drop for Echo {
 async fn echo_datagrams(socket: UdpSocket) {
     let mut buffer = vec![0; 65_536];
     loop {
-        // Errors are those that ICMP brings back for somebody who is gone; others go on.
+        // Errors are ICMP errors about a client that is gone; the others are still served.
         if let Ok((length, from)) = socket.recv_from(&mut buffer).await {
             let _ = socket.send_to(&buffer[..length], from).await;
         }
@@ -77,7 +76,7 @@ async fn echo_streams(listener: TcpListener) {
     while let Ok((mut stream, _)) = listener.accept().await {
         tokio::spawn(async move {
             let (mut from, mut to) = stream.split();
-            // The client has hung up: nobody is left to tell.
+            // The client has closed the connection.
             let _ = tokio::io::copy(&mut from, &mut to).await;
         });
     }

@@ -1,18 +1,18 @@
-//! What can go wrong when a laboratory is built, told apart by what the reader can do about it.
+//! Errors of the laboratory, by what the reader can do about them.
 
 use std::{io, time::Duration};
 
 /// Why there is no laboratory, or why something in it failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LabError {
-    /// The system does not let this user do it.
+    /// The system does not permit it.
     #[error("{operation} is not allowed here ({source}): {advice}")]
     Denied {
         /// What was tried.
         operation: &'static str,
         /// What would help.
         advice: &'static str,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
     /// A program is not installed.
@@ -20,15 +20,15 @@ pub enum LabError {
     Missing {
         /// Its name.
         program: String,
-        /// Where it comes from, if it is one that the laboratory itself needs.
+        /// The package that provides it, if the laboratory itself needs it.
         package: Option<&'static str>,
     },
-    /// A program that sets the laboratory up did not succeed.
+    /// A program that sets up the laboratory failed.
     #[error("{operation} failed: {message}")]
     Setup {
         /// What was being set up.
         operation: String,
-        /// What the program said.
+        /// What the program printed.
         message: String,
     },
     /// A system call failed.
@@ -36,10 +36,10 @@ pub enum LabError {
     Io {
         /// What was being done.
         operation: String,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
-    /// A program ended, or stayed silent, before it did what was waited for.
+    /// A program ended, or the time was up, before it did what was waited for.
     #[error("{operation}: nothing came within {within:?}; it printed: {printed}")]
     Timeout {
         /// What was waited for.
@@ -49,7 +49,7 @@ pub enum LabError {
         /// What the program printed until then.
         printed: String,
     },
-    /// The words do not name a NAT, a network or a scenario.
+    /// A text is not a valid NAT, network or scenario.
     #[error("{0}")]
     Words(String),
 }

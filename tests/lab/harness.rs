@@ -13,7 +13,7 @@ use crate::{LabError, netns::obtain_privilege};
 #[must_use]
 pub fn main(trials: impl FnOnce() -> Vec<Trial>) -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // These tests wait for packets most of the time.
+    // These tests mostly wait for packets.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     arguments.test_threads.get_or_insert(2 * cores);
     let privilege = obtain_privilege();

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::netns::Namespace;
 
-/// A host: where programs run. Everything that a [`Namespace`] can do, it can.
+/// A host, on which programs run. It derefs to its [`Namespace`].
 #[derive(Debug)]
 pub struct Host {
     namespace: Namespace,

@@ -1,4 +1,4 @@
-//! The Internet between the hosts of the user-space laboratory: access lines, NATs from the model, one router hop.
+//! The network between the hosts of the user-space laboratory: access lines, modelled NATs (RFC 4787), one router hop.
 //! Pure: packets and `now` go in, packets and the device that they are for come out.
 
 use std::{
@@ -18,7 +18,7 @@ use crate::{
     ip::{Carries, Datagram, IcmpReason},
 };
 
-/// Where packets enter and leave.
+/// A network interface of the laboratory, where packets enter and leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Port {
     /// The server host.
@@ -32,7 +32,7 @@ pub(crate) enum Port {
     },
 }
 
-/// A LAN, the NATs in front of it, its access line.
+/// A LAN, its NATs and its access line.
 #[derive(Debug)]
 struct Customer {
     site: Site,
@@ -40,11 +40,11 @@ struct Customer {
     /// The innermost first.
     nats: Vec<Nat>,
     line: Line,
-    /// Who sent echo requests: (NAT, identifier, remote address) to inside address.
+    /// Senders of echo requests: from (NAT, identifier, remote address) to internal address.
     pings: HashMap<(usize, u16, IpAddr), IpAddr>,
 }
 
-/// A packet on its way, with the ports that later fragments do not carry themselves.
+/// A packet in transit, with the ports that later fragments do not carry.
 #[derive(Clone, Debug)]
 struct Moving {
     datagram: Datagram,
@@ -68,7 +68,7 @@ enum Place {
 #[derive(Debug)]
 pub(crate) struct Internet {
     customers: Vec<Customer>,
-    /// What is under way, by time of arrival and order of departure.
+    /// Packets in transit, by time of arrival and order of departure.
     moving: BTreeMap<(Duration, u64), (Place, Moving)>,
     departed: u64,
     /// Ports of fragmented packets, by source, destination and identification.
@@ -76,7 +76,7 @@ pub(crate) struct Internet {
     rng: fastrand::Rng,
 }
 
-/// Entries after which memory of past fragments and pings begins anew.
+/// Entries after which the tables of past fragments and pings are emptied.
 const MEMORY: usize = 4096;
 
 impl Internet {
@@ -115,7 +115,7 @@ impl Internet {
         site
     }
 
-    /// All NATs forget what they knew.
+    /// All NATs lose their state.
     pub(crate) fn restart_nats(&mut self) {
         for nat in self.customers.iter_mut().flat_map(|customer| &mut customer.nats) {
             *nat = Nat::new(nat.spec().clone(), nat.external(), self.rng.u64(..));
@@ -142,7 +142,7 @@ impl Internet {
         self.moving.first_key_value().map(|((due, _), _)| *due)
     }
 
-    /// Lets everything happen that is due; returns the next packet for a device, if there is one.
+    /// Processes everything that is due, up to the next packet for a device, and returns that.
     pub(crate) fn leave(&mut self, now: Duration) -> Option<(Port, Vec<u8>)> {
         while self.due()? <= now {
             let ((due, _), (place, moving)) = self.moving.pop_first()?;
@@ -161,7 +161,7 @@ impl Internet {
         self.moving.insert((at, self.departed), (place, moving));
     }
 
-    /// Sends a packet over a site's access line, on which it may be lost, be late, and become two.
+    /// Sends a packet over a site's access line, on which it may be lost, delayed or duplicated.
     fn carry(&mut self, site: usize, way: Way, place: Place, moving: Moving, now: Duration) {
         for time in self.customers[site].line.carry(way).into_iter().flatten() {
             self.schedule(now + time, place, moving.clone());
@@ -186,16 +186,16 @@ impl Internet {
         }
     }
 
-    /// What stands before a packet that has passed `nat` NATs on its way out.
+    /// The next node for an outbound packet that has passed `nat` NATs.
     fn outward(&self, site: usize, nat: usize) -> Place {
         if nat < self.customers[site].nats.len() { Place::Outward { site, nat } } else { Place::Core }
     }
 
-    /// What stands before a packet that has `nat` NATs left on its way in.
+    /// The next node for an inbound packet that has `nat` NATs left to pass.
     fn inward(&self, site: usize, nat: usize, to: IpAddr) -> Place {
         match nat.checked_sub(1) {
             Some(nat) => Place::Inward { site, nat },
-            // An address that nobody has: as good as a host that is switched off.
+            // An address that no host has: like a host that is switched off.
             None => {
                 Place::Port(Port::Host { site, host: self.customers[site].neighbour(to).unwrap_or(u8::MAX) })
             }
@@ -239,7 +239,7 @@ impl Internet {
                     place => self.schedule(now, place, moving),
                 }
             }
-            // Errors from inside would have to be translated in what they quote; nothing here needs them.
+            // ICMP errors from inside would need their quoted packet translated; nothing here needs them.
             Carries::IcmpError | Carries::Other => {}
         }
     }
@@ -250,7 +250,7 @@ impl Internet {
             let router = customer.outside(moving.datagram.is_v6());
             let back = match self.outward(site, nat + 1) {
                 Place::Core => Place::Core,
-                // Between two NATs of one customer nobody needs to know.
+                // Errors between two NATs of one customer reach no host.
                 _ => return,
             };
             return self.report(&moving.datagram, router, IcmpReason::Expired, back, now);
@@ -294,7 +294,7 @@ impl Internet {
         self.answer(about.icmp(router, reason), back, now);
     }
 
-    /// Has somebody refuse a TCP connection.
+    /// Refuses a TCP connection in the name of its destination.
     fn refuse(&mut self, about: &Datagram, refused: Refused, back: Place, at: Duration) {
         let bytes = match refused {
             Refused::Reset => about.reset(),
@@ -315,7 +315,7 @@ impl Internet {
         let Some(fragment) = datagram.fragment else { return Some(datagram.ports().unwrap_or_default()) };
         let key = (datagram.source(), datagram.destination(), fragment.id);
         if !fragment.first {
-            // Hosts send the first fragment first: without it the packet is none of theirs.
+            // Hosts send the first fragment first: one without it is not theirs.
             return self.fragments.get(&key).copied();
         }
         let ports = datagram.ports()?;
@@ -340,7 +340,7 @@ impl Customer {
         (0..self.hosts).find(|host| ip == self.site.host4(*host) || ip == self.site.host6(*host))
     }
 
-    /// Whether packets for this address come here.
+    /// Whether packets for this address are routed to this site.
     fn owns(&self, ip: IpAddr) -> bool {
         let external = || self.nats.iter().any(|nat| nat.external().contains(&ip));
         match ip {
@@ -352,17 +352,17 @@ impl Customer {
         }
     }
 
-    /// The router's address as hosts inside know it.
+    /// The router's address on the LAN.
     fn router(&self, v6: bool) -> IpAddr {
         if v6 { self.site.router6().into() } else { self.site.router4().into() }
     }
 
-    /// The router's address as the Internet knows it.
+    /// The router's address on the Internet.
     fn outside(&self, v6: bool) -> IpAddr {
         if v6 { self.site.wan6().into() } else { self.site.wan4().into() }
     }
 
-    /// Translates an echo request; identifiers stay, which is enough for a few hosts.
+    /// Translates an echo request; identifiers are kept, which is enough for a few hosts.
     fn ping(&mut self, nat: usize, id: u16, datagram: &mut Datagram) {
         let (inside, remote) = (datagram.source(), datagram.destination());
         if self.pings.len() >= MEMORY {
@@ -376,7 +376,7 @@ impl Customer {
         }
     }
 
-    /// Translates an echo reply; `false` when nobody inside asked.
+    /// Translates an echo reply; `false` when no internal host sent the request.
     fn pong(&mut self, nat: usize, id: u16, datagram: &mut Datagram) -> bool {
         let Some(inside) = self.pings.get(&(nat, id, datagram.source())) else { return false };
         datagram.readdress(false, *inside);

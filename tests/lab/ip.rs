@@ -1,5 +1,5 @@
-//! Raw IP packets as the user-space NAT sees them: read into the model's terms, rewritten in place with their check
-//! sums kept right, answered with ICMP or a reset (RFC 791, RFC 8200, RFC 1624).
+//! Raw IP packets for the user-space NAT: parsed into the model's terms, rewritten in place with updated checksums,
+//! answered with ICMP errors or TCP resets (RFC 791, RFC 8200, RFC 1624).
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,10 +11,10 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMP6: u8 = 58;
 const FRAGMENT6: u8 = 44;
-/// Hops that a packet made here may take.
+/// TTL of packets that are made here.
 const TTL: u8 = 64;
 
-/// One IP packet and where its parts are.
+/// One IP packet and the offsets of its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Datagram {
     bytes: Vec<u8>,
@@ -36,19 +36,19 @@ pub(crate) enum Carries {
     Other,
 }
 
-/// Why a packet comes back.
+/// The reason of an ICMP error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum IcmpReason {
-    /// It has made too many hops.
+    /// TTL exceeded.
     Expired,
-    /// Nobody has that address.
+    /// Host unreachable.
     NoRoute,
-    /// Nobody listens there, or so it is said.
+    /// Port unreachable.
     PortUnreachable,
 }
 
 impl Datagram {
-    /// Reads the headers; `None` for what is no whole IP packet.
+    /// Parses the headers; `None` if it is not a complete IP packet.
     pub(crate) fn parse(bytes: Vec<u8>) -> Option<Self> {
         match bytes.first()? >> 4 {
             4 => Self::parse4(bytes),
@@ -84,7 +84,7 @@ impl Datagram {
         Self { bytes, protocol, transport: 48, fragment: Some(Fragment { id, first }) }.complete()
     }
 
-    /// Whether the transport header is there, where one is due.
+    /// Whether the transport header is complete, where the packet has one.
     fn complete(self) -> Option<Self> {
         let needed = match self.protocol {
             _ if self.fragment.is_some_and(|f| !f.first) => 0,
@@ -174,7 +174,7 @@ impl Datagram {
         };
         let old = u16_at(&self.bytes, sum);
         if self.protocol == UDP && old == 0 {
-            // Its sender wanted no check sum.
+            // Sent without a checksum (RFC 768).
             return;
         }
         let new = match fold(u64::from(!old) + change) {
@@ -188,7 +188,7 @@ impl Datagram {
         self.bytes[self.ttl_at()]
     }
 
-    /// Counts one hop; `false` when that was one too many.
+    /// Decrements the TTL; `false` when it has expired.
     pub(crate) fn hop(&mut self) -> bool {
         let at = self.ttl_at();
         if self.bytes[at] <= 1 {
@@ -205,7 +205,7 @@ impl Datagram {
         self.sum_icmp();
     }
 
-    /// The packet that an ICMP error quotes, as far as it is quoted: protocol, source, destination.
+    /// The packet quoted in an ICMP error: protocol, source, destination.
     pub(crate) fn quoted(&self) -> Option<(Protocol, SocketAddr, SocketAddr)> {
         let quote = Self::parse_quote(self.bytes.get(self.transport + 8..)?)?;
         let Carries::Flow(protocol) = quote.carries() else { return None };
@@ -213,27 +213,27 @@ impl Datagram {
         Some((protocol, SocketAddr::new(quote.source(), from), SocketAddr::new(quote.destination(), to)))
     }
 
-    /// Gives an ICMP error to somebody inside: its destination, and the source of what it quotes.
+    /// Translates an ICMP error for an internal host: its destination, and the source of the quoted packet.
     pub(crate) fn redirect_error(&mut self, inside: SocketAddr) {
         self.put_ip(false, inside.ip());
         let at = self.transport + 8;
         let Some(mut quote) = self.bytes.get(at..).and_then(Self::parse_quote) else { return };
         quote.put_ip(true, inside.ip());
         quote.put(quote.transport, &inside.port().to_be_bytes());
-        // What was added to make the quote look whole is cut off again.
+        // Remove the padding that completed the quoted packet.
         let length = self.bytes.len() - at;
         self.bytes[at..].copy_from_slice(&quote.bytes[..length]);
         self.sum_icmp();
     }
 
-    /// Only eight bytes of a transport header need to be quoted: enough for ports.
+    /// Only eight bytes of the transport header have to be quoted: enough for the ports.
     fn parse_quote(bytes: &[u8]) -> Option<Self> {
         let mut bytes = bytes.to_vec();
         bytes.resize(bytes.len() + 12, 0);
         Self::parse(bytes)
     }
 
-    /// The ICMP error that tells the sender.
+    /// The ICMP error for the sender.
     pub(crate) fn icmp(&self, router: IpAddr, reason: IcmpReason) -> Option<Vec<u8>> {
         if matches!(self.carries(), Carries::IcmpError) {
             // RFC 1122 3.2.2: no errors about errors.
@@ -308,7 +308,7 @@ impl Datagram {
         if self.is_v6() { octets.into() } else { [octets[0], octets[1], octets[2], octets[3]].into() }
     }
 
-    /// Writes an address and says how that changes a sum over it.
+    /// Writes an address; returns the change of a checksum over it.
     fn put_ip(&mut self, source: bool, ip: IpAddr) -> u64 {
         let change = match (self.is_v6(), ip) {
             (true, IpAddr::V6(ip)) => self.put(if source { 8 } else { 24 }, &ip.octets()),
@@ -353,7 +353,7 @@ fn words(bytes: &[u8]) -> u64 {
     bytes.chunks(2).map(|pair| u64::from(pair[0]) << 8 | pair.get(1).copied().map_or(0, u64::from)).sum()
 }
 
-/// The check sum: carries added, then inverted.
+/// The checksum: carries added, then inverted.
 fn fold(mut sum: u64) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
@@ -394,7 +394,7 @@ mod tests {
         Datagram::parse(bytes).unwrap()
     }
 
-    /// A check sum over everything, computed by etherparse from scratch.
+    /// A checksum over everything, computed by etherparse from scratch.
     fn sums_are_right(d: &Datagram) {
         let sliced = etherparse::SlicedPacket::from_ip(d.bytes()).unwrap();
         let payload = |d: &Datagram| d.bytes[d.payload()..].to_vec();

@@ -28,7 +28,7 @@ use crate::{
 pub(crate) struct Kernel {
     pub(crate) hosts: Vec<Host>,
     pub(crate) server: Host,
-    /// From the core outwards; kept because they are gone when they are dropped.
+    /// From the core outwards; kept, as dropping them removes them.
     pub(crate) routers: Vec<Namespace>,
 }
 
@@ -61,7 +61,7 @@ pub(crate) fn build(nats: &[Stack], hosts_per_site: u8) -> Result<Kernel, LabErr
     Ok(Kernel { hosts, server: Host::new(server, SERVER4[0], SERVER6[0]), routers })
 }
 
-/// Where a router hangs: the interface towards the outside, and who is next there.
+/// The outside of a router: its interface, and the next hop.
 struct Uplink {
     address4: Ipv4Addr,
     gateway4: Ipv4Addr,
@@ -94,7 +94,7 @@ fn build_site(
             batch += &format!("route add {} via {}\n", site.lan4(), up.address4);
         }
         routers[outer].ip(&batch)?;
-        // Customers are neighbours of the core only: whatever one sends to another passes through it.
+        // Customers are adjacent to the core only: all packets between them pass through it.
         router.ip(&format!(
             "link set wan up\naddr add {}/32 dev wan\naddr add {}/64 dev wan nodad\n\
              route add {gateway4} dev wan\nroute add default via {gateway4}\nroute add ::/0 via {}\n\
@@ -154,8 +154,8 @@ fn uplink(site: &Site, level: usize) -> Uplink {
 fn forward(router: &Namespace) -> Result<(), LabError> {
     router.sysctl("net/ipv4/ip_forward", 1)?;
     router.sysctl("net/ipv6/conf/all/forwarding", 1)?;
-    // Where this exists, bridges would pass what is translated back to a neighbour by themselves, but never back to the
-    // host that it came from.
+    // With br_netfilter, bridges would forward hairpinned packets to another host themselves, but never back to the host
+    // that they came from.
     for filter in ["net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"] {
         if Path::new("/proc/sys").join(filter).exists() {
             router.sysctl(filter, 0)?;

@@ -1,4 +1,4 @@
-//! The one facade over the real drivers: hosts, a server, and something between them.
+//! The facade over the drivers with real sockets: hosts, NATs, a server.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
     tun::{self, Forwarder, TunSite},
 };
 
-/// A built network. Dropping it takes everything down.
+/// A laboratory. Dropping it removes everything.
 #[derive(Debug)]
 pub struct Lab {
     hosts: Vec<Host>,
@@ -24,7 +24,7 @@ pub struct Lab {
     forwarder: Option<Forwarder>,
 }
 
-/// How long a program may take to say that it is ready: generous, because machines may be busy.
+/// How long a program may take until it is ready: generous, because the machine may be busy.
 const START: Duration = Duration::from_secs(20);
 
 impl Lab {
@@ -36,7 +36,7 @@ impl Lab {
         Self::kernel_of(nats, 1)
     }
 
-    /// The same with so many hosts behind each NAT; they are numbered site by site.
+    /// The same with so many hosts behind each NAT, numbered site by site.
     ///
     /// # Errors
     /// As [`Self::kernel`].
@@ -55,7 +55,7 @@ impl Lab {
         Ok(Self { hosts, server, routers: Vec::new(), forwarder: Some(forwarder) })
     }
 
-    /// Switches all NATs off and on, so that they forget what they knew; those of the kernel stay as they are.
+    /// Restarts all modelled NATs, so that they lose their state; the kernel's are left as they are.
     pub fn restart_nats(&self) {
         if let Some(forwarder) = &self.forwarder {
             forwarder.restart_nats();

@@ -1,21 +1,21 @@
-//! The NAT laboratory: simulated, user-space and kernel NATs that nat-check and probe-server are judged by.
+//! The NAT laboratory: simulated, user-space and kernel NATs, against which nat-check and probe-server are tested.
 //!
 //! For every driver:
-//! - [`scenario`]: NATs, networks, servers and what must be reported, read from files;
-//! - [`oracle`]: holds a report against that;
-//! - [`sim`]: the driver that needs no privilege: everything in memory, in virtual time;
-//! - [`study`]: many such runs, judged and counted;
-//! - [`punch`]: pairs of clients that punch in it.
-//! - [`lifetime`]: what the lifetime measurement says, judged.
+//! - [`scenario`]: NATs, networks, servers and the expected reports, read from files;
+//! - [`oracle`]: compares a report with what is expected;
+//! - [`sim`]: the driver that needs no privilege: in memory, in virtual time;
+//! - [`study`]: accuracy over many such runs;
+//! - [`punch`]: hole punching between pairs of clients in it;
+//! - [`lifetime`]: judges lifetime findings.
 //!
 //! Real networks, on Linux:
 //! - [`Lab`]: hosts behind NATs and a server, with real programs on them;
-//! - [`rules`]: the kernel's own NAT in the words of RFC 4787;
+//! - [`rules`]: the kernel's own NAT, from a NAT spec to nftables rules;
 //! - [`netns`], [`process`], [`host`]: network namespaces without names, and programs inside them;
-//! - [`truth`]: what a NAT really does, observed from both sides;
+//! - [`truth`]: the ground truth: what a NAT does, observed from both sides;
 //! - [`harness`]: runs tests that need all this, and skips them loudly where it is not allowed;
 //! - [`address`]: the address plan;
-//! - [`load`]: load for servers, and what they spend on it.
+//! - [`load`]: load generators, and what a server uses under load.
 
 pub mod address;
 pub mod error;

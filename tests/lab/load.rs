@@ -1,5 +1,5 @@
-//! Load for servers: closed-loop clients that always keep a number of requests under way, honest clients that ask
-//! one thing after the other, and floods that wait for nothing.
+//! Load generators: closed-loop clients that always keep a number of requests outstanding, honest clients that send one
+//! request after another, and floods that do not wait for responses.
 
 use std::{
     io::{self, Read, Write},
@@ -21,13 +21,13 @@ pub mod spent;
 /// The server's two addresses in [`network`].
 pub const SERVER: [Ipv4Addr; 2] = [Ipv4Addr::new(198, 51, 100, 10), Ipv4Addr::new(198, 51, 100, 11)];
 
-/// Datagrams a system call.
+/// Datagrams per system call.
 const BATCH: usize = 64;
 /// Silence after which requests count as lost and are replaced.
 const LOST: Duration = Duration::from_millis(200);
 
-/// A network with the server's two addresses, 192.0.2.0/24 for clients and 10.0.0.0/8 for strangers, all on its
-/// loopback device. They are not loopback's own addresses, so that a server limits them as it does strangers.
+/// A network with the server's two addresses, 192.0.2.0/24 for clients and 10.0.0.0/8 for hostile ones, all on its
+/// loopback device. None is a loopback address, so that a server applies its limits to them.
 ///
 /// # Errors
 /// When the system does not allow it.
@@ -39,18 +39,18 @@ pub fn network() -> Result<Namespace, LabError> {
     Ok(network)
 }
 
-/// What a closed loop brought.
+/// Results of closed-loop clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Harvest {
     /// Requests sent.
     pub sent: u64,
     /// Success answers received.
     pub answered: u64,
-    /// Requests given up.
+    /// Requests that were not answered in time.
     pub lost: u64,
 }
 
-/// Clients that ask one server endpoint.
+/// Closed-loop clients of one server endpoint.
 #[derive(Debug)]
 pub struct Loop {
     sockets: Vec<UdpSocket>,
@@ -62,8 +62,8 @@ pub struct Loop {
 }
 
 impl Loop {
-    /// One client for each address, each with `window` requests under way. To be made in the network that it is to
-    /// ask in.
+    /// One client for each address, each with `window` requests outstanding. Call it in the network that they are to send
+    /// in.
     ///
     /// # Errors
     /// When a socket cannot be had.
@@ -83,7 +83,7 @@ impl Loop {
         })
     }
 
-    /// Asks for this long.
+    /// Sends for this long.
     pub fn run(&mut self, duration: Duration) -> Harvest {
         let mut harvest = Harvest::default();
         let end = Instant::now() + duration;
@@ -99,7 +99,7 @@ impl Loop {
             }
             for (i, flying) in under_way.iter_mut().enumerate() {
                 let got = self.collect(i, &mut harvest);
-                // What was given up may still come.
+                // A late response to a request that was given up.
                 *flying = flying.saturating_sub(got);
             }
         }
@@ -135,8 +135,8 @@ impl Loop {
     }
 }
 
-/// A client that asks one thing after the other, as an honest one does, each with an id of its own and without
-/// repeating anything.
+/// A client that sends one request after another, as an honest one does, each with a new transaction id and without
+/// retransmission.
 #[derive(Debug)]
 pub struct Honest {
     socket: UdpSocket,
@@ -154,7 +154,7 @@ impl Honest {
         Ok(Self { socket, server, rng: fastrand::Rng::with_seed(seed) })
     }
 
-    /// Asks once; whether anything came from the server in time.
+    /// Sends one request; returns whether anything came from the server in time.
     ///
     /// # Errors
     /// When the request cannot be sent.
@@ -164,7 +164,7 @@ impl Honest {
         Ok(self.socket.recv_from(&mut [0; 2048]).is_ok_and(|(_, from)| from == self.server))
     }
 
-    /// Asks once; the time that the right answer took, or `None` if it did not come in time.
+    /// Sends one request; returns the time until the right response, or `None` if it did not come in time.
     ///
     /// # Errors
     /// When the request cannot be sent.
@@ -195,7 +195,7 @@ impl Honest {
     }
 }
 
-/// Clients that send and wait for nothing.
+/// Clients that send without waiting for responses.
 #[derive(Debug)]
 pub struct Flood {
     sockets: Vec<UdpSocket>,
@@ -207,7 +207,7 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// A flood of these datagrams, in turn, from these addresses, in turn.
+    /// A flood of these datagrams, taken in turn, from these addresses, taken in turn.
     ///
     /// # Errors
     /// When a socket cannot be had.
@@ -221,7 +221,7 @@ impl Flood {
         Ok(Self { sockets, server, datagrams, sender: Sender::new(BATCH), begun: Instant::now(), sent: 0 })
     }
 
-    /// Sends one batch from each address, and rests when that is more than `rate` datagrams a second allow.
+    /// Sends one batch from each address, then sleeps as long as `rate` datagrams a second require.
     pub fn round(&mut self, rate: u64) {
         // Smaller batches where the rate is small, so that it is not sent in bursts.
         let batch = (rate / 1000 / self.sockets.len() as u64).clamp(1, BATCH as u64) as usize;
@@ -245,8 +245,8 @@ impl Flood {
     }
 }
 
-/// Datagrams from as many addresses as one likes, without waiting for answers. The network must route `first` and
-/// what follows to itself (`ip route add local 10.0.0.0/8 dev lo`), so that a socket can have those addresses.
+/// Datagrams from any number of addresses, without waiting for responses. The network must route `first` and the
+/// addresses that follow to itself (`ip route add local 10.0.0.0/8 dev lo`), so that a socket can have those addresses.
 ///
 /// # Errors
 /// When a socket cannot be had.
@@ -265,10 +265,10 @@ pub fn from_many_sources(
     Ok(sent)
 }
 
-/// What a server's `/metrics` says of a counter, over all its labels.
+/// The value of a counter in a server's `/metrics`, summed over its labels.
 ///
 /// # Errors
-/// When nobody answers there.
+/// When there is no response.
 pub fn counted(admin: SocketAddr, counter: &str) -> io::Result<u64> {
     let mut stream = TcpStream::connect(admin)?;
     stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
@@ -278,7 +278,7 @@ pub fn counted(admin: SocketAddr, counter: &str) -> io::Result<u64> {
     Ok(rows.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum())
 }
 
-/// A bare Binding request.
+/// A Binding request without attributes.
 #[must_use]
 pub fn binding_request(seed: u64) -> Vec<u8> {
     let mut request = vec![0; 20];
@@ -288,7 +288,7 @@ pub fn binding_request(seed: u64) -> Vec<u8> {
     request
 }
 
-/// The middle one; for an even number, the lower of the two in the middle.
+/// The median; of an even number, the lower one of the middle two.
 #[must_use]
 pub fn median(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_by(f64::total_cmp);

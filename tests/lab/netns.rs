@@ -1,6 +1,6 @@
-//! Network namespaces without names. Each is held by one thread, which does what others ask of it: open sockets,
-//! start programs, set up devices. When the value is dropped, or this process ends in whatever way, the thread
-//! ends, the kernel kills the programs that it started, and with the last of them the namespace is gone.
+//! Network namespaces without names. Each is held by one thread, which runs jobs for others: open sockets, start programs,
+//! set up devices. When the value is dropped, or this process ends in whatever way, the thread ends, the kernel kills the
+//! programs that it started, and the namespace disappears with the last of them.
 
 use std::{
     fs, io,
@@ -72,10 +72,10 @@ impl Namespace {
         let holder = thread::Builder::new()
             .name(format!("netns {name}"))
             .spawn(move || {
-                // The number of this thread as /proc counts, which may have another process namespace than we.
+                // This thread's id in /proc, which may belong to another process namespace than ours.
                 let result = sys::unshare_network().and_then(|()| fs::read_link("/proc/thread-self"));
                 let failed = result.is_err();
-                // Nobody waits for the answer any more: then nobody has jobs either.
+                // If no receiver is left, there will be no jobs either.
                 if ready.send(result).is_err() || failed {
                     return;
                 }
@@ -89,26 +89,27 @@ impl Namespace {
         let path = Path::new("/proc").join(thread).join("ns/net");
         let namespace = Self { name, jobs: Some(jobs), path, holder: Some(holder) };
         namespace.ip("link set lo up")?;
-        // Nobody else can have these addresses: without this, each first packet over IPv6 waits a second for that.
+        // No other host can have these addresses. With duplicate address detection, the first packet over IPv6 would wait
+        // for a second.
         namespace.sysctl("net/ipv6/conf/all/accept_dad", 0)?;
         namespace.sysctl("net/ipv6/conf/default/accept_dad", 0)?;
         Ok(namespace)
     }
 
-    /// What the namespace is called in messages.
+    /// The name of the namespace in messages.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The file by which `ip link set ... netns FILE` knows this namespace.
+    /// The file that identifies this namespace in `ip link set ... netns FILE`.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Does something inside: sockets opened and threads started there belong to the namespace for good. One job
-    /// at a time; what takes long belongs on a thread that the job starts.
+    /// Runs a job inside: sockets opened and threads started there belong to the namespace for good. One job at a time;
+    /// long ones should start a thread.
     ///
     /// # Panics
     /// When the job does.
@@ -133,7 +134,7 @@ impl Namespace {
         HostCommand::new(self, program)
     }
 
-    /// Runs `ip` with a batch of commands, one a line.
+    /// Runs `ip` with a batch of commands, one per line.
     ///
     /// # Errors
     /// With what `ip` said, when one of them fails.
@@ -160,8 +161,8 @@ impl Namespace {
         self.run(move || fs::write(path, value)).map_err(LabError::io(operation))
     }
 
-    /// Waits until packets to every IPv6 address of this namespace are taken in. The kernel does that in the
-    /// background, a little after `ip addr add` has returned.
+    /// Waits until packets to every IPv6 address of this namespace are accepted. The kernel sets that up in the background,
+    /// a little after `ip addr add` has returned.
     ///
     /// # Errors
     /// When it takes longer than a few seconds.
@@ -201,7 +202,7 @@ impl Namespace {
             command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
             let mut child = command.spawn()?;
             if let Some(mut stdin) = child.stdin.take() {
-                // A program that does not read to the end has something to say on its standard error.
+                // A program that does not read all of its input prints the reason on its standard error.
                 let _ = io::Write::write_all(&mut stdin, text.as_bytes());
             }
             child.wait_with_output()

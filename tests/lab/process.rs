@@ -1,4 +1,4 @@
-//! Programs as hosts of the laboratory: started inside a namespace, awaited with a deadline, killed with it.
+//! Programs on the laboratory's hosts: started inside a namespace, awaited with a deadline, killed with the namespace.
 
 use std::{
     ffi::OsStr,
@@ -25,10 +25,10 @@ pub struct HostCommand<'a> {
     command: Command,
 }
 
-/// What a program left behind.
+/// The exit code and outputs of a program.
 #[derive(Clone, Debug)]
 pub struct Output {
-    /// Exit code, or 128 plus the number of the signal that killed it, as shells count.
+    /// Exit code, or 128 plus the number of the signal that killed it, as in shells.
     pub code: i32,
     /// What it printed on standard output.
     pub stdout: String,
@@ -78,7 +78,7 @@ impl<'a> HostCommand<'a> {
         self
     }
 
-    /// Takes an environment variable away.
+    /// Removes an environment variable.
     #[must_use]
     pub fn without(mut self, name: impl AsRef<OsStr>) -> Self {
         self.command.env_remove(name);
@@ -263,7 +263,7 @@ pub fn shell_code(status: ExitStatus) -> i32 {
 
 fn spawn(host: &Namespace, mut command: Command) -> Result<(Child, String), LabError> {
     let name = command.get_program().to_string_lossy().into_owned();
-    // From the thread that holds the namespace: the child inherits the network from it, and dies with it.
+    // From the thread that holds the namespace: the child inherits its network, and is killed when it ends.
     match host.run(move || command.spawn()) {
         Ok(child) => Ok((child, name)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -274,7 +274,7 @@ fn spawn(host: &Namespace, mut command: Command) -> Result<(Child, String), LabE
 }
 
 fn handle_of(child: &Child, name: &str) -> Result<OwnedFd, LabError> {
-    // The child is not waited for yet, so its number cannot have passed to another process.
+    // The child has not been waited for yet, so its process id cannot have been reused.
     let pid = Pid::from_child(child);
     pidfd_open(pid, PidfdFlags::empty())
         .map_err(|e| LabError::io(format!("opening a handle of {name}"))(e.into()))
@@ -307,7 +307,7 @@ fn collect(
         while pipe.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
             let decoded = String::from_utf8_lossy(&line);
             into.lock().unwrap_or_else(PoisonError::into_inner).push_str(&decoded);
-            // Nobody may be listening; the text is kept all the same.
+            // No receiver may be left; the text is kept all the same.
             let _ = lines.send(decoded.trim_end().to_owned());
             line.clear();
         }

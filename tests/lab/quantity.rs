@@ -1,10 +1,10 @@
-//! Shares and durations as people write them on a command line.
+//! Parses shares and durations of a command line.
 
 use std::{str::FromStr, time::Duration};
 
 use crate::LabError;
 
-/// A share, as people write it: `5%` or `0.05`.
+/// A share: `5%` or `0.05`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Share(pub f64);
 
@@ -20,7 +20,7 @@ impl FromStr for Share {
     }
 }
 
-/// A duration, as people write it: `40ms`, `1.5s`, `2m`.
+/// A duration: `40ms`, `1.5s`, `2m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Time(pub Duration);
 

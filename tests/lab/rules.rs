@@ -1,7 +1,7 @@
-//! The kernel's own NAT as nftables rules: from the words of RFC 4787 to a rule set.
+//! The kernel's own NAT as nftables rules: from a NAT spec (RFC 4787) to a rule set.
 //!
 //! One template gives every mapping x filtering class. Source ports come from a hash of what the mapping depends
-//! on, a map remembers who is behind each external port, a set remembers whom each inside endpoint has sent to.
+//! on, a map holds the internal endpoint of each external port, a set the destinations of each internal endpoint.
 
 use std::{fmt::Write, net::Ipv4Addr, time::Duration};
 
@@ -22,16 +22,16 @@ pub(crate) struct Rules {
     filtering: Filtering,
     /// New packets to the router itself are accepted on its WAN side.
     wan_input: bool,
-    /// Packets from inside to its own external address come back, with the external source.
+    /// Packets from inside to its own external address are hairpinned, with the external source.
     hairpin: bool,
     udp: bool,
-    /// Seconds that a mapping lives before and after its stream rule holds; `None` = the kernel's own.
+    /// Timeouts in seconds before and after a flow is a stream; `None` = the kernel's defaults.
     timers: Option<(u32, u32)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Translation {
-    /// Not at all: addresses inside are public ones.
+    /// Not at all: internal addresses are public.
     None,
     /// The kernel's `masquerade`: ports preserved where free.
     Masquerade,
@@ -43,7 +43,7 @@ enum Translation {
     Sequential(i32),
 }
 
-/// Every NAT that the kernel driver is tried with, in the words of [`Stack`].
+/// Every NAT that the kernel driver is tested with, as [`Stack`] reads it.
 pub const KERNEL_NATS: &[&str] = &[
     "open",
     "firewall",
@@ -94,8 +94,8 @@ pub fn can_express(stack: &Stack) -> bool {
 }
 
 impl Rules {
-    /// Reads a spec; `None` when it asks for something that the kernel does not do. Timers of the template are
-    /// several (conntrack's, the map's, the set's), so it has none to choose; its TCP is the kernel's own.
+    /// Reads a spec; `None` when the kernel cannot do it. The template has several timers (conntrack's, the map's, the
+    /// set's), so none can be set; its TCP is the kernel's own.
     fn of(spec: &NatSpec) -> Option<Self> {
         let plain = NatSpec::default();
         let udp = spec.udp;
@@ -141,7 +141,7 @@ impl Rules {
                 return None;
             }
         };
-        // What is turned back passes no filter of the template, so there must be none.
+        // Hairpinned packets pass no filter of the template, so there must be none.
         let full_cone = translation == Translation::Template(Mapping::EndpointIndependent)
             && udp.filtering == Filtering::EndpointIndependent;
         let hairpin = match spec.hairpin {
@@ -149,7 +149,7 @@ impl Rules {
             Hairpin::ExternalSource if full_cone => true,
             Hairpin::ExternalSource | Hairpin::InternalSource => return None,
         };
-        // Connection tracking has one timer before the stream rule holds, answered or not.
+        // Connection tracking has one timer for a flow that is not a stream, with or without a response.
         let timers = spec.timers;
         if flow && timers.unreplied != timers.replied {
             return None;
@@ -167,12 +167,12 @@ impl Rules {
         })
     }
 
-    /// Whether addresses change on the way through.
+    /// Whether it translates addresses.
     pub(crate) fn translates(&self) -> bool {
         self.translation != Translation::None
     }
 
-    /// The kernel's UDP timers that it wants: before and after a flow counts as a stream, in seconds.
+    /// The UDP timeouts to set in the kernel: before and after a flow is a stream, in seconds.
     pub(crate) fn timers(&self) -> Option<(u32, u32)> {
         self.timers
     }
@@ -201,7 +201,7 @@ impl Rules {
             Translation::Masquerade => post("masquerade"),
             Translation::MasqueradeRandom => post("masquerade fully-random"),
             Translation::Sequential(step) => {
-                // Round and round through a range that holds some hundred steps even when they are long.
+                // Cycling through a range that holds some hundred steps even when they are large.
                 let port = |n: i32| 20_000 + (n * step).rem_euclid(40_000);
                 let ports: Vec<_> = (0..2000).map(|n| format!("{n} : {}", port(n))).collect();
                 let ports = ports.join(", ");
@@ -227,7 +227,7 @@ impl Rules {
                     );
                 }
                 if self.hairpin {
-                    // Only what comes from inside: strangers keep their addresses.
+                    // Only packets from inside: those from outside keep their addresses.
                     let _ = writeln!(
                         text,
                         " chain hairpin-in {{ type nat hook prerouting priority dstnat; iifname \"lan\" ip daddr {wan} \
@@ -244,7 +244,7 @@ impl Rules {
     fn filter(&self, v6: bool) -> String {
         let (ip, kind) = if v6 { ("ip6", "ipv6_addr") } else { ("ip", "ipv4_addr") };
         let translates = !v6 && self.translates();
-        // What a packet from inside leaves behind, what one from outside has to match, and the type of both.
+        // What a packet from inside adds to the set, what one from outside has to match, and the type of both.
         let seen = match self.filtering {
             Filtering::EndpointIndependent | Filtering::AddressAndPortDependent => None,
             Filtering::AddressDependent => Some((

@@ -1,10 +1,10 @@
-//! Scenarios are data: a NAT, a network, a server, and the part of the report that must come out. One file in
-//! `tests/scenarios/` each; adding one is adding a file.
+//! Scenarios as data: a NAT, a network, a server, and the expected part of the report. Each is a file in
+//! `tests/scenarios/`; adding a scenario is adding a file.
 //!
 //! ```toml
-//! about = "Linux masquerade that drops what comes in unasked"
+//! about = "Linux masquerade that drops unsolicited packets"
 //! nat = "linux"                     # or several, innermost first: ["linux", "carrier"]
-//! drivers = ["sim", "tun", "kernel"] # who can express it
+//! drivers = ["sim", "tun", "kernel"] # drivers that support it
 //!
 //! [network]                          # all optional
 //! delay_ms = 10
@@ -13,7 +13,7 @@
 //! [server]                           # optional
 //! faults = ["alternate-dead", { slow = 0.3 }]
 //!
-//! [report]                           # paths and values of the JSON report; "unknown" = it must say that it cannot tell
+//! [report]                           # paths and values of the JSON report; "unknown" = no value, with a reason
 //! ipv4.udp.mapping = "endpoint-independent"
 //! ```
 
@@ -34,7 +34,7 @@ pub struct Scenario {
     pub about: String,
     /// The NATs, innermost first.
     pub nat: Stack,
-    /// Who can express it.
+    /// The drivers that support it.
     pub drivers: Vec<Driver>,
     /// The line between the NAT and the Internet.
     #[serde(default)]
@@ -42,7 +42,7 @@ pub struct Scenario {
     /// The server.
     #[serde(default)]
     pub server: ServerSide,
-    /// The part of the report that must come out.
+    /// The expected part of the report.
     pub report: toml::Table,
 }
 
@@ -52,7 +52,7 @@ pub struct Scenario {
 pub enum Driver {
     /// In memory, in virtual time.
     Sim,
-    /// The same model between real namespaces.
+    /// The same model between network namespaces.
     Tun,
     /// The kernel's own NAT.
     Kernel,
@@ -68,7 +68,7 @@ pub struct Network {
     pub jitter_ms: f64,
     /// Loss in each direction.
     pub loss: LossSpec,
-    /// Share of packets that are overtaken.
+    /// Share of packets that are reordered.
     pub reorder: f64,
     /// Share of packets that arrive twice.
     pub duplicate: f64,
@@ -89,7 +89,7 @@ impl Default for Network {
 pub enum LossSpec {
     /// Each packet by itself.
     Independent(f64),
-    /// In runs of this mean length.
+    /// In bursts of this mean length.
     Bursty {
         /// Share of packets lost.
         rate: f64,
@@ -102,12 +102,12 @@ pub enum LossSpec {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerSide {
-    /// What is wrong with it.
+    /// Its faults.
     pub faults: Vec<Fault>,
 }
 
 impl Network {
-    /// The line as the simulation and the user-space NAT know it.
+    /// The line in the terms of the simulation and the user-space driver.
     #[must_use]
     pub fn path(&self) -> PathSpec {
         let millis = |ms: f64| Duration::from_secs_f64(ms / 1000.0);
@@ -169,7 +169,7 @@ impl Scenario {
             .collect()
     }
 
-    /// Those that a driver can express.
+    /// Those that a driver supports.
     ///
     /// # Errors
     /// As [`Scenario::all`].

@@ -1,5 +1,5 @@
-//! The four system calls that safe Rust has no word for: new namespaces, dying with one's parent, naming a TUN
-//! device. The only unsafe code of the laboratory; each block says why it is sound.
+//! The system calls without a safe wrapper: new namespaces, being killed with the parent, naming a TUN device. The only
+//! unsafe code of the laboratory; each block says why it is sound.
 #![allow(unsafe_code, reason = "these calls have no safe wrapper, see each block")]
 
 use std::{
@@ -16,8 +16,8 @@ use rustix::{
     thread::{UnshareFlags, unshare_unsafe},
 };
 
-/// Gives the calling thread, and nobody else, a new and empty network namespace. It lives as long as a thread or
-/// process in it.
+/// Moves the calling thread, and no other, to a new, empty network namespace. It exists as long as a thread or process in
+/// it.
 pub(crate) fn unshare_network() -> io::Result<()> {
     // SAFETY: CLONE_NEWNET changes only what later socket calls of this thread see. It frees no memory and closes
     // no file descriptor, which is what makes other flags of this call dangerous.

@@ -1,5 +1,5 @@
-//! The user-space driver: hosts in namespaces whose only way out is a TUN device, and between the devices one thread
-//! that runs the model's NATs. Neither nftables nor netem is needed, and every behaviour of the model is there.
+//! The user-space driver: hosts in namespaces whose only interface is a TUN device, and one thread that runs the modelled
+//! NATs between these devices. It needs neither nftables nor netem, and supports every behaviour of the model.
 
 use std::{
     fs::File,
@@ -24,7 +24,7 @@ use crate::{
     sys,
 };
 
-/// What stands between one customer and the Internet.
+/// One customer's access to the Internet.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TunSite {
     /// Its NATs, the innermost first.
@@ -36,7 +36,7 @@ pub struct TunSite {
 }
 
 impl TunSite {
-    /// One host behind a NAT, on a line that takes no time and loses nothing.
+    /// One host behind a NAT, on a line without delay and loss.
     #[must_use]
     pub fn new(nat: impl Into<Stack>) -> Self {
         let line = PathSpec { delay: Duration::ZERO, ..PathSpec::default() };
@@ -58,7 +58,7 @@ pub(crate) struct Tun {
     pub(crate) forwarder: Forwarder,
 }
 
-/// The thread that carries packets. It ends when this is dropped.
+/// The thread that forwards packets. It ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Forwarder {
     stop: Option<oneshot::Sender<()>>,
@@ -68,7 +68,7 @@ pub(crate) struct Forwarder {
 
 /// Room for the largest packet that a device with the usual MTU hands out.
 const LARGEST: usize = 2048;
-/// Packets that may wait for the forwarder, as in a device's queue; what comes when it is full waits in the device.
+/// Packets that may wait for the forwarder, as in a device's queue; when it is full, they wait in the device.
 const QUEUE: usize = 512;
 
 /// Builds hosts behind these NATs. The same seed gives the same ports and the same losses for the same packets.
@@ -155,9 +155,9 @@ impl Forwarder {
 }
 
 impl Forwarder {
-    /// Switches all NATs off and on.
+    /// Restarts all NATs, so that they lose their state.
     pub(crate) fn restart_nats(&self) {
-        // Where the thread is gone, so are the NATs.
+        // If the thread has ended, there are no NATs either.
         let _ = self.restart.send(());
     }
 }
@@ -166,13 +166,13 @@ impl Drop for Forwarder {
     fn drop(&mut self) {
         self.stop = None;
         if let Some(thread) = self.thread.take() {
-            // A panic in it has been printed, and the tests behind it have had no packets since.
+            // A panic in it has been printed, and no packets were forwarded since.
             let _ = thread.join();
         }
     }
 }
 
-/// Carries packets for ever. One task a device reads, this one does all the rest, so the model needs no lock.
+/// Forwards packets. One task for each device reads, this one does all the rest, so the model needs no lock.
 async fn forward(
     mut internet: Internet,
     devices: Vec<(Port, File)>,
@@ -200,7 +200,7 @@ async fn forward(
         }
         while let Some((port, bytes)) = internet.leave(start.elapsed()) {
             if let Some((_, device)) = writers.iter_mut().find(|(at, _)| *at == port) {
-                // A device takes every packet; one that is malformed is nobody's business here.
+                // A device accepts every packet; it is for the host to judge a malformed one.
                 let _ = device.write(&bytes);
             }
         }

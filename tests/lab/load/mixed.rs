@@ -1,4 +1,4 @@
-//! Mixed load: everything hostile at once, and honest clients in between that must not notice.
+//! Mixed load: all kinds of hostile traffic at once, and honest clients that have to be served all the same.
 
 use std::{
     fmt,
@@ -14,18 +14,18 @@ use tokio::time::Instant;
 
 use super::{Flood, Honest, binding_request, spent};
 
-/// How a server stood mixed load.
+/// Results of mixed load.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Endurance {
     /// How long.
     pub duration: Duration,
     /// Honest requests, each sent once.
     pub asked: u64,
-    /// Those that were answered rightly.
+    /// Those that were answered correctly.
     pub answered: u64,
-    /// The longest that an answer took.
+    /// The longest time until a response.
     pub slowest: Duration,
-    /// Honest connections over TCP: opened, and served as they should.
+    /// Honest TCP connections: opened, and served correctly.
     pub streams: (u64, u64),
     /// Hostile datagrams.
     pub hostile: u64,
@@ -36,7 +36,7 @@ pub struct Endurance {
 }
 
 impl Endurance {
-    /// Whether nothing honest was lost, and the memory stayed what it was but for a megabyte.
+    /// Whether no honest request was lost, and memory grew by no more than a megabyte.
     #[must_use]
     pub const fn is_clean(&self) -> bool {
         let served = self.answered == self.asked && self.streams.0 == self.streams.1;
@@ -65,11 +65,11 @@ impl fmt::Display for Endurance {
 
 /// Hostile datagrams a second in [`endure`].
 const HOSTILE_RATE: u64 = 20_000;
-/// How long an honest client waits for an answer.
+/// How long an honest client waits for a response.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Puts a server under hostile load ([`hostile_packets`] from 250 addresses of 10.0.0.0/8, and connections that
-/// send rubbish or nothing) while honest clients in 192.0.2.0/24 ask. To be called in the server's network.
+/// send garbage or nothing) while honest clients in 192.0.2.0/24 send requests. Call it in the server's network.
 ///
 /// # Errors
 /// When a socket cannot be had.
@@ -92,7 +92,7 @@ pub fn endure(pid: u32, server: SocketAddr, duration: Duration) -> io::Result<En
             io::Result::Ok(flood.sent())
         });
         scope.spawn(|| {
-            // Connections that say nothing, half a message, or something else, held for a while.
+            // Connections that send nothing, half a message or garbage, and stay open for a while.
             let mut held = std::collections::VecDeque::new();
             while !stop.load(Relaxed) {
                 let stream = TcpStream::connect_timeout(&server, PATIENCE);
@@ -103,7 +103,7 @@ pub fn endure(pid: u32, server: SocketAddr, duration: Duration) -> io::Result<En
                     _ = stream.write_all(words);
                     held.push_back(stream);
                 }
-                // More than one host may have, so that some are refused all the time.
+                // More than one host may have, so that some are always refused.
                 if held.len() > 30 {
                     held.pop_front();
                 }
@@ -158,7 +158,7 @@ fn honest_client(i: u8, server: SocketAddr, stop: &AtomicBool) -> io::Result<(u6
     Ok((asked, answered, slowest))
 }
 
-/// Connections one after the other, with three requests each; how many there were and how many went well.
+/// Connections one after another, with three requests each; returns how many there were and how many succeeded.
 fn honest_streams(server: SocketAddr, stop: &AtomicBool) -> (u64, u64) {
     let (mut open, mut served) = (0, 0);
     let talk = || -> io::Result<()> {
@@ -201,7 +201,7 @@ pub fn with(fill: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
     buffer[..length].to_vec()
 }
 
-/// Hostile packets: legal ones that cost as much as possible, and rubbish.
+/// Hostile packets: valid ones that cost the server as much as possible, and garbage.
 #[must_use]
 pub fn hostile_packets() -> Vec<(&'static str, Vec<u8>)> {
     let mut rng = fastrand::Rng::with_seed(3);

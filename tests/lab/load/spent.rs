@@ -1,4 +1,4 @@
-//! What a process has spent: processor time and memory; and on which cores it may run.
+//! Processor time and memory used by a process, and the cores that it may run on.
 
 use std::{fs, io, thread, time::Duration};
 
@@ -35,8 +35,8 @@ pub fn worker_times(pid: u32) -> io::Result<Vec<Duration>> {
     Ok(times)
 }
 
-/// The processor time that the calling thread has used so far, to the nanosecond; its schedstat would be as old as the
-/// last tick.
+/// The processor time that the calling thread has used so far, to the nanosecond; schedstat is updated only
+/// with each tick.
 #[must_use]
 pub fn own_processor_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
@@ -59,7 +59,7 @@ pub fn resident_kib(pid: u32) -> io::Result<u64> {
     number.ok_or_else(|| io::Error::other("no VmRSS"))
 }
 
-/// Keeps the calling thread, and what it starts from now on, on one core.
+/// Pins the calling thread, and threads and processes that it starts from now on, to one core.
 ///
 /// # Errors
 /// When there is no such core.
