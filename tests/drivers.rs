@@ -15,7 +15,7 @@ mod linux {
     };
     use shared::nat::{
         Mapping,
-        model::{SpecError, Stack, words::PRESETS},
+        model::{PRESETS, SpecError, Stack},
     };
 
     pub(crate) fn main() -> ExitCode {

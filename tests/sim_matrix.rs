@@ -10,7 +10,7 @@ use lab::{
     study::{Study, line, on_two_threads},
 };
 use nat_check_core::net::sim::{Fault, Loss, PathSpec};
-use shared::nat::model::{NatSpec, Stack, words::PRESETS};
+use shared::nat::model::{NatSpec, PRESETS, Stack};
 
 const MAPPINGS: [&str; 4] = ["ei", "ad", "apd", "pd"];
 const FILTERS: [&str; 4] = ["ei", "ad", "apd", "pd"];

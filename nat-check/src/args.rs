@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
 
-use shared::nat::model::words::PRESETS;
+use shared::nat::model::PRESETS;
 
 use crate::render;
 

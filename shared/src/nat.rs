@@ -42,14 +42,14 @@ pub enum Filtering {
     PortDependent,
 }
 
-/// What a filter entry belongs to. The RFCs leave it open, and it decides several pairs of NATs that try to punch.
+/// What a filter entry belongs to. The RFCs leave it open, and for several pairs of NATs hole punching depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keying {
-    /// The mapping that the packet left through.
+    /// The mapping that the packet was sent through.
     Mapping,
-    /// The inside address and port, whatever mapping the packet left through.
+    /// The internal address and port, whatever mapping the packet was sent through.
     Endpoint,
-    /// The inside address: one allow-list for the whole host.
+    /// The internal address: one list for the whole host.
     Host,
 }
 

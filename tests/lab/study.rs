@@ -6,7 +6,7 @@ use std::{
 };
 
 use nat_check_core::net::sim::{Loss, PathSpec};
-use shared::nat::model::{Stack, words::PRESETS};
+use shared::nat::model::{PRESETS, Stack};
 
 use crate::{
     oracle::{self, Judgement},

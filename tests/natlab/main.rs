@@ -56,7 +56,7 @@ fn act(action: &args::Action) -> Result<ExitCode, Failure> {
 use linux::act;
 
 fn list() -> ExitCode {
-    use shared::nat::model::words::{KEYS, PRESETS};
+    use shared::nat::model::{KEYS, PRESETS};
     let mut text = String::from("NATs with names:\n");
     for preset in PRESETS {
         text += &format!("  {:<22} {}\n  {:<22}   {}\n", preset.name, preset.about, "", preset.settings);

@@ -1,19 +1,19 @@
-//! A NAT as a pure struct: packets and `now` go in, verdicts come out (RFC 4787, RFC 5382).
+//! A NAT as a pure state machine: packets and `now` go in, verdicts come out (RFC 4787, RFC 5382).
 //!
-//! [`NatSpec`] says what it does, [`Nat`] does it. Three drivers of the laboratory run this one model: the simulated
-//! network in virtual time, the user-space NAT between real namespaces, and (as the oracle, see
-//! [`NatSpec::behaviour`]) the kernel's NAT. Same spec, same seed, same packets: same verdicts.
+//! [`NatSpec`] is the configuration, [`Nat`] the state. Three drivers of the laboratory use this one model: the simulated
+//! network in virtual time, the user-space NAT between network namespaces, and the kernel's NAT, which is configured from the
+//! same spec and compared with [`NatSpec::behaviour`]. The same spec, seed and packets give the same verdicts.
 
 mod expect;
 mod packet;
 mod ports;
 pub mod spec;
 mod stack;
+mod syntax;
 mod table;
 #[cfg(test)]
 mod tests;
 mod timers;
-pub mod words;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -24,32 +24,32 @@ pub use expect::{Behaviour, UdpBehaviour};
 pub use packet::{Answer, DropReason, Fragment, Packet, Protocol, Refused, TcpFlags, Verdict};
 pub use spec::NatSpec;
 pub use stack::Stack;
-pub use words::SpecError;
+pub use syntax::{KEYS, Key, PRESETS, Preset, SpecError};
 
 use crate::nat::{Filtering, Mapping};
 use packet::rewrite_address;
 use ports::Allocator;
 use spec::{Fragments, Hairpin, Keying, Pooling, Refusal, Rules, Scope, Tracking};
-use table::{Binding, Map, Owner, Table, by_filter, by_mapping, nobody};
+use table::{Binding, Map, Owner, Table, any_endpoint, by_filter, by_mapping};
 use timers::{Clock, Direction};
 
-/// A NAT at work.
+/// A NAT with its state.
 #[derive(Debug)]
 pub struct Nat {
     spec: NatSpec,
     external: Vec<IpAddr>,
     table: Table,
     ports: Allocator,
-    /// Which external address each inside host was paired with.
+    /// The external address that each internal host was paired with.
     paired: Map<IpAddr, usize>,
-    /// First fragments seen: what follows them may pass.
+    /// First fragments seen: the fragments that follow them may pass.
     fragments: Map<(IpAddr, IpAddr, u32), ()>,
     rng: fastrand::Rng,
 }
 
 impl Nat {
-    /// A NAT with these external addresses. A family without one is not translated, only filtered: so a spec serves
-    /// as the IPv6 firewall of the same router. Only the first [`spec::Pool::ips`] of a family are used.
+    /// A NAT with these external addresses. A family without one is not translated, only filtered, so that one spec
+    /// describes a router's NAT for IPv4 and its firewall for IPv6. Only the first [`spec::Pool::ips`] of a family are used.
     #[must_use]
     pub fn new(spec: NatSpec, external: &[IpAddr], seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
@@ -68,7 +68,7 @@ impl Nat {
         }
     }
 
-    /// What it does.
+    /// Its configuration.
     #[must_use]
     pub fn spec(&self) -> &NatSpec {
         &self.spec
@@ -80,16 +80,16 @@ impl Nat {
         &self.external
     }
 
-    /// Number of mappings that are alive; flows with [`Tracking::Flow`].
+    /// Number of mappings that have not expired; of flows with [`Tracking::Flow`].
     #[must_use]
     pub fn mappings(&self, now: Duration) -> usize {
         self.table.live(now)
     }
 
-    /// A packet from the inside. `now` is the time since the start and never goes back.
+    /// A packet from inside. `now` is the time since the start and never goes back.
     pub fn outbound(&mut self, mut packet: Packet, now: Duration) -> Verdict {
         let rules = self.spec.rules(packet.protocol);
-        if let Some(reason) = self.refuses(rules, &packet) {
+        if let Some(reason) = self.rejects(rules, &packet) {
             return Verdict::Drop(reason);
         }
         let hairpin = self.external.contains(&packet.destination.ip());
@@ -97,7 +97,7 @@ impl Nat {
             return Verdict::Drop(DropReason::NoHairpin);
         }
         if hairpin && self.spec.hairpin == Hairpin::InternalSource {
-            return self.let_in(packet, now, false).turned_back();
+            return self.accept_inbound(packet, now, false).hairpinned();
         }
         if self.is_open(rules, packet.source.ip()) {
             return Verdict::Forward(packet);
@@ -112,19 +112,19 @@ impl Nat {
         if self.spec.alg && inside.ip() != packet.source.ip() {
             rewrite_address(&mut packet.payload, inside.ip(), packet.source.ip());
         }
-        if hairpin { self.let_in(packet, now, true).turned_back() } else { Verdict::Forward(packet) }
+        if hairpin { self.accept_inbound(packet, now, true).hairpinned() } else { Verdict::Forward(packet) }
     }
 
-    /// A packet from the outside.
+    /// A packet from outside.
     pub fn inbound(&mut self, packet: Packet, now: Duration) -> Verdict {
-        if let Some(reason) = self.refuses(self.spec.rules(packet.protocol), &packet) {
+        if let Some(reason) = self.rejects(self.spec.rules(packet.protocol), &packet) {
             return Verdict::Drop(reason);
         }
-        self.let_in(packet, now, true)
+        self.accept_inbound(packet, now, true)
     }
 
-    /// The inside endpoint for which packets from `remote` to the external endpoint `outside` are meant: whom an
-    /// ICMP error is for. It looks without touching: no timer restarts.
+    /// The internal endpoint that packets from `remote` to the external endpoint `outside` are for, as a driver needs it to
+    /// deliver ICMP errors. No timer restarts.
     pub fn inside_of(
         &mut self,
         protocol: Protocol,
@@ -133,12 +133,12 @@ impl Nat {
         now: Duration,
     ) -> Option<SocketAddr> {
         match self.table.find_outside(protocol, outside, self.shared(remote), now) {
-            Some(slot) => (!self.table[slot].foreign).then_some(self.table[slot].inside),
+            Some(slot) => (!self.table[slot].from_outside).then_some(self.table[slot].inside),
             None => self.is_open(self.spec.rules(protocol), outside.ip()).then_some(outside),
         }
     }
 
-    fn refuses(&mut self, rules: Rules, packet: &Packet) -> Option<DropReason> {
+    fn rejects(&mut self, rules: Rules, packet: &Packet) -> Option<DropReason> {
         if rules.blocked {
             return Some(DropReason::Blocked);
         }
@@ -155,23 +155,23 @@ impl Nat {
         }
     }
 
-    fn let_in(&mut self, mut packet: Packet, now: Duration, filtered: bool) -> Verdict {
+    fn accept_inbound(&mut self, mut packet: Packet, now: Duration, filtered: bool) -> Verdict {
         let rules = self.spec.rules(packet.protocol);
         let Some(slot) =
             self.table.find_outside(packet.protocol, packet.destination, self.shared(packet.source), now)
         else {
             return self.unsolicited(rules, packet, now);
         };
-        if self.table[slot].foreign {
+        if self.table[slot].from_outside {
             self.touch(slot, &packet, Direction::Outbound, now);
-            return self.refuse(packet, DropReason::NoMapping);
+            return self.reject(packet, DropReason::NoMapping);
         }
         if filtered && !self.admits(rules, slot, &packet, now) {
-            return self.refuse(packet, DropReason::Filtered);
+            return self.reject(packet, DropReason::Filtered);
         }
         self.touch(slot, &packet, Direction::Inbound, now);
         if self.spec.tracking == Tracking::Mapping && rules.mapping != Mapping::EndpointIndependent {
-            self.table.came_in(slot, packet.source);
+            self.table.note_inbound(slot, packet.source);
         }
         let outside = packet.destination;
         packet.destination = self.table[slot].inside;
@@ -181,7 +181,7 @@ impl Nat {
         Verdict::Forward(packet)
     }
 
-    /// No state at all belongs to the packet.
+    /// An inbound packet that belongs to no mapping.
     fn unsolicited(&mut self, rules: Rules, packet: Packet, now: Duration) -> Verdict {
         let ours = self.external.contains(&packet.destination.ip());
         if !ours && self.is_open(rules, packet.destination.ip()) {
@@ -198,13 +198,13 @@ impl Nat {
                 outside: packet.destination,
                 remote: packet.source,
                 clock,
-                foreign: true,
+                from_outside: true,
             });
         }
-        self.refuse(packet, DropReason::NoMapping)
+        self.reject(packet, DropReason::NoMapping)
     }
 
-    fn refuse(&self, packet: Packet, reason: DropReason) -> Verdict {
+    fn reject(&self, packet: Packet, reason: DropReason) -> Verdict {
         let refused = match self.spec.unsolicited_syn {
             Refusal::Reset => Refused::Reset,
             Refusal::Unreachable => Refused::Unreachable,
@@ -219,7 +219,7 @@ impl Nat {
         Verdict::Drop(reason)
     }
 
-    /// Whether packets of this inside address pass untouched in both directions.
+    /// Whether packets of this internal address pass unchanged in both directions.
     fn is_open(&self, rules: Rules, inside: IpAddr) -> bool {
         rules.filtering == Filtering::EndpointIndependent && !self.translates(rules, inside)
     }
@@ -228,21 +228,21 @@ impl Nat {
         rules.mapping != Mapping::Direct && self.external.iter().any(|ip| ip.is_ipv4() == inside.is_ipv4())
     }
 
-    /// The part of the remote endpoint by which bindings that share an external port are told apart.
+    /// The part of the remote endpoint that distinguishes bindings with the same external port.
     fn shared(&self, remote: SocketAddr) -> SocketAddr {
-        if self.spec.tracking == Tracking::Flow || self.spec.ports.overload { remote } else { nobody() }
+        if self.spec.tracking == Tracking::Flow || self.spec.ports.overload { remote } else { any_endpoint() }
     }
 
-    /// The binding for a packet from inside: the one there is, or a new one.
+    /// The binding for a packet from inside: the existing one, or a new one.
     fn binding_for(&mut self, rules: Rules, packet: &Packet, now: Duration) -> Result<usize, DropReason> {
         let Packet { protocol, source, destination, .. } = *packet;
         let translates = self.translates(rules, source.ip());
         let keyed_by = |mapping| match self.spec.tracking {
             Tracking::Flow => destination,
-            Tracking::Mapping if !translates => nobody(),
+            Tracking::Mapping if !translates => any_endpoint(),
             Tracking::Mapping => by_mapping(mapping, destination),
         };
-        if let Some(slot) = self.table.way_back(protocol, source, destination, now) {
+        if let Some(slot) = self.table.session_of(protocol, source, destination, now) {
             self.touch(slot, packet, Direction::Outbound, now);
             return Ok(slot);
         }
@@ -252,7 +252,7 @@ impl Nat {
             return Ok(slot);
         }
         if let Some(change) = self.spec.change
-            && self.table.held_by(source.ip(), now) >= change.after
+            && self.table.mappings_of(source.ip(), now) >= change.after
         {
             key = keyed_by(change.mapping);
             if let Some(slot) = self.table.find_inside(protocol, source, key, now) {
@@ -263,14 +263,14 @@ impl Nat {
         if protocol == Protocol::Tcp && !packet.tcp.syn {
             return Err(DropReason::NoMapping);
         }
-        if self.spec.quota.is_some_and(|quota| self.table.held_by(source.ip(), now) >= quota) {
+        if self.spec.quota.is_some_and(|quota| self.table.mappings_of(source.ip(), now) >= quota) {
             return Err(DropReason::Quota);
         }
         let outside =
             if translates { self.allocate(rules, packet, now).ok_or(DropReason::Exhausted)? } else { source };
         let mut clock = Clock::new(now, self.extra());
         clock.touch(Direction::Outbound, packet, &self.spec, now);
-        self.table.tidy(now);
+        self.table.clean_up(now);
         Ok(self.table.insert(Binding {
             serial: 0,
             protocol,
@@ -279,7 +279,7 @@ impl Nat {
             outside,
             remote: self.shared(destination),
             clock,
-            foreign: false,
+            from_outside: false,
         }))
     }
 
@@ -287,7 +287,7 @@ impl Nat {
         let Packet { protocol, source, destination, .. } = *packet;
         let shared = self.shared(destination);
         if self.spec.tracking == Tracking::Flow && rules.mapping == Mapping::EndpointIndependent {
-            // One inside endpoint keeps one external endpoint for as long as no flow of anybody clashes.
+            // An internal endpoint keeps one external endpoint as long as no other flow conflicts.
             for outside in self.table.outsides_of(protocol, source, now) {
                 if self.table.is_free(protocol, outside, shared, now) {
                     return Some(outside);
@@ -317,12 +317,12 @@ impl Nat {
         pool.get(at).copied()
     }
 
-    /// Restarts the timer of a binding as far as the refresh rule lets this packet do so.
+    /// Restarts the timer of a binding where the refresh rule allows this packet to.
     fn touch(&mut self, slot: usize, packet: &Packet, direction: Direction, now: Duration) {
         self.table[slot].clock.touch(direction, packet, &self.spec, now);
     }
 
-    /// Makes or renews the filter entry for the destination of a packet from inside.
+    /// Creates or refreshes the filter entry for the destination of a packet from inside.
     fn permit(&mut self, rules: Rules, slot: usize, packet: &Packet, now: Duration) {
         if rules.filtering == Filtering::EndpointIndependent || self.spec.tracking == Tracking::Flow {
             return;
@@ -336,16 +336,16 @@ impl Nat {
         clock.touch(Direction::Outbound, packet, &self.spec, now);
     }
 
-    /// Whether the filter lets a packet from outside in; with per-flow timers it restarts that flow's.
+    /// Whether the filter accepts a packet from outside; with per-flow timers that refreshes the flow.
     fn admits(&mut self, rules: Rules, slot: usize, packet: &Packet, now: Duration) -> bool {
         if rules.filtering == Filtering::EndpointIndependent || self.spec.tracking == Tracking::Flow {
             return true;
         }
         let key = (self.owner(slot), by_filter(rules.filtering, packet.source));
-        let lives_with_mapping =
+        let expires_with_mapping =
             self.spec.keyed == Keying::Mapping && self.spec.timers.scope == Scope::Mapping;
         match self.table.permits.get_mut(&key) {
-            Some(clock) if lives_with_mapping || clock.alive(now, &self.spec.timers) => {
+            Some(clock) if expires_with_mapping || clock.alive(now, &self.spec.timers) => {
                 clock.touch(Direction::Inbound, packet, &self.spec, now);
                 true
             }

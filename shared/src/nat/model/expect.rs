@@ -1,4 +1,4 @@
-//! The oracle: what a truthful client must report of a NAT, or of several in a row.
+//! The expected report: what a client behind a NAT, or behind several, has to find.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::nat::{Filtering, Mapping, NatType, PortPolicy};
 
-/// What there is to find behind a NAT. `None` = not to be judged from outside.
+/// What a client can find behind a NAT. `None` = it cannot be determined from there.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Behaviour {
     /// The classic name.
@@ -19,7 +19,7 @@ pub struct Behaviour {
     pub tcp: bool,
 }
 
-/// What there is to find about UDP.
+/// What a client can find about UDP.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UdpBehaviour {
     /// RFC 4787 section 4.1.
@@ -30,32 +30,32 @@ pub struct UdpBehaviour {
     pub ports: Option<PortPolicy>,
     /// The step, when that is sequential.
     pub delta: Option<i32>,
-    /// Whether parity is kept, where the policy leaves that open.
+    /// Whether parity is preserved, where the policy does not decide it.
     pub parity: Option<bool>,
-    /// External addresses that one host gets to see, where that does not hang on the destinations or on chance.
+    /// External addresses that one host uses, where that depends on neither destinations nor chance.
     pub external_ips: Option<u32>,
-    /// Whether a packet to the own external endpoint comes back.
+    /// Whether a packet to the host's own external endpoint returns.
     pub hairpinning: Option<bool>,
     /// Whether payloads are rewritten.
     pub alg: bool,
     /// Whether an unsolicited packet changes the mapping towards its sender.
     pub inbound_first_remap: bool,
-    /// Gateways up to the outermost one that filters, where that shows.
+    /// Hops to the outermost NAT that filters, where that can be measured.
     pub distance: Option<u8>,
-    /// Idle time that a mapping without answers lives.
+    /// Idle time after which a mapping without responses expires.
     pub unreplied: Duration,
-    /// Idle time that a stream lives.
+    /// Idle time after which a stream expires.
     pub stream: Duration,
-    /// How much longer either may live, by jitter and sweeps.
+    /// How much longer either may exist because of jitter and sweeps.
     pub slack: Duration,
-    /// What keeps it alive.
+    /// Which packets refresh a mapping.
     pub refresh: Refreshing,
-    /// Whether traffic with one destination keeps the way to another one open.
+    /// Whether traffic with one destination refreshes the mapping for others.
     pub timer_shared: bool,
 }
 
 impl NatSpec {
-    /// What a truthful client behind it must report.
+    /// What a client behind it has to report.
     #[must_use]
     pub fn behaviour(&self) -> Behaviour {
         let tcp = !self.tcp.blocked;
@@ -68,7 +68,7 @@ impl NatSpec {
             (_, Mapping::Direct) => None,
             (Hairpin::Off, _) => Some(false),
             (_, Mapping::EndpointIndependent) => Some(true),
-            // Each way round such a NAT has a mapping and a filter of its own.
+            // The two directions use mappings and filters of their own.
             (_, Mapping::AddressDependent | Mapping::AddressAndPortDependent | Mapping::PortDependent) => {
                 None
             }
@@ -99,7 +99,7 @@ impl NatSpec {
 }
 
 impl Stack {
-    /// What a truthful client behind all of them must report: at each point the stricter behaviour counts.
+    /// What a client behind all of them has to report: the strictest behaviour of each kind.
     #[must_use]
     pub fn behaviour(&self) -> Behaviour {
         let open = Behaviour { nat_type: NatType::OpenInternet, udp: None, tcp: true };
@@ -129,7 +129,7 @@ impl Behaviour {
             ports: chosen.ports.or(outer.ports),
             delta: chosen.delta,
             parity: chosen.parity,
-            // The outer one sees as many hosts as the inner one has addresses.
+            // The outer NAT sees as many hosts as the inner one has external addresses.
             external_ips: match (inner.ports, outer.ports) {
                 (_, None) => inner.external_ips,
                 (None, Some(_)) => outer.external_ips,
@@ -138,7 +138,7 @@ impl Behaviour {
             hairpinning: None,
             alg: inner.alg || outer.alg,
             inbound_first_remap: inner.inbound_first_remap || outer.inbound_first_remap,
-            // Known only to whoever knows where each stands.
+            // `Stack::behaviour` fills this in, as it knows the order.
             distance: None,
             unreplied: inner.unreplied.min(outer.unreplied),
             stream: inner.stream.min(outer.stream),
@@ -153,7 +153,7 @@ impl Behaviour {
     }
 }
 
-/// Whether an opener towards one destination opens the way for its answer to what was sent to another.
+/// Whether a packet to one destination lets its response to a request sent to another destination pass.
 fn filter_shows(mapping: Mapping, filtering: Filtering) -> bool {
     let stays = matches!(mapping, Mapping::Direct | Mapping::EndpointIndependent);
     stays && filtering != Filtering::EndpointIndependent

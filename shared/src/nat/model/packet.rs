@@ -1,4 +1,4 @@
-//! What passes through a modelled NAT, and what it says about it.
+//! Packets that pass through a modelled NAT, and its verdicts on them.
 
 use std::{
     fmt,
@@ -24,7 +24,7 @@ pub struct Packet {
     pub source: SocketAddr,
     /// Where it goes.
     pub destination: SocketAddr,
-    /// Routers that it may still pass. The model leaves it to the driver to count down.
+    /// Time to live, in hops. The driver decrements it, not the model.
     pub ttl: u8,
     /// Flags; all false for UDP.
     pub tcp: TcpFlags,
@@ -37,13 +37,13 @@ pub struct Packet {
 /// The flags that a NAT looks at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpFlags {
-    /// Begins a connection.
+    /// Opens a connection.
     pub syn: bool,
     /// Acknowledges.
     pub ack: bool,
-    /// Ends one side.
+    /// Closes one direction.
     pub fin: bool,
-    /// Ends both.
+    /// Resets the connection.
     pub rst: bool,
 }
 
@@ -59,18 +59,18 @@ pub struct Fragment {
 /// What becomes of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It goes on, translated.
+    /// It is forwarded, translated.
     Forward(Packet),
-    /// It came from inside and goes back there, translated.
+    /// It came from inside and is sent back there, translated (RFC 4787 section 6).
     Hairpin(Packet),
-    /// It goes nowhere, and its sender hears of it.
+    /// It is dropped, and its sender is told.
     Answer {
-        /// What the sender hears.
+        /// What the sender is told.
         answer: Answer,
         /// How much later.
         after: Duration,
     },
-    /// It goes nowhere.
+    /// It is dropped silently.
     Drop(DropReason),
 }
 
@@ -95,15 +95,15 @@ pub enum Refused {
 /// Why a packet was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DropReason {
-    /// The protocol does not pass here.
+    /// The protocol is blocked.
     Blocked,
-    /// From outside, to no mapping; or TCP from inside that begins no connection.
+    /// From outside, to no mapping; or TCP from inside without a SYN.
     NoMapping,
-    /// From outside, to a mapping that its sender may not use.
+    /// From outside, to a mapping whose filter does not accept the sender.
     Filtered,
     /// To an external address of the NAT from its own inside.
     NoHairpin,
-    /// The inside host has all the mappings that it may have.
+    /// The internal host has as many mappings as it may have.
     Quota,
     /// No port is left.
     Exhausted,
@@ -152,8 +152,8 @@ impl TcpFlags {
 }
 
 impl Verdict {
-    /// What is let in from the inside is turned back.
-    pub(super) fn turned_back(self) -> Self {
+    /// The verdict for a packet that came from inside.
+    pub(super) fn hairpinned(self) -> Self {
         match self {
             Self::Forward(packet) => Self::Hairpin(packet),
             other @ (Self::Hairpin(_) | Self::Answer { .. } | Self::Drop(_)) => other,
@@ -161,7 +161,7 @@ impl Verdict {
     }
 }
 
-/// Replaces an address by another wherever its bytes stand in a payload, as crude ALGs do.
+/// Replaces an address by another wherever its bytes occur in a payload, as simple ALGs do.
 pub(super) fn rewrite_address(payload: &mut [u8], from: IpAddr, to: IpAddr) {
     match (from, to) {
         (IpAddr::V4(from), IpAddr::V4(to)) => replace(payload, &from.octets(), &to.octets()),

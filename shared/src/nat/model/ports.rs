@@ -17,7 +17,7 @@ pub(super) struct Allocator {
     /// The next port of a sequential NAT.
     next: u16,
     last_pick: Duration,
-    /// First ports of the blocks of each inside host, and who owns a block.
+    /// First ports of each internal host's blocks, and all blocks in use.
     blocks: Map<(IpAddr, IpAddr), Vec<u16>>,
     owned: Map<(IpAddr, u16), ()>,
 }
@@ -31,7 +31,7 @@ impl Allocator {
         Self { rules, next, last_pick: Duration::ZERO, blocks: Map::default(), owned: Map::default() }
     }
 
-    /// A port of `ip` for an inside endpoint, or none when all are in use.
+    /// A port of `ip` for an internal endpoint, or none when all are in use.
     pub(super) fn pick(
         &mut self,
         inside: SocketAddr,
@@ -67,13 +67,13 @@ impl Allocator {
             PortPolicy::Block => {
                 let size = self.rules.block;
                 let mine = self.blocks.entry((inside.ip(), ip)).or_default();
-                // The youngest first: a further one is opened only when all are full, and they mostly stay so.
+                // The newest first: another one is assigned only when all are full, and they mostly stay full.
                 if let Some(port) =
                     mine.iter().rev().find_map(|&first| at_random(first, first + (size - 1), rng, &mut fits))
                 {
                     return Some(port);
                 }
-                // Blocks are aligned, so that a log needs one line for each.
+                // Blocks are aligned, so that an operator's log needs one line for each.
                 let count = (u32::from(high - low) + 1) / u32::from(size);
                 let nth = |n: u16| low + n * size;
                 let last = u16::try_from(count.saturating_sub(1)).unwrap_or(u16::MAX);
@@ -87,7 +87,7 @@ impl Allocator {
     }
 }
 
-/// A random port that fits, found by a search in order when that does not turn up soon.
+/// A random port that fits, found by a search in order after too many random attempts.
 fn at_random(low: u16, high: u16, rng: &mut fastrand::Rng, mut fits: impl FnMut(u16) -> bool) -> Option<u16> {
     for _ in 0..ATTEMPTS {
         let port = rng.u16(low..=high);
@@ -105,7 +105,7 @@ fn in_order(low: u16, high: u16, start: u16, step: i32, mut fits: impl FnMut(u16
     each(i64::from(step)).chain(each(1).filter(|_| step.abs() != 1)).find(|port| fits(*port))
 }
 
-/// `from` moved on by so many ports within the range, which is a ring.
+/// `from` plus so many ports, wrapping around within the range.
 fn stepped(low: u16, high: u16, from: u16, by: i64) -> u16 {
     let count = i64::from(high - low) + 1;
     let offset = (i64::from(from) - i64::from(low) + by).rem_euclid(count);

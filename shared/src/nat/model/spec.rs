@@ -1,16 +1,16 @@
-//! What a modelled NAT does, as data: [`NatSpec`] and its parts, in the words of RFC 4787, RFC 5382 and RFC 6888.
+//! The configuration of a modelled NAT: [`NatSpec`] and its parts, in the terms of RFC 4787, RFC 5382 and RFC 6888.
 
 use std::time::Duration;
 
 pub use crate::nat::Keying;
 use crate::nat::{Filtering, Mapping, PortPolicy};
 
-/// One NAT or firewall. Built from a name or from settings, see [`super::words`]; `Default` is a port-restricted cone.
+/// One NAT or firewall. Read from a name or from settings, see [`super::KEYS`]; `Default` is a port-restricted cone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NatSpec {
-    /// What happens to UDP.
+    /// Rules for UDP.
     pub udp: Rules,
-    /// What happens to TCP.
+    /// Rules for TCP.
     pub tcp: Rules,
     /// What a filter entry belongs to.
     pub keyed: Keying,
@@ -20,26 +20,26 @@ pub struct NatSpec {
     pub ports: Ports,
     /// How external addresses are chosen.
     pub pool: Pool,
-    /// How long state lives.
+    /// How long state exists.
     pub timers: Timers,
-    /// Which packets restart the timer.
+    /// Which packets refresh a mapping.
     pub refresh: Refreshing,
-    /// Most mappings that one inside host may hold at a time; `None` = as many as there are ports.
+    /// Mappings that one internal host may have at a time; `None` = as many as there are ports.
     pub quota: Option<u32>,
-    /// What becomes of packets from inside to an external address of the NAT.
+    /// How packets from inside to an external address of the NAT are treated.
     pub hairpin: Hairpin,
     /// Whether addresses inside payloads are rewritten (RFC 4787 section 7).
     pub alg: bool,
-    /// Whether an unsolicited packet from outside takes its tuple, so that the inside is remapped towards that
-    /// sender afterwards: Linux routers that accept input on their WAN side.
+    /// Whether an unsolicited packet from outside creates connection tracking state that occupies the external port, so
+    /// that the internal endpoint is remapped towards that sender: Linux routers that accept input on their WAN side.
     pub inbound_first: bool,
     /// A change of mapping behaviour (RFC 4787 REQ-11 forbids it).
     pub change: Option<Change>,
-    /// What becomes of IP fragments (RFC 4787 section 11).
+    /// How IP fragments are treated (RFC 4787 section 11).
     pub fragments: Fragments,
-    /// The answer to a TCP SYN that nobody asked for (RFC 5382 REQ-4).
+    /// The response to an unsolicited TCP SYN (RFC 5382 REQ-4).
     pub unsolicited_syn: Refusal,
-    /// How long that answer takes (RFC 5382 asks for 6 s).
+    /// How long that response is delayed (RFC 5382 asks for 6 s).
     pub refuse_after: Duration,
 }
 
@@ -57,10 +57,10 @@ pub struct Rules {
 /// The unit of state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tracking {
-    /// A mapping, shared by the destinations that its mapping behaviour lets share.
+    /// A mapping, which serves all destinations that share it by its mapping behaviour.
     Mapping,
-    /// A flow of two endpoints, with its own timer; flows of one inside endpoint share a port where they can, and
-    /// flows of several inside endpoints share a port as long as their destinations differ. Linux connection tracking.
+    /// A flow between two endpoints, with its own timer. Flows of one internal endpoint share a port where possible, and
+    /// flows of several internal endpoints share one as long as their destinations differ: Linux connection tracking.
     Flow,
 }
 
@@ -69,7 +69,7 @@ pub enum Tracking {
 pub struct Ports {
     /// The first choice.
     pub policy: PortPolicy,
-    /// What a preserving NAT takes when the wanted port is in use.
+    /// What a preserving NAT chooses when that port is in use.
     pub fallback: Fallback,
     /// Whether even ports stay even and odd ones odd (RFC 4787 REQ-4).
     pub parity: bool,
@@ -77,13 +77,13 @@ pub struct Ports {
     pub step: i32,
     /// Lowest and highest port to give out.
     pub range: (u16, u16),
-    /// Ports in a block, each block being one inside host's.
+    /// Ports in a block; each block belongs to one internal host.
     pub block: u16,
-    /// Mappings a second that other customers behind the same NAT open: a sequential NAT then skips ports.
+    /// Mappings a second that other hosts behind the same NAT create, so that a sequential NAT skips ports.
     pub cross_traffic: f64,
-    /// Whether one external port may serve two inside endpoints at a time towards different destinations.
+    /// Whether one external port may serve two internal endpoints at a time, towards different destinations.
     pub overload: bool,
-    /// How long a freed port rests (RFC 6888 REQ-8).
+    /// How long a freed port is not reused (RFC 6888 REQ-8).
     pub hold: Duration,
 }
 
@@ -107,10 +107,10 @@ pub struct Pool {
     pub pooling: Pooling,
 }
 
-/// RFC 4787 REQ-2 and its opposites.
+/// How external addresses are chosen (RFC 4787 REQ-2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pooling {
-    /// Always the same one for an inside host.
+    /// Always the same one for an internal host.
     Paired,
     /// Any, chosen for each mapping.
     Arbitrary,
@@ -121,19 +121,19 @@ pub enum Pooling {
 /// Lifetimes (RFC 4787 section 4.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timers {
-    /// Idle time after which a mapping that never saw an answer is gone.
+    /// Idle time after which a mapping expires through which no response came.
     pub unreplied: Duration,
-    /// The same once an answer came in.
+    /// The same once a response came.
     pub replied: Duration,
     /// The same for a stream.
     pub stream: Duration,
-    /// A replied flow becomes a stream by a packet at least this long after it began.
+    /// A flow with a response becomes a stream by a packet at least this long after its first one.
     pub stream_after: Duration,
     /// What a timer belongs to.
     pub scope: Scope,
-    /// Each mapping lives up to this much longer, at random.
+    /// Each mapping exists up to this much longer, at random.
     pub jitter: Duration,
-    /// State is looked through only at multiples of this: what is due lives on till then. Zero = at once.
+    /// Expired state is removed only at multiples of this. Zero = at once.
     pub sweep: Duration,
     /// TCP before the connection is up and after it was closed.
     pub tcp_transitory: Duration,
@@ -144,13 +144,13 @@ pub struct Timers {
 /// What a timer belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// The mapping: traffic with any destination keeps it alive for all.
+    /// The mapping: traffic with any destination refreshes it for all.
     Mapping,
-    /// The flow: each remote endpoint has its own, the mapping lives as long as one of them.
+    /// The flow: each remote endpoint has its own, and the mapping exists as long as one of them.
     Flow,
 }
 
-/// RFC 4787 REQ-6.
+/// Which packets refresh a mapping (RFC 4787 REQ-6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refreshing {
     /// Packets from inside restart the timer.
@@ -159,38 +159,38 @@ pub struct Refreshing {
     pub inbound: bool,
 }
 
-/// RFC 4787 section 6.
+/// How packets from inside to an external address of the NAT are treated (RFC 4787 section 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hairpin {
     /// They are dropped.
     Off,
-    /// They come back with the inside source, past the filter.
+    /// They are sent back with the internal source, without filtering.
     InternalSource,
-    /// They come back with the external source, through the filter (REQ-9).
+    /// They are sent back with the external source, filtered as from outside (REQ-9).
     ExternalSource,
 }
 
-/// A NAT that behaves otherwise under load.
+/// A NAT whose mapping behaviour changes with the number of mappings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Number of mappings that behave as stated.
+    /// Number of mappings with the first behaviour.
     pub after: u32,
     /// The mapping behaviour of further ones.
     pub mapping: Mapping,
 }
 
-/// RFC 4787 REQ-14.
+/// How IP fragments are treated (RFC 4787 REQ-14).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fragments {
     /// All pass, in any order.
     Pass,
-    /// Those that follow their first one pass.
+    /// Those that come after the first fragment of their packet pass.
     InOrder,
-    /// None passes.
+    /// All are dropped.
     Drop,
 }
 
-/// The answer to what is not let in.
+/// The response to a rejected TCP SYN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// None.
@@ -202,7 +202,7 @@ pub enum Refusal {
 }
 
 impl Default for NatSpec {
-    /// A port-restricted cone that keeps port numbers: what most homes have.
+    /// A port-restricted cone that preserves port numbers: a typical home router.
     fn default() -> Self {
         let rules = Rules {
             blocked: false,
@@ -272,7 +272,7 @@ impl NatSpec {
         }
     }
 
-    /// Why the settings cannot stand together, if they cannot.
+    /// Why the settings contradict each other, if they do.
     pub(super) fn contradiction(&self) -> Option<&'static str> {
         let kept_by_flow = |r: Rules| {
             matches!(

@@ -1,12 +1,12 @@
-//! NATs in a row: a home router behind a carrier's.
+//! Nested NATs, such as a home router behind a carrier-grade NAT.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer};
 
-use super::{spec::NatSpec, words::SpecError};
+use super::{spec::NatSpec, syntax::SpecError};
 
-/// NATs in a row, the innermost first: a home router behind a carrier's.
+/// Nested NATs, the innermost first.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stack(pub Vec<NatSpec>);
 
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nats_in_a_row_are_joined_by_plus() {
+    fn nested_nats_are_joined_by_plus() {
         let stack: Stack = "linux+symmetric,quota=5".parse().expect("stack");
         assert_eq!(stack.0.len(), 2);
         assert_eq!(stack.0[1].quota, Some(5));

@@ -1,5 +1,5 @@
-//! The state of a modelled NAT: bindings, found from either side, and filter entries. What has expired is cleared away
-//! when it is met, so no timer runs.
+//! The state of a modelled NAT: bindings, found from either side, and filter entries. Expired state is removed when it is
+//! found, so no timer runs.
 
 use std::{
     collections::HashMap,
@@ -18,21 +18,21 @@ pub(super) type Map<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
 /// An internal endpoint tied to an external one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Binding {
-    /// Tells it from earlier ones with the same endpoints; given by [`Table::insert`].
+    /// Distinguishes it from earlier ones with the same endpoints; assigned by [`Table::insert`].
     pub(super) serial: u64,
     pub(super) protocol: Protocol,
     pub(super) inside: SocketAddr,
     /// The part of the destination on which the mapping depends.
     pub(super) key: SocketAddr,
     pub(super) outside: SocketAddr,
-    /// The remote endpoint where several bindings may share the external one, else nobody.
+    /// The remote endpoint where several bindings may share the external one, otherwise [`any_endpoint`].
     pub(super) remote: SocketAddr,
     pub(super) clock: Clock,
-    /// Holds a tuple that an unsolicited packet took.
-    pub(super) foreign: bool,
+    /// Created by an unsolicited packet from outside.
+    pub(super) from_outside: bool,
 }
 
-/// To whom a filter entry belongs.
+/// What a filter entry belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Owner {
     pub(super) protocol: Protocol,
@@ -50,19 +50,19 @@ pub(super) struct Table {
     vacant: Vec<usize>,
     inside: Map<Key, usize>,
     outside: Map<Key, usize>,
-    /// Slots by inside endpoint, in order of age; serials tell whether they still hold the same binding.
+    /// Slots by internal endpoint, in the order of age; serials show whether they still hold the same binding.
     sources: Map<(Protocol, SocketAddr), Vec<(usize, u64)>>,
-    /// By inside and remote endpoint: the binding that the last packet of that remote came in through.
-    ways_back: Map<Key, (usize, u64)>,
+    /// By internal and remote endpoint: the binding that the last packet of that remote endpoint came in through.
+    sessions: Map<Key, (usize, u64)>,
     held: Map<IpAddr, u32>,
     resting: Map<(Protocol, SocketAddr), Duration>,
     pub(super) permits: Map<(Owner, SocketAddr), Clock>,
     next_serial: u64,
-    /// Serial at which everything is looked through, so that memory stays in proportion to what is alive.
-    next_sweep: u64,
+    /// Serial at which all expired state is removed, so that memory stays proportional to the state in use.
+    next_cleanup: u64,
 }
 
-const SWEEP_AT_LEAST: u64 = 1024;
+const CLEANUP_AT_LEAST: u64 = 1024;
 
 impl Table {
     pub(super) fn new(timers: Timers, hold: Duration) -> Self {
@@ -74,12 +74,12 @@ impl Table {
             inside: Map::default(),
             outside: Map::default(),
             sources: Map::default(),
-            ways_back: Map::default(),
+            sessions: Map::default(),
             held: Map::default(),
             resting: Map::default(),
             permits: Map::default(),
             next_serial: 1,
-            next_sweep: SWEEP_AT_LEAST,
+            next_cleanup: CLEANUP_AT_LEAST,
         }
     }
 
@@ -105,26 +105,26 @@ impl Table {
         self.still_alive(slot, now)
     }
 
-    /// Notes that a packet from a remote endpoint came in through this binding: what is sent back to it belongs to
-    /// the same session, whatever the mapping would be for a first packet.
-    pub(super) fn came_in(&mut self, slot: usize, remote: SocketAddr) {
+    /// Notes that a packet from a remote endpoint came in through this binding: packets sent back to it belong to the same
+    /// session, whatever the mapping of a first packet would be.
+    pub(super) fn note_inbound(&mut self, slot: usize, remote: SocketAddr) {
         let Binding { serial, protocol, inside, .. } = self[slot];
-        self.ways_back.insert((protocol, inside, remote), (slot, serial));
+        self.sessions.insert((protocol, inside, remote), (slot, serial));
     }
 
-    pub(super) fn way_back(
+    pub(super) fn session_of(
         &mut self,
         protocol: Protocol,
         inside: SocketAddr,
         remote: SocketAddr,
         now: Duration,
     ) -> Option<usize> {
-        let (slot, serial) = *self.ways_back.get(&(protocol, inside, remote))?;
+        let (slot, serial) = *self.sessions.get(&(protocol, inside, remote))?;
         let same = self.slots[slot].is_some_and(|binding| binding.serial == serial);
         if same { self.still_alive(slot, now) } else { None }
     }
 
-    /// External endpoints of the bindings of an inside endpoint, the youngest first.
+    /// External endpoints of the bindings of an internal endpoint, the newest first.
     pub(super) fn outsides_of(
         &mut self,
         protocol: Protocol,
@@ -167,8 +167,8 @@ impl Table {
             && self.resting.get(&(protocol, outside)).is_none_or(|until| now >= *until)
     }
 
-    /// Bindings of an inside host.
-    pub(super) fn held_by(&mut self, host: IpAddr, now: Duration) -> u32 {
+    /// Number of bindings of an internal host.
+    pub(super) fn mappings_of(&mut self, host: IpAddr, now: Duration) -> u32 {
         if self.held.contains_key(&host) {
             self.clear_expired(now);
         }
@@ -176,7 +176,7 @@ impl Table {
     }
 
     pub(super) fn live(&self, now: Duration) -> usize {
-        self.slots.iter().flatten().filter(|b| !b.foreign && b.clock.alive(now, &self.timers)).count()
+        self.slots.iter().flatten().filter(|b| !b.from_outside && b.clock.alive(now, &self.timers)).count()
     }
 
     pub(super) fn insert(&mut self, mut binding: Binding) -> usize {
@@ -186,9 +186,9 @@ impl Table {
             self.slots.push(None);
             self.slots.len() - 1
         });
-        let Binding { serial, protocol, inside, key, outside, remote, foreign, .. } = binding;
+        let Binding { serial, protocol, inside, key, outside, remote, from_outside, .. } = binding;
         self.outside.insert((protocol, outside, remote), slot);
-        if !foreign {
+        if !from_outside {
             self.inside.insert((protocol, inside, key), slot);
             self.sources.entry((protocol, inside)).or_default().push((slot, serial));
             *self.held.entry(inside.ip()).or_default() += 1;
@@ -197,9 +197,9 @@ impl Table {
         slot
     }
 
-    /// Clears away everything that has expired, once in a while.
-    pub(super) fn tidy(&mut self, now: Duration) {
-        if self.next_serial < self.next_sweep {
+    /// Removes all expired state, once in a while.
+    pub(super) fn clean_up(&mut self, now: Duration) {
+        if self.next_serial < self.next_cleanup {
             return;
         }
         self.clear_expired(now);
@@ -208,14 +208,14 @@ impl Table {
             list.retain(|(slot, serial)| slots[*slot].is_some_and(|b| b.serial == *serial));
             !list.is_empty()
         });
-        self.ways_back.retain(|_, (slot, serial)| slots[*slot].is_some_and(|b| b.serial == *serial));
+        self.sessions.retain(|_, (slot, serial)| slots[*slot].is_some_and(|b| b.serial == *serial));
         self.resting.retain(|_, until| now < *until);
         let alive: std::collections::HashSet<u64, BuildHasherDefault<DefaultHasher>> =
             slots.iter().flatten().map(|b| b.serial).collect();
         self.permits.retain(|(owner, _), clock| {
             if owner.serial == 0 { clock.alive(now, timers) } else { alive.contains(&owner.serial) }
         });
-        self.next_sweep = self.next_serial + (alive.len() as u64).max(SWEEP_AT_LEAST);
+        self.next_cleanup = self.next_serial + (alive.len() as u64).max(CLEANUP_AT_LEAST);
     }
 
     fn still_alive(&mut self, slot: usize, now: Duration) -> Option<usize> {
@@ -236,10 +236,10 @@ impl Table {
 
     fn remove(&mut self, slot: usize) {
         let Some(binding) = self.slots[slot].take() else { return };
-        let Binding { protocol, inside, key, outside, remote, foreign, clock, .. } = binding;
+        let Binding { protocol, inside, key, outside, remote, from_outside, clock, .. } = binding;
         self.vacant.push(slot);
         self.outside.remove(&(protocol, outside, remote));
-        if foreign {
+        if from_outside {
             return;
         }
         self.inside.remove(&(protocol, inside, key));
@@ -266,27 +266,27 @@ impl IndexMut<usize> for Table {
     }
 }
 
-/// Stands for any endpoint where the endpoint does not matter.
-pub(super) const fn nobody() -> SocketAddr {
+/// Stands for any endpoint, where the endpoint does not matter.
+pub(super) const fn any_endpoint() -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0)
 }
 
 /// The part of a destination on which a mapping depends.
 pub(super) fn by_mapping(mapping: Mapping, remote: SocketAddr) -> SocketAddr {
     match mapping {
-        Mapping::Direct | Mapping::EndpointIndependent => nobody(),
+        Mapping::Direct | Mapping::EndpointIndependent => any_endpoint(),
         Mapping::AddressDependent => SocketAddr::new(remote.ip(), 0),
         Mapping::AddressAndPortDependent => remote,
-        Mapping::PortDependent => SocketAddr::new(nobody().ip(), remote.port()),
+        Mapping::PortDependent => SocketAddr::new(any_endpoint().ip(), remote.port()),
     }
 }
 
-/// The part of a remote endpoint that a filter looks at.
+/// The part of a remote endpoint that a filter compares.
 pub(super) fn by_filter(filtering: Filtering, remote: SocketAddr) -> SocketAddr {
     match filtering {
-        Filtering::EndpointIndependent => nobody(),
+        Filtering::EndpointIndependent => any_endpoint(),
         Filtering::AddressDependent => SocketAddr::new(remote.ip(), 0),
         Filtering::AddressAndPortDependent => remote,
-        Filtering::PortDependent => SocketAddr::new(nobody().ip(), remote.port()),
+        Filtering::PortDependent => SocketAddr::new(any_endpoint().ip(), remote.port()),
     }
 }

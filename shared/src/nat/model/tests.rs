@@ -119,14 +119,14 @@ fn sweeps_and_jitter_only_lengthen() {
     let open = |b: &mut Bench| b.wait(3.0).out(INSIDE, SERVER);
     let lives = |spec| lifetime(spec, open, hear_from_server);
     assert!((lives("full-cone,timeout=60") - 59.9).abs() < 0.05);
-    // Opened at 3 s, due at 63 s, cleared away at 70 s.
+    // Opened at 3 s, due at 63 s, removed at 70 s.
     assert!((lives("full-cone,timeout=60,sweep=10") - 66.9).abs() < 0.05);
     let jittered = lives("full-cone,timeout=60,jitter=8");
     assert!((60.0..68.0).contains(&jittered), "{jittered}");
 }
 
 #[test]
-fn who_refreshes_is_as_stated() {
+fn the_refresh_rule_decides_which_packets_refresh() {
     let kept_alive_by = |refresh: &str, outbound: bool| {
         let mut bench = Bench::new(&format!("full-cone,timeout=60,refresh={refresh}"));
         let external = bench.out(INSIDE, SERVER);
@@ -150,7 +150,7 @@ fn who_refreshes_is_as_stated() {
 }
 
 #[test]
-fn a_heartbeat_to_one_destination_keeps_others_open_only_with_timers_by_mapping() {
+fn traffic_to_one_destination_refreshes_others_only_with_a_timer_per_mapping() {
     let peer_enters = |spec: &str| {
         let mut bench = Bench::new(spec);
         let external = bench.out(INSIDE, PEER);
@@ -165,7 +165,7 @@ fn a_heartbeat_to_one_destination_keeps_others_open_only_with_timers_by_mapping(
 }
 
 #[test]
-fn filters_are_keyed_as_stated() {
+fn filter_entries_belong_to_what_the_spec_says() {
     // The inside sends to two servers through two mappings; does the second one get in through the first?
     let crosses = |keyed: &str| {
         let mut bench = Bench::new(&format!("mapping=apd,filtering=ad,ports=random,keyed={keyed}"));
@@ -183,7 +183,7 @@ fn filters_are_keyed_as_stated() {
 }
 
 #[test]
-fn a_reply_leaves_the_way_that_the_packet_came_in() {
+fn a_reply_uses_the_mapping_that_the_packet_came_in_through() {
     let mut bench = Bench::new("mapping=apd,filtering=ei,ports=random");
     let known = bench.out(INSIDE, SERVER);
     let early = bench.out(INSIDE, PEER);
@@ -217,7 +217,7 @@ fn ports_follow_their_policy() {
 }
 
 #[test]
-fn a_preserving_nat_falls_back_as_stated() {
+fn a_preserving_nat_falls_back_as_configured() {
     let second = |fallback: &str| {
         let mut bench = Bench::new(&format!("full-cone,fallback={fallback}"));
         assert_eq!(bench.out(INSIDE, SERVER).port(), 5000);
@@ -232,7 +232,7 @@ fn a_preserving_nat_falls_back_as_stated() {
 }
 
 #[test]
-fn linux_shares_a_port_between_hosts_until_their_destinations_clash() {
+fn linux_shares_a_port_between_hosts_with_different_destinations() {
     let mut bench = Bench::new("linux");
     assert_eq!(bench.out(INSIDE, SERVER).port(), 5000);
     assert_eq!(bench.out(NEIGHBOUR, PEER).port(), 5000, "another destination: the same port will do");
@@ -302,7 +302,7 @@ fn quotas_and_ports_run_out_and_come_back() {
 }
 
 #[test]
-fn hairpins_are_as_stated() {
+fn hairpinning_is_as_configured() {
     let turned = |spec: &str| {
         let mut bench = Bench::new(spec);
         let goal = bench.out(INSIDE, SERVER).to_string();
@@ -334,7 +334,7 @@ fn an_alg_rewrites_addresses_both_ways() {
 }
 
 #[test]
-fn behaviour_changes_under_load_where_it_is_told_to() {
+fn mapping_behaviour_changes_after_the_configured_number() {
     let mut bench = Bench::new("port-restricted-cone,ports=random,change-after=3");
     let early = bench.out("192.168.1.2:1", SERVER);
     assert_eq!(bench.out("192.168.1.2:1", PEER), early);
@@ -362,7 +362,7 @@ fn fragments_pass_in_order_or_not_at_all() {
 }
 
 #[test]
-fn an_unsolicited_syn_is_answered_as_stated() {
+fn an_unsolicited_syn_is_answered_as_configured() {
     let answer = |spec: &str, flags| {
         let mut bench = Bench::new(spec);
         match bench.tcp(PEER, at("203.0.113.1:5000"), flags) {

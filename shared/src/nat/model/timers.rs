@@ -37,7 +37,7 @@ impl Clock {
         now < self.ends(timers)
     }
 
-    /// When it is cleared away: a sweeping NAT looks only at multiples of its interval.
+    /// When it expires: a NAT that sweeps removes state only at multiples of its interval.
     pub(super) fn ends(&self, timers: &Timers) -> Duration {
         let sweep = timers.sweep.as_nanos();
         if sweep == 0 {
@@ -49,7 +49,7 @@ impl Clock {
 
     pub(super) fn touch(&mut self, direction: Direction, packet: &Packet, spec: &NatSpec, now: Duration) {
         let timers = &spec.timers;
-        // As Linux has it, the very packet that brings the first answer does not make a stream yet.
+        // As in Linux, the packet that is the first response does not make a stream yet.
         let stream = self.replied && now >= self.began + timers.stream_after;
         self.replied |= direction == Direction::Inbound;
         self.closed |= packet.tcp.fin || packet.tcp.rst;

@@ -106,7 +106,7 @@ fn every_class_is_what_its_spec_says() {
             specs.extend(ports.map(|p| format!("mapping={m},filtering={f},ports={p}")));
         }
     }
-    let named = shared::nat::model::words::PRESETS.iter().map(|p| p.name.to_owned());
+    let named = shared::nat::model::PRESETS.iter().map(|p| p.name.to_owned());
     let stacks = ["linux+carrier", "full-cone+symmetric", "firewall+restricted-cone", "linux-open-input"];
     for spec in specs.into_iter().chain(named).chain(stacks.map(str::to_owned)) {
         let stack: Stack = spec.parse().expect(&spec);

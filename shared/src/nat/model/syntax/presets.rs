@@ -1,4 +1,4 @@
-//! The NATs that have names.
+//! The named NATs.
 
 /// A NAT with a name.
 #[derive(Clone, Copy, Debug)]
@@ -11,18 +11,26 @@ pub struct Preset {
     pub settings: &'static str,
 }
 
-/// Every NAT that has a name.
+/// All named NATs.
 pub const PRESETS: &[Preset] = &[
     preset("open", "no NAT, no firewall", "mapping=direct,filtering=ei"),
     preset("firewall", "no NAT, a stateful firewall", "mapping=direct,filtering=apd"),
     preset(
         "firewall-address",
-        "no NAT, a firewall that looks at addresses only",
+        "no NAT, a stateful firewall that compares addresses only",
         "mapping=direct,filtering=ad",
     ),
-    preset("full-cone", "one mapping, open to all", "mapping=ei,filtering=ei"),
-    preset("restricted-cone", "one mapping, open to contacted addresses", "mapping=ei,filtering=ad"),
-    preset("port-restricted-cone", "one mapping, open to contacted endpoints", "mapping=ei,filtering=apd"),
+    preset("full-cone", "endpoint-independent mapping and filtering", "mapping=ei,filtering=ei"),
+    preset(
+        "restricted-cone",
+        "endpoint-independent mapping, address-dependent filtering",
+        "mapping=ei,filtering=ad",
+    ),
+    preset(
+        "port-restricted-cone",
+        "endpoint-independent mapping, address-and-port-dependent filtering",
+        "mapping=ei,filtering=apd",
+    ),
     preset("address-dependent", "a mapping for each remote address", "mapping=ad,filtering=ad,ports=random"),
     preset(
         "symmetric",
@@ -31,7 +39,7 @@ pub const PRESETS: &[Preset] = &[
     ),
     preset(
         "symmetric-sequential",
-        "a mapping for each remote endpoint, ports in a row",
+        "a mapping for each remote endpoint, sequential ports",
         "mapping=apd,filtering=apd,ports=sequential",
     ),
     preset("port-dependent", "a mapping for each remote port", "mapping=pd,filtering=apd,ports=random"),
@@ -54,7 +62,7 @@ pub const PRESETS: &[Preset] = &[
     ),
     preset(
         "carrier",
-        "a carrier-grade NAT as RFC 6888 wants it: port blocks, paired addresses",
+        "a carrier-grade NAT as RFC 6888 requires: port blocks, paired addresses",
         "mapping=ei,filtering=ei,ports=block,block=512,ips=4,pooling=paired,hairpin=external,hold=120,timeout=300",
     ),
 ];

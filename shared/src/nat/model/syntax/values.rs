@@ -1,4 +1,4 @@
-//! The values of settings as text: words, numbers, ranges, times.
+//! The values of settings as text: keywords, numbers, ranges, times.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ impl Passage {
     }
 }
 
-macro_rules! words {
+macro_rules! keywords {
     ($($t:ty { $($variant:expr => $word:literal $(| $alias:literal)*;)* })*) => {$(
         impl Value for $t {
             fn read(text: &str) -> Option<Self> {
@@ -48,7 +48,7 @@ macro_rules! words {
     )*};
 }
 
-words! {
+keywords! {
     Mapping {
         Mapping::Direct => "direct" | "none";
         Mapping::EndpointIndependent => "endpoint-independent" | "ei" | "eim";

@@ -1,4 +1,4 @@
-//! The vocabulary: names and `key=value` settings from which a [`NatSpec`] is read and to which it is printed.
+//! The text form of a [`NatSpec`]: names and `key=value` settings.
 //!
 //! One table, [`KEYS`], serves the command line, the scenario files and the help texts.
 
@@ -88,7 +88,7 @@ macro_rules! key {
             get: |spec| Value::print(&spec.$($field).+),
         }
     };
-    ($name:literal, $about:literal, $t:ty, set $set:expr, get $get:expr) => {
+    ($name:literal, $about:literal, $t:ty, $set:expr, $get:expr) => {
         Key {
             name: $name,
             about: $about,
@@ -103,48 +103,36 @@ macro_rules! key {
     };
 }
 
-/// Every setting, in the order in which they are applied: the general before the particular.
+/// Every setting, in the order in which they are applied: general ones before specific ones.
 pub const KEYS: &[Key] = &[
     key!(
         "mapping",
-        "on what the external endpoint depends",
+        "what the external endpoint depends on",
         Mapping,
-        set | s,
-        m | {
+        |s, m| {
             s.udp.mapping = m;
             s.tcp.mapping = m;
         },
-        get | s | s.udp.mapping.print()
+        |s| s.udp.mapping.print()
     ),
     key!(
         "filtering",
-        "who is let in",
+        "which packets from outside are accepted",
         Filtering,
-        set | s,
-        f | {
+        |s, f| {
             s.udp.filtering = f;
             s.tcp.filtering = f;
         },
-        get | s | s.udp.filtering.print()
+        |s| s.udp.filtering.print()
     ),
     key!("tcp-mapping", "the same for TCP, where it differs", Mapping, tcp.mapping),
     key!("tcp-filtering", "the same for TCP, where it differs", Filtering, tcp.filtering),
-    key!(
-        "udp",
-        "whether UDP passes",
-        Passage,
-        set | s,
-        p | s.udp.blocked = p == Passage::Blocked,
-        get | s | Passage::of(s.udp.blocked).print()
-    ),
-    key!(
-        "tcp",
-        "whether TCP passes",
-        Passage,
-        set | s,
-        p | s.tcp.blocked = p == Passage::Blocked,
-        get | s | Passage::of(s.tcp.blocked).print()
-    ),
+    key!("udp", "whether UDP passes", Passage, |s, p| s.udp.blocked = p == Passage::Blocked, |s| {
+        Passage::of(s.udp.blocked).print()
+    }),
+    key!("tcp", "whether TCP passes", Passage, |s, p| s.tcp.blocked = p == Passage::Blocked, |s| {
+        Passage::of(s.tcp.blocked).print()
+    }),
     key!("keyed", "what a filter entry belongs to", Keying, keyed),
     key!("tracking", "state by mapping, or by flow as Linux does", Tracking, tracking),
     key!("ports", "how external ports are chosen", PortPolicy, ports.policy),
@@ -153,64 +141,61 @@ pub const KEYS: &[Key] = &[
     key!("step", "from one sequential port to the next", i32, ports.step),
     key!("range", "ports to choose from", (u16, u16), ports.range),
     key!("block", "ports in one host's block", u16, ports.block),
-    key!("cross-traffic", "mappings a second that strangers open", f64, ports.cross_traffic),
-    key!("overload", "one port for several inside endpoints", bool, ports.overload),
-    key!("hold", "rest of a freed port", Duration, ports.hold),
+    key!("cross-traffic", "mappings a second that other hosts create", f64, ports.cross_traffic),
+    key!("overload", "one port for several internal endpoints", bool, ports.overload),
+    key!("hold", "how long a freed port is not reused", Duration, ports.hold),
     key!("ips", "number of external addresses", u8, pool.ips),
     key!("pooling", "which external address a mapping gets", Pooling, pool.pooling),
     key!(
         "timeout",
-        "all three idle timers at once",
+        "all three idle timeouts at once",
         Duration,
-        set | s,
-        t | {
+        |s, t| {
             s.timers.unreplied = t;
             s.timers.replied = t;
             s.timers.stream = t;
         },
-        get | s | s.timers.unreplied.print()
+        |s| s.timers.unreplied.print()
     ),
-    key!("unreplied", "idle time without any answer", Duration, timers.unreplied),
-    key!("replied", "idle time after an answer", Duration, timers.replied),
-    key!("stream", "idle time of a stream", Duration, timers.stream),
+    key!("unreplied", "idle timeout of a mapping without responses", Duration, timers.unreplied),
+    key!("replied", "idle timeout after a response", Duration, timers.replied),
+    key!("stream", "idle timeout of a stream", Duration, timers.stream),
     key!("stream-after", "age at which a flow becomes a stream", Duration, timers.stream_after),
     key!("timer-per", "what a timer belongs to", Scope, timers.scope),
     key!("jitter", "random addition to a timer", Duration, timers.jitter),
-    key!("sweep", "interval at which state is cleared away", Duration, timers.sweep),
+    key!("sweep", "interval at which expired state is removed", Duration, timers.sweep),
     key!(
         "tcp-transitory",
-        "idle time of a TCP connection that opens or closes",
+        "idle timeout of a TCP connection that opens or closes",
         Duration,
         timers.tcp_transitory
     ),
-    key!("tcp-established", "idle time of an open TCP connection", Duration, timers.tcp_established),
-    key!("refresh", "packets that restart the timer", Refreshing, refresh),
-    key!("quota", "most mappings of one inside host", Option<u32>, quota),
+    key!("tcp-established", "idle timeout of an open TCP connection", Duration, timers.tcp_established),
+    key!("refresh", "packets that refresh a mapping", Refreshing, refresh),
+    key!("quota", "limit of mappings per internal host", Option<u32>, quota),
     key!("hairpin", "packets from inside to an external address", Hairpin, hairpin),
     key!("alg", "rewrites addresses in payloads", bool, alg),
-    key!("inbound-first", "unsolicited packets take their tuple", bool, inbound_first),
+    key!("inbound-first", "unsolicited packets create state", bool, inbound_first),
     key!(
         "change-after",
         "mappings until the behaviour changes",
         u32,
-        set | s,
-        n | s.change = Some(Change {
+        |s, n| s.change = Some(Change {
             after: n,
             mapping: s.change.map_or(Mapping::AddressAndPortDependent, |c| c.mapping)
         }),
-        get | s | s.change.map_or_else(|| "none".into(), |c| c.after.print())
+        |s| s.change.map_or_else(|| "none".into(), |c| c.after.print())
     ),
     key!(
         "then-mapping",
         "the mapping after that change",
         Mapping,
-        set | s,
-        m | s.change = Some(Change { after: s.change.map_or(0, |c| c.after), mapping: m }),
-        get | s | s.change.map_or_else(|| "none".into(), |c| c.mapping.print())
+        |s, m| s.change = Some(Change { after: s.change.map_or(0, |c| c.after), mapping: m }),
+        |s| s.change.map_or_else(|| "none".into(), |c| c.mapping.print())
     ),
-    key!("fragments", "what becomes of IP fragments", Fragments, fragments),
-    key!("syn", "answer to an unsolicited TCP SYN", Refusal, unsolicited_syn),
-    key!("syn-delay", "how long that answer takes", Duration, refuse_after),
+    key!("fragments", "how IP fragments are treated", Fragments, fragments),
+    key!("syn", "response to an unsolicited TCP SYN", Refusal, unsolicited_syn),
+    key!("syn-delay", "delay of that response", Duration, refuse_after),
 ];
 
 impl NatSpec {
@@ -289,7 +274,7 @@ impl fmt::Display for NatSpec {
             if same && n > 1 || key.name == "timeout" {
                 continue;
             }
-            // What a general setting implies for particular ones need not be said again.
+            // What a general setting implies for specific ones is left out.
             (key.set)(&mut base, &value);
             write!(f, "{}{}={value}", if n == 0 { "" } else { "," }, key.name)?;
         }
