@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{limits::Limits, source_filter::is_bogon};
+use crate::{http::HttpOptions, limits::Limits, source_filter::is_bogon};
 
 #[cfg(feature = "cli")]
 mod checks;
@@ -42,6 +42,8 @@ pub struct Config {
     pub limits: Limits,
     /// Bounds on connections.
     pub streams: Streams,
+    /// What is allowed over HTTP.
+    pub http: HttpOptions,
     /// Bounds on introductions; none = nobody is introduced.
     pub rendezvous: Option<crate::rendezvous::SessionLimits>,
     /// Where metrics and health are served.
@@ -142,6 +144,7 @@ impl Config {
             bogon_sources: BogonSources::default(),
             limits: Limits::default(),
             streams: Streams::default(),
+            http: HttpOptions::default(),
             rendezvous: Some(crate::rendezvous::SessionLimits::default()),
             admin: None,
             check: false,

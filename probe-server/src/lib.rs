@@ -9,6 +9,7 @@
 //!
 //! With the feature `rendezvous`:
 //! - `rendezvous`: introduces two clients that want to punch, over connections that they opened themselves.
+//! - `http`: what is served over HTTP, and how the WebSocket of the rendezvous is opened.
 //!
 //! With the feature `net`:
 //! - `Server`: sockets and threads around it, from a checked `config::Config`; the program and tests start it
@@ -41,8 +42,12 @@ mod counters;
 pub mod drop_reason;
 #[cfg(feature = "net")]
 mod health;
+#[cfg(feature = "rendezvous")]
+pub mod http;
 #[cfg(feature = "net")]
 mod inherited;
+#[cfg(feature = "rendezvous")]
+mod limited_stream;
 pub mod limits;
 #[cfg(feature = "net")]
 mod metrics;

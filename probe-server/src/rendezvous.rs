@@ -4,8 +4,6 @@
 //! It speaks only on connections that clients opened, so the way back is proven before a word is said, and sends nothing
 //! to an address that somebody merely names. Sessions live in memory and are bounded in number, size and time.
 
-mod meter;
-mod prefixed;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -19,24 +17,18 @@ use std::{
 };
 
 use futures_util::{SinkExt, StreamExt};
-use shared::rendezvous::{MAX_MESSAGE, PATH, Refusal, ToClient, ToServer};
+use shared::rendezvous::{Refusal, ToClient, ToServer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::mpsc,
     time::{Instant, timeout},
 };
-use tokio_tungstenite::{
-    WebSocketStream, accept_hdr_async_with_config,
-    tungstenite::{
-        Error, Message, Utf8Bytes,
-        handshake::server::{ErrorResponse, Request, Response},
-        http::{StatusCode, header::ORIGIN},
-        protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode},
-    },
+use tokio_tungstenite::tungstenite::{
+    Error, Message, Utf8Bytes,
+    protocol::{CloseFrame, frame::coding::CloseCode},
 };
 
-use meter::Metered;
-pub(crate) use prefixed::Prefixed;
+use crate::http::{self, HttpOptions, Socket};
 pub use store::{Delivery, MemoryStore, Opened, Participant, SessionLimits, SessionStore};
 use wrong_codes::WrongCodes;
 
@@ -54,9 +46,6 @@ struct State {
     wrong_codes: WrongCodes,
     is_closing: bool,
 }
-
-/// What the HTTP part leaves: messages, counted.
-type Socket<S> = WebSocketStream<Metered<S>>;
 
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -87,11 +76,9 @@ pub struct Counts {
 }
 
 /// How long a client may take to say what it wants, or to take what is said to it.
-const PATIENCE: Duration = Duration::from_secs(5);
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Messages that may wait for a client; whoever says more than it takes is cut off.
 const MAILBOX: usize = 8;
-/// Sessions are many and their messages small: the library's own sizes would cost a quarter of a megabyte each.
-const BUFFER: usize = 512;
 
 impl Rendezvous {
     /// A meeting place with nobody in it. Its clock starts now.
@@ -113,25 +100,39 @@ impl Rendezvous {
         Arc::new(Self { state: Mutex::new(state), started: Instant::now() })
     }
 
-    /// Serves one connection, from the HTTP request that begins the WebSocket to the end, and gives why the client was
+    /// Serves one connection, from the HTTP request that opens the WebSocket to the end, and gives why the client was
     /// refused, if it was. The client is told where the server answers STUN over UDP (`stun`), so that one that came by
-    /// one family finds the other. `seated` is called when it has a place in a session: from then on its number is bounded
-    /// here and no longer by the listener.
+    /// one family finds the other.
     pub async fn serve<S>(
         self: &Arc<Self>,
         stream: S,
         from: SocketAddr,
         stun: Vec<SocketAddr>,
-        seated: impl FnOnce() + Send,
+    ) -> Option<Refusal>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let options = HttpOptions::default();
+        let (socket, client) = http::serve(Vec::new(), stream, from.ip(), &options).await?;
+        self.introduce(socket, client, stun, || {}).await
+    }
+
+    /// The same from the WebSocket on. `admitted` is called when the client has a place in a session: from then on its
+    /// number is bounded here and no longer by the listener.
+    pub(crate) async fn introduce<S>(
+        self: &Arc<Self>,
+        mut socket: Socket<S>,
+        from: IpAddr,
+        stun: Vec<SocketAddr>,
+        admitted: impl FnOnce() + Send,
     ) -> Option<Refusal>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
-        let mut socket = greet(stream).await?;
         let (outbox, mut inbox) = mpsc::channel(MAILBOX);
-        let end = match self.admit(&mut socket, from.ip().to_canonical(), outbox).await {
+        let end = match self.admit(&mut socket, from.to_canonical(), outbox).await {
             Ok(participant) => {
-                seated();
+                admitted();
                 // Ends the session even if this task is stopped half-way.
                 let _guard = Guard { rendezvous: Arc::clone(self), participant };
                 match write(&mut socket, &ToClient::Welcome { stun }).await {
@@ -154,7 +155,7 @@ impl Rendezvous {
                 return refusal;
             }
         }
-        _ = timeout(PATIENCE, socket.close(Some(CloseFrame { code, reason: "".into() }))).await;
+        _ = timeout(CLIENT_TIMEOUT, (*socket).close(Some(CloseFrame { code, reason: "".into() }))).await;
         refusal
     }
 
@@ -197,7 +198,7 @@ impl Rendezvous {
         from: IpAddr,
         outbox: mpsc::Sender<Box<ToClient>>,
     ) -> Result<Participant, Refusal> {
-        let text = timeout(PATIENCE, read(socket)).await.ok().flatten().ok_or(Refusal::Expired)??;
+        let text = timeout(CLIENT_TIMEOUT, read(socket)).await.ok().flatten().ok_or(Refusal::Expired)??;
         let message = ToServer::first(&text)?;
         let entropy = getrandom::u64().map_err(|_| Refusal::Full)?;
         let now = self.now();
@@ -256,7 +257,7 @@ impl Rendezvous {
                     let message = message.unwrap_or(Box::new(ToClient::PeerLeft));
                     match *message {
                         ToClient::Refused { reason } => return End::Refused(reason),
-                        ToClient::Paired { .. } => socket.get_mut().allow_payloads(),
+                        ToClient::Paired { .. } => socket.get_mut().limit_mut().allow_payloads(),
                         _ => {}
                     }
                     if !write(socket, &message).await {
@@ -339,35 +340,6 @@ impl Drop for Guard {
     }
 }
 
-/// The HTTP part.
-async fn greet<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> Option<Socket<S>> {
-    let config = WebSocketConfig::default()
-        .read_buffer_size(BUFFER)
-        .write_buffer_size(0)
-        .max_write_buffer_size(MAILBOX * MAX_MESSAGE)
-        .max_message_size(Some(MAX_MESSAGE))
-        .max_frame_size(Some(MAX_MESSAGE));
-    #[expect(clippy::result_large_err, reason = "the library asks for it")]
-    let at_path = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
-        // Browsers name the page that asks. No page is to meet anybody in the name of its visitors.
-        let status = if request.headers().contains_key(ORIGIN) {
-            StatusCode::FORBIDDEN
-        } else if request.uri().path() != PATH {
-            StatusCode::NOT_FOUND
-        } else {
-            return Ok(response);
-        };
-        let mut refusal = ErrorResponse::new(None);
-        *refusal.status_mut() = status;
-        Err(refusal)
-    };
-    // Boxed, because its state is large and would stay with the connection for as long as that lasts.
-    let greeting = Box::pin(accept_hdr_async_with_config(Metered::new(stream), at_path, Some(config)));
-    let mut socket = timeout(PATIENCE, greeting).await.ok()?.ok()?;
-    socket.get_mut().begin_frames();
-    Some(socket)
-}
-
 /// The next message; none when the connection has ended.
 async fn read<S: AsyncRead + AsyncWrite + Unpin>(
     socket: &mut Socket<S>,
@@ -380,7 +352,7 @@ async fn read<S: AsyncRead + AsyncWrite + Unpin>(
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
             Some(Ok(Message::Close(_))) => None,
             Some(Err(Error::Utf8(_))) => Some(Err(Refusal::BadMessage)),
-            Some(Err(_)) | None => socket.get_ref().over().map(Err),
+            Some(Err(_)) | None => socket.get_ref().limit().exceeded().map(Err),
         };
     }
 }
@@ -388,5 +360,5 @@ async fn read<S: AsyncRead + AsyncWrite + Unpin>(
 /// Whether the client took it in time.
 async fn write<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Socket<S>, message: &ToClient) -> bool {
     let Ok(text) = serde_json::to_string(message) else { return false };
-    matches!(timeout(PATIENCE, socket.send(Message::text(text))).await, Ok(Ok(())))
+    matches!(timeout(CLIENT_TIMEOUT, socket.send(Message::text(text))).await, Ok(Ok(())))
 }

@@ -116,6 +116,7 @@ impl Server {
             tls: without(&tls, &missing),
             limits: config.limits,
             streams: config.streams,
+            http: Arc::new(config.http.clone()),
         };
         let shared = Arc::new(Shared::new(current, seed())?);
         shared.set_serves_tcp(config.tcp);
@@ -308,6 +309,7 @@ impl Server {
         self.config.advertise = advertised;
         self.config.limits = config.limits;
         self.config.streams = config.streams;
+        self.config.http = config.http;
         if let (Some(mine), Some(new)) = (&mut self.config.tls, config.tls) {
             (mine.certificate, mine.key) = (new.certificate, new.key);
             self.shared.set_certificate_end(certificate::end(&mine.certificate).unwrap_or(0));
@@ -344,6 +346,7 @@ impl Server {
             tls: without(&self.tls, &missing),
             limits: self.config.limits,
             streams: self.config.streams,
+            http: Arc::new(self.config.http.clone()),
         });
     }
 

@@ -16,6 +16,7 @@ use std::{
 use crate::{
     config::Streams,
     counters::{Counters, Snapshot},
+    http::HttpOptions,
     limits::{Buckets, Egress, Limits},
     self_check::SelfCheck,
     topology::Topology,
@@ -30,6 +31,7 @@ pub(crate) struct Current {
     pub tls: Vec<Topology>,
     pub limits: Limits,
     pub streams: Streams,
+    pub http: Arc<HttpOptions>,
 }
 
 /// One for each server.

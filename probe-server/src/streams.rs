@@ -20,22 +20,23 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
 use crate::{
+    limited_stream::Limited,
     rendezvous::{Counts, Rendezvous},
     shared_state::Shared,
     topology::Endpoint,
 };
 
+mod connection;
 mod connection_limiter;
-mod gauge;
-mod talk;
 mod tls;
+mod tls_record_limiter;
 
 use connection_limiter::ConnectionSlot;
 pub use connection_limiter::StreamCounts;
 pub(crate) use connection_limiter::{ConnectionLimiter, Event};
-use gauge::{Gauged, Released};
 pub use tls::TlsError;
 pub(crate) use tls::identity;
+use tls_record_limiter::{MAX_HELD, TlsRecordLimiter, readable};
 
 /// The certificate and key that new connections get; replaced as a whole.
 pub(crate) type Identity = Arc<ServerConfig>;
@@ -84,24 +85,24 @@ struct Context {
 
 /// Where a listener stands.
 #[derive(Clone, Copy)]
-struct Place {
+struct ListenerEndpoint {
     transport: Transport,
     family: usize,
     at: Endpoint,
 }
 
 /// How long accepting rests after a failure such as too many open files.
-const REST: Duration = Duration::from_millis(100);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long clients may take to hear that the server ends, when the time of the drain is over.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const STOP_NOTICE_TIMEOUT: Duration = Duration::from_secs(1);
 /// What a connection costs, in answers.
-const CONNECTION: u32 = 5;
+const CONNECTION_COST: u32 = 5;
 /// What one over TLS costs: signing takes as long as a thousand answers.
-const TLS_CONNECTION: u32 = 50;
+const TLS_CONNECTION_COST: u32 = 50;
 /// Asked for, for each direction of a connection: messages are small, and what waits in the system counts as well.
-const BUFFER: usize = 16 * 1024;
+const SOCKET_BUFFER: usize = 16 * 1024;
 /// How often the thread shows that it lives.
-const BEAT: Duration = Duration::from_millis(250);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Starts the thread. It ends when told to, after the connections have ended or their time is over.
 pub(crate) fn start(services: Services, shared: Arc<Shared>, drain: Duration) -> io::Result<Running> {
@@ -166,7 +167,7 @@ async fn serve(services: Services, context: Context, mut ended: mpsc::Receiver<I
     for (transport, families) in [(Transport::Tcp, services.tcp), (Transport::Tls, services.tls)] {
         for (family, listeners) in families.into_iter().enumerate() {
             for (listener, at) in listeners.into_iter().zip(Endpoint::ALL) {
-                tasks.spawn(accept(listener, Place { transport, family, at }, context.clone()));
+                tasks.spawn(accept(listener, ListenerEndpoint { transport, family, at }, context.clone()));
             }
         }
     }
@@ -183,7 +184,7 @@ async fn serve(services: Services, context: Context, mut ended: mpsc::Receiver<I
     tokio::spawn(async move {
         loop {
             counters.beat();
-            time::sleep(BEAT).await;
+            time::sleep(HEARTBEAT_INTERVAL).await;
         }
     });
     let mut stop = context.stop.clone();
@@ -203,22 +204,22 @@ async fn serve(services: Services, context: Context, mut ended: mpsc::Receiver<I
         if let Some(rendezvous) = &rendezvous {
             rendezvous.end();
         }
-        _ = time::timeout(LAST_WORDS, all_ended).await;
+        _ = time::timeout(STOP_NOTICE_TIMEOUT, all_ended).await;
     }
 }
 
 /// Takes connections until the server is to stop, then waits for the open ones.
-async fn accept(listener: TcpListener, place: Place, context: Context) {
+async fn accept(listener: TcpListener, place: ListenerEndpoint, context: Context) {
     let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
     let socket = SockRef::from(&listener);
     // Connections inherit them. A system that grants less, or more, has its reasons.
-    _ = socket.set_recv_buffer_size(BUFFER);
-    _ = socket.set_send_buffer_size(BUFFER);
+    _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+    _ = socket.set_send_buffer_size(SOCKET_BUFFER);
     let mut connections = JoinSet::new();
     let mut stop = context.stop.clone();
     let cost = match place.transport {
-        Transport::Tcp => CONNECTION,
-        Transport::Tls => TLS_CONNECTION,
+        Transport::Tcp => CONNECTION_COST,
+        Transport::Tls => TLS_CONNECTION_COST,
     };
     loop {
         let accepted = tokio::select! {
@@ -228,12 +229,17 @@ async fn accept(listener: TcpListener, place: Place, context: Context) {
         };
         match accepted {
             Ok((stream, from)) => {
-                // Beyond the bounds, the connection is closed at once: it must not cost what the bounds protect.
-                if !context.take(place.family, from, cost) {
+                let current = context.shared.current();
+                let mut limits = current.streams;
+                if current.http.is_proxy(from.ip()) {
+                    // Its clients have their limits; it has none but the room that there is.
+                    (limits.most_per_host, limits.most_per_net) = (usize::MAX, usize::MAX);
+                } else if !context.take(place.family, from, cost) {
+                    // The connection is closed at once: it must not cost what the limits protect.
                     context.limiter.count(Event::TooFast);
                     continue;
                 }
-                let (limits, now) = (context.shared.current().streams, context.shared.clock.now());
+                let now = context.shared.clock.now();
                 let Some(slot) =
                     ConnectionLimiter::enter(&context.limiter, &limits, place.transport, from, now)
                 else {
@@ -245,7 +251,7 @@ async fn accept(listener: TcpListener, place: Place, context: Context) {
             }
             Err(_) => {
                 context.limiter.count(Event::AcceptFailed);
-                time::sleep(REST).await;
+                time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
@@ -256,7 +262,7 @@ async fn accept(listener: TcpListener, place: Place, context: Context) {
 async fn connection(
     stream: TcpStream,
     from: SocketAddr,
-    place: Place,
+    place: ListenerEndpoint,
     context: Context,
     slot: ConnectionSlot,
 ) {
@@ -264,17 +270,19 @@ async fn connection(
     _ = stream.set_nodelay(true);
     let slow = context.shared.current().streams.slow;
     match place.transport {
-        Transport::Tcp => talk::talk(stream, from, place, context, slot).await,
+        Transport::Tcp => connection::serve(stream, from, place, context, slot).await,
         Transport::Tls => {
             let identity = context.identity.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let Some(identity) = identity else { return };
             let handshake = TlsAcceptor::from(identity)
-                .accept_with(Gauged::new(stream), |tls| tls.set_buffer_limit(Some(gauge::HELD)));
+                .accept_with(Limited::new(stream, TlsRecordLimiter::new()), |tls| {
+                    tls.set_buffer_limit(Some(MAX_HELD))
+                });
             match time::timeout_at(Instant::now() + slow, handshake).await {
                 Ok(Ok(stream)) => {
                     slot.handshake_done();
                     // Boxed, because its state is large and would be there once for every place that it is handed to.
-                    talk::talk(Box::new(Released::new(stream)), from, place, context, slot).await;
+                    connection::serve(Box::new(readable(stream)), from, place, context, slot).await;
                 }
                 Ok(Err(_)) => context.limiter.count(Event::TlsFailed),
                 Err(_) => context.limiter.count(Event::Slow),
@@ -295,6 +303,7 @@ mod tests {
             tls: Vec::new(),
             limits: Limits::default(),
             streams: Streams::default(),
+            http: Arc::default(),
         };
         Context {
             shared: Arc::new(Shared::new(current, 1).unwrap()),
@@ -323,15 +332,15 @@ mod tests {
         while context.shared.buckets[0].admit(&limits, victim, now).is_ok() {}
         assert!(at_once(&context, victim, 1) >= limits.host_burst as usize);
         while context.shared.buckets[0].admit(&limits, from("198.51.100.8"), now).is_ok() {}
-        assert!(at_once(&context, from("198.51.100.9"), CONNECTION) >= 100, "nor from its network");
+        assert!(at_once(&context, from("198.51.100.9"), CONNECTION_COST) >= 100, "nor from its network");
     }
 
     #[test]
     fn what_costs_the_server_more_costs_the_client_more() {
         // Time passes while it is counted, so a few more than the burst are fair.
         let count = |ip, cost| at_once(&context(), from(ip), cost);
-        assert!((200..300).contains(&count("198.51.100.7", CONNECTION)));
-        assert!((20..30).contains(&count("198.51.100.7", TLS_CONNECTION)));
-        assert!((20..30).contains(&count("2001:db8::7", TLS_CONNECTION)));
+        assert!((200..300).contains(&count("198.51.100.7", CONNECTION_COST)));
+        assert!((20..30).contains(&count("198.51.100.7", TLS_CONNECTION_COST)));
+        assert!((20..30).contains(&count("2001:db8::7", TLS_CONNECTION_COST)));
     }
 }

@@ -127,6 +127,7 @@ mod tests {
             tls: Vec::new(),
             limits: Limits { egress_mbit, ..Limits::default() },
             streams: Streams::default(),
+            http: Arc::default(),
         };
         Worker::new(0, &Arc::new(Shared::new(current, 1).unwrap()))
     }

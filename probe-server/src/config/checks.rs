@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{Config, ConfigError, Family, LOCAL, Settings, Streams, Tls};
-use crate::limits::Limits;
+use crate::{http::HttpOptions, limits::Limits};
 
 impl Settings {
     /// Checks everything that can be checked without a socket. `local` stands for the loopback addresses.
@@ -44,6 +44,7 @@ impl Settings {
             most: self.max_connections.unwrap_or(defaults.streams.most),
             most_per_host: self.max_connections_per_host.unwrap_or(defaults.streams.most_per_host),
             most_per_net: self.max_connections_per_net.unwrap_or(defaults.streams.most_per_net),
+            handshake_rate: self.tls_handshake_rate.unwrap_or(defaults.streams.handshake_rate),
             idle: seconds("idle-timeout", self.idle_timeout, defaults.streams.idle, 1..=HOUR)?,
             ..defaults.streams
         };
@@ -73,6 +74,7 @@ impl Settings {
             bogon_sources: self.bogon_sources.unwrap_or_default(),
             limits,
             streams,
+            http: self.http()?,
             rendezvous: (!self.no_rendezvous).then_some(rendezvous),
             admin: self.admin,
             check: self.check,
@@ -137,6 +139,24 @@ impl Settings {
                 Some(_) => Err(value("tls-certificate", "missing, a port for TLS is given".into())),
                 None => Ok(None),
             },
+        }
+    }
+
+    fn http(&self) -> Result<HttpOptions, ConfigError> {
+        // Browsers send an origin without a path (RFC 6454 section 6.2): with one, it would never match.
+        let is_origin = |origin: &str| {
+            origin.split_once("://").is_some_and(|(scheme, rest)| {
+                !scheme.is_empty() && !rest.is_empty() && !rest.contains(['/', ' ', '?', '#'])
+            })
+        };
+        match self.allowed_origins.iter().find(|origin| !is_origin(origin)) {
+            Some(wrong) => {
+                Err(value("allowed-origin", format!("'{wrong}' is no origin such as https://example.org")))
+            }
+            None => Ok(HttpOptions {
+                trusted_proxies: self.trusted_proxies.clone(),
+                allowed_origins: self.allowed_origins.clone(),
+            }),
         }
     }
 

@@ -10,6 +10,7 @@ use std::{
 use serde::Deserialize;
 
 use super::{Advertise, BogonSources};
+use crate::http::TrustedProxy;
 
 /// Everything that can be set, by flag or in the file, under the same names. What is absent has its default.
 #[derive(Clone, Debug, Default, PartialEq, clap::Args, Deserialize)]
@@ -62,6 +63,17 @@ pub struct Settings {
     /// [default: 30]
     #[arg(long, value_name = "SECONDS", help_heading = "Streams")]
     pub idle_timeout: Option<u64>,
+    /// TLS handshakes a second, over all networks; 0 sets no limit [default: 500]
+    #[arg(long, value_name = "N", help_heading = "TCP and TLS")]
+    pub tls_handshake_rate: Option<u32>,
+    /// Reverse proxy whose Forwarded and X-Forwarded-For are believed; an address or a network; may be repeated
+    #[arg(long = "trusted-proxy", value_name = "IP[/LENGTH]", help_heading = "TCP and TLS")]
+    #[serde(rename = "trusted-proxy", deserialize_with = "one_or_many")]
+    pub trusted_proxies: Vec<TrustedProxy>,
+    /// Origin whose web pages may use the rendezvous, such as https://example.org; may be repeated
+    #[arg(long = "allowed-origin", value_name = "ORIGIN", help_heading = "Rendezvous")]
+    #[serde(rename = "allowed-origin", deserialize_with = "one_or_many")]
+    pub allowed_origins: Vec<String>,
 
     /// Do not introduce clients that want to punch to each other
     #[arg(long, help_heading = "Rendezvous")]
@@ -189,13 +201,15 @@ impl Settings {
     /// These settings, and where they are silent, those of `base`. A list replaces the other list.
     #[must_use]
     pub fn or(self, base: Self) -> Self {
-        let list = |mine: Vec<IpAddr>, base: Vec<IpAddr>| if mine.is_empty() { base } else { mine };
+        fn list<T>(mine: Vec<T>, base: Vec<T>) -> Vec<T> {
+            if mine.is_empty() { base } else { mine }
+        }
         Self {
             primary: list(self.primary, base.primary),
             alternate: list(self.alternate, base.alternate),
             port: self.port.or(base.port),
             alternate_port: self.alternate_port.or(base.alternate_port),
-            advertise: if self.advertise.is_empty() { base.advertise } else { self.advertise },
+            advertise: list(self.advertise, base.advertise),
             no_tcp: self.no_tcp || base.no_tcp,
             tls_certificate: self.tls_certificate.or(base.tls_certificate),
             tls_key: self.tls_key.or(base.tls_key),
@@ -205,6 +219,9 @@ impl Settings {
             max_connections_per_host: self.max_connections_per_host.or(base.max_connections_per_host),
             max_connections_per_net: self.max_connections_per_net.or(base.max_connections_per_net),
             idle_timeout: self.idle_timeout.or(base.idle_timeout),
+            tls_handshake_rate: self.tls_handshake_rate.or(base.tls_handshake_rate),
+            trusted_proxies: list(self.trusted_proxies, base.trusted_proxies),
+            allowed_origins: list(self.allowed_origins, base.allowed_origins),
             no_rendezvous: self.no_rendezvous || base.no_rendezvous,
             max_sessions: self.max_sessions.or(base.max_sessions),
             max_sessions_per_host: self.max_sessions_per_host.or(base.max_sessions_per_host),

@@ -1,8 +1,8 @@
 //! Clients of all kinds over streams in memory, in paused time: what one of them does harms nobody else.
 
-use shared::rendezvous::{Code, Payload, Role, VERSION};
+use shared::rendezvous::{Code, MAX_MESSAGE, Payload, Role, VERSION};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-use tokio_tungstenite::client_async;
+use tokio_tungstenite::{WebSocketStream, client_async};
 
 use super::*;
 
@@ -18,7 +18,7 @@ fn connect_raw(rendezvous: &Arc<Rendezvous>, from: &str) -> DuplexStream {
 fn connect_window(rendezvous: &Arc<Rendezvous>, from: &str, window: usize) -> DuplexStream {
     let (here, there) = duplex(window);
     let (rendezvous, from) = (Arc::clone(rendezvous), SocketAddr::new(from.parse().unwrap(), 1));
-    tokio::spawn(async move { rendezvous.serve(there, from, HERE.to_vec(), || {}).await });
+    tokio::spawn(async move { rendezvous.serve(there, from, HERE.to_vec()).await });
     here
 }
 
@@ -252,7 +252,7 @@ async fn a_client_that_reads_nothing_is_cut_off() {
         say(&mut second, &ToServer::PeerPing { id }).await;
     }
     assert_eq!(hear(&mut second).await, ToClient::PeerLeft);
-    assert_eq!(begun.elapsed().as_secs(), PATIENCE.as_secs());
+    assert_eq!(begun.elapsed().as_secs(), CLIENT_TIMEOUT.as_secs());
     assert_eq!(rendezvous.counts().sessions, 0, "though the first one is still connected");
     still_works(&rendezvous).await;
     drop(first);

@@ -128,7 +128,7 @@ async fn serve(
     let [(wire_read, wire_write), (out_read, out_write)] = [split(wire), split(outside)];
     tokio::spawn(pass_on(wire_read, out_write, delay));
     tokio::spawn(pass_on(out_read, wire_write, delay));
-    rendezvous.serve(inside, from, stun, || {}).await;
+    rendezvous.serve(inside, from, stun).await;
     Ok(())
 }
 

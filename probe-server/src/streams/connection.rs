@@ -9,19 +9,19 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::{ConnectionSlot, Context, Event, Place, Transport};
+use super::{CONNECTION_COST, ConnectionSlot, Context, Event, ListenerEndpoint, Transport};
 use crate::{
     drop_reason::DropReason,
-    rendezvous::Prefixed,
+    http,
     respond::{Answers, MAX_REQUEST, Outcome, respond_stream},
     topology::Endpoint,
 };
 
 /// Serves one connection until one side ends it.
-pub(super) async fn talk<S>(
+pub(super) async fn serve<S>(
     mut stream: S,
     from: SocketAddr,
-    place: Place,
+    place: ListenerEndpoint,
     mut context: Context,
     mut slot: ConnectionSlot,
 ) where
@@ -57,17 +57,30 @@ pub(super) async fn talk<S>(
             && piece[0].is_ascii_alphabetic()
             && let Some(rendezvous) = &context.rendezvous
         {
-            let stream = Prefixed::new(piece[..length].to_vec(), stream);
+            let beginning = piece[..length].to_vec();
             let rendezvous = Arc::clone(rendezvous);
-            let topologies = &context.shared.current().topologies;
-            let stun = topologies.iter().filter_map(|t| t.advertised(Endpoint::Primary)).collect();
+            let current = context.shared.current();
             // A task of its own: sessions wait long, and this one has room for all that a connection can be.
             let handle = slot.handle();
-            let running = context.running;
             let task = tokio::spawn(async move {
+                let Some((socket, client)) =
+                    Box::pin(http::serve(beginning, stream, from.ip(), &current.http)).await
+                else {
+                    return;
+                };
+                let stun =
+                    current.topologies.iter().filter_map(|t| t.advertised(Endpoint::Primary)).collect();
+                drop(current);
+                // Whoever came through a proxy pays here what others have paid to the listener.
+                let client = SocketAddr::new(client, from.port());
+                let has_paid = client.ip() == from.ip().to_canonical();
+                if !has_paid && !context.take(place.family, client, CONNECTION_COST) {
+                    context.limiter.count(Event::TooFast);
+                    return;
+                }
                 // The server does not end before its time while this is there.
-                let _running = running;
-                rendezvous.serve(stream, from, stun, || slot.hand_over()).await;
+                let _running = context.running;
+                rendezvous.introduce(socket, client.ip(), stun, || slot.hand_over()).await;
             });
             handle.set_task(task.abort_handle());
             return;
@@ -118,7 +131,7 @@ async fn write<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8], slow: Durati
 fn answer_all(
     frames: &mut Frames,
     from: SocketAddr,
-    place: Place,
+    place: ListenerEndpoint,
     context: &Context,
     out: &mut Vec<u8>,
 ) -> Result<usize, Event> {
@@ -170,13 +183,14 @@ mod tests {
         streams::ConnectionLimiter,
     };
 
-    const PLACE: Place = Place { transport: Transport::Tcp, family: 0, at: Endpoint::Primary };
+    const PLACE: ListenerEndpoint =
+        ListenerEndpoint { transport: Transport::Tcp, family: 0, at: Endpoint::Primary };
 
     fn connect(context: &Context, from: SocketAddr) -> DuplexStream {
         let (here, there) = duplex(4096);
         let limits = context.shared.current().streams;
         let slot = ConnectionLimiter::enter(&context.limiter, &limits, Transport::Tcp, from, 0).unwrap();
-        tokio::spawn(talk(there, from, PLACE, context.clone(), slot));
+        tokio::spawn(serve(there, from, PLACE, context.clone(), slot));
         here
     }
 
