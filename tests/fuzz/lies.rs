@@ -11,7 +11,7 @@ use nat_check_core::{
     engine::Observed,
     observation::{LocalSocket, ObservationLog, Purpose, RequestKind, SocketId, Transaction},
     probe::REGISTRY,
-    report::{FamilyReport, FamilyStatus},
+    report::{FamilyReport, FamilyStatus, ReasonCode},
     server_endpoints::ServerEndpoint,
     verdict,
 };
@@ -149,10 +149,12 @@ fn conclude(log: ObservationLog) {
     let observed = Observed { log, tcp: None, rtt: None, partial: false };
     let server = classify::server(&observed);
     let udp = observed.udp_works().then(|| classify::udp(&observed));
-    let tested = FamilyReport { status: FamilyStatus::Tested, reason: None, udp, tcp: None };
+    let tested =
+        FamilyReport { status: FamilyStatus::Tested, reason: None, reason_code: None, udp, tcp: None };
     let skipped = FamilyReport {
         status: FamilyStatus::Skipped,
         reason: Some("not asked for".into()),
+        reason_code: Some(ReasonCode::NotAskedFor),
         udp: None,
         tcp: None,
     };
@@ -175,6 +177,9 @@ fn is_whole(value: &Value) {
     if let Some(confidence) = value.get("confidence") {
         assert_eq!(value["value"].is_null(), confidence == "unknown", "{value}");
         assert!(confidence != "unknown" || value["reason"].is_string(), "{value}");
+    }
+    if let Some(reason) = value.get("reason") {
+        assert_eq!(reason.is_string(), value["reason_code"].is_string(), "{value}");
     }
     match value {
         Value::Object(fields) => fields.values().for_each(is_whole),

@@ -45,6 +45,7 @@ pub fn judge(expected: &Value, report: &Report) -> Judgement {
 pub fn judge_json(expected: &Value, report: &Value) -> Judgement {
     let mut judgement = Judgement::default();
     compare("", expected, report, true, &mut judgement);
+    broken_promises("", report, &mut judgement.wrong);
     judgement
 }
 
@@ -79,6 +80,27 @@ pub fn expected(stack: &Stack) -> Value {
         findings.insert("distance".into(), distance.into());
     }
     json!({ "ipv4": { "status": "tested", "udp": findings } })
+}
+
+/// What the contract promises of every report: a value or a reason why there is none, and a code beside each reason.
+fn broken_promises(path: &str, part: &Value, broken: &mut Vec<String>) {
+    let is_known = part.get("confidence").is_some_and(|confidence| confidence != "unknown");
+    if part.get("confidence").is_some() && part["value"].is_null() == is_known {
+        broken.push(format!("{path}: value and confidence contradict each other: {part}"));
+    }
+    if part.get("confidence").is_some() && !is_known && part["reason"].is_null() {
+        broken.push(format!("{path}: neither value nor reason: {part}"));
+    }
+    if part.get("reason").is_some_and(|reason| reason.is_string() != part["reason_code"].is_string()) {
+        broken.push(format!("{path}: a reason without its code, or a code alone: {part}"));
+    }
+    match part {
+        Value::Object(fields) => {
+            fields.iter().for_each(|(key, part)| broken_promises(&format!("{path}.{key}"), part, broken));
+        }
+        Value::Array(items) => items.iter().for_each(|part| broken_promises(path, part, broken)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 fn compare(path: &str, expected: &Value, found: &Value, sure: bool, judgement: &mut Judgement) {
@@ -131,7 +153,7 @@ mod tests {
     use super::*;
 
     fn finding(value: Value, confidence: &str) -> Value {
-        json!({ "value": value, "confidence": confidence, "reason": "because" })
+        json!({ "value": value, "confidence": confidence, "reason": "because", "reason_code": "no-answer" })
     }
 
     #[test]
@@ -154,6 +176,19 @@ mod tests {
         let bad = json!({ "f": finding(json!(true), "weak"), "faults": [] });
         assert!(judge_json(&expected, &good).is_perfect());
         assert_eq!(judge_json(&expected, &bad).wrong.len(), 2);
+    }
+
+    #[test]
+    fn a_broken_promise_is_wrong() {
+        let broken = |f: Value| judge_json(&json!({}), &json!({ "ipv4": { "mapping": f } })).wrong.len();
+        let mut f = finding(Value::Null, "unknown");
+        assert_eq!(broken(f.clone()), 0);
+        f["reason_code"] = Value::Null;
+        assert_eq!(broken(f.clone()), 1);
+        f["reason"] = Value::Null;
+        assert_eq!(broken(f.clone()), 1);
+        f["confidence"] = json!("certain");
+        assert_eq!(broken(f), 1);
     }
 
     #[test]

@@ -17,7 +17,8 @@ use crate::{
     progress::Progress,
     randomness::Randomness,
     report::{
-        Confidence, FamilyReport, FamilyStatus, Finding, Report, ServerFeatures, ServerReport, UdpReport,
+        Confidence, FamilyReport, FamilyStatus, Finding, Reason, ReasonCode, Report, ServerFeatures,
+        ServerReport, UdpReport,
     },
     selection::{Families, Selection},
     target::{FoundBy, Target},
@@ -175,7 +176,7 @@ async fn family(
 ) -> (FamilyReport, FamilyNotes) {
     let mut aside = FamilyNotes { servers: vec![None; servers.len()], ..FamilyNotes::default() };
     if !family.wanted(setup.families) {
-        return (absent(FamilyStatus::Skipped, "not asked for"), aside);
+        return (absent(FamilyStatus::Skipped, (ReasonCode::NotAskedFor, "not asked for").into()), aside);
     }
     let bind = setup.bind.unwrap_or(family.unspecified());
     let mut settings = Settings {
@@ -185,8 +186,7 @@ async fn family(
         randomness: setup.randomness,
     };
     let mut results: Vec<(String, Observed)> = Vec::new();
-    let mut reasons = Vec::new();
-    let lacking = format!(" has no {} address", family.name());
+    let mut reasons: Vec<(FamilyStatus, Reason)> = Vec::new();
     // The timeout is that of the whole run.
     let mut left = setup.timeout;
     // One after another: what one server's test opens must not look like another's allocation.
@@ -194,18 +194,19 @@ async fn family(
         let target = match &asked.target {
             Ok(target) => target,
             Err(why) => {
-                reasons.push((FamilyStatus::Unreachable, why.clone()));
+                reasons.push((FamilyStatus::Unreachable, (ReasonCode::NameNotResolved, why.as_str()).into()));
                 continue;
             }
         };
         let Some(address) = family.address(target) else {
-            let why = format!("{}{lacking}", asked.query);
-            reasons.push((FamilyStatus::Unavailable, why));
+            let why = format!("{} has no {} address", asked.query, family.name());
+            reasons.push((FamilyStatus::Unavailable, (ReasonCode::ServerHasNoAddress, why).into()));
             continue;
         };
         if left.is_zero() {
             aside.partial = true;
-            reasons.push((FamilyStatus::Unreachable, format!("no time was left to ask {}", asked.query)));
+            let why = format!("no time was left to ask {}", asked.query);
+            reasons.push((FamilyStatus::Unreachable, (ReasonCode::NoTimeLeft, why).into()));
             continue;
         }
         settings.timeout = left;
@@ -214,7 +215,7 @@ async fn family(
         match engine::examine(net.clone(), address, bind, &settings, progress, stop.clone()).await {
             Err(error) => {
                 let why = format!("no way to {address} over {}: {error}", family.name());
-                reasons.push((FamilyStatus::Unavailable, why));
+                reasons.push((FamilyStatus::Unavailable, (ReasonCode::NoRoute, why).into()));
             }
             Ok(observed) => {
                 left = left.saturating_sub(spent(&observed));
@@ -235,12 +236,15 @@ async fn family(
     if results.is_empty() {
         let worst = reasons.iter().any(|(status, _)| *status == FamilyStatus::Unreachable);
         let status = if worst { FamilyStatus::Unreachable } else { FamilyStatus::Unavailable };
-        let why: Vec<_> = reasons.into_iter().filter(|(s, _)| *s == status).map(|(_, why)| why).collect();
-        return (absent(status, &why.join("; ")), aside);
+        let mut why = reasons.into_iter().filter(|(s, _)| *s == status).map(|(_, why)| why);
+        // Several servers, several sentences; the code is the first one's.
+        let first = why.next().unwrap_or_else(|| (ReasonCode::NotAskedFor, "no server was given").into());
+        let joined = why.fold(first, |all, next| all.map(|text| format!("{text}; {next}")));
+        return (absent(status, joined), aside);
     }
     // That a server lacks this family is nothing to warn of.
-    let silent = reasons.into_iter().filter(|(_, why)| !why.ends_with(&lacking));
-    aside.warnings.extend(silent.map(|(_, why)| why));
+    let silent = reasons.into_iter().filter(|(_, why)| why.code != ReasonCode::ServerHasNoAddress);
+    aside.warnings.extend(silent.map(|(_, why)| why.text));
     for (_, observed) in &results {
         let open = crate::probe::filtering::conclude(&observed.log).value
             == Some(shared::nat::Filtering::EndpointIndependent);
@@ -253,13 +257,20 @@ async fn family(
     verdicts.sort_by_key(|(_, udp)| udp.nat_type.value == Some(NatType::UdpBlocked));
     let udp = agree(verdicts, &mut aside.warnings);
     (
-        FamilyReport { status: FamilyStatus::Tested, reason: None, udp, tcp: tcp.filter(|t| t.reachable) },
+        FamilyReport {
+            status: FamilyStatus::Tested,
+            reason: None,
+            reason_code: None,
+            udp,
+            tcp: tcp.filter(|t| t.reachable),
+        },
         aside,
     )
 }
 
-fn absent(status: FamilyStatus, reason: &str) -> FamilyReport {
-    FamilyReport { status, reason: Some(reason.to_owned()), udp: None, tcp: None }
+fn absent(status: FamilyStatus, reason: Reason) -> FamilyReport {
+    let Reason { code, text } = reason;
+    FamilyReport { status, reason: Some(text), reason_code: Some(code), udp: None, tcp: None }
 }
 
 /// What an examination took of the timeout; the lifetime measurement comes on top.
@@ -275,18 +286,23 @@ fn spent(observed: &Observed) -> Duration {
 }
 
 /// What was tried, when nothing answered.
-fn unreached(observed: &Observed) -> String {
+fn unreached(observed: &Observed) -> Reason {
     let log = &observed.log;
     let (sent, unsent) = (log.transactions.len(), log.transactions.iter().filter(|t| t.unsent).count());
     if sent > 0 && sent == unsent {
-        return format!("the system refused to send anything to {}", log.server);
+        let text = format!("the system refused to send anything to {}", log.server);
+        return (ReasonCode::SystemRefused, text).into();
     }
     let refusal = log.transactions.iter().find_map(crate::observation::Transaction::refused);
     match refusal {
-        Some(code) => format!("{} answers every request with error {code}", log.server),
+        Some(code) => {
+            let text = format!("{} answers every request with error {code}", log.server);
+            (ReasonCode::ServerRefuses, text).into()
+        }
         None => {
             let tcp = if observed.tcp.is_some() { ", nor over TCP" } else { "" };
-            format!("{} answered none of {sent} UDP requests{tcp}", log.server)
+            let text = format!("{} answered none of {sent} UDP requests{tcp}", log.server);
+            (ReasonCode::ServerUnreachable, text).into()
         }
     }
 }
@@ -362,7 +378,7 @@ impl MergedFinding {
         }
         if let Some(why) = &self.disputed {
             mine.confidence = mine.confidence.min(Confidence::Weak);
-            mine.reason = Some(why.clone());
+            (mine.reason, mine.reason_code) = (Some(why.clone()), Some(ReasonCode::ServersDisagree));
         }
     }
 }
@@ -387,7 +403,9 @@ fn server_report(asked: &ServerQuery, v4: &Option<ServerSide>, v6: &Option<Serve
 }
 
 fn unknown_features() -> ServerFeatures {
-    let unknown = || Finding::unknown("the server was not reached over UDP", "RFC 5780");
+    let unknown = || {
+        Finding::unknown((ReasonCode::ServerUnreachable, "the server was not reached over UDP"), "RFC 5780")
+    };
     ServerFeatures { change_request: unknown(), response_port: unknown(), classic: unknown() }
 }
 
@@ -415,7 +433,7 @@ mod tests {
         mapping: (Mapping, Confidence),
         filtering: (Filtering, Confidence),
     ) -> (String, UdpReport) {
-        let unknown = || Finding::unknown("test", "test");
+        let unknown = || Finding::not_asked_for("test");
         let (mapping, filtering) =
             (Finding::known(mapping.0, mapping.1, "test"), Finding::known(filtering.0, filtering.1, "test"));
         let udp = UdpReport {
@@ -426,12 +444,12 @@ mod tests {
             nat_type: classify::nat_type(&mapping, &filtering),
             mapping,
             filtering,
-            port_allocation: Finding::unknown("test", "test"),
+            port_allocation: Finding::not_asked_for("test"),
             hairpinning: unknown(),
             alg: unknown(),
             inbound_first_remap: unknown(),
-            distance: Finding::unknown("test", "test"),
-            lifetime: Finding::unknown("test", "test"),
+            distance: Finding::not_asked_for("test"),
+            lifetime: Finding::not_asked_for("test"),
         };
         (query.to_owned(), udp)
     }

@@ -9,7 +9,7 @@ use crate::{
         Probe, alg, dialect, distance, filtering, hairpinning, inbound_first, lifetime, mapping,
         port_allocation, response_port,
     },
-    report::{Confidence, Finding, ServerAddresses, ServerFeatures, UdpReport},
+    report::{Confidence, Finding, ReasonCode, ServerAddresses, ServerFeatures, UdpReport},
     server_endpoints::ServerEndpoint,
     server_endpoints::ServerEndpoints,
     server_faults,
@@ -29,7 +29,7 @@ pub struct ServerSide {
 }
 
 /// Why nothing is known of UDP where none passes.
-const NO_UDP: &str = "no UDP passes";
+const NO_UDP: (ReasonCode, &str) = (ReasonCode::UdpBlocked, "no UDP passes");
 const DERIVED: &str = "RFC 3489 5, derived from mapping and filtering";
 
 /// The UDP part of the report.
@@ -94,15 +94,17 @@ pub fn server(observed: &Observed) -> ServerSide {
 /// A measurement's conclusion, if the measurement was asked for and could be made.
 fn asked<T>(log: &ObservationLog, probe: &Probe, conclude: fn(&ObservationLog) -> Finding<T>) -> Finding<T> {
     if !log.tests.contains(&probe.name) {
-        return Finding::unknown("not asked for", probe.about);
+        return Finding::not_asked_for(probe.about);
     }
     if log.dialect().is_none() {
         return Finding::unknown(NO_UDP, probe.about);
     }
     let finding = conclude(log);
     match (&finding.value, &log.socket_error) {
-        (None, Some(socket_error)) => finding.because(socket_error.clone()),
-        (None, None) if log.ended_early => finding.because("the run ended before this was done"),
+        (None, Some(socket_error)) => finding.because((ReasonCode::SystemRefused, socket_error.as_str())),
+        (None, None) if log.ended_early => {
+            finding.because((ReasonCode::EndedEarly, "the run ended before this was done"))
+        }
         _ => finding,
     }
 }
@@ -111,12 +113,12 @@ fn asked<T>(log: &ObservationLog, probe: &Probe, conclude: fn(&ObservationLog) -
 pub(crate) fn nat_type(mapping: &Finding<Mapping>, filtering: &Finding<Filtering>) -> Finding<NatType> {
     match (mapping.value, filtering.value) {
         (Some(Mapping::Direct | Mapping::EndpointIndependent), None) => {
-            let why = filtering.reason.as_deref().unwrap_or("filtering is not known");
-            Finding::unknown(why, DERIVED)
+            let unknown = (ReasonCode::FilteringUnknown, "filtering is not known");
+            Finding::unknown(filtering.reason_or(unknown), DERIVED)
         }
         (None, _) => {
-            let why = mapping.reason.as_deref().unwrap_or("mapping is not known");
-            Finding::unknown(why, DERIVED)
+            let unknown = (ReasonCode::MappingUnknown, "mapping is not known");
+            Finding::unknown(mapping.reason_or(unknown), DERIVED)
         }
         (Some(m @ (Mapping::Direct | Mapping::EndpointIndependent)), Some(f)) => {
             Finding::known(NatType::derive(m, f), mapping.confidence.min(filtering.confidence), DERIVED)
@@ -136,7 +138,10 @@ fn blocked(log: &ObservationLog) -> UdpReport {
         Confidence::Strong,
         "RFC 3489 10.1, test I, beside TCP",
     )
-    .because("the server answers over TCP but not over UDP: UDP is blocked on the way, or not served there")
+    .because((
+        ReasonCode::UdpBlocked,
+        "the server answers over TCP but not over UDP: UDP is blocked on the way, or not served there",
+    ))
     .with("udp_sent", sent)
     .with("udp_answered", 0);
     UdpReport {

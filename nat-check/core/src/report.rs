@@ -1,82 +1,15 @@
 //! The report: what scripts rely on (JSON, version 1). Every conclusion is a [`Finding`] that carries its evidence.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 use shared::nat::{Filtering, Lifetime, Mapping, NatType, PortAllocation};
 
-/// How sure a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "kebab-case")]
-pub enum Confidence {
-    /// Nothing is known; the reason says why.
-    Unknown,
-    /// Likely, but loss or missing controls leave room for error.
-    Weak,
-    /// Chance of error at most 1 in 10,000 under the loss measured in this run.
-    Strong,
-    /// An answer proves it.
-    Certain,
-}
+mod finding;
+mod reason;
 
-/// A conclusion with its confidence, method and evidence. `value` is null exactly when the confidence is `unknown`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Finding<T> {
-    /// What was found.
-    pub value: Option<T>,
-    /// How sure it is.
-    pub confidence: Confidence,
-    /// Why there is no value, or what to know about the one there is.
-    pub reason: Option<String>,
-    /// The procedure, with the section that defines it.
-    pub method: String,
-    /// Counts, addresses and times in seconds, from which a reader can judge again.
-    pub evidence: Evidence,
-}
-
-/// Named facts behind a finding.
-pub type Evidence = BTreeMap<String, serde_json::Value>;
-
-impl<T> Finding<T> {
-    /// A finding with a value.
-    pub fn known(value: T, confidence: Confidence, method: &str) -> Self {
-        Self {
-            value: Some(value),
-            confidence,
-            reason: None,
-            method: method.into(),
-            evidence: Evidence::new(),
-        }
-    }
-
-    /// A finding without one, and why.
-    pub fn unknown(reason: impl Into<String>, method: &str) -> Self {
-        Self {
-            value: None,
-            confidence: Confidence::Unknown,
-            reason: Some(reason.into()),
-            method: method.into(),
-            evidence: Evidence::new(),
-        }
-    }
-
-    /// Adds a remark.
-    #[must_use]
-    pub fn because(mut self, reason: impl Into<String>) -> Self {
-        self.reason = Some(reason.into());
-        self
-    }
-
-    /// Adds a fact to the evidence.
-    #[must_use]
-    pub fn with(mut self, name: &str, fact: impl Serialize) -> Self {
-        // Facts are counts, strings and lists of them: turning them into JSON cannot fail.
-        self.evidence.insert(name.into(), serde_json::to_value(fact).unwrap_or_default());
-        self
-    }
-}
+pub use finding::{Confidence, Evidence, Finding};
+pub use reason::{Reason, ReasonCode};
 
 /// The whole report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -172,8 +105,10 @@ pub enum FamilyStatus {
 pub struct FamilyReport {
     /// Whether it was tested.
     pub status: FamilyStatus,
-    /// Why, when it was not.
+    /// Why, when it was not: a sentence, which may change.
     pub reason: Option<String>,
+    /// The reason as a word that does not change; null exactly when there is no reason.
+    pub reason_code: Option<ReasonCode>,
     /// UDP behaviour.
     pub udp: Option<UdpReport>,
     /// TCP reachability.

@@ -4,7 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use shared::stun::attr;
 
-use crate::observation::{ObservationLog, Transaction};
+use crate::{
+    observation::{ObservationLog, Transaction},
+    report::{Reason, ReasonCode},
+};
 
 /// Which of a probe server's four endpoints: by IP and by port, primary or alternate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,6 +80,16 @@ pub enum AlternateFault {
 }
 
 impl AlternateFault {
+    /// Why a measurement that needs the alternate address cannot be made.
+    #[must_use]
+    pub fn reason(self) -> Reason {
+        let code = match self {
+            Self::Missing => ReasonCode::ServerHasNoAlternate,
+            Self::SameIp | Self::SamePort | Self::Unusable(_) => ReasonCode::ServerAlternateUnusable,
+        };
+        (code, self.sentence()).into()
+    }
+
     /// The sentence for a person.
     #[must_use]
     pub fn sentence(self) -> String {

@@ -47,7 +47,7 @@ const FAULTS: &[FindFault] = &[
         RateLimit::seen(log, log.timed_out_before).map(sentence).into_iter().collect()
     },
     slow,
-    |log, _| crate::probe::filtering::half_hearted(log).into_iter().collect(),
+    |log, _| crate::probe::filtering::half_hearted(log).map(|reason| reason.text).into_iter().collect(),
     |log, _| {
         let doubled = log
             .transactions

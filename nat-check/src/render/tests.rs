@@ -5,8 +5,8 @@ use shared::nat::{Bracket, Filtering, Lifetime, Mapping, NatType, PortAllocation
 
 use super::*;
 use nat_check_core::report::{
-    Confidence, FamilyReport, FamilyStatus, Finding, HolePunching, Level, ServerAddresses, ServerFeatures,
-    ServerReport, TcpReport, UdpReport,
+    Confidence, FamilyReport, FamilyStatus, Finding, HolePunching, Level, ReasonCode, ServerAddresses,
+    ServerFeatures, ServerReport, TcpReport, UdpReport,
 };
 
 const STYLE: Style = Style { width: 100, evidence: false };
@@ -20,11 +20,17 @@ fn certain<T>(value: T) -> Finding<T> {
 }
 
 fn unknown<T>(reason: &str) -> Finding<T> {
-    Finding::unknown(reason, "RFC 4787")
+    Finding::unknown((ReasonCode::NotAskedFor, reason), "RFC 4787")
 }
 
 fn skipped(reason: &str) -> FamilyReport {
-    FamilyReport { status: FamilyStatus::Unavailable, reason: Some(reason.into()), udp: None, tcp: None }
+    FamilyReport {
+        status: FamilyStatus::Unavailable,
+        reason: Some(reason.into()),
+        reason_code: Some(ReasonCode::NoRoute),
+        udp: None,
+        tcp: None,
+    }
 }
 
 /// A home router as there are many.
@@ -56,7 +62,13 @@ fn home() -> Report {
             granularity: None,
         }),
     };
-    let ipv4 = FamilyReport { status: FamilyStatus::Tested, reason: None, udp: Some(udp), tcp: None };
+    let ipv4 = FamilyReport {
+        status: FamilyStatus::Tested,
+        reason: None,
+        reason_code: None,
+        udp: Some(udp),
+        tcp: None,
+    };
     let ipv6 = skipped("this host has no IPv6 address");
     Report {
         version: 1,
@@ -96,6 +108,7 @@ fn poor() -> Report {
     udp.nat_type = unknown("filtering is not known");
     udp.mapping.confidence = Confidence::Weak;
     udp.mapping.reason = Some("the server does not answer at 198.51.100.11:3478".into());
+    udp.mapping.reason_code = Some(ReasonCode::ServerEndpointSilent);
     udp.filtering = unknown("the server cannot answer from another address");
     udp.port_allocation = unknown("not asked for");
     udp.lifetime = unknown("not asked for");
@@ -119,9 +132,10 @@ fn blocked() -> Report {
     udp.external = Vec::new();
     udp.rtt_s = None;
     udp.loss = None;
-    udp.nat_type = certain(NatType::UdpBlocked).because(
+    udp.nat_type = certain(NatType::UdpBlocked).because((
+        ReasonCode::UdpBlocked,
         "the server answers over TCP but not over UDP: UDP is blocked on the way, or not served there",
-    );
+    ));
     udp.mapping = unknown(nothing);
     udp.filtering = unknown(nothing);
     udp.port_allocation = unknown(nothing);
@@ -142,6 +156,7 @@ fn unreachable() -> Report {
     report.ipv4 = FamilyReport {
         status: FamilyStatus::Unreachable,
         reason: Some("198.51.100.10:3478 did not answer over UDP or TCP".into()),
+        reason_code: Some(ReasonCode::ServerUnreachable),
         udp: None,
         tcp: None,
     };

@@ -4,7 +4,7 @@
 use crate::{
     observation::{Answer, ObservationLog, Transaction},
     probe::Probe,
-    report::{Confidence, Finding},
+    report::{Confidence, Finding, ReasonCode},
 };
 
 /// The measurement.
@@ -27,7 +27,13 @@ pub fn conclude(log: &ObservationLog) -> Finding<bool> {
         .filter(|a| a.mapped.is_some() && a.xor_mapped.is_some())
         .collect();
     if both.is_empty() {
-        return Finding::unknown("no answer carried the external endpoint both in clear and masked", METHOD);
+        return Finding::unknown(
+            (
+                ReasonCode::ServerOmitsAttribute,
+                "no response carried both MAPPED-ADDRESS and XOR-MAPPED-ADDRESS",
+            ),
+            METHOD,
+        );
     }
     let rewritten: Vec<_> = both.iter().filter(|a| a.mapped != a.xor_mapped).collect();
     // One rewritten payload proves the rewriting; none in many answers leaves only what touches a few of them.

@@ -8,7 +8,7 @@ use crate::{
     loss_test::{LIKELY, LossCounts},
     observation::{ObservationLog, Purpose, RequestKind, Transaction},
     probe::{Probe, Stage, Step},
-    report::{Confidence, Finding},
+    report::{Confidence, Finding, ReasonCode},
     session::{Contact, Request, Session},
 };
 
@@ -64,11 +64,14 @@ pub fn conclude(log: &ObservationLog) -> Finding<bool> {
         controls_answered: controls.iter().filter(|&&returned| returned).count() as u32,
     };
     let finding = match (asked.len(), answered) {
-        (0, _) => Finding::unknown("not asked for", METHOD),
+        (0, _) => Finding::not_asked_for(METHOD),
         (_, 1..) => Finding::known(true, Confidence::Certain, METHOD),
         (_, 0) if silence.is_filtered() => Finding::known(false, Confidence::Strong, METHOD),
         (_, 0) if silence.log_ratio() <= LIKELY => Finding::known(false, Confidence::Weak, METHOD),
-        (_, 0) => Finding::unknown("too few requests to tell a refusal from loss", METHOD),
+        (_, 0) => Finding::unknown(
+            (ReasonCode::TooMuchLoss, "too few requests to tell a refusal from loss"),
+            METHOD,
+        ),
     };
     finding.with("sent", asked.len()).with("answered", answered)
 }

@@ -14,7 +14,7 @@ use crate::{
     loss_test::{LIKELY, LossCounts},
     observation::{ObservationLog, Purpose, RequestKind},
     probe::{Probe, Stage, Step, filtering, mapping},
-    report::{Confidence, Finding},
+    report::{Confidence, Finding, Reason, ReasonCode},
     server_endpoints::ServerEndpoint,
     session::{Contact, Request, Session, Socket},
 };
@@ -86,27 +86,29 @@ async fn ask(session: &Session, sockets: &[Socket], hops: u8) {
 }
 
 /// What stands against the test.
-fn hindrance(log: &ObservationLog) -> Option<String> {
+fn hindrance(log: &ObservationLog) -> Option<Reason> {
     if !log.gives_receipts() {
-        return Some("the server gives no receipts, so silence proves nothing".into());
+        return Some(
+            (ReasonCode::ServerGivesNoReceipts, "the server gives no receipts, so silence proves nothing")
+                .into(),
+        );
     }
     let mapping = mapping::conclude(log);
     match mapping.value {
         Some(Mapping::Direct | Mapping::EndpointIndependent) => {}
         Some(_) => {
-            return Some(
-                "the mapping depends on the destination, so no packet opens the way for another".into(),
-            );
+            let text = "the mapping depends on the destination, so no packet opens the way for another";
+            return Some((ReasonCode::MappingDependsOnDestination, text).into());
         }
-        None => return Some(mapping.reason.unwrap_or_else(|| "the mapping is not known".into())),
+        None => return Some(mapping.reason_or((ReasonCode::MappingUnknown, "the mapping is not known"))),
     }
     let filtering = filtering::conclude(log);
     match filtering.value {
         Some(Filtering::EndpointIndependent) => {
-            Some("nothing is filtered, so no filter shows where it stands".into())
+            Some((ReasonCode::NoFilter, "nothing is filtered, so no filter shows where it stands").into())
         }
         Some(_) => None,
-        None => Some(filtering.reason.unwrap_or_else(|| "the filtering is not known".into())),
+        None => Some(filtering.reason_or((ReasonCode::FilteringUnknown, "the filtering is not known"))),
     }
 }
 
@@ -145,23 +147,26 @@ pub fn conclude(log: &ObservationLog) -> Finding<u8> {
         return Finding::unknown(reason, METHOD);
     }
     if log.of(PURPOSE).next().is_none() {
-        return Finding::unknown("not asked for", METHOD);
+        return Finding::not_asked_for(METHOD);
     }
     let Some(silent) = farthest_silent(log) else {
-        let reason = "the filter remembers for all sockets of this host together whom it has sent to";
-        return Finding::unknown(reason, METHOD);
+        let text = "the filter remembers for all sockets of this host together whom it has sent to";
+        return Finding::unknown((ReasonCode::FilterCountsHosts, text), METHOD);
     };
     let tally = tally(log, silent, log.timed_out_before);
     let heard: Vec<u8> = (0..=MOST).filter(|&hops| is_heard(log, hops)).collect();
     let finding = match () {
         () if silent == MOST => {
-            Finding::unknown(format!("no packet that dies within {MOST} hops opens the way"), METHOD)
+            let text = format!("no packet that dies within {MOST} hops opens the way");
+            Finding::unknown((ReasonCode::TooFarAway, text), METHOD)
         }
         () if tally.is_filtered() => Finding::known(silent, Confidence::Strong, METHOD),
-        () if tally.log_ratio() <= LIKELY => {
-            Finding::known(silent, Confidence::Weak, METHOD).because("loss leaves room for doubt")
-        }
-        () => Finding::unknown("too much loss to tell a packet that died from one that was lost", METHOD),
+        () if tally.log_ratio() <= LIKELY => Finding::known(silent, Confidence::Weak, METHOD)
+            .because((ReasonCode::LossLeavesDoubt, "loss leaves room for doubt")),
+        () => Finding::unknown(
+            (ReasonCode::TooMuchLoss, "too much loss to tell a packet that died from one that was lost"),
+            METHOD,
+        ),
     };
     finding
         .with("hops_enough", heard)

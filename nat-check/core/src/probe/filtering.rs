@@ -13,7 +13,7 @@ use crate::{
     loss_test::{LIKELY, LossCounts},
     observation::{ObservationLog, Purpose, RequestKind, SocketId, Transaction},
     probe::{Probe, Stage, Step},
-    report::{Confidence, Finding},
+    report::{Confidence, Finding, Reason, ReasonCode},
     server_endpoints::ServerEndpoint,
     server_endpoints::ServerEndpoints,
     session::{Contact, ROUND_INTERVAL, Request, Session, Socket},
@@ -280,7 +280,7 @@ pub fn conclude(log: &ObservationLog) -> Finding<Filtering> {
 
 fn judge(log: &ObservationLog, endpoints: &ServerEndpoints) -> Finding<Filtering> {
     if log.of(PURPOSE).next().is_none() {
-        return Finding::unknown("not asked for", METHOD);
+        return Finding::not_asked_for(METHOD);
     }
     if let Some(reason) = obstacle(log) {
         return Finding::unknown(reason, METHOD);
@@ -314,8 +314,11 @@ fn judge(log: &ObservationLog, endpoints: &ServerEndpoints) -> Finding<Filtering
             Finding::known(Filtering::AddressAndPortDependent, weakest(&[both, port, ip]), METHOD)
         }
         (ShutOut(_), LetIn, LetIn) => Finding::unknown(
-            "the filter lets in whoever has either a contacted address or a contacted port: RFC 4787 has no word \
-             for it",
+            (
+                ReasonCode::NoClass,
+                "the filter lets in whoever has either a contacted address or a contacted port: RFC 4787 has no \
+                 class for it",
+            ),
             METHOD,
         ),
         (Unknown, _, _) | (_, Unknown, _) | (_, _, Unknown) => {
@@ -324,17 +327,20 @@ fn judge(log: &ObservationLog, endpoints: &ServerEndpoints) -> Finding<Filtering
     };
     if finding.confidence == Confidence::Weak {
         let reason = if TESTED.iter().all(|&kind| honours(log, kind)) {
-            "loss leaves room for doubt"
+            (ReasonCode::LossLeavesDoubt, "loss leaves room for doubt")
         } else {
-            "nothing shows that this server really answers from elsewhere: it gives no receipts, and the NAT \
-             hides the proof"
+            (
+                ReasonCode::ServerNotProven,
+                "nothing shows that this server really answers from elsewhere: it gives no receipts, and the NAT \
+                 hides the proof",
+            )
         };
         return finding.because(reason);
     }
     finding
 }
 
-fn why_undecided(log: &ObservationLog, endpoints: &ServerEndpoints, fates: [Fate; 3]) -> String {
+fn why_undecided(log: &ObservationLog, endpoints: &ServerEndpoints, fates: [Fate; 3]) -> Reason {
     let dead = TESTED
         .iter()
         .filter_map(|&p| endpoints.get(p))
@@ -345,22 +351,24 @@ fn why_undecided(log: &ObservationLog, endpoints: &ServerEndpoints, fates: [Fate
         Fate::Unknown => "",
     };
     if let Some(fault) = endpoints.fault() {
-        return format!("{}{known}", fault.sentence());
+        return fault.reason().map(|text| text + known);
     }
     if let Some(reason) = half_hearted(log) {
-        return format!("{reason}{known}");
+        return reason.map(|text| text + known);
     }
     if let Some(dead) = dead {
-        return format!(
+        let text = format!(
             "the server's endpoint {dead} does not answer from here even when it is asked itself, so silence from \
              it means nothing{known}"
         );
+        return (ReasonCode::ServerEndpointSilent, text).into();
     }
     let loss = tally(log, ServerEndpoint::BOTH, log.timed_out_before).loss();
-    format!(
+    let text = format!(
         "too much loss to tell filtered from lost: {:.0} % of the controls went unanswered{known}",
         loss * 100.0
-    )
+    );
+    (ReasonCode::TooMuchLoss, text).into()
 }
 
 #[cfg(test)]

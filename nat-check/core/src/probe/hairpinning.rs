@@ -6,7 +6,7 @@ use std::{net::SocketAddr, sync::Arc};
 use crate::{
     observation::{ObservationLog, Purpose, RequestKind, SocketId, Transaction},
     probe::{Probe, Stage, Step},
-    report::{Confidence, Finding},
+    report::{Confidence, Finding, ReasonCode},
     session::{Contact, Request, Session},
 };
 
@@ -67,14 +67,11 @@ pub fn conclude(log: &ObservationLog) -> Finding<bool> {
     }
     let learned = log.of(PURPOSE).find_map(|t| Some((t.socket, t.direct()?.mapped()?)));
     let reason = match learned {
-        None => "the external endpoints of the two test sockets could not be learned",
+        None => (ReasonCode::NoAnswer, "no answer showed the external endpoints of the two test sockets"),
         Some((socket, mapped)) if log.local(socket) == Some(mapped) => {
-            "nothing translates addresses here, so there is nothing to hairpin"
+            (ReasonCode::NoTranslation, "nothing translates addresses here, so there is nothing to hairpin")
         }
-        Some(_) => {
-            "no packet to the own external endpoint came back; whether two different hosts fare better cannot be \
-             told from one"
-        }
+        Some(_) => (ReasonCode::OneHostCannotTell, "no hairpinned packet returned; one host cannot test two"),
     };
     Finding::unknown(reason, METHOD).with("sent", loops.len()).with("returned", 0)
 }

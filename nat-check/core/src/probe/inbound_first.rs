@@ -12,7 +12,7 @@ use shared::nat::Mapping;
 use crate::{
     observation::{ObservationLog, Purpose, RequestKind},
     probe::{Probe, Stage, Step, mapping},
-    report::{Confidence, Finding},
+    report::{Confidence, Finding, ReasonCode},
     server_endpoints::ServerEndpoint,
     session::{Contact, Session},
 };
@@ -44,7 +44,10 @@ async fn answer_the_stranger(session: Arc<Session>) {
 pub fn conclude(log: &ObservationLog) -> Finding<bool> {
     let after = log.of(PURPOSE).find_map(|t| Some((t.socket, t.direct()?.mapped()?)));
     let Some((socket, after)) = after else {
-        return Finding::unknown("the server's alternate endpoint gave no answer to compare", METHOD);
+        return Finding::unknown(
+            (ReasonCode::NoAnswer, "the server's alternate endpoint gave no answer to compare"),
+            METHOD,
+        );
     };
     // The same socket towards A1:P1, whom it sent to first.
     let before = log.mapped(socket, log.server);
@@ -56,16 +59,22 @@ pub fn conclude(log: &ObservationLog) -> Finding<bool> {
     let independent =
         matches!(mapping::conclude(log).value, Some(Mapping::Direct | Mapping::EndpointIndependent));
     let finding = match before {
-        None => Finding::unknown("the socket's own external endpoint was not learned", METHOD),
+        None => Finding::unknown((ReasonCode::NoAnswer, "no answer showed the socket's external endpoint"), METHOD),
         Some(_) if !independent => Finding::unknown(
-            "the mapping depends on the destination anyway, so there is nothing to compare",
+            (
+                ReasonCode::MappingDependsOnDestination,
+                "the mapping depends on the destination anyway, so there is nothing to compare",
+            ),
             METHOD,
         ),
         Some(before) if before != after => Finding::known(true, Confidence::Strong, METHOD)
-            .because("a peer's packet that arrives before one's own closes the way: open it first, or send at the same time"),
+            .because((
+                ReasonCode::InboundFirstRemaps,
+                "if the peer's packet arrives first, the mapping towards it changes: send first, or at the same time",
+            )),
         Some(_) if asked_unasked => Finding::known(false, Confidence::Strong, METHOD),
         Some(_) => Finding::known(false, Confidence::Weak, METHOD)
-            .because("nothing shows that the stranger's packet arrived first"),
+            .because((ReasonCode::ServerNotProven, "nothing shows that the unsolicited packet arrived first")),
     };
     finding.with("before", before).with("after", after).with("trials", log.of(PURPOSE).count())
 }

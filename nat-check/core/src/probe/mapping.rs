@@ -8,7 +8,7 @@ use shared::nat::Mapping;
 use crate::{
     observation::{ObservationLog, Purpose, RequestKind, SocketId, Transaction},
     probe::{Probe, Stage, Step},
-    report::{Confidence, Finding},
+    report::{Confidence, Finding, Reason, ReasonCode},
     server_endpoints::ServerEndpoint,
     server_endpoints::ServerEndpoints,
     session::{Contact, Request, Session, Socket},
@@ -217,7 +217,7 @@ impl Readings {
 pub fn conclude(log: &ObservationLog) -> Finding<Mapping> {
     let endpoints = ServerEndpoints::of(log.server, log);
     let Some(socket) = main_socket(log) else {
-        return Finding::unknown("not asked for", METHOD);
+        return Finding::not_asked_for(METHOD);
     };
     let readings = Readings::of(log, &endpoints, socket);
     let seen: BTreeMap<_, _> = readings.seen.iter().map(|(p, a)| (p.name(), a)).collect();
@@ -247,53 +247,51 @@ fn judge(
     readings: &Readings,
 ) -> Finding<Mapping> {
     if let (Some(first), Some(drifted)) = (readings.seen.get(&ServerEndpoint::PRIMARY), readings.drifted) {
-        return Finding::unknown(
-            format!(
-                "the NAT is not deterministic: one socket and destination showed {first} first, {drifted} later"
-            ),
-            METHOD,
+        let text = format!(
+            "the NAT is not deterministic: one socket and destination showed {first} first, {drifted} later"
         );
+        return Finding::unknown((ReasonCode::NotDeterministic, text), METHOD);
     }
     let Some((value, confidence)) = readings.behaviour(log.local(socket)) else {
         return Finding::unknown(why_unknown(log, endpoints, readings), METHOD);
     };
     if value == Mapping::Direct && !log.has_xor_mapped() {
-        return Finding::known(value, confidence.min(Confidence::Weak), METHOD).because(
+        return Finding::known(value, confidence.min(Confidence::Weak), METHOD).because((
+            ReasonCode::AddressNotMasked,
             "the server shows the external endpoint in clear only, where a gateway may have put the local one",
-        );
+        ));
     }
     let finding = Finding::known(value, confidence, METHOD);
     let late = log.of(PURPOSE).map(|t| t.socket).find(|&s| s != socket);
     let late = late.and_then(|s| Readings::of(log, endpoints, s).behaviour(log.local(s)));
+    let differs = |other: Mapping| {
+        let text =
+            format!("the NAT is not deterministic: the first socket behaved {value}, a later one {other}");
+        (ReasonCode::NotDeterministic, text)
+    };
     match late {
-        Some((other, _)) if other != value && other > value => {
-            let mut worse = Finding::known(other, Confidence::Weak, METHOD);
-            worse.reason = Some(format!(
-                "the NAT is not deterministic: the first socket behaved {value}, a later one {other}"
-            ));
-            worse.with("first_socket", value)
-        }
+        Some((other, _)) if other > value => Finding::known(other, Confidence::Weak, METHOD)
+            .because(differs(other))
+            .with("first_socket", value),
         Some((other, _)) if other < value && confidence == Confidence::Certain => {
-            let mut finding = finding.because(format!(
-                "the NAT is not deterministic: the first socket behaved {value}, a later one {other}"
-            ));
-            finding.confidence = Confidence::Weak;
-            finding
+            finding.because(differs(other)).at_most(Confidence::Weak)
         }
         _ if confidence == Confidence::Weak => finding.because(why_unknown(log, endpoints, readings)),
         _ => finding,
     }
 }
 
-fn why_unknown(log: &ObservationLog, endpoints: &ServerEndpoints, readings: &Readings) -> String {
+fn why_unknown(log: &ObservationLog, endpoints: &ServerEndpoints, readings: &Readings) -> Reason {
     if log.ended_early {
-        return "the run ended before all endpoints were asked".into();
+        return (ReasonCode::EndedEarly, "the run ended before all endpoints were asked").into();
     }
     if readings.seen.is_empty() {
-        return "no answer showed the external endpoint of the test socket".into();
+        return (ReasonCode::NoAnswer, "no answer showed the external endpoint of the test socket").into();
     }
     if let Some(fault) = endpoints.fault() {
-        return format!("{}: one endpoint alone cannot tell what the mapping depends on", fault.sentence());
+        return fault
+            .reason()
+            .map(|text| text + ": one endpoint alone cannot tell what the mapping depends on");
     }
     let dead: Vec<_> = ServerEndpoint::ALL
         .into_iter()
@@ -304,9 +302,10 @@ fn why_unknown(log: &ObservationLog, endpoints: &ServerEndpoints, readings: &Rea
     let controls: Vec<_> = log.controls(log.timed_out_before).map(Transaction::returned).collect();
     let lost = controls.iter().filter(|&&returned| !returned).count();
     if lost * 10 > controls.len() {
-        format!("too much loss: no answer from {}", dead.join(", "))
+        (ReasonCode::TooMuchLoss, format!("too much loss: no answer from {}", dead.join(", "))).into()
     } else {
-        format!("the server does not answer at {}", dead.join(", "))
+        (ReasonCode::ServerEndpointSilent, format!("the server does not answer at {}", dead.join(", ")))
+            .into()
     }
 }
 

@@ -14,7 +14,7 @@ use shared::nat::{PortAllocation, PortPolicy};
 use crate::{
     observation::{ObservationLog, Purpose, RequestKind, SocketId},
     probe::{Probe, Stage, Step},
-    report::{Confidence, Finding},
+    report::{Confidence, Finding, ReasonCode},
     server_endpoints::ServerEndpoint,
     session::{Contact, Request, Session},
 };
@@ -140,11 +140,11 @@ fn samples(log: &ObservationLog) -> Vec<Sample> {
 pub fn conclude(log: &ObservationLog) -> Finding<PortAllocation> {
     let samples = samples(log);
     if samples.is_empty() {
-        return Finding::unknown("no external endpoint was seen", METHOD);
+        return Finding::unknown((ReasonCode::NoAnswer, "no external endpoint was seen"), METHOD);
     }
     if samples.iter().all(|s| s.local == s.external) {
-        return Finding::unknown("nothing translates addresses here, so no ports are allocated", METHOD)
-            .with("samples", samples.len());
+        let text = "nothing translates addresses here, so no ports are allocated";
+        return Finding::unknown((ReasonCode::NoTranslation, text), METHOD).with("samples", samples.len());
     }
     let ips: BTreeSet<IpAddr> = samples.iter().map(|s| s.external.ip()).collect();
     let ports: Vec<u16> = samples.iter().map(|s| s.external.port()).collect();
@@ -165,7 +165,8 @@ pub fn conclude(log: &ObservationLog) -> Finding<PortAllocation> {
             .with("external_ips", &ips)
     };
     if firsts.len() < FEWEST {
-        return evidence(Finding::unknown(format!("{} sockets are too few to tell", firsts.len()), METHOD));
+        let text = format!("{} sockets are too few to tell", firsts.len());
+        return evidence(Finding::unknown((ReasonCode::TooFewSamples, text), METHOD));
     }
     let sure = if firsts.len() >= ENOUGH { Confidence::Strong } else { Confidence::Weak };
     let allocation = |policy, delta, range| PortAllocation {
@@ -182,7 +183,10 @@ pub fn conclude(log: &ObservationLog) -> Finding<PortAllocation> {
         return evidence(if lost == 0 {
             finding
         } else {
-            finding.because(format!("{lost} of {} sockets got another port than their own", firsts.len()))
+            finding.because((
+                ReasonCode::PortsPartlyKept,
+                format!("{lost} of {} sockets got another port than their own", firsts.len()),
+            ))
         });
     }
     if let Some(step) = sequence(&ports) {

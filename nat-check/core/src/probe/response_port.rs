@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::{
     observation::{ObservationLog, Purpose, RequestKind, Transaction},
     probe::{Probe, Stage, Step},
-    report::{Confidence, Finding},
+    report::{Confidence, Finding, ReasonCode},
     session::{Contact, Request, Session},
 };
 
@@ -96,16 +96,26 @@ pub fn conclude(log: &ObservationLog) -> Finding<bool> {
         Some(Reaction::Honours { short, long }) => Finding::known(true, Confidence::Certain, METHOD)
             .with("two_bytes", short)
             .with("four_bytes", long),
-        Some(Reaction::Refuses(code)) => Finding::known(false, Confidence::Certain, METHOD)
-            .because(format!("the server refuses RESPONSE-PORT with error {code}")),
-        Some(Reaction::Ignores) => Finding::known(false, Confidence::Certain, METHOD)
-            .because("the server ignores RESPONSE-PORT: it answers to the port that asked"),
-        None if log.of(PURPOSE).next().is_none() => Finding::unknown("not asked for", METHOD),
+        Some(Reaction::Refuses(code)) => Finding::known(false, Confidence::Certain, METHOD).because((
+            ReasonCode::ServerRefuses,
+            format!("the server refuses RESPONSE-PORT with error {code}"),
+        )),
+        Some(Reaction::Ignores) => Finding::known(false, Confidence::Certain, METHOD).because((
+            ReasonCode::ServerIgnores,
+            "the server ignores RESPONSE-PORT: it answers to the port that asked",
+        )),
+        None if log.of(PURPOSE).next().is_none() => Finding::not_asked_for(METHOD),
         None if sent == 0 => Finding::unknown(
-            "two sockets with one external address are needed, and they could not be had",
+            (
+                ReasonCode::SeveralExternalAddresses,
+                "two sockets with one external address are needed, and they could not be had",
+            ),
             METHOD,
         ),
-        None => Finding::unknown("no answer came, neither to the one socket nor to the other", METHOD),
+        None => Finding::unknown(
+            (ReasonCode::NoAnswer, "no answer came, neither to the one socket nor to the other"),
+            METHOD,
+        ),
     };
     finding.with("sent", sent)
 }

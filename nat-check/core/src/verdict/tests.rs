@@ -3,7 +3,7 @@
 use shared::nat::{PortAllocation, PortPolicy};
 
 use super::*;
-use crate::report::{Confidence, Finding};
+use crate::report::{Confidence, Finding, ReasonCode};
 
 const MAPPINGS: [Mapping; 5] = [
     Mapping::Direct,
@@ -22,7 +22,7 @@ const FILTERINGS: [Filtering; 4] = [
 fn finding<T>(value: Option<T>) -> Finding<T> {
     match value {
         Some(value) => Finding::known(value, Confidence::Certain, "test"),
-        None => Finding::unknown("not measured", "test"),
+        None => Finding::not_asked_for("test"),
     }
 }
 
@@ -48,11 +48,17 @@ fn tested(
         distance: finding(None),
         lifetime: finding(None),
     };
-    FamilyReport { status: FamilyStatus::Tested, reason: None, udp: Some(udp), tcp: None }
+    FamilyReport { status: FamilyStatus::Tested, reason: None, reason_code: None, udp: Some(udp), tcp: None }
 }
 
 fn absent() -> FamilyReport {
-    FamilyReport { status: FamilyStatus::Skipped, reason: Some("not asked for".into()), udp: None, tcp: None }
+    FamilyReport {
+        status: FamilyStatus::Skipped,
+        reason: Some("not asked for".into()),
+        reason_code: Some(ReasonCode::NotAskedFor),
+        udp: None,
+        tcp: None,
+    }
 }
 
 fn row(verdict: &HolePunching, kind: PeerKind) -> &PeerVerdict {

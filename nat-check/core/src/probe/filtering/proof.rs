@@ -10,7 +10,7 @@ use crate::{
     loss_test::LIKELY,
     observation::{Answer, ObservationLog, Purpose, RequestKind, Transaction},
     probe::mapping,
-    report::{Confidence, Finding},
+    report::{Confidence, Finding, Reason, ReasonCode},
     server_endpoints::ServerEndpoint,
     server_endpoints::{AlternateFault, ServerEndpoints},
     session::{Request, Session},
@@ -60,45 +60,51 @@ pub(crate) fn server_can(log: &ObservationLog) -> Finding<bool> {
         (None, true) => Finding::known(true, Confidence::Certain, METHOD),
         (Some(reason), true) => Finding::known(false, Confidence::Strong, METHOD).because(reason),
         (Some(reason), false) => Finding::known(false, Confidence::Certain, METHOD).because(reason),
-        (None, false) if asked == 0 => Finding::unknown("not asked for", METHOD),
-        (None, false) => Finding::unknown("no answer came from elsewhere, and nothing tells why", METHOD),
+        (None, false) if asked == 0 => Finding::not_asked_for(METHOD),
+        (None, false) => Finding::unknown(
+            (ReasonCode::ServerNotProven, "no answer from the alternate endpoint; cause unknown"),
+            METHOD,
+        ),
     };
     finding.with("asked", asked)
 }
 
 /// Which part of CHANGE-REQUEST the server does not honour, in a sentence.
-pub(crate) fn half_hearted(log: &ObservationLog) -> Option<String> {
+pub(crate) fn half_hearted(log: &ObservationLog) -> Option<Reason> {
     let broken: Vec<&str> = TESTED
         .into_iter()
         .filter(|&kind| is_misdirected(log, kind) || is_disproved(log, kind))
         .map(ServerEndpoint::described)
         .collect();
     (!broken.is_empty() && obstacle(log).is_none()).then(|| {
-        format!(
-            "the server does not answer from {} when it is asked to (CHANGE-REQUEST)",
-            broken.join(", nor from ")
-        )
+        let which = broken.join(", nor from ");
+        let text = format!("the server does not answer from {which} when it is asked to (CHANGE-REQUEST)");
+        (ReasonCode::ServerHonoursPart, text).into()
     })
 }
 
 /// What in the server stands against the test.
-pub(super) fn obstacle(log: &ObservationLog) -> Option<String> {
+pub(super) fn obstacle(log: &ObservationLog) -> Option<Reason> {
     let asked = || log.transactions.iter().filter(|t| matches!(t.kind, RequestKind::ChangeRequest(_)));
     if TESTED.iter().any(|&kind| answered(log, kind)) {
         return None;
     }
     if let Some(code) = asked().find_map(Transaction::refused) {
-        return Some(format!("the server refuses to answer from elsewhere (CHANGE-REQUEST: error {code})"));
+        let text = format!("the server refuses to answer from elsewhere (CHANGE-REQUEST: error {code})");
+        return Some((ReasonCode::ServerRefuses, text).into());
     }
     if asked().any(|t| t.direct().is_some()) {
         return Some(
-            "the server ignores CHANGE-REQUEST: it answers from the address that was asked, which tells \
-             nothing of filters"
+            (
+                ReasonCode::ServerIgnores,
+                "the server ignores CHANGE-REQUEST: it answers from the address that was asked, which tells \
+                 nothing of filters",
+            )
                 .into(),
         );
     }
     match ServerEndpoints::of(log.server, log).fault() {
-        Some(fault @ AlternateFault::Missing) => Some(fault.sentence()),
+        Some(fault @ AlternateFault::Missing) => Some(fault.reason()),
         _ => None,
     }
 }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     observation::ObservationLog,
-    report::{Confidence, Finding},
+    report::{Confidence, Finding, ReasonCode},
 };
 
 const METHOD: &str =
@@ -32,7 +32,7 @@ const METHOD_SEND_AGAIN: &str =
 #[must_use]
 pub fn conclude(log: &ObservationLog) -> Finding<Lifetime> {
     let Some(longest) = log.lifetime else {
-        return Finding::unknown("not asked for (--lifetime)", METHOD);
+        return Finding::unknown((ReasonCode::NotAskedFor, "not asked for (--lifetime)"), METHOD);
     };
     let method = match method(log) {
         Ok(CheckMethod::ResponsePort { .. }) => METHOD,
@@ -118,13 +118,15 @@ fn judge(
         .into_iter()
         .filter_map(|(name, change)| is_unfinished(&change).then_some(name))
         .collect();
-    let mut finding = Finding::known(value, Confidence::Strong, method);
-    if unfinished.is_empty() {
-        finding.reason = reasons::mapping_limit(observations);
+    let finding = Finding::known(value, Confidence::Strong, method);
+    let finding = if !unfinished.is_empty() {
+        finding.at_most(Confidence::Weak).because(reasons::unfinished(observations, &unfinished))
     } else {
-        finding.confidence = Confidence::Weak;
-        finding.reason = Some(reasons::unfinished(observations, &unfinished));
-    }
+        match reasons::mapping_limit(observations) {
+            Some(reason) => finding.because(reason),
+            None => finding,
+        }
+    };
     let [unreplied, stream] = timers.each_ref().map(|samples| evidence(samples));
     finding.with("unreplied_looks", unreplied).with("stream_looks", stream)
 }

@@ -10,27 +10,33 @@ use super::{
     constants::{SHORTEST_LIFETIME, STATE_LOST_MAPPINGS, STATE_LOST_TENTHS, SUSPEND_IGNORED},
     observe::{MappingState, Observations, Role},
 };
-use crate::observation::{ObservationLog, RequestKind, SocketId, Transaction};
+use crate::{
+    observation::{ObservationLog, RequestKind, SocketId, Transaction},
+    report::{Reason, ReasonCode},
+};
 
 /// Why a run is to end at once: no further check can save it.
-pub(super) fn ends_run(log: &ObservationLog, observations: &Observations) -> Option<String> {
+pub(super) fn ends_run(log: &ObservationLog, observations: &Observations) -> Option<Reason> {
     if log.slept > SUSPEND_IGNORED {
         let slept = log.slept.as_secs_f64().ceil();
-        return Some(format!("the machine slept for {slept} s during the measurement"));
+        let text = format!("the machine slept for {slept} s during the measurement");
+        return Some((ReasonCode::Suspended, text).into());
     }
     let (first, later) = observations.requester.split_first()?;
     if let Some(last) = later.iter().rev().find(|last| last.ip() != first.ip()) {
         let (first, last) = (first.ip(), last.ip());
-        return Some(format!("the external address changed from {first} to {last} during the measurement"));
+        let text = format!("the external address changed from {first} to {last} during the measurement");
+        return Some((ReasonCode::ExternalAddressChanged, text).into());
     }
     let last = later.last()?;
     was_in_use(log, observations).then(|| {
-        format!(
+        let text = format!(
             "the NAT lost its state during the measurement: a socket in constant use was seen at port {} first and \
              at port {} later",
             first.port(),
             last.port()
-        )
+        );
+        (ReasonCode::NatStateLost, text).into()
     })
 }
 
@@ -40,24 +46,22 @@ pub(super) fn invalidates(
     observations: &Observations,
     timers: [&[Sample]; 2],
     refresh: Refresh,
-) -> Option<String> {
+) -> Option<Reason> {
     if let Some(reason) = ends_run(log, observations) {
         return Some(reason);
     }
     if timers.iter().any(|samples| lost_state(samples) || expired_too_soon(samples)) {
-        return Some(
-            "all mappings were gone at once, old ones and new ones: the NAT lost its state during the measurement"
-                .into(),
-        );
+        let text = "all mappings were gone at once, old ones and new ones: the NAT lost its state during the measurement";
+        return Some((ReasonCode::NatStateLost, text).into());
     }
     let Refresh { outbound, inbound, elsewhere } = refresh;
     let refreshes = outbound == Some(true) || inbound == Some(true);
     let does_not = [outbound, inbound, elsewhere].iter().filter(|known| **known == Some(false)).count();
     let differ = || timers.iter().any(|samples| ChangePoint::of(samples).overlap > Duration::ZERO);
     (!refreshes && (does_not > 1 || does_not == 1 && differ())).then(|| {
-        "mappings were gone though packets had passed a moment before, in one direction and in the other: the NAT \
-         lost its state during the measurement, or nothing at all keeps a mapping here"
-            .into()
+        let text = "mappings were gone though packets had passed a moment before, in one direction and in the other: \
+                    the NAT lost its state during the measurement, or nothing at all keeps a mapping here";
+        (ReasonCode::NatStateLost, text).into()
     })
 }
 

@@ -11,46 +11,50 @@ use crate::{
         constants::{ELSEWHERE_MAPPED, UNMAPPED},
         observe::{Observations, Role},
     },
+    report::{Reason, ReasonCode},
 };
 
 /// Why a timer has no upper bound, and no long enough lower one.
-pub(super) fn unfinished(observations: &Observations, timers: &[&str]) -> String {
+pub(super) fn unfinished(observations: &Observations, timers: &[&str]) -> Reason {
     let which = timers.join(" and ");
     if let Some(limit) = mapping_limit(observations) {
-        return format!("{which}: {limit}");
+        return limit.map(|text| format!("{which}: {text}"));
     }
     if observations.checks_needed.is_none() {
-        return format!("{which}: too much loss to tell what is gone from what is lost");
+        let text = format!("{which}: too much loss to tell what is gone from what is lost");
+        return (ReasonCode::TooMuchLoss, text).into();
     }
-    format!("{which}: the measurement did not come to its end")
+    (ReasonCode::Unfinished, format!("{which}: the measurement did not come to its end")).into()
 }
 
 /// That the NAT gives a host only so many mappings, where it does.
-pub(super) fn mapping_limit(observations: &Observations) -> Option<String> {
+pub(super) fn mapping_limit(observations: &Observations) -> Option<Reason> {
     let sockets = observations.mappings.len();
     let mapped = observations.mappings.iter().filter(|m| m.external.is_some()).count();
     (mapped + UNMAPPED < sockets).then(|| {
-        format!("of {sockets} sockets only {mapped} got through, so the NAT seems to hold no more mappings for one host")
+        let text =
+            format!("of {sockets} sockets only {mapped} got through, so the NAT seems to hold no more mappings for one host");
+        (ReasonCode::MappingLimit, text).into()
     })
 }
 
 /// Why neither timer has a bound.
-pub(super) fn nothing_known(log: &ObservationLog, observations: &Observations) -> String {
+pub(super) fn nothing_known(log: &ObservationLog, observations: &Observations) -> Reason {
     let on_another_address =
         observations.mappings.iter().filter(|m| m.external.is_some() && !observations.is_usable(m)).count();
     if log.of(PURPOSE).next().is_none() {
-        return "the measurement did not begin".into();
+        return (ReasonCode::Unfinished, "the measurement did not begin").into();
     }
     if observations.requester.is_empty() {
-        return "no further socket got through, so the NAT seems to hold no more mappings for one host"
-            .into();
+        let text = "no further socket got through, so the NAT seems to hold no more mappings for one host";
+        return (ReasonCode::MappingLimit, text).into();
     }
     if on_another_address > ELSEWHERE_MAPPED {
-        return "the NAT gives this host's sockets different external addresses, so that they cannot be reached from \
-                one another's answers"
-            .into();
+        let text = "the NAT gives this host's sockets different external addresses, so that they cannot be reached \
+                    from one another's answers";
+        return (ReasonCode::SeveralExternalAddresses, text).into();
     }
-    "no mapping was looked at before the run ended".into()
+    (ReasonCode::Unfinished, "no mapping was looked at before the run ended").into()
 }
 
 /// What is known so far, for a progress line.

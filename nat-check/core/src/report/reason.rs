@@ -1,0 +1,150 @@
+//! Why a finding has no value, or what to know about the one it has: a code for scripts and a sentence for people.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The reason as a stable word. The sentence beside it may change, the word does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ReasonCode {
+    // The run.
+    /// The user did not ask for it.
+    NotAskedFor,
+    /// The run ended before it was done.
+    EndedEarly,
+    /// No time was left for this server.
+    NoTimeLeft,
+    /// The operating system refused a socket, a packet or random numbers.
+    SystemRefused,
+    /// This host has no route to the server in this family.
+    NoRoute,
+    /// The machine was suspended during the measurement.
+    Suspended,
+    // Reaching a server.
+    /// The server's name did not resolve.
+    NameNotResolved,
+    /// The server has no address in this family.
+    ServerHasNoAddress,
+    /// The server answered over no transport, or not over the one in question.
+    ServerUnreachable,
+    /// UDP does not pass, or the server does not serve it.
+    UdpBlocked,
+    // What the server does.
+    /// It names no alternate address (OTHER-ADDRESS).
+    ServerHasNoAlternate,
+    /// It names an alternate address that is of no use.
+    ServerAlternateUnusable,
+    /// One of its endpoints does not answer.
+    ServerEndpointSilent,
+    /// It answers the request with an error.
+    ServerRefuses,
+    /// It ignores what the request asks for.
+    ServerIgnores,
+    /// It honours part of the request only.
+    ServerHonoursPart,
+    /// It confirms no receipt of requests, so that silence proves nothing.
+    ServerGivesNoReceipts,
+    /// It is not known whether it does what it was asked to.
+    ServerNotProven,
+    /// It leaves out an attribute that is needed.
+    ServerOmitsAttribute,
+    /// It shows the external endpoint in a form that gateways can rewrite.
+    AddressNotMasked,
+    // Several servers.
+    /// Two servers that are equally sure contradict each other.
+    ServersDisagree,
+    // Packets.
+    /// More packets were lost than a conclusion allows.
+    TooMuchLoss,
+    /// Loss leaves some doubt about the value.
+    LossLeavesDoubt,
+    /// No answer came to what was asked.
+    NoAnswer,
+    /// Too few observations for a conclusion.
+    TooFewSamples,
+    /// The measurement did not reach its end.
+    Unfinished,
+    // What the NAT does.
+    /// Nothing translates addresses here.
+    NoTranslation,
+    /// Nothing is filtered here.
+    NoFilter,
+    /// The mapping depends on the destination.
+    MappingDependsOnDestination,
+    /// The NAT behaves in one way first and in another later.
+    NotDeterministic,
+    /// RFC 4787 has no class for this behaviour.
+    NoClass,
+    /// The filter knows hosts only, not their ports.
+    FilterCountsHosts,
+    /// The outermost filter is farther away than is looked.
+    TooFarAway,
+    /// One host cannot tell: it takes two.
+    OneHostCannotTell,
+    /// The NAT gives one host several external addresses.
+    SeveralExternalAddresses,
+    /// The NAT holds no more mappings for one host.
+    MappingLimit,
+    /// The NAT lost its state during the measurement.
+    NatStateLost,
+    /// The external address changed during the measurement.
+    ExternalAddressChanged,
+    /// Some sockets got another port than the policy says.
+    PortsPartlyKept,
+    /// A new mapping cannot be told from an old one.
+    NewMappingLooksLikeOld,
+    /// A peer's packet that arrives first changes the mapping.
+    InboundFirstRemaps,
+    /// The mapping is not known, which this builds on.
+    MappingUnknown,
+    /// The filtering is not known, which this builds on.
+    FilteringUnknown,
+    /// A code that this version does not know.
+    #[serde(other)]
+    Other,
+}
+
+/// A code and a sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// For scripts.
+    pub code: ReasonCode,
+    /// For people.
+    pub text: String,
+}
+
+impl<T: Into<String>> From<(ReasonCode, T)> for Reason {
+    fn from((code, text): (ReasonCode, T)) -> Self {
+        Self { code, text: text.into() }
+    }
+}
+
+impl Reason {
+    /// The same code with the sentence changed.
+    #[must_use]
+    pub fn map(self, change: impl FnOnce(String) -> String) -> Self {
+        Self { text: change(self.text), ..self }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_one_kebab_case_word_and_unknown_ones_are_read() {
+        let json = serde_json::to_value(ReasonCode::ServerHasNoAlternate).unwrap();
+        assert_eq!(json, "server-has-no-alternate");
+        assert_eq!(serde_json::from_value::<ReasonCode>(json).unwrap(), ReasonCode::ServerHasNoAlternate);
+        assert_eq!(serde_json::from_str::<ReasonCode>("\"from-the-future\"").unwrap(), ReasonCode::Other);
+    }
+}
