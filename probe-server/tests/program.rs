@@ -206,11 +206,16 @@ fn man_page_and_completions() {
     }
 }
 
-fn metric(admin: &str, name: &str) -> u64 {
+fn get(admin: &str, path: &str) -> String {
     let mut stream = std::net::TcpStream::connect(admin).unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn metric(admin: &str, name: &str) -> u64 {
+    let answer = get(admin, "/metrics");
     let line = answer.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap();
     line.rsplit(' ').next().unwrap().parse().unwrap()
 }
@@ -308,4 +313,88 @@ fn the_finest_log_holds_no_words_of_other_crates() {
     let mut log = String::new();
     server.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
     assert!(!log.contains("TRACE") && !log.contains("dGhlIHNhbXBsZSBub25jZQ"), "{log}");
+}
+
+/// Certificate and key of the same pair, in PEM; the certificate ends at the beginning of this year.
+fn pair(year: i32) -> (String, String) {
+    let mut params = rcgen::CertificateParams::new(["probe.example.org".to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(year, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
+#[test]
+fn a_half_renewed_certificate_is_exit_code_1_so_that_it_is_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let ((old, _), (new, new_key)) = (pair(2050), pair(2051));
+    let start = |certificate: &str| {
+        std::fs::write(path("cert.pem"), certificate).unwrap();
+        std::fs::write(path("key.pem"), &new_key).unwrap();
+        let arguments = ["--local", "--port", "0", "--alternate-port", "0", "--tls-port", "0"];
+        let files = [
+            "--tls-alternate-port",
+            "0",
+            "--tls-certificate",
+            &path("cert.pem"),
+            "--tls-key",
+            &path("key.pem"),
+        ];
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments).args(files).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        Running { child, stdout }
+    };
+    let mut server = start(&old);
+    let mut message = String::new();
+    server.child.stderr.take().unwrap().read_to_string(&mut message).unwrap();
+    assert_eq!(server.child.wait().unwrap().code(), Some(1), "{message}");
+    assert!(message.contains("tls-certificate"), "{message}");
+    let mut server = start(&new);
+    assert!(server.line().starts_with("ready udp "));
+}
+
+#[test]
+fn a_certificate_that_has_ended_is_told_everywhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let start = |year| {
+        let (certificate, key) = pair(year);
+        std::fs::write(path("cert.pem"), certificate).unwrap();
+        std::fs::write(path("key.pem"), key).unwrap();
+        let admin = format!("127.0.0.1:{}", free_port());
+        let mut server = Running::start(&[
+            "--local",
+            "--check",
+            "--port",
+            "0",
+            "--alternate-port",
+            "0",
+            "--tls-port",
+            "0",
+            "--tls-alternate-port",
+            "0",
+            "--admin",
+            &admin,
+            "--tls-certificate",
+            &path("cert.pem"),
+            "--tls-key",
+            &path("key.pem"),
+        ]);
+        assert!(server.line().starts_with("ready udp "));
+        (server, admin)
+    };
+    let (_server, admin) = start(2050);
+    let health = get(&admin, "/readyz");
+    assert!(health.contains("4 endpoints over tls, the certificate ends in "), "{health}");
+    assert!(metric(&admin, "probe_certificate_seconds") > 1_000_000);
+
+    let (mut server, admin) = start(2020);
+    let mut log = BufReader::new(server.child.stderr.take().unwrap());
+    Running::log_until(&mut log, "the certificate has ended");
+    let health = get(&admin, "/readyz");
+    assert!(health.starts_with("HTTP/1.1 503") && health.contains("the certificate ended "), "{health}");
+    assert!(get(&admin, "/livez").starts_with("HTTP/1.1 200"));
+    assert_eq!(metric(&admin, "probe_certificate_seconds"), 0);
 }

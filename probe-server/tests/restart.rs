@@ -1,5 +1,5 @@
-//! Restarts lose nothing: this test is the service manager that keeps the sockets between two processes, as systemd
-//! does (FDSTORE of sd_notify(3), LISTEN_FDS of sd_listen_fds(3)).
+//! Restarts and reloads lose nothing. For restarts this test is the service manager that keeps the sockets between two
+//! processes, as systemd does (FDSTORE of sd_notify(3), LISTEN_FDS of sd_listen_fds(3)).
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![cfg(target_os = "linux")]
 
@@ -30,6 +30,7 @@ use shared::stun::{Class, TransactionId, View, Writer};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_probe-server");
 const RESTARTS: usize = 10;
+const RELOADS: usize = 2000;
 
 /// What systemd is to a service: it keeps what it is given, and passes it to the next process.
 struct ServiceManager {
@@ -191,6 +192,82 @@ fn ten_restarts_leave_no_request_unanswered() {
     );
     assert_eq!(unanswered, 0);
     assert!(asked > 1000 && connections > 20);
+}
+
+/// What the kernel says about the size of a process: open files, resident memory in KiB.
+fn size(child: &Child) -> (usize, u64) {
+    let files = std::fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap().count();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    (files, line.split_whitespace().nth(1).unwrap().parse().unwrap())
+}
+
+#[test]
+fn two_thousand_reloads_leave_no_request_unanswered() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let renew = || {
+        let pair = rcgen::generate_simple_self_signed(["probe.example.org".to_owned()]).unwrap();
+        std::fs::write(path("cert.pem"), pair.cert.pem()).unwrap();
+        std::fs::write(path("key.pem"), pair.signing_key.serialize_pem()).unwrap();
+    };
+    renew();
+    let write = |rate: usize| {
+        let text = format!(
+            "primary = \"127.0.0.1\"\nalternate = \"127.0.0.2\"\nport = 0\nalternate-port = 0\nhost-rate = {rate}\n\
+             tls-port = 0\ntls-alternate-port = 0\ntls-certificate = {:?}\ntls-key = {:?}\n",
+            path("cert.pem"),
+            path("key.pem")
+        );
+        std::fs::write(path("server.toml"), text).unwrap();
+    };
+    write(100);
+    let mut command = Command::new(PROGRAM);
+    command.arg("--config").arg(path("server.toml")).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let endpoints: Vec<SocketAddr> = line.split(' ').skip(2).map(|a| a.trim().parse().unwrap()).collect();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let reload = |log: &mut BufReader<std::process::ChildStderr>| {
+        kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
+        let mut line = String::new();
+        while !line.contains("reloaded") {
+            line.clear();
+            assert!(log.read_line(&mut line).unwrap() > 0);
+        }
+        assert!(!line.contains("not reloaded"), "{line}");
+    };
+    // What is used for the first time is there from then on.
+    (0..50).for_each(|_| reload(&mut log));
+    let before = size(&child);
+    let is_over = Arc::new(AtomicBool::new(false));
+    let udp = thread::spawn({
+        let is_over = Arc::clone(&is_over);
+        move || ask_every_millisecond(&endpoints, &is_over)
+    });
+    let began = Instant::now();
+    for i in 0..RELOADS {
+        write(100 + i);
+        if i % 100 == 0 {
+            renew();
+        }
+        reload(&mut log);
+    }
+    let took = began.elapsed();
+    is_over.store(true, Ordering::Relaxed);
+    let (asked, unanswered, longest) = udp.join().unwrap();
+    let after = size(&child);
+    println!(
+        "{RELOADS} reloads in {took:.1?}: {asked} requests over UDP, {unanswered} unanswered, longest wait {longest:.0?}; \
+         open files {} then {}, memory {} KiB then {} KiB",
+        before.0, after.0, before.1, after.1
+    );
+    stop(child);
+    assert_eq!(unanswered, 0);
+    assert!(asked > 100);
+    assert_eq!(before.0, after.0);
+    assert!(after.1 < before.1 + 1024, "{before:?}, then {after:?}");
 }
 
 /// Two sockets of the same port on loopback that nobody has just now.
