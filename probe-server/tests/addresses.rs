@@ -3,43 +3,19 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![cfg(target_os = "linux")]
 
+mod namespace;
+
 use std::{
-    env,
     io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpStream, UdpSocket},
+    net::{SocketAddr, TcpStream},
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
+use namespace::{in_a_namespace, run};
 use rustix::process::{Pid, Signal, kill_process};
-use shared::stun::{Class, TransactionId, View, Writer, attr};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_probe-server");
-/// Set in the copy of this test that runs inside the namespace.
-const INSIDE: &str = "PROBE_SERVER_TEST_INSIDE";
-
-/// Runs this very test once more in a namespace, by the name that it has here.
-fn in_a_namespace(test: &str, inside: impl FnOnce()) {
-    if env::var_os(INSIDE).is_some() {
-        ip("link set lo up");
-        return inside();
-    }
-    let mut again = Command::new("unshare");
-    again.args(["--user", "--map-root-user", "--net", "--"]).arg(env::current_exe().unwrap());
-    again.args(["--exact", test, "--nocapture"]).env(INSIDE, "1");
-    let probe = Command::new("unshare").args(["--user", "--map-root-user", "--net", "true"]).status();
-    if !probe.is_ok_and(|status| status.success()) {
-        assert!(env::var("LAB").as_deref() != Ok("required"), "no network namespaces here");
-        println!("SKIPPED {test}: no network namespaces here");
-        return;
-    }
-    assert!(again.status().unwrap().success());
-}
-
-fn ip(arguments: &str) {
-    assert!(Command::new("ip").args(arguments.split(' ')).status().unwrap().success(), "ip {arguments}");
-}
-
 struct Server {
     child: Child,
     stdout: BufReader<std::process::ChildStdout>,
@@ -79,20 +55,11 @@ impl Drop for Server {
     }
 }
 
-/// What OTHER-ADDRESS says to a request to this address; no answer within the time of a lost packet is a failure.
+/// What OTHER-ADDRESS says to a request to this address.
 fn other_address(server: &str) -> Option<SocketAddr> {
-    let server: SocketAddr = server.parse().unwrap();
-    let socket = UdpSocket::bind(if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    let id = TransactionId::modern(&mut fastrand::Rng::with_seed(1));
-    let mut request = [0; 20];
-    _ = Writer::new(&mut request, Class::Request, &id).len();
-    socket.send_to(&request, server).unwrap();
-    let mut answer = [0; 512];
-    let (length, from) = socket.recv_from(&mut answer).unwrap();
-    let view = View::parse(&answer[..length]).unwrap();
-    assert_eq!((view.id(), from), (id, server));
-    view.address(attr::OTHER_ADDRESS)
+    let (from, _, other) = namespace::ask(server, 0, Duration::from_secs(10)).unwrap();
+    assert_eq!(from, server.parse().unwrap());
+    other
 }
 
 fn health() -> String {
@@ -105,10 +72,10 @@ fn health() -> String {
 
 #[test]
 fn addresses_may_come_late_vanish_and_return() {
-    in_a_namespace("addresses_may_come_late_vanish_and_return", || {
-        ip("address add 192.0.2.10/32 dev lo");
-        ip("address add 192.0.2.11/32 dev lo");
-        ip("address add 2001:db8::10/128 dev lo nodad");
+    in_a_namespace("addresses_may_come_late_vanish_and_return", &[], || {
+        run("ip address add 192.0.2.10/32 dev lo");
+        run("ip address add 192.0.2.11/32 dev lo");
+        run("ip address add 2001:db8::10/128 dev lo nodad");
         let mut server = Server::start(
             "--primary 192.0.2.10 --alternate 192.0.2.11 --primary 2001:db8::10 --alternate 2001:db8::11 \
              --admin 9478 --check --no-tcp",
@@ -122,17 +89,17 @@ fn addresses_may_come_late_vanish_and_return() {
         assert_eq!(other_address("[2001:db8::10]:3478"), None);
         assert!(health().contains("2001:db8::11 is not an address of this host"));
 
-        ip("address add 2001:db8::11/128 dev lo nodad");
+        run("ip address add 2001:db8::11/128 dev lo nodad");
         assert!(server.ready().starts_with("ready udp [2001:db8::10]:3478"));
         assert_eq!(other_address("[2001:db8::10]:3478"), Some("[2001:db8::11]:3479".parse().unwrap()));
         assert!(health().contains("ok, 32 combinations answered"), "{}", health());
 
         for _ in 0..3 {
-            ip("address delete 192.0.2.11/32 dev lo");
+            run("ip address delete 192.0.2.11/32 dev lo");
             server.log_until("an address is gone");
             assert_eq!(other_address("192.0.2.10:3478"), None);
             assert_eq!(other_address("[2001:db8::10]:3479"), Some("[2001:db8::11]:3478".parse().unwrap()));
-            ip("address add 192.0.2.11/32 dev lo");
+            run("ip address add 192.0.2.11/32 dev lo");
             server.log_until("an address is there");
             assert_eq!(other_address("192.0.2.11:3479"), Some("192.0.2.10:3478".parse().unwrap()));
         }
@@ -144,7 +111,7 @@ fn addresses_may_come_late_vanish_and_return() {
 
 #[test]
 fn with_no_address_at_all_it_ends() {
-    in_a_namespace("with_no_address_at_all_it_ends", || {
+    in_a_namespace("with_no_address_at_all_it_ends", &[], || {
         let arguments = ["--primary", "192.0.2.10", "--alternate", "192.0.2.11", "--primary", "2001:db8::10"];
         let output = Command::new(PROGRAM).args(arguments).output().unwrap();
         let message = String::from_utf8(output.stderr).unwrap();
