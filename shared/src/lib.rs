@@ -2,9 +2,9 @@
 //!
 //! - [`stun`]: messages as bytes. A borrowed parser and an allocation-free writer for both dialects
 //!   (RFC 8489 with RFC 5780's attributes, and classic RFC 3489), and stun-rs as the strict reader (feature `strict`).
-//! - [`nat`]: the words of RFC 4787 as types. The client reports in them, the laboratory builds NATs from
-//!   them, so a test reads "a NAT of this behaviour must be reported as this behaviour". A NAT as a
-//!   pure struct comes with the feature `model`, JSON Schema with the feature `schema`.
+//! - [`nat`]: the terms of RFC 4787 as types. The client reports in them, and the laboratory configures NATs with them, so
+//!   a test reads "a NAT of this behaviour is reported as this behaviour". A NAT as a state machine comes with the feature
+//!   `model`, JSON Schema with the feature `schema`.
 //! - [`rendezvous`]: what is said when two clients are introduced to each other, and who waits for whom.
 //! - [`ports`]: those that nobody should send to or from.
 //! - [`log_writer`]: how both programs write their logs, so that no log can stop them.

@@ -1,4 +1,4 @@
-//! The model against what it says of itself: each word of the vocabulary seen from both sides.
+//! The model does what its spec says: each setting observed from inside and outside.
 
 use super::*;
 use std::collections::BTreeSet;
@@ -16,7 +16,7 @@ fn secs(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds)
 }
 
-/// A NAT with its clock, and the two things that can be done with it.
+/// A NAT with its clock.
 struct Bench {
     nat: Nat,
     now: Duration,
@@ -37,7 +37,7 @@ impl Bench {
         self.nat.outbound(Packet::udp(at(from), at(to), vec![]), self.now)
     }
 
-    /// The external endpoint of a packet that must get out.
+    /// The external endpoint of a packet that has to be forwarded.
     fn out(&mut self, from: &str, to: &str) -> SocketAddr {
         match self.verdict_out(from, to) {
             Verdict::Forward(packet) => packet.source,
@@ -49,7 +49,7 @@ impl Bench {
         self.nat.inbound(Packet::udp(at(from), to, vec![]), self.now)
     }
 
-    /// Whether a packet gets in.
+    /// Whether a packet from outside is forwarded.
     fn enters(&mut self, from: &str, to: SocketAddr) -> bool {
         matches!(self.verdict_in(from, to), Verdict::Forward(_))
     }
@@ -115,7 +115,7 @@ fn linux_timers_are_30_s_and_120_s_and_a_stream_takes_two_seconds() {
 }
 
 #[test]
-fn sweeps_and_jitter_only_lengthen() {
+fn sweeps_and_jitter_only_lengthen_lifetimes() {
     let open = |b: &mut Bench| b.wait(3.0).out(INSIDE, SERVER);
     let lives = |spec| lifetime(spec, open, hear_from_server);
     assert!((lives("full-cone,timeout=60") - 59.9).abs() < 0.05);
@@ -138,7 +138,7 @@ fn the_refresh_rule_decides_which_packets_refresh() {
                 bench.verdict_in(SERVER, external)
             };
         }
-        // A mapping that was lost on the way is made anew by a packet from inside, but a stranger's is not let in.
+        // A packet from inside creates an expired mapping anew, but an unsolicited one is not accepted.
         bench.nat.mappings(bench.now) == 1 && bench.nat.table[0].clock.began() == Duration::ZERO
     };
     for (refresh, outbound, inbound) in
@@ -166,7 +166,7 @@ fn traffic_to_one_destination_refreshes_others_only_with_a_timer_per_mapping() {
 
 #[test]
 fn filter_entries_belong_to_what_the_spec_says() {
-    // The inside sends to two servers through two mappings; does the second one get in through the first?
+    // An internal endpoint sends to two servers through two mappings; can the second send through the first?
     let crosses = |keyed: &str| {
         let mut bench = Bench::new(&format!("mapping=apd,filtering=ad,ports=random,keyed={keyed}"));
         let first = bench.out(INSIDE, SERVER);
@@ -255,7 +255,7 @@ fn an_early_packet_from_outside_remaps_only_where_wan_input_is_accepted() {
         bench.wait(wait / 2.0).out(INSIDE, SERVER);
         bench.wait(wait / 2.0);
         let towards_peer = bench.out(INSIDE, PEER);
-        // Flows that begin later reuse the port of the youngest, as the kernel does.
+        // Later flows reuse the port of the newest one, as in the kernel.
         assert_eq!(bench.out(INSIDE, "198.51.100.9:7001"), towards_peer);
         assert_eq!(bench.out(INSIDE, SERVER), external, "flows that are there keep theirs");
         towards_peer != external
@@ -401,7 +401,7 @@ fn a_family_without_an_external_address_is_filtered_but_not_translated() {
 }
 
 #[test]
-fn whatever_the_spec_answers_come_back_to_who_asked() {
+fn responses_return_to_the_sender_whatever_the_spec() {
     let mut rng = fastrand::Rng::with_seed(11);
     let mut pick = |words: &[&'static str]| words[rng.usize(..words.len())];
     for round in 0..300 {

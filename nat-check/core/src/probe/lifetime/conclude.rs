@@ -8,7 +8,7 @@ use std::time::Duration;
 
 pub(super) use method::method;
 pub(super) use reasons::progress;
-use shared::nat::{Granularity, Lifetime};
+use shared::nat::{Granularity, Lifetime, Refresh};
 
 use super::{
     CheckMethod, PROBE, PURPOSE,
@@ -96,7 +96,7 @@ fn judge(
     log: &ObservationLog,
     observations: &Observations,
     timers: &[Vec<Sample>; 2],
-    refresh: shared::nat::Refresh,
+    refresh: Refresh,
     longest: Duration,
     method: &str,
 ) -> Finding<Lifetime> {
