@@ -1,5 +1,7 @@
 //! The command line as it is typed. [`crate::plan`] turns it into something that can be run.
 
+mod reference;
+
 use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
@@ -7,159 +9,194 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum, builder::PossibleValuesPars
 use shared::nat::model::PRESETS;
 
 use crate::render;
+pub use reference::{CHECK, PUNCH, Reference};
 
-/// Tells what kind of NAT or firewall stands in front of this host, and whether hole punching will work.
+/// Headings of the help, in the order in which they appear.
+const SERVERS: &str = "Servers";
+const WHAT: &str = "What to measure";
+const OUTPUT: &str = "Output";
+const CI: &str = "Checks for CI";
+const PEER: &str = "Peer";
+const OTHER: &str = "Other";
+
+/// Find out what kind of NAT or firewall this host is behind, and whether hole punching will work
 #[derive(Clone, Debug, Default, Parser)]
-#[command(name = "nat-check", version, about, max_term_width = 100, after_help = AFTER_HELP)]
-#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+#[command(name = "nat-check", version, about, max_term_width = 100)]
+#[command(after_help = CHECK.short(), after_long_help = CHECK.long())]
+#[command(args_conflicts_with_subcommands = true, args_override_self = true)]
+#[command(disable_help_flag = true, disable_version_flag = true)]
 pub struct Args {
     /// What to do, if it is not a check.
     #[command(subcommand)]
     pub command: Option<Command>,
 
-    /// Probe server: a name or an address. Several give one verdict with the disagreements shown
+    /// Probe server, a name or an address; may be repeated [default: $NAT_CHECK_SERVER]
     ///
-    /// A name without a port is looked up as SRV (_stun-behavior._udp, then _stun._udp), then as an address with
-    /// port 3478. An IPv6 address with a port is written in brackets. NAT_CHECK_SERVER in the environment stands in.
-    #[arg(short, long = "server", value_name = "HOST[:PORT]", conflicts_with_all = ["local", "simulate"])]
+    /// Results of several servers are merged and disagreements shown. A name without a port is looked up as SRV
+    /// (_stun-behavior._udp, then _stun._udp), then as an address with port 3478. An IPv6 address with a port is written
+    /// in brackets: [2001:db8::1]:3478.
+    #[arg(short, long = "server", value_name = "HOST[:PORT]", conflicts_with_all = ["local", "simulate"],
+          help_heading = SERVERS)]
     pub servers: Vec<String>,
 
-    /// Run against an embedded probe server on loopback: nothing to set up, and no NAT to be found
-    #[arg(long, conflicts_with = "simulate")]
+    /// Use an embedded probe server on loopback: no setup needed; there is no NAT on this path
+    #[arg(long, conflicts_with = "simulate", help_heading = SERVERS)]
     pub local: bool,
 
-    /// Run against a simulated NAT: a name such as `symmetric`, or "mapping=apd,filtering=ad,ports=sequential"
-    #[arg(long, value_name = "NAT", long_help = simulate_help())]
+    /// Measure a simulated NAT: a name such as `symmetric`, or "mapping=apd,filtering=ad,ports=sequential"
+    #[arg(long, value_name = "NAT", long_help = simulate_help(), help_heading = SERVERS)]
     pub simulate: Option<String>,
 
     /// Test IPv4 only
-    #[arg(short = '4', long = "ipv4", conflicts_with = "ipv6")]
+    #[arg(short = '4', long = "ipv4", conflicts_with = "ipv6", help_heading = WHAT)]
     pub ipv4: bool,
 
     /// Test IPv6 only
-    #[arg(short = '6', long = "ipv6")]
+    #[arg(short = '6', long = "ipv6", help_heading = WHAT)]
     pub ipv6: bool,
 
     /// Send from this local address; a port is used for the mapping test only
-    #[arg(long, value_name = "IP[:PORT]")]
+    #[arg(long, value_name = "IP[:PORT]", help_heading = WHAT)]
     pub bind: Option<String>,
 
-    /// How to print the report
-    #[arg(long, value_name = "FORMAT", default_value = "table", hide_default_value = true,
-          value_parser = PossibleValuesParser::new(render::names()))]
-    pub format: String,
-
-    /// Short for --format json
-    #[arg(long, conflicts_with = "format")]
-    pub json: bool,
-
-    /// Measure how long mappings live, looking at idle times up to this many seconds (180 without a number)
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "180")]
-    pub lifetime: Option<f64>,
-
-    /// Run these tests only (and what they build on); --list names them
-    #[arg(long, value_name = "TEST", value_delimiter = ',')]
+    /// Run these tests only, and what they build on; --list names them
+    #[arg(long, value_name = "TEST", value_delimiter = ',', help_heading = WHAT)]
     pub only: Vec<String>,
 
     /// Leave these tests out
-    #[arg(long, value_name = "TEST", value_delimiter = ',', conflicts_with = "only")]
+    #[arg(long, value_name = "TEST", value_delimiter = ',', conflicts_with = "only", help_heading = WHAT)]
     pub skip: Vec<String>,
 
-    /// List the tests and end
-    #[arg(long)]
-    pub list: bool,
+    /// Measure how long mappings live, up to this idle time [180 without a number]
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "180", value_parser = seconds,
+          help_heading = WHAT)]
+    pub lifetime: Option<f64>,
 
-    /// Exit with 1 unless the report says so, e.g. ipv4.udp.mapping=endpoint-independent
-    ///
-    /// KEY is a path in the JSON report; a finding is compared by its value. hole-punching=LEVEL holds at that level
-    /// or a better one: any-peer, most-peers, some-peers, none.
-    #[arg(long = "require", value_name = "KEY=VALUE")]
-    pub requires: Vec<String>,
-
-    /// Random seed, for reproducible runs; transaction ids ignore it
-    #[arg(long, value_name = "N")]
-    pub seed: Option<u64>,
-
-    /// End after this many seconds with what is known by then (default: 15)
-    #[arg(long, value_name = "SECONDS")]
+    /// End after this time with what is known by then; --lifetime comes on top [default: 15]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = WHAT)]
     pub timeout: Option<f64>,
 
-    /// No progress, no logs
-    #[arg(short, long)]
+    /// Random seed, for reproducible runs; transaction ids ignore it
+    #[arg(long, value_name = "N", help_heading = WHAT)]
+    pub seed: Option<u64>,
+
+    /// List the tests and exit
+    #[arg(long, help_heading = WHAT)]
+    pub list: bool,
+
+    /// Format of the report
+    #[arg(long, value_name = "FORMAT", default_value = "table", overrides_with = "json",
+          value_parser = PossibleValuesParser::new(render::names()), help_heading = OUTPUT)]
+    pub format: String,
+
+    /// The same as --format json
+    #[arg(long, overrides_with = "format", help_heading = OUTPUT)]
+    pub json: bool,
+
+    /// No progress, no logs; of -q and -v the last one counts
+    #[arg(short, long, overrides_with = "verbose", help_heading = OUTPUT)]
     pub quiet: bool,
 
-    /// Show the evidence behind each finding; twice, show log lines as well
-    #[arg(short, long, action = ArgAction::Count, conflicts_with = "quiet")]
+    /// Show the evidence behind each finding; -vv shows log lines as well
+    #[arg(short, long, action = ArgAction::Count, overrides_with = "quiet", help_heading = OUTPUT)]
     pub verbose: u8,
 
-    /// Print a man page, a shell completion or a JSON Schema and end
-    #[arg(long, value_name = "WHAT", exclusive = true)]
+    /// Exit with 1 unless the report says so, e.g. hole-punching=most-peers; may be repeated
+    ///
+    /// CONDITION is KEY=VALUE, KEY!=VALUE, or, for numbers, one of KEY<N, KEY<=N, KEY>N, KEY>=N (to be quoted in a shell).
+    /// KEY is a path in the JSON report, e.g. ipv4.udp.mapping=endpoint-independent or 'ipv4.udp.rtt_s<0.2'; a finding is
+    /// compared by its value. What is not known meets no condition but KEY=null.
+    ///
+    /// hole-punching=LEVEL holds at that level or a better one (any-peer, most-peers, some-peers, none);
+    /// hole_punching.level=LEVEL at exactly that level.
+    #[arg(long = "require", value_name = "CONDITION", help_heading = CI)]
+    pub requires: Vec<String>,
+
+    /// Print a man page, a shell completion or a JSON Schema and exit
+    #[arg(long, value_name = "WHAT", exclusive = true, help_heading = OTHER)]
     pub generate: Option<Generate>,
+
+    /// Print help: -h in short, --help in full
+    #[arg(short, long, action = ArgAction::Help, help_heading = OTHER)]
+    help: Option<bool>,
+
+    /// Print the version
+    #[arg(short = 'V', long, action = ArgAction::Version, help_heading = OTHER)]
+    version: Option<bool>,
 }
 
 /// What there is beside a check.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Really try a hole punch with a peer that gives the same code
-    #[command(after_help = AFTER_PUNCH)]
+    /// Try hole punching with a peer that uses the same code
+    #[command(after_help = PUNCH.short(), after_long_help = PUNCH.long())]
     Punch(PunchArgs),
 }
 
 /// What a punch takes.
 #[derive(Clone, Debug, clap::Args)]
 pub struct PunchArgs {
-    /// Probe server that introduces the two. NAT_CHECK_SERVER in the environment stands in
-    #[arg(short, long, value_name = "HOST[:PORT]")]
+    /// Probe server where the two peers meet [default: $NAT_CHECK_SERVER]
+    #[arg(short, long, value_name = "HOST[:PORT]", help_heading = SERVERS)]
     pub server: Option<String>,
 
-    /// The code that the other side was given
-    #[arg(long, value_name = "CODE")]
-    pub code: Option<String>,
-
-    /// Meet over TLS, at the port of SRV or 5349 if none is given; the server has to prove its name
-    #[arg(long, value_name = "PORT", num_args = 0..=1, require_equals = true,
-          value_parser = clap::value_parser!(u16).range(1..))]
+    /// Use TLS (port from SRV, default 5349); the server's certificate is verified
+    #[arg(long, value_name = "PORT", num_args = 0..=1, value_parser = clap::value_parser!(u16).range(1..),
+          help_heading = SERVERS)]
     pub tls: Option<Option<u16>>,
 
-    /// Trust the certificates in this PEM file and no others, instead of those that the system trusts
-    #[arg(long, value_name = "FILE", requires = "tls")]
+    /// Trust the certificates in this PEM file instead of the system's, e.g. a self-signed one
+    #[arg(long, value_name = "FILE", requires = "tls", help_heading = SERVERS)]
     pub ca: Option<PathBuf>,
 
+    /// The code that the peer printed; without it, print one for the peer
+    #[arg(long, value_name = "CODE", help_heading = PEER)]
+    pub code: Option<String>,
+
     /// How long to wait for the peer
-    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value_t = 60.0, help_heading = PEER)]
     pub wait: f64,
 
-    /// How long to hold a path that was found; the shorter one of both sides counts
-    #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
+    /// How long to keep a direct path open; the shorter time of both sides counts
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value_t = 5.0, help_heading = PEER)]
     pub hold: f64,
 
     /// Try these only: lan, simultaneous, low-ttl, ipv6, prediction, tcp, birthday. The last one sends up to 2000
     /// packets and opens hundreds of mappings
-    #[arg(long, value_name = "TECHNIQUE", value_delimiter = ',')]
+    #[arg(long, value_name = "TECHNIQUE", value_delimiter = ',', help_heading = WHAT)]
     pub techniques: Vec<String>,
 
-    /// Print the report as JSON
-    #[arg(long)]
-    pub json: bool,
-
     /// Random seed, for reproducible runs; transaction ids ignore it
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = WHAT)]
     pub seed: Option<u64>,
 
-    /// No progress, no logs
-    #[arg(short, long)]
+    /// Print the report as JSON
+    #[arg(long, help_heading = OUTPUT)]
+    pub json: bool,
+
+    /// No progress, no logs; of -q and -v the last one counts
+    #[arg(short, long, overrides_with = "verbose", help_heading = OUTPUT)]
     pub quiet: bool,
 
-    /// Show each measurement; twice, show log lines as well
-    #[arg(short, long, action = ArgAction::Count, conflicts_with = "quiet")]
+    /// Show each measurement; -vv shows log lines as well
+    #[arg(short, long, action = ArgAction::Count, overrides_with = "quiet", help_heading = OUTPUT)]
     pub verbose: u8,
+
+    /// Print help: -h in short, --help in full
+    #[arg(short, long, action = ArgAction::Help, help_heading = OTHER)]
+    help: Option<bool>,
+}
+
+/// What makes sense is for [`crate::plan`] to decide.
+fn seconds(text: &str) -> Result<f64, &'static str> {
+    text.parse().map_err(|_| "not a number of seconds")
 }
 
 fn simulate_help() -> String {
     let names: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
     format!(
-        "Run against a simulated NAT: a name, settings such as \"mapping=apd,filtering=ad,ports=sequential\", or a \
-         name with settings (\"linux,stream=60\"). Several in a row are joined by `+`, the innermost first: \
+        "Measure a simulated NAT: a name, settings such as \"mapping=apd,filtering=ad,ports=sequential\", or a name \
+         with settings (\"linux,stream=60\"). Nested NATs are joined by `+`, the innermost first: \
          \"linux+symmetric\"\n\nNames: {}",
         names.join(", ")
     )
@@ -174,7 +211,7 @@ pub enum Generate {
     PunchMan,
     /// The JSON Schema of the report
     Schema,
-    /// The JSON Schema of what came of a punch
+    /// The JSON Schema of the report of a punch
     PunchSchema,
     /// Completions for bash
     Bash,
@@ -188,27 +225,15 @@ pub enum Generate {
     Zsh,
 }
 
-const AFTER_PUNCH: &str = "\
-Without --code it prints one, and the line to run on the other machine.
-
-Exit codes:
-  0  there is a direct path
-  1  there is none
-  2  usage
-  3  no server could be reached, or no peer came";
-
-const AFTER_HELP: &str = "\
-Exit codes:
-  0  the report is complete, whatever the NAT is
-  1  a --require does not hold, or the report could not be written
-  2  usage
-  3  no probe server could be reached over any transport, or its name did not resolve";
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    fn parsed(line: &str) -> Args {
+        Args::try_parse_from(std::iter::once("nat-check").chain(line.split_whitespace())).unwrap()
+    }
 
     #[test]
     fn the_definition_is_sound() {
@@ -216,11 +241,36 @@ mod tests {
     }
 
     #[test]
-    fn lifetime_takes_its_seconds_only_behind_an_equals_sign() {
-        let lifetime = |argv: &[&str]| Args::try_parse_from(argv).map(|args| args.lifetime);
-        assert_eq!(lifetime(&["nat-check", "--lifetime"]).unwrap(), Some(180.0));
-        assert_eq!(lifetime(&["nat-check", "--lifetime=300"]).unwrap(), Some(300.0));
-        assert_eq!(lifetime(&["nat-check"]).unwrap(), None);
-        assert!(lifetime(&["nat-check", "--lifetime", "300"]).is_err());
+    fn an_optional_value_may_stand_behind_a_space_or_an_equals_sign() {
+        assert_eq!(parsed("--lifetime").lifetime, Some(180.0));
+        assert_eq!(parsed("--lifetime=300").lifetime, Some(300.0));
+        assert_eq!(parsed("--lifetime 300 --json").lifetime, Some(300.0));
+        assert_eq!(parsed("--lifetime --json").lifetime, Some(180.0));
+        assert_eq!(parsed("--json").lifetime, None);
+        let tls = |line: &str| match parsed(line).command {
+            Some(Command::Punch(punch)) => punch.tls,
+            None => panic!("no punch"),
+        };
+        assert_eq!(tls("punch --tls"), Some(None));
+        assert_eq!(tls("punch --tls=444"), Some(Some(444)));
+        assert_eq!(tls("punch --tls 444 --json"), Some(Some(444)));
+    }
+
+    #[test]
+    fn what_is_repeated_counts_once_and_the_last_of_two_opposites_wins() {
+        let loudness = |line: &str| (parsed(line).quiet, parsed(line).verbose);
+        assert_eq!(loudness("-q -q"), (true, 0));
+        assert_eq!(loudness("-q -v"), (false, 1));
+        assert_eq!(loudness("-v -q"), (true, 0));
+        assert_eq!(loudness("-v -q -vv"), (false, 2));
+        assert_eq!(parsed("--timeout 1 --timeout 2").timeout, Some(2.0));
+        assert_eq!(parsed("--server a --server b").servers, ["a", "b"]);
+        let format = |line: &str| (parsed(line).json, parsed(line).format);
+        assert_eq!(format("--json --format line"), (false, "line".into()));
+        assert!(format("--format line --json").0);
+        let Some(Command::Punch(punch)) = parsed("punch -q -q -v --json --json").command else {
+            panic!("no punch")
+        };
+        assert_eq!((punch.quiet, punch.verbose, punch.json), (false, 1, true));
     }
 }

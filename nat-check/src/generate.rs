@@ -4,8 +4,10 @@ use std::io;
 
 use clap::{Command, CommandFactory};
 use clap_complete::Shell;
-use nat_check::args::{Args, Generate};
+use clap_mangen::Man;
+use nat_check::args::{Args, CHECK, Generate, PUNCH, Reference};
 use nat_check_core::schema;
+use roff::{Roff, bold, roman};
 
 /// The text of one of them.
 ///
@@ -13,8 +15,8 @@ use nat_check_core::schema;
 /// When a manual page cannot be written, which memory always can.
 pub(crate) fn text(what: Generate) -> io::Result<String> {
     match what {
-        Generate::Man => page(Args::command()),
-        Generate::PunchMan => page(punch()),
+        Generate::Man => page(Args::command(), &CHECK, &["nat-check-punch(1)", "probe-server(1)"]),
+        Generate::PunchMan => page(punch(), &PUNCH, &["nat-check(1)", "probe-server(1)"]),
         Generate::Schema => Ok(format!("{:#}\n", schema::report())),
         Generate::PunchSchema => Ok(format!("{:#}\n", schema::punch())),
         Generate::Bash => Ok(completions(Shell::Bash)),
@@ -33,10 +35,32 @@ fn punch() -> Command {
     found.name("nat-check-punch").bin_name("nat-check punch").version(env!("CARGO_PKG_VERSION"))
 }
 
-fn page(command: Command) -> io::Result<String> {
+fn page(command: Command, reference: &Reference, see_also: &[&str]) -> io::Result<String> {
+    let subcommands = command.has_subcommands();
+    let man = Man::new(command);
     let mut out = Vec::new();
-    clap_mangen::Man::new(command).render(&mut out)?;
+    man.render_title(&mut out)?;
+    man.render_name_section(&mut out)?;
+    man.render_synopsis_section(&mut out)?;
+    man.render_description_section(&mut out)?;
+    man.render_options_section(&mut out)?;
+    if subcommands {
+        man.render_subcommands_section(&mut out)?;
+    }
+    let mut rest = Roff::new();
+    entries(&mut rest, "EXIT STATUS", reference.exit_status);
+    entries(&mut rest, "ENVIRONMENT", reference.environment);
+    entries(&mut rest, "EXAMPLES", reference.examples);
+    rest.control("SH", ["SEE ALSO"]).text([roman(see_also.join(", "))]);
+    rest.to_writer(&mut out)?;
     Ok(String::from_utf8_lossy(&out).into_owned())
+}
+
+fn entries(roff: &mut Roff, heading: &str, entries: &[(&str, &str)]) {
+    roff.control("SH", [heading]);
+    for (name, text) in entries {
+        roff.control("TP", []).text([bold(*name)]).text([roman(*text)]);
+    }
 }
 
 fn completions(shell: Shell) -> String {
@@ -66,5 +90,18 @@ mod tests {
         let page = text(Generate::PunchMan).unwrap();
         assert!(page.contains(".TH nat-check-punch 1"), "{page}");
         assert!(page.contains("\\-\\-code") && !page.contains("lifetime"), "{page}");
+    }
+
+    #[test]
+    fn both_pages_are_complete() {
+        for what in [Generate::Man, Generate::PunchMan] {
+            let page = text(what).unwrap();
+            let sections: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix(".SH ")).collect();
+            let wanted =
+                ["NAME", "SYNOPSIS", "DESCRIPTION", "SERVERS", "EXIT STATUS", "ENVIRONMENT", "EXAMPLES"];
+            for section in wanted {
+                assert!(sections.iter().any(|s| s.trim_matches('"') == section), "{section}: {sections:?}");
+            }
+        }
     }
 }

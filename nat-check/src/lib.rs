@@ -7,3 +7,4 @@ pub mod punch_plan;
 pub mod render;
 pub mod require;
 pub mod terminal;
+pub mod usage;

@@ -5,12 +5,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use shared::nat::model::{SpecError, Stack};
+use shared::nat::model::Stack;
 
 use crate::{
     args::Args,
     render::{self, Format},
     require::Requirement,
+    usage::{self, UsageError, Verbosity},
 };
 use nat_check_core::{
     check::Setup,
@@ -22,7 +23,7 @@ use nat_check_core::{
 /// A run, ready to go.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Which network is looked at.
+    /// Which network is measured.
     pub network: Network,
     /// Which IP families are tested.
     pub families: Families,
@@ -30,11 +31,11 @@ pub struct Plan {
     pub bind: Option<SocketAddr>,
     /// Which tests run.
     pub tests: Selection,
-    /// Budget of the lifetime measurement; none = it is not asked for.
+    /// The longest idle time of the lifetime measurement; none = it is not asked for.
     pub lifetime: Option<Duration>,
-    /// Budget of everything else.
+    /// Time for everything else.
     pub timeout: Duration,
-    /// What choices such as the order of servers follow from.
+    /// Seed of choices such as the order of servers.
     pub seed: u64,
     /// How the report is printed.
     pub format: &'static Format,
@@ -55,19 +56,6 @@ pub enum Network {
     Simulated(String),
 }
 
-/// How much is told besides the report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verbosity {
-    /// The report and errors.
-    Quiet,
-    /// Progress, on a terminal.
-    Normal,
-    /// The evidence behind each finding.
-    Evidence,
-    /// Log lines as well.
-    Logs,
-}
-
 /// What a plan needs to know beside the command line.
 #[derive(Clone, Copy, Debug)]
 pub struct Surroundings<'a> {
@@ -79,117 +67,31 @@ pub struct Surroundings<'a> {
     pub seed: u64,
 }
 
-/// A command line that cannot be run. Each message names the value.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UsageError {
-    /// Nobody who could vouch for a server.
-    #[error(transparent)]
-    Trust(#[from] nat_check_core::punch::secure::TrustError),
-    /// Nothing to ask.
-    #[error(
-        "no probe server: give --server HOST, or set NAT_CHECK_SERVER; \
-         --local and --simulate NAT need none"
-    )]
-    NoServer,
-    /// A server that is neither a name nor an address.
-    #[error("--server {value}: {reason}")]
-    Server {
-        /// What was given.
-        value: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A literal server of the family that is not wanted.
-    #[error("--server {value} is an IPv{is} address, but only IPv{wanted} is asked for")]
-    ServerFamily {
-        /// What was given.
-        value: String,
-        /// Its family.
-        is: u8,
-        /// The family wanted.
-        wanted: u8,
-    },
-    /// A literal server of another family than the local address to send from.
-    #[error("--server {value} is an IPv{is} address, but --bind {bind} means IPv{wanted}")]
-    ServerBind {
-        /// What was given.
-        value: String,
-        /// Its family.
-        is: u8,
-        /// The local address.
-        bind: IpAddr,
-        /// The family that follows from it.
-        wanted: u8,
-    },
-    /// `--bind` that is no address.
-    #[error("--bind {0}: not an IP address, nor IP:PORT (an IPv6 address with a port is written [IP]:PORT)")]
-    Bind(String),
-    /// `--bind` to what the system does not give.
-    #[error("--bind {bind}: {reason}")]
-    BindRefused {
-        /// What was given.
-        bind: SocketAddr,
-        /// What the system said.
-        reason: String,
-    },
-    /// `--bind` of the family that is not wanted.
-    #[error("--bind {value} is an IPv{is} address, but only IPv{wanted} is asked for")]
-    BindFamily {
-        /// What was given.
-        value: String,
-        /// Its family.
-        is: u8,
-        /// The family wanted.
-        wanted: u8,
-    },
-    /// `--simulate` of something that is no NAT.
-    #[error("--simulate: {0}")]
-    Simulate(String),
-    /// A number of seconds that makes no sense.
-    #[error("--{flag} {value}: not a number of seconds between {min} and {max}")]
-    Seconds {
-        /// The flag.
-        flag: &'static str,
-        /// What was given.
-        value: String,
-        /// Fewest that are accepted.
-        min: u32,
-        /// Most that are accepted.
-        max: u32,
-    },
-    /// `--only` or `--skip` of something that is no test.
-    #[error("--{flag} {name}: no such test; there are: {}", known.join(", "))]
-    Test {
-        /// The flag.
-        flag: &'static str,
-        /// What was given.
-        name: String,
-        /// The names that exist.
-        known: Vec<String>,
-    },
-    /// `--lifetime` where that measurement is not part of the program.
-    #[error("--lifetime: this version has no lifetime test")]
-    NoLifetime,
-    /// `punch` without a server.
-    #[error("no probe server: give --server HOST, or set NAT_CHECK_SERVER")]
-    NoRendezvous,
-    /// `--code` that is none, or that the server does not know.
-    #[error("--code: {0}")]
-    Code(String),
-    /// `--techniques` with a name that is none.
-    #[error("--techniques: {0}")]
-    Technique(String),
-    /// `--require` that is not KEY=VALUE or names something that no report has.
-    #[error("--require {value}: {reason}")]
-    Require {
-        /// What was given.
-        value: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-}
-
 impl Plan {
+    /// Checks and completes the command line.
+    ///
+    /// # Errors
+    /// The first value that makes no sense.
+    pub fn new(args: Args, around: Surroundings<'_>) -> Result<Self, UsageError> {
+        let bind = args.bind.as_deref().map(parse_bind).transpose()?;
+        let families = families(&args, bind)?;
+        Ok(Self {
+            network: network(&args, around.server, families, bind)?,
+            families,
+            bind,
+            tests: selection(&args, around.tests)?,
+            lifetime: match args.lifetime {
+                None if args.only.iter().any(|name| name == "lifetime") => Some(DEFAULT_LIFETIME),
+                asked => asked.map(|s| usage::seconds("lifetime", s, 5.0, LONGEST_S)).transpose()?,
+            },
+            timeout: usage::seconds("timeout", args.timeout.unwrap_or(DEFAULT_TIMEOUT_S), 0.1, LONGEST_S)?,
+            seed: args.seed.unwrap_or(around.seed),
+            format: render::by_name(if args.json { "json" } else { &args.format }),
+            requires: args.requires.iter().map(|r| requirement(r)).collect::<Result<_, _>>()?,
+            verbosity: Verbosity::new(args.quiet, args.verbose),
+        })
+    }
+
     /// What the library is asked to do.
     #[must_use]
     pub fn setup(&self, started_at: SystemTime) -> Setup {
@@ -207,43 +109,14 @@ impl Plan {
             started_at: Some(started_at),
         }
     }
-
-    /// Checks and completes the command line.
-    ///
-    /// # Errors
-    /// The first value that makes no sense.
-    pub fn new(args: Args, around: Surroundings<'_>) -> Result<Self, UsageError> {
-        let bind = args.bind.as_deref().map(parse_bind).transpose()?;
-        let families = families(&args, bind)?;
-        Ok(Self {
-            network: network(&args, around.server, families, bind)?,
-            families,
-            bind,
-            tests: selection(&args, around.tests)?,
-            lifetime: match args.lifetime {
-                Some(_) if !around.tests.contains(&"lifetime") => return Err(UsageError::NoLifetime),
-                None if args.only.iter().any(|name| name == "lifetime") => Some(DEFAULT_LIFETIME),
-                asked => asked.map(|s| seconds("lifetime", s, 5, 3600)).transpose()?,
-            },
-            timeout: seconds("timeout", args.timeout.unwrap_or(DEFAULT_TIMEOUT_S), 0, 3600)?,
-            seed: args.seed.unwrap_or(around.seed),
-            format: render::by_name(if args.json { "json" } else { &args.format }),
-            requires: args.requires.iter().map(|r| parse_requirement(r)).collect::<Result<_, _>>()?,
-            verbosity: match (args.quiet, args.verbose) {
-                (true, _) => Verbosity::Quiet,
-                (false, 0) => Verbosity::Normal,
-                (false, 1) => Verbosity::Evidence,
-                (false, _) => Verbosity::Logs,
-            },
-        })
-    }
 }
 
 /// Twice what a run over a path of 700 ms takes.
 const DEFAULT_TIMEOUT_S: f64 = 15.0;
-/// The longest idle time that is looked at, where the lifetime is asked for without one: longer than all but the most
-/// patient home routers keep a mapping.
+/// Longer than all but the most patient home routers keep a mapping.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(180);
+/// More than an hour is a typing error.
+const LONGEST_S: f64 = 3600.0;
 
 fn network(
     args: &Args,
@@ -255,8 +128,8 @@ fn network(
         return Ok(Network::Local);
     }
     if let Some(nat) = &args.simulate {
-        let wrong = |error: SpecError| UsageError::Simulate(error.to_string());
-        return nat.parse::<Stack>().map(|_| Network::Simulated(nat.clone())).map_err(wrong);
+        nat.parse::<Stack>().map_err(|error| UsageError::value("simulate", nat, error))?;
+        return Ok(Network::Simulated(nat.clone()));
     }
     let environment: Vec<String> =
         from_environment.filter(|server| !server.is_empty()).map(str::to_owned).into_iter().collect();
@@ -266,17 +139,10 @@ fn network(
     }
     let mut servers: Vec<Query> = Vec::with_capacity(given.len());
     for value in given {
-        let query = Query::parse(value)
-            .map_err(|reason| UsageError::Server { value: value.clone(), reason: reason.to_string() })?;
-        if let Some(ip) = query.literal()
-            && !families.contain(ip)
-        {
-            let (is, wanted) = (family(ip), if families.v4 { 4 } else { 6 });
-            let value = value.clone();
-            return Err(match bind {
-                Some(bind) => UsageError::ServerBind { value, is, bind: bind.ip(), wanted },
-                None => UsageError::ServerFamily { value, is, wanted },
-            });
+        let query = usage::server(value)?;
+        if let Some(ip) = query.literal() {
+            let means = bind.map(|bind| format!("--bind {} means", bind.ip()));
+            contained("server", value, ip, families, means.as_deref())?;
         }
         if !servers.contains(&query) {
             servers.push(query);
@@ -285,57 +151,54 @@ fn network(
     Ok(Network::Servers(servers))
 }
 
+/// The families that are asked for; a local address to send from decides.
 fn families(args: &Args, bind: Option<SocketAddr>) -> Result<Families, UsageError> {
     let wanted = Families { v4: !args.ipv6, v6: !args.ipv4 };
     let Some(bind) = bind else { return Ok(wanted) };
-    if !wanted.contain(bind.ip()) {
-        return Err(UsageError::BindFamily {
-            value: args.bind.clone().unwrap_or_default(),
-            is: family(bind.ip()),
-            wanted: if wanted.v4 { 4 } else { 6 },
-        });
-    }
+    contained("bind", bind.ip(), bind.ip(), wanted, None)?;
     Ok(Families { v4: bind.is_ipv4(), v6: bind.is_ipv6() })
+}
+
+/// That an address is of a family that is asked for.
+fn contained(
+    flag: &'static str,
+    value: impl std::fmt::Display,
+    ip: IpAddr,
+    families: Families,
+    because: Option<&str>,
+) -> Result<(), UsageError> {
+    if families.contain(ip) {
+        return Ok(());
+    }
+    let is = if ip.is_ipv4() { 4 } else { 6 };
+    let wanted = if families.v4 { 4 } else { 6 };
+    let because = because.unwrap_or("the only family asked for is");
+    Err(UsageError::value(flag, value, format!("an IPv{is} address, but {because} IPv{wanted}")))
 }
 
 fn parse_bind(value: &str) -> Result<SocketAddr, UsageError> {
     let bare = value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(value);
-    bare.parse::<IpAddr>()
-        .map(|ip| SocketAddr::new(ip, 0))
-        .or_else(|_| value.parse())
-        .map_err(|_| UsageError::Bind(value.to_owned()))
+    let ip = bare.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 0));
+    ip.or_else(|_| value.parse()).map_err(|_| {
+        let reason = "not an IP address, nor IP:PORT (an IPv6 address with a port is written [IP]:PORT)";
+        UsageError::value("bind", value, reason)
+    })
 }
 
 fn selection(args: &Args, known: &[&str]) -> Result<Selection, UsageError> {
     let (flag, names) = if args.only.is_empty() { ("skip", &args.skip) } else { ("only", &args.only) };
     match names.iter().find(|name| !known.contains(&name.as_str())) {
-        Some(name) => Err(UsageError::Test {
-            flag,
-            name: name.clone(),
-            known: known.iter().map(ToString::to_string).collect(),
-        }),
+        Some(name) => {
+            Err(UsageError::value(flag, name, format!("no such test; there are: {}", known.join(", "))))
+        }
         None if names.is_empty() => Ok(Selection::Default),
         None if flag == "only" => Ok(Selection::Only(names.clone())),
         None => Ok(Selection::Except(names.clone())),
     }
 }
 
-fn seconds(flag: &'static str, value: f64, min: u32, max: u32) -> Result<Duration, UsageError> {
-    let sane = value > 0.0 && (f64::from(min)..=f64::from(max)).contains(&value);
-    if sane {
-        Ok(Duration::from_secs_f64(value))
-    } else {
-        Err(UsageError::Seconds { flag, value: value.to_string(), min, max })
-    }
-}
-
-fn parse_requirement(value: &str) -> Result<Requirement, UsageError> {
-    Requirement::parse(value)
-        .map_err(|reason| UsageError::Require { value: value.to_owned(), reason: reason.to_string() })
-}
-
-fn family(ip: IpAddr) -> u8 {
-    if ip.is_ipv4() { 4 } else { 6 }
+fn requirement(value: &str) -> Result<Requirement, UsageError> {
+    Requirement::parse(value).map_err(|reason| UsageError::value("require", value, reason))
 }
 
 #[cfg(test)]
@@ -373,11 +236,11 @@ mod tests {
             ("", "--local"),
             ("", "--simulate"),
             ("--server example.org:99999", "99999"),
-            ("--server 192.0.2.1 -6", "192.0.2.1 is an IPv4 address"),
-            ("--server 2001:db8::1 -4", "2001:db8::1 is an IPv6 address"),
-            ("--server 127.0.0.1 --bind ::1", "127.0.0.1 is an IPv4 address, but --bind ::1 means IPv6"),
+            ("--server 192.0.2.1 -6", "192.0.2.1: an IPv4 address, but the only family asked for is IPv6"),
+            ("--server 2001:db8::1 -4", "2001:db8::1: an IPv6 address"),
+            ("--server 127.0.0.1 --bind ::1", "127.0.0.1: an IPv4 address, but --bind ::1 means IPv6"),
             ("--local --bind 10.0.0", "--bind 10.0.0"),
-            ("--local -6 --bind 127.0.0.1", "127.0.0.1 is an IPv4 address"),
+            ("--local -6 --bind 127.0.0.1", "127.0.0.1: an IPv4 address"),
             ("--simulate cone", "unknown NAT `cone`; known are open, firewall"),
             ("--local --timeout 0", "--timeout 0"),
             ("--local --timeout nan", "--timeout NaN"),

@@ -1,12 +1,12 @@
 //! `nat-check punch`: its command line, checked and completed.
 
-use std::{path::PathBuf, time::Duration};
+use std::{fmt::Display, path::PathBuf, str::FromStr};
 
 use shared::rendezvous::{Code, Technique};
 
 use crate::{
     args::PunchArgs,
-    plan::{UsageError, Verbosity},
+    usage::{self, UsageError, Verbosity},
 };
 use nat_check_core::{
     punch::PunchSetup,
@@ -35,7 +35,7 @@ pub struct TlsPlan {
     pub at: Query,
     /// The port, if the user gave one.
     pub port: Option<u16>,
-    /// Whom to trust; none = whom the system trusts.
+    /// The certificates to trust; none = those that the system trusts.
     pub ca: Option<PathBuf>,
 }
 
@@ -58,12 +58,8 @@ impl PunchPlan {
     pub fn new(args: &PunchArgs, around: Around<'_>) -> Result<Self, UsageError> {
         let given = args.server.as_deref().or(around.server.filter(|server| !server.is_empty()));
         let value = given.ok_or(UsageError::NoRendezvous)?;
-        let server = Query::parse(value)
-            .map_err(|reason| UsageError::Server { value: value.to_owned(), reason: reason.to_string() })?;
-        let code: Option<Code> = match &args.code {
-            Some(code) => Some(code.parse().map_err(|e| UsageError::Code(format!("{e}")))?),
-            None => None,
-        };
+        let server = usage::server(value)?;
+        let code = args.code.as_deref().map(|code| parsed::<Code>("code", code)).transpose()?;
         let tls = args.tls.map(|port| {
             // A port of STUN is no port of TLS, but says that the user wants no SRV.
             let at = port.or(server.port().map(|_| Service::Stuns.default_port()));
@@ -71,25 +67,18 @@ impl PunchPlan {
         });
         let techniques = match args.techniques.as_slice() {
             [] => Technique::ALL.to_vec(),
-            named => {
-                named.iter().map(|n| n.parse().map_err(UsageError::Technique)).collect::<Result<_, _>>()?
-            }
+            named => named.iter().map(|name| parsed("techniques", name)).collect::<Result<_, _>>()?,
         };
         let setup = PunchSetup {
             code,
-            wait: seconds("wait", args.wait, 600)?,
-            hold: seconds("hold", args.hold, 3600)?,
+            wait: usage::seconds("wait", args.wait, 0.0, 600.0)?,
+            hold: usage::seconds("hold", args.hold, 0.0, 3600.0)?,
             techniques,
             seed: args.seed.unwrap_or(around.seed),
             nonce: around.nonce,
             ..PunchSetup::default()
         };
-        let verbosity = match (args.quiet, args.verbose) {
-            (true, _) => Verbosity::Quiet,
-            (false, 0) => Verbosity::Normal,
-            (false, 1) => Verbosity::Evidence,
-            (false, _) => Verbosity::Logs,
-        };
+        let verbosity = Verbosity::new(args.quiet, args.verbose);
         Ok(Self { server, tls, setup, json: args.json, verbosity })
     }
 
@@ -113,16 +102,14 @@ fn quoted(path: &std::path::Path) -> String {
     if plain { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
-fn seconds(flag: &'static str, value: f64, max: u32) -> Result<Duration, UsageError> {
-    if (0.0..=f64::from(max)).contains(&value) {
-        Ok(Duration::from_secs_f64(value))
-    } else {
-        Err(UsageError::Seconds { flag, value: value.to_string(), min: 0, max })
-    }
+fn parsed<T: FromStr<Err: Display>>(flag: &'static str, value: &str) -> Result<T, UsageError> {
+    value.parse().map_err(|error| UsageError::value(flag, value, error))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use clap::Parser;
 
     use super::*;
@@ -158,6 +145,7 @@ mod tests {
         assert!(wrong(&["--server", "x", "--hold", "1e9"]).contains("--hold"));
         assert!(wrong(&["--server", "x", "--wait=-1"]).contains("--wait"));
     }
+
     #[test]
     fn tls_has_a_port_of_its_own_and_the_invitation_says_it_all() {
         let made = |line: &str| plan(&line.split(' ').collect::<Vec<_>>()).unwrap();

@@ -2,7 +2,7 @@
 
 use std::{
     io::IsTerminal,
-    process::ExitCode,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -10,10 +10,10 @@ use std::{
 use anyhow::Context;
 use nat_check::{
     args::PunchArgs,
-    plan::{UsageError, Verbosity},
     punch_plan::{Around, PunchPlan},
     render::punch::table,
     terminal::{Terminal, style, tell},
+    usage::{UsageError, Verbosity},
 };
 use nat_check_core::{
     net::os::OsNet,
@@ -27,36 +27,61 @@ use nat_check_core::{
     selection::Families,
 };
 
-/// Punches and gives the exit code: 0 direct, 1 failed. Errors are usage, or that there is nobody to punch with.
-pub(crate) fn run(args: &PunchArgs) -> anyhow::Result<ExitCode> {
+use crate::{
+    SUCCESS, UNMET,
+    interruption::Interruption,
+    output::{complain, log_to_stderr, print},
+};
+
+/// Punches and gives the exit code: 0 direct, 1 failed.
+///
+/// # Errors
+/// A command line that makes no sense, no server, no peer, or a report that cannot be written.
+pub(crate) fn run(args: &PunchArgs) -> anyhow::Result<u8> {
     let server = std::env::var("NAT_CHECK_SERVER").ok();
     let mut nonce = [0; 16];
     getrandom::fill(&mut nonce).context("no randomness")?;
     let around = Around { server: server.as_deref(), seed: fastrand::u64(..), nonce };
     let plan = PunchPlan::new(args, around)?;
-    super::log_to_stderr(plan.verbosity);
-    let document = attempt(&plan)?;
+    log_to_stderr(plan.verbosity);
+    let interruption = Interruption::watch();
+    let document = attempt(&plan, &interruption)?;
+    let interrupted = interruption.end();
+    let Some(document) = document else {
+        complain("interrupted");
+        return Ok(interrupted.unwrap_or(UNMET));
+    };
     let text = if plan.json {
         format!("{}\n", serde_json::to_string_pretty(&document).context("the report as JSON")?)
     } else {
         table(&document.punch, &style(plan.verbosity >= Verbosity::Evidence))
     };
-    super::print(&text)?;
+    print(&text)?;
     Ok(match document.punch.outcome {
-        PunchOutcome::Direct => ExitCode::SUCCESS,
-        PunchOutcome::Failed | PunchOutcome::Unknown => ExitCode::from(super::UNMET),
+        PunchOutcome::Direct => SUCCESS,
+        PunchOutcome::Failed | PunchOutcome::Unknown => UNMET,
     })
 }
 
+/// None, if it was interrupted.
 #[tokio::main(flavor = "current_thread")]
-async fn attempt(plan: &PunchPlan) -> anyhow::Result<PunchDocument> {
+async fn attempt(plan: &PunchPlan, interruption: &Interruption) -> anyhow::Result<Option<PunchDocument>> {
+    tokio::select! {
+        biased;
+        () = interruption.happens() => Ok(None),
+        document = undisturbed(plan) => document.map(Some),
+    }
+}
+
+async fn undisturbed(plan: &PunchPlan) -> anyhow::Result<PunchDocument> {
     let mut rng = fastrand::Rng::with_seed(plan.setup.seed);
     let families = Families { v4: true, v6: true };
+    let mut setup = plan.setup.clone();
+    let trust = |ca: &Option<PathBuf>| ca.as_deref().map_or_else(Trust::system, Trust::file);
+    let trust = plan.tls.as_ref().map(|tls| trust(&tls.ca)).transpose().map_err(UsageError::from)?;
     let resolver = Resolver::system();
     let target = resolver.resolve(&plan.server, families, &mut rng).await?;
-    let mut setup = plan.setup.clone();
-    if let Some(tls) = &plan.tls {
-        let trust = tls.ca.as_deref().map_or_else(Trust::system, Trust::file).map_err(UsageError::from)?;
+    if let Some((tls, trust)) = plan.tls.as_ref().zip(trust) {
         let at = resolver.find(Service::Stuns, &tls.at, families, &mut rng).await?;
         let secure = Secure::new(&tls.at.host(), at, trust).map_err(UsageError::from)?;
         setup.tls = Some(secure);
@@ -70,11 +95,7 @@ async fn attempt(plan: &PunchPlan) -> anyhow::Result<PunchDocument> {
         // A line that is written anew every second would fill a log.
         waiting: Mutex::new(if std::io::stderr().is_terminal() { None } else { Some(Duration::MAX) }),
     };
-    let document = punch(&setup, Arc::new(OsNet), &target, progress, &teller).await;
-    if let Some(terminal) = &terminal {
-        terminal.end();
-    }
-    Ok(document?)
+    Ok(punch(&setup, Arc::new(OsNet), &target, progress, &teller).await?)
 }
 
 /// Tells what happens on standard error.
@@ -88,7 +109,7 @@ struct Teller<'a> {
 }
 
 /// Between two lines that say that nobody has come yet.
-const PATIENCE: Duration = Duration::from_secs(10);
+const REMINDER_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Audience for Teller<'_> {
     fn note(&self, note: Note<'_>) {
@@ -101,7 +122,7 @@ impl Audience for Teller<'_> {
             }
             Note::Waiting { left } => {
                 let mut told = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-                if !told.is_some_and(|told| told.saturating_sub(left) >= PATIENCE) {
+                if !told.is_some_and(|told| told.saturating_sub(left) >= REMINDER_INTERVAL) {
                     return;
                 }
                 *told = Some(left);

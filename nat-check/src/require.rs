@@ -1,39 +1,44 @@
-//! `--require KEY=VALUE`: what a script wants the report to say. Keys are checked against the report's schema
-//! before anything is measured, so that a misspelt one never passes for an answer.
+//! `--require CONDITION`: what a script wants the report to say. A condition is checked against what a report can hold
+//! before anything is measured, so that a misspelt key never passes for an answer.
 
-use std::{fmt, sync::LazyLock};
+mod kind;
+
+use std::fmt;
 
 use serde_json::Value;
 
-use nat_check_core::{report::Level, schema};
+use kind::Kind;
+use nat_check_core::report::Level;
 
-/// One requirement.
+/// One condition.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Requirement {
-    given: String,
-    wanted: Wanted,
+    key: String,
+    operator: Operator,
+    wanted: String,
 }
 
-/// A requirement that does not hold.
+/// A condition that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unmet {
-    /// The key.
-    pub key: String,
-    /// The value that was wanted.
-    pub wanted: String,
+    /// The condition.
+    pub condition: String,
     /// What the report says.
     pub got: String,
 }
 
-/// A requirement that no report could answer.
+/// A condition that no report could meet or fail.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// No `=`, or nothing on one side of it.
-    #[error("not KEY=VALUE")]
-    NotKeyValue,
+    /// No comparison in it, or nothing on one side of it.
+    #[error("not KEY=VALUE (a shell needs quotes around < and >: 'ipv4.udp.rtt_s<0.2')")]
+    NoComparison,
     /// A level that does not exist.
     #[error("no such level; there are: any-peer, most-peers, some-peers, none")]
     Level,
+    /// A level compared otherwise than by `=`.
+    #[error("write hole-punching=LEVEL, which holds at that level or a better one")]
+    LevelOperator,
     /// A path that leads nowhere.
     #[error("the report has no `{step}` there; there is: {known}")]
     Path {
@@ -56,65 +61,34 @@ pub enum Malformed {
         /// The values that it can have.
         known: String,
     },
+    /// `<` and the like, where there is no number.
+    #[error("{0} compares numbers only")]
+    NotNumeric(&'static str),
 }
 
-#[derive(Clone, Debug, PartialEq)]
-enum Wanted {
-    Level(Level),
-    At { path: Vec<String>, value: String },
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Operator {
+    Equal,
+    NotEqual,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
 }
 
-impl Requirement {
-    /// Reads `KEY=VALUE`.
-    ///
-    /// # Errors
-    /// Where the key is no path in a report, or the value can never be there.
-    pub fn parse(given: &str) -> Result<Self, Malformed> {
-        let (key, value) = given.split_once('=').ok_or(Malformed::NotKeyValue)?;
-        let (key, value) = (key.trim(), value.trim());
-        if key.is_empty() || value.is_empty() {
-            return Err(Malformed::NotKeyValue);
-        }
-        let wanted = if key == "hole-punching" {
-            let (_, level) = LEVELS.iter().find(|(name, _)| *name == value).ok_or(Malformed::Level)?;
-            Wanted::Level(*level)
-        } else {
-            Wanted::At { path: checked_path(key, value)?, value: value.to_owned() }
-        };
-        Ok(Self { given: given.to_owned(), wanted })
-    }
+/// Longer ones first: `<=` begins with `<`.
+const OPERATORS: &[(&str, Operator)] = &[
+    ("==", Operator::Equal),
+    ("!=", Operator::NotEqual),
+    ("<=", Operator::LessOrEqual),
+    (">=", Operator::GreaterOrEqual),
+    ("=", Operator::Equal),
+    ("<", Operator::Less),
+    (">", Operator::Greater),
+];
 
-    /// Whether the report (as JSON) says so.
-    ///
-    /// # Errors
-    /// What was wanted and what the report says instead.
-    pub fn check(&self, report: &Value) -> Result<(), Unmet> {
-        let got = match &self.wanted {
-            Wanted::Level(wanted) => {
-                let level = report["hole_punching"]["level"].as_str().unwrap_or_default();
-                match LEVELS.iter().find(|(name, _)| *name == level) {
-                    Some((_, got)) if got >= wanted => return Ok(()),
-                    Some(_) | None => level.to_owned(),
-                }
-            }
-            Wanted::At { path, value } => {
-                let found = look_up(report, path);
-                if found.scalar().as_deref() == Some(value) || same_number(found.value, value) {
-                    return Ok(());
-                }
-                found.to_string()
-            }
-        };
-        let (key, wanted) = self.given.split_once('=').unwrap_or((&self.given, ""));
-        Err(Unmet { key: key.trim().to_owned(), wanted: wanted.trim().to_owned(), got })
-    }
-}
-
-impl fmt::Display for Unmet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "required {}={}, got {}", self.key, self.wanted, self.got)
-    }
-}
+/// The key that is no path: a level or a better one.
+const AT_LEAST: &str = "hole-punching";
 
 const LEVELS: &[(&str, Level)] = &[
     ("any-peer", Level::AnyPeer),
@@ -123,25 +97,97 @@ const LEVELS: &[(&str, Level)] = &[
     ("none", Level::None),
 ];
 
+impl Requirement {
+    /// Reads `KEY=VALUE` or another comparison.
+    ///
+    /// # Errors
+    /// Where the key is no path in a report, or the comparison can never be made there.
+    pub fn parse(given: &str) -> Result<Self, Malformed> {
+        let at = given.find(['=', '!', '<', '>']).ok_or(Malformed::NoComparison)?;
+        let (key, rest) = given.split_at(at);
+        let (sign, operator) =
+            *OPERATORS.iter().find(|(sign, _)| rest.starts_with(sign)).ok_or(Malformed::NoComparison)?;
+        let (key, wanted) = (key.trim(), rest[sign.len()..].trim());
+        if key.is_empty() || wanted.is_empty() {
+            return Err(Malformed::NoComparison);
+        }
+        if key == AT_LEAST {
+            level(wanted).ok_or(Malformed::Level)?;
+            if operator != Operator::Equal {
+                return Err(Malformed::LevelOperator);
+            }
+        } else {
+            let kind = Kind::report().follow(key)?;
+            if matches!(operator, Operator::Equal | Operator::NotEqual) {
+                kind.accepts(wanted)?;
+            } else if !kind.is_numeric() || wanted.parse::<f64>().is_err() {
+                return Err(Malformed::NotNumeric(sign));
+            }
+        }
+        Ok(Self { key: key.to_owned(), operator, wanted: wanted.to_owned() })
+    }
+
+    /// Whether the report (as JSON) says so.
+    ///
+    /// # Errors
+    /// What was wanted and what the report says instead.
+    pub fn check(&self, report: &Value) -> Result<(), Unmet> {
+        let (holds, got) = if self.key == AT_LEAST {
+            let got = report["hole_punching"]["level"].as_str().unwrap_or_default();
+            (level(got).is_some_and(|got| Some(got) >= level(&self.wanted)), got.to_owned())
+        } else {
+            let found = look_up(report, &self.key);
+            (self.operator.holds(found.value, &self.wanted), found.to_string())
+        };
+        if holds { Ok(()) } else { Err(Unmet { condition: self.to_string(), got }) }
+    }
+}
+
+impl fmt::Display for Requirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = OPERATORS.iter().rfind(|(_, operator)| *operator == self.operator);
+        write!(f, "{}{}{}", self.key, sign.map_or("=", |(sign, _)| sign), self.wanted)
+    }
+}
+
+impl fmt::Display for Unmet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "required {}, got {}", self.condition, self.got)
+    }
+}
+
+fn level(name: &str) -> Option<Level> {
+    LEVELS.iter().find(|(known, _)| *known == name).map(|(_, level)| *level)
+}
+
+impl Operator {
+    /// What is not known meets nothing but `=null`.
+    fn holds(self, found: &Value, wanted: &str) -> bool {
+        let numbers = found.as_f64().zip(wanted.parse::<f64>().ok());
+        let equal = match numbers {
+            Some((found, wanted)) => (found - wanted).abs() <= f64::EPSILON * found.abs(),
+            None => plain(found) == wanted,
+        };
+        match self {
+            Self::Equal => equal,
+            Self::NotEqual => !equal && !found.is_null(),
+            Self::Less => numbers.is_some_and(|(found, wanted)| found < wanted),
+            Self::LessOrEqual => numbers.is_some_and(|(found, wanted)| found < wanted || equal),
+            Self::Greater => numbers.is_some_and(|(found, wanted)| found > wanted),
+            Self::GreaterOrEqual => numbers.is_some_and(|(found, wanted)| found > wanted || equal),
+        }
+    }
+}
+
 /// What stands at the end of a path, and the nearest reason on the way to it.
 struct Found<'a> {
     value: &'a Value,
     reason: Option<&'a str>,
 }
 
-impl Found<'_> {
-    fn scalar(&self) -> Option<String> {
-        match self.value {
-            Value::String(text) => Some(text.clone()),
-            Value::Null | Value::Bool(_) | Value::Number(_) => Some(self.value.to_string()),
-            Value::Array(_) | Value::Object(_) => None,
-        }
-    }
-}
-
 impl fmt::Display for Found<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.scalar().unwrap_or_else(|| self.value.to_string()))?;
+        f.write_str(&plain(self.value))?;
         match self.reason {
             Some(reason) if self.value.is_null() => write!(f, " ({reason})"),
             Some(_) | None => Ok(()),
@@ -149,161 +195,38 @@ impl fmt::Display for Found<'_> {
     }
 }
 
-fn look_up<'a>(report: &'a Value, path: &[String]) -> Found<'a> {
-    let reason_in = |value: &'a Value| value.get("reason").and_then(Value::as_str);
+fn look_up<'a>(report: &'a Value, key: &str) -> Found<'a> {
     let mut found = Found { value: report, reason: None };
-    for step in path {
-        found.reason = reason_in(found.value).or(found.reason);
+    for step in key.split('.') {
+        found.note_reason();
         // What is no part of a finding itself is part of its value.
-        if found.value.get("confidence").is_some() && found.value.get(step).is_none() {
+        if found.is_finding() && found.value.get(step).is_none() {
             found.value = &found.value["value"];
         }
-        found.value = match found.value {
-            Value::Array(items) => {
-                step.parse().ok().and_then(|i: usize| items.get(i)).unwrap_or(&Value::Null)
-            }
-            other => other.get(step).unwrap_or(&Value::Null),
-        };
+        let index = step.parse::<usize>().ok().filter(|_| found.value.is_array());
+        found.value =
+            index.map_or_else(|| found.value.get(step), |i| found.value.get(i)).unwrap_or(&Value::Null);
     }
-    if found.value.get("confidence").is_some() {
-        found.reason = reason_in(found.value).or(found.reason);
+    if found.is_finding() {
+        found.note_reason();
         found.value = &found.value["value"];
     }
     found
 }
 
-fn same_number(found: &Value, wanted: &str) -> bool {
-    match (found.as_f64(), wanted.parse::<f64>()) {
-        (Some(found), Ok(wanted)) => (found - wanted).abs() <= f64::EPSILON * found.abs(),
-        _ => false,
+impl Found<'_> {
+    fn is_finding(&self) -> bool {
+        self.value.get("confidence").is_some()
+    }
+
+    fn note_reason(&mut self) {
+        self.reason = self.value.get("reason").and_then(Value::as_str).or(self.reason);
     }
 }
 
-static SCHEMA: LazyLock<Value> = LazyLock::new(schema::report);
-
-/// Follows the path through the schema of the report.
-fn checked_path(key: &str, value: &str) -> Result<Vec<String>, Malformed> {
-    let inside_finding = |places: &[&'static Value]| {
-        let finding = places.iter().find(|place| place["properties"].get("confidence").is_some());
-        finding.map(|finding| enter(&SCHEMA, finding, "value"))
-    };
-    let path: Vec<String> = key.split('.').map(str::to_owned).collect();
-    let mut places = alternatives(&SCHEMA, &SCHEMA);
-    for step in &path {
-        let lead = |places: &[&'static Value]| -> Vec<&'static Value> {
-            places.iter().flat_map(|place| enter(&SCHEMA, place, step)).collect()
-        };
-        let mut next = lead(&places);
-        if next.is_empty()
-            && let Some(values) = inside_finding(&places)
-        {
-            next = lead(&values);
-        }
-        if next.is_empty() {
-            return Err(Malformed::Path { step: step.clone(), known: steps(&places) });
-        }
-        places = next;
-    }
-    if let Some(values) = inside_finding(&places) {
-        places = values;
-    }
-    checked_value(&places, value)?;
-    Ok(path)
-}
-
-fn checked_value(places: &[&Value], value: &str) -> Result<(), Malformed> {
-    let compound = places.iter().find_map(|place| {
-        let what = if place.get("properties").is_some() {
-            "an object"
-        } else if place.get("items").is_some() {
-            "a list"
-        } else {
-            return None;
-        };
-        Some(what)
-    });
-    if let Some(what) = compound
-        && value != "null"
-    {
-        return Err(Malformed::Compound { what, known: steps(places) });
-    }
-    let mut known: Vec<String> = Vec::new();
-    for place in places {
-        match (place.get("const"), place["enum"].as_array(), types(place)) {
-            (Some(Value::String(word)), _, _) => known.push(word.clone()),
-            (_, Some(words), _) => known.extend(words.iter().filter_map(Value::as_str).map(str::to_owned)),
-            (None, None, kinds) => match kinds.as_slice() {
-                ["null"] => known.push("null".into()),
-                ["boolean"] => known.extend(["true".into(), "false".into()]),
-                // Strings and numbers without a list can be anything.
-                _ if kinds.contains(&"boolean") => {
-                    known.extend(["true".into(), "false".into(), "null".into()])
-                }
-                _ => return Ok(()),
-            },
-            (Some(_), _, _) => return Ok(()),
-        }
-    }
-    if known.iter().any(|word| word == value) {
-        Ok(())
-    } else {
-        Err(Malformed::Value { known: known.join(", ") })
-    }
-}
-
-/// The concrete schemas that a node stands for: references followed, `anyOf` and `oneOf` spread out.
-fn alternatives<'a>(root: &'a Value, node: &'a Value) -> Vec<&'a Value> {
-    if let Some(target) = node["$ref"].as_str() {
-        return root.pointer(target.trim_start_matches('#')).map_or(Vec::new(), |n| alternatives(root, n));
-    }
-    match node["anyOf"].as_array().or_else(|| node["oneOf"].as_array()) {
-        Some(choices) => choices.iter().flat_map(|choice| alternatives(root, choice)).collect(),
-        None => vec![node],
-    }
-}
-
-/// What one step leads to.
-fn enter<'a>(root: &'a Value, place: &'a Value, step: &str) -> Vec<&'a Value> {
-    let inside = if step.parse::<usize>().is_ok()
-        && (place.get("items").is_some() || place.get("prefixItems").is_some())
-    {
-        place
-            .get("items")
-            .filter(|items| items.is_object())
-            .or_else(|| place["prefixItems"].get(step.parse::<usize>().unwrap_or(0)))
-    } else {
-        place["properties"].get(step).or_else(|| place.get("additionalProperties").filter(|_| is_open(place)))
-    };
-    match inside {
-        // `true` stands for anything at all: evidence is free.
-        Some(node) if node.is_object() => alternatives(root, node),
-        Some(node) => vec![node],
-        None => Vec::new(),
-    }
-}
-
-fn is_open(place: &Value) -> bool {
-    place.get("properties").is_none() && place["additionalProperties"].as_bool() != Some(false)
-}
-
-fn types(place: &Value) -> Vec<&str> {
-    match &place["type"] {
-        Value::String(one) => vec![one],
-        Value::Array(many) => many.iter().filter_map(Value::as_str).collect(),
-        _ => Vec::new(),
-    }
-}
-
-fn steps(places: &[&Value]) -> String {
-    let mut known: Vec<&str> = Vec::new();
-    for place in places {
-        match place["properties"].as_object() {
-            Some(properties) => known.extend(properties.keys().map(String::as_str)),
-            None if place.get("items").is_some() => known.push("0, 1, ..."),
-            None => {}
-        }
-    }
-    if known.is_empty() { "nothing below".into() } else { known.join(", ") }
+/// A string without its quotes, anything else as JSON.
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 #[cfg(test)]
@@ -328,18 +251,24 @@ mod tests {
     fn a_finding_is_compared_by_its_value() {
         let report = json!({ "ipv4": { "udp": { "mapping": finding(json!("direct"), json!(null)) } } });
         assert_eq!(holds("ipv4.udp.mapping=direct", &report), Ok(()));
+        assert_eq!(holds("ipv4.udp.mapping == direct", &report), Ok(()));
+        assert_eq!(holds("ipv4.udp.mapping!=address-dependent", &report), Ok(()));
         assert_eq!(holds("ipv4.udp.mapping.value=direct", &report), Ok(()));
         assert_eq!(holds("ipv4.udp.mapping.confidence=certain", &report), Ok(()));
         assert_eq!(
             holds("ipv4.udp.mapping=address-dependent", &report),
             Err("required ipv4.udp.mapping=address-dependent, got direct".into())
         );
+        assert_eq!(
+            holds("ipv4.udp.mapping!=direct", &report),
+            Err("required ipv4.udp.mapping!=direct, got direct".into())
+        );
     }
 
     #[test]
-    fn what_is_not_known_is_told_with_its_reason() {
+    fn what_is_not_known_is_told_with_its_reason_and_meets_nothing_but_null() {
         let report = json!({
-            "ipv4": { "udp": { "hairpinning": finding(json!(null), json!("too much loss")) } },
+            "ipv4": { "udp": { "hairpinning": finding(json!(null), json!("too much loss")), "rtt_s": null } },
             "ipv6": { "status": "unavailable", "reason": "no global IPv6 address", "udp": null }
         });
         assert_eq!(
@@ -351,10 +280,14 @@ mod tests {
             holds("ipv6.udp.mapping=direct", &report),
             Err("required ipv6.udp.mapping=direct, got null (no global IPv6 address)".into())
         );
+        for condition in ["ipv4.udp.hairpinning!=true", "ipv4.udp.hairpinning!=null", "ipv4.udp.rtt_s<9"] {
+            assert!(holds(condition, &report).is_err(), "{condition}");
+        }
+        assert_eq!(holds("ipv6.status!=tested", &report), Ok(()));
     }
 
     #[test]
-    fn a_level_holds_at_a_better_one() {
+    fn a_level_holds_at_a_better_one_and_the_path_to_it_exactly() {
         let at = |level: &str| json!({ "hole_punching": { "level": level } });
         assert_eq!(holds("hole-punching=most-peers", &at("any-peer")), Ok(()));
         assert_eq!(holds("hole-punching=most-peers", &at("most-peers")), Ok(()));
@@ -363,43 +296,70 @@ mod tests {
             Err("required hole-punching=most-peers, got some-peers".into())
         );
         assert!(holds("hole-punching=none", &at("unknown")).is_err());
+        assert!(holds("hole_punching.level=most-peers", &at("any-peer")).is_err());
+        assert_eq!(holds("hole_punching.level=most-peers", &at("most-peers")), Ok(()));
     }
 
     #[test]
-    fn numbers_and_list_elements_can_be_named() {
+    fn numbers_are_compared_as_numbers() {
         let report = json!({ "ipv4": { "udp": {
+            "rtt_s": 0.15,
             "external": ["203.0.113.1:5"],
             "port_allocation": finding(json!({ "policy": "sequential", "delta": 2 }), json!(null))
         } } });
-        assert_eq!(holds("ipv4.udp.external.0=203.0.113.1:5", &report), Ok(()));
-        assert_eq!(holds("ipv4.udp.port_allocation.value.delta=2", &report), Ok(()));
-        assert_eq!(holds("ipv4.udp.port_allocation.value.delta=2.0", &report), Ok(()));
-        assert_eq!(holds("ipv4.udp.port_allocation.policy=sequential", &report), Ok(()));
-        assert_eq!(
-            holds("ipv4.udp.port_allocation.policy=random", &report),
-            Err("required ipv4.udp.port_allocation.policy=random, got sequential".into())
-        );
+        for condition in [
+            "ipv4.udp.rtt_s<0.2",
+            "ipv4.udp.rtt_s<=0.15",
+            "ipv4.udp.rtt_s>=0.15",
+            "ipv4.udp.rtt_s>1e-3",
+            "ipv4.udp.rtt_s!=0.2",
+            "ipv4.udp.external.0=203.0.113.1:5",
+            "ipv4.udp.port_allocation.value.delta=2",
+            "ipv4.udp.port_allocation.delta=2.0",
+            "ipv4.udp.port_allocation.policy=sequential",
+        ] {
+            assert_eq!(holds(condition, &report), Ok(()), "{condition}");
+        }
+        for (condition, got) in [
+            ("ipv4.udp.rtt_s<0.15", "0.15"),
+            ("ipv4.udp.rtt_s>0.15", "0.15"),
+            ("ipv4.udp.rtt_s>=10", "0.15"),
+            ("ipv4.udp.port_allocation.delta<=1", "2"),
+            ("ipv4.udp.port_allocation.policy=random", "sequential"),
+            ("ipv4.udp.external.1=203.0.113.1:5", "null"),
+        ] {
+            assert_eq!(holds(condition, &report), Err(format!("required {condition}, got {got}")));
+        }
         let unknown =
             json!({ "ipv4": { "udp": { "port_allocation": finding(json!(null), json!("too few")) } } });
         assert_eq!(
             holds("ipv4.udp.port_allocation.policy=random", &unknown),
             Err("required ipv4.udp.port_allocation.policy=random, got null (too few)".into())
         );
-        assert!(refused("ipv4.udp.port_allocation.policy=increasing").contains("sequential"));
-        assert!(holds("ipv4.udp.external.1=203.0.113.1:5", &report).is_err());
     }
 
     #[test]
     fn what_no_report_can_answer_is_refused() {
         for (requirement, wanted) in [
             ("ipv4.udp.mapping", "KEY=VALUE"),
+            ("ipv4.udp.rtt_s", "'ipv4.udp.rtt_s<0.2'"),
             ("=x", "KEY=VALUE"),
+            ("ipv4.udp.rtt_s<", "KEY=VALUE"),
+            ("ipv4.udp.rtt_s!0.2", "KEY=VALUE"),
             ("hole-punching=most", "some-peers"),
+            ("hole-punching>=most-peers", "hole-punching=LEVEL"),
             ("ipv4.udp.maping=direct", "no `maping` there; there is: local, external"),
+            ("ipv4.udp.rtt<0.2", "no `rtt` there"),
             ("ipv5.udp=null", "no `ipv5` there"),
             ("ipv4.udp.mapping=symmetric", "address-and-port-dependent"),
+            ("ipv4.udp.mapping!=symmetric", "address-and-port-dependent"),
+            ("ipv4.udp.mapping<direct", "< compares numbers only"),
+            ("ipv4.udp.rtt_s<fast", "< compares numbers only"),
+            ("ipv4.udp.rtt_s=fast", "a number"),
+            ("ipv4.udp.local>=1", ">= compares numbers only"),
             ("ipv4.udp.hairpinning=yes", "true, false"),
             ("ipv4.udp.port_allocation=sequential", "policy"),
+            ("ipv4.udp.port_allocation.policy=increasing", "sequential"),
             ("ipv4.udp.external=1.2.3.4:5", "a list"),
             ("ipv4.status=fine", "unreachable"),
             ("version.x=1", "no `x` there; there is: nothing below"),
@@ -412,5 +372,6 @@ mod tests {
     #[test]
     fn evidence_is_free() {
         assert!(Requirement::parse("ipv4.udp.mapping.evidence.sent=5").is_ok());
+        assert!(Requirement::parse("ipv4.udp.mapping.evidence.sent>=5").is_ok());
     }
 }

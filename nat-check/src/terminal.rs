@@ -2,13 +2,14 @@
 
 use std::{
     io::{IsTerminal, Write},
-    sync::{Mutex, PoisonError},
+    sync::{LazyLock, Mutex, PoisonError},
     time::Duration,
 };
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use nat_check_core::progress::{Event, Progress};
+use shared::log_writer::LogWriter;
 
 use crate::render::Style;
 
@@ -56,13 +57,15 @@ impl Terminal {
         self.bar.suspend(|| tell(line));
     }
 
-    /// Takes the line away.
-    pub fn end(&self) {
-        self.bar.finish_and_clear();
-    }
-
     fn show(&self, running: &[String]) {
         self.bar.set_message(running.join(", "));
+    }
+}
+
+impl Drop for Terminal {
+    /// Takes the line away.
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
     }
 }
 
@@ -94,10 +97,31 @@ impl Progress for Terminal {
     }
 }
 
-/// Writes a line to standard error. Where that cannot be written there is nobody to tell, and the run goes on.
+/// Writes a line to standard error. What nobody can read or reads is lost, and the run goes on.
 pub fn tell(line: &str) {
-    let _ = writeln!(anstream::stderr(), "{line}");
+    let line = format!("{line}\n");
+    if std::io::stderr().is_terminal() {
+        // At once: the line that follows the run must not come in between.
+        _ = anstream::stderr().write_all(line.as_bytes());
+    } else if let Some(mut writer) = log_writer() {
+        _ = writer.write_all(line.as_bytes());
+    }
 }
 
+/// What writes to standard error without ever waiting for a reader.
+#[must_use]
+pub fn log_writer() -> Option<LogWriter> {
+    static WRITER: LazyLock<Option<LogWriter>> = LazyLock::new(|| LogWriter::start(anstream::stderr()).ok());
+    WRITER.clone()
+}
+
+/// Gives the last lines the time to be written: for the end of the program.
+pub fn flush() {
+    if let Some(writer) = log_writer() {
+        writer.flush_within(LAST_LINES);
+    }
+}
+
+const LAST_LINES: Duration = Duration::from_millis(200);
 const SPINNER: &str = "|/-\\ ";
 const TICK: Duration = Duration::from_millis(100);

@@ -1,0 +1,82 @@
+//! What help and manual pages tell beside the options: exit codes, environment, examples. One table for both.
+
+/// The end of a help text or of a manual page.
+#[derive(Clone, Copy, Debug)]
+pub struct Reference {
+    /// Exit codes and what they mean.
+    pub exit_status: &'static [(&'static str, &'static str)],
+    /// Environment variables and what they do.
+    pub environment: &'static [(&'static str, &'static str)],
+    /// Command lines and what they are for.
+    pub examples: &'static [(&'static str, &'static str)],
+}
+
+/// `nat-check`.
+pub const CHECK: Reference = Reference {
+    exit_status: &[
+        ("0", "the report is complete, whatever the NAT is"),
+        ("1", "a --require does not hold, or the report could not be written"),
+        ("2", "usage error"),
+        ("3", "no probe server could be reached over any transport, or its name did not resolve"),
+        ("130", "interrupted (143: by SIGTERM): the report is partial; a second signal ends at once"),
+    ],
+    environment: &[
+        ("NAT_CHECK_SERVER", "the probe server, if there is no --server"),
+        ("COLUMNS", "width of the report; 40 to 120"),
+        ("NO_COLOR", "no colour, even on a terminal"),
+        ("CLICOLOR_FORCE", "colour, even if it is not a terminal"),
+        ("RUST_LOG", "which log lines -vv shows, e.g. nat_check_core=trace"),
+    ],
+    examples: &[
+        ("nat-check --local", "a first try, without any setup"),
+        ("nat-check --server probe.example.org", "this network, asked about by a probe server"),
+        ("nat-check --simulate symmetric", "what the report of a symmetric NAT looks like"),
+        ("nat-check --lifetime 120 --only lifetime", "how long mappings live, up to two minutes idle"),
+        ("nat-check --json | jq -r .hole_punching.level", "one value, for a script"),
+        ("nat-check --require hole-punching=most-peers --require 'ipv4.udp.rtt_s<0.2'", "a check for CI"),
+    ],
+};
+
+/// `nat-check punch`.
+pub const PUNCH: Reference = Reference {
+    exit_status: &[
+        ("0", "there is a direct path"),
+        ("1", "there is none, or the report could not be written"),
+        ("2", "usage error"),
+        ("3", "no server could be reached, or no peer came"),
+        ("130", "interrupted (143: by SIGTERM)"),
+    ],
+    environment: CHECK.environment,
+    examples: &[
+        ("nat-check punch --server probe.example.org", "on the first machine: prints a code"),
+        ("nat-check punch --server probe.example.org --code CODE", "on the second machine, with that code"),
+        (
+            "nat-check punch --server probe.example.org --tls --ca server.pem",
+            "over TLS, self-signed certificate",
+        ),
+    ],
+};
+
+impl Reference {
+    /// For `-h`.
+    #[must_use]
+    pub fn short(&self) -> String {
+        section("Exit codes", self.exit_status)
+    }
+
+    /// For `--help`.
+    #[must_use]
+    pub fn long(&self) -> String {
+        let mut text = String::from("Examples:\n");
+        for (command, purpose) in self.examples {
+            text += &format!("  # {purpose}\n  {command}\n");
+        }
+        text + "\n" + &section("Environment", self.environment) + "\n\n" + &self.short()
+    }
+}
+
+fn section(heading: &str, entries: &[(&str, &str)]) -> String {
+    let width = entries.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let lines: Vec<String> = entries.iter().map(|(name, text)| format!("  {name:<width$}  {text}")).collect();
+    format!("{heading}:\n{}", lines.join("\n"))
+}

@@ -1,0 +1,137 @@
+//! `nat-check` without a subcommand: looks the servers up, measures, prints the report, judges it.
+
+use std::{sync::Arc, time::SystemTime};
+
+use anyhow::Context;
+use nat_check::{
+    args::Args,
+    plan::{Network, Plan, Surroundings},
+    terminal::{Terminal, style},
+    usage::{UsageError, Verbosity},
+};
+use nat_check_core::{
+    check::{ServerQuery, check},
+    net::{Net, os::OsNet, sim},
+    probe::REGISTRY,
+    progress::{Progress, Silent},
+    report::{FamilyReport, FamilyStatus, Report},
+    resolve::{Query, Resolver},
+    target::{FoundBy, Target},
+};
+use probe_server::{Server, config::Config, topology::Endpoint};
+
+use crate::{
+    SUCCESS, UNMET, UNREACHED,
+    interruption::Interruption,
+    output::{complain, log_to_stderr, print},
+};
+
+/// Measures, prints the report, and gives the exit code.
+///
+/// # Errors
+/// A command line that makes no sense, or a report that cannot be written.
+pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
+    let plan = plan(args)?;
+    log_to_stderr(plan.verbosity);
+    let interruption = Interruption::watch();
+    let mut report = measure(&plan, &interruption)?;
+    let interrupted = interruption.end();
+    report.partial |= interrupted.is_some();
+    print(&(plan.format.render)(&report, &style(plan.verbosity >= Verbosity::Evidence)))?;
+    match interrupted {
+        Some(code) => {
+            complain("interrupted: the report is partial");
+            Ok(code)
+        }
+        None => judge(&plan, &report),
+    }
+}
+
+fn plan(args: Args) -> Result<Plan, UsageError> {
+    let server = std::env::var("NAT_CHECK_SERVER").ok();
+    let tests: Vec<&str> = REGISTRY.iter().map(|probe| probe.name).collect();
+    Plan::new(args, Surroundings { server: server.as_deref(), tests: &tests, seed: fastrand::u64(..) })
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn measure(plan: &Plan, interruption: &Interruption) -> anyhow::Result<Report> {
+    // Kept till the end: the embedded server answers for as long as it is held.
+    let mut embedded = None;
+    let (net, servers): (Arc<dyn Net>, Vec<ServerQuery>) = match &plan.network {
+        Network::Servers(queries) => (Arc::new(OsNet), look_up(plan, queries, interruption).await),
+        Network::Simulated(nat) => {
+            let simulated =
+                sim::simulate(nat, plan.seed).map_err(|e| UsageError::value("simulate", nat, e))?;
+            let found_by = FoundBy::Simulated;
+            let target =
+                Target { query: format!("simulated {nat}"), found_by, v4: Some(simulated.server), v6: None };
+            (simulated.net, vec![target.into()])
+        }
+        Network::Local => {
+            let server = embedded.insert(Server::start(Config::local()).context("--local")?);
+            let primary = server.topologies().first().and_then(|topology| topology.bound(Endpoint::Primary));
+            let query = "embedded server".to_owned();
+            let target = Target { query, found_by: FoundBy::Local, v4: primary, v6: None };
+            (Arc::new(OsNet), vec![target.into()])
+        }
+    };
+    if let Some(bind) = plan.bind {
+        net.bind(bind).await.map_err(|e| UsageError::value("bind", bind, e))?;
+    }
+    let terminal =
+        (plan.verbosity > Verbosity::Quiet).then(|| Terminal::new(plan.verbosity > Verbosity::Normal));
+    let progress: &dyn Progress = terminal.as_ref().map_or(&Silent, |terminal| terminal);
+    #[expect(clippy::disallowed_methods, reason = "the edge where the report gets its date")]
+    let setup = plan.setup(SystemTime::now());
+    let report = check(&setup, net, &servers, progress, interruption.flag()).await;
+    drop(embedded);
+    Ok(report)
+}
+
+async fn look_up(plan: &Plan, queries: &[Query], interruption: &Interruption) -> Vec<ServerQuery> {
+    let resolver = Resolver::system();
+    let mut rng = fastrand::Rng::with_seed(plan.seed);
+    let mut servers = Vec::with_capacity(queries.len());
+    for query in queries {
+        let target = tokio::select! {
+            biased;
+            () = interruption.happens() => Err("the run was interrupted before its name was resolved".to_owned()),
+            found = resolver.resolve(query, plan.families, &mut rng) => found.map_err(|e| e.to_string()),
+        };
+        servers.push(ServerQuery { query: query.given().to_owned(), target });
+    }
+    servers
+}
+
+/// The exit code that the report deserves, and why, on standard error.
+fn judge(plan: &Plan, report: &Report) -> anyhow::Result<u8> {
+    let families = [&report.ipv4, &report.ipv6];
+    if families.iter().all(|family| family.status != FamilyStatus::Tested) {
+        let reasons: Vec<&str> = families
+            .into_iter()
+            .filter(|family| family.status != FamilyStatus::Skipped)
+            .filter_map(|family: &FamilyReport| family.reason.as_deref())
+            .collect();
+        complain(&format!("no probe server could be reached: {}", distinct(&reasons).join("; ")));
+        return Ok(UNREACHED);
+    }
+    let report = serde_json::to_value(report).context("the report as JSON")?;
+    let unmet: Vec<String> = plan
+        .requires
+        .iter()
+        .filter_map(|requirement| requirement.check(&report).err())
+        .map(|unmet| unmet.to_string())
+        .collect();
+    unmet.iter().for_each(|line| complain(line));
+    Ok(if unmet.is_empty() { SUCCESS } else { UNMET })
+}
+
+fn distinct<'a>(lines: &[&'a str]) -> Vec<&'a str> {
+    let mut kept: Vec<&str> = Vec::new();
+    for line in lines {
+        if !kept.contains(line) {
+            kept.push(line);
+        }
+    }
+    kept
+}

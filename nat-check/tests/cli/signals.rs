@@ -1,0 +1,117 @@
+//! Signals: an interrupted run prints what it knows.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{Ipv4Addr, UdpSocket},
+    process::{Child, Stdio},
+    time::{Duration, Instant},
+};
+
+use probe_server::{Server, config::Config, topology::Endpoint};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::nat_check;
+
+/// Long enough for a busy machine, far below what the runs would take otherwise.
+const SOON: Duration = Duration::from_secs(10);
+
+fn started(line: &str) -> Child {
+    nat_check(line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn send(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+/// Waits until a line on standard error names this test.
+fn ended_test(child: &mut Child, test: &str) {
+    let lines = BufReader::new(child.stderr.as_mut().unwrap()).lines();
+    assert!(lines.map_while(Result::ok).any(|line| line.contains(test)), "{test} never ended");
+}
+
+fn end(mut child: Child) -> (Option<i32>, String, String) {
+    let (mut out, mut err) = (String::new(), String::new());
+    child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+    child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+    (child.wait().unwrap().code(), out, err)
+}
+
+/// A run that knows what the first server tells, and waits for the second one, which says nothing.
+fn waiting(options: &str) -> (Child, Instant) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let inside = runtime.enter();
+    let server = Server::start(Config::local()).unwrap();
+    let first = server.topologies().first().and_then(|t| t.bound(Endpoint::Primary)).unwrap();
+    let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let second = silent.local_addr().unwrap();
+    let child = started(&format!("--server {first} --server {second} --timeout 60 {options}"));
+    silent.recv(&mut [0; 2048]).unwrap();
+    drop(inside);
+    (child, Instant::now())
+}
+
+#[test]
+fn an_interrupted_run_prints_what_is_known_by_then() {
+    for (signal, expected) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let (child, begun) = waiting("--json");
+        send(&child, signal);
+        let (code, out, err) = end(child);
+        assert_eq!(code, Some(expected), "{err}");
+        assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+        let report: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(report["partial"], true);
+        assert_eq!(report["ipv4"]["udp"]["mapping"]["value"], "direct", "{out}");
+        assert_eq!(err, "nat-check: interrupted: the report is partial\n");
+    }
+}
+
+#[test]
+fn the_table_says_that_it_is_partial() {
+    let (child, _) = waiting("");
+    send(&child, Signal::INT);
+    let (code, out, _) = end(child);
+    assert_eq!(code, Some(130));
+    assert!(out.contains("ended early"), "{out}");
+}
+
+#[test]
+fn a_silent_server_is_not_waited_for_any_longer() {
+    let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let child = started(&format!("--server {} --timeout 60 --json", silent.local_addr().unwrap()));
+    silent.recv(&mut [0; 2048]).unwrap();
+    let begun = Instant::now();
+    send(&child, Signal::INT);
+    let (code, out, err) = end(child);
+    assert_eq!(code, Some(130), "{err}");
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&report["partial"], &report["ipv4"]["status"]), (&Value::Bool(true), &"unreachable".into()));
+}
+
+#[test]
+fn the_second_signal_ends_even_a_program_that_cannot_write() {
+    // A pipe that is full: the report waits for ever.
+    let (mut reader, mut writer) = std::io::pipe().unwrap();
+    rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::NONBLOCK).unwrap();
+    while writer.write(&[b'x'; 4096]).is_ok() {}
+    while writer.write(b"x").is_ok() {}
+    rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::empty()).unwrap();
+    let mut child = nat_check("--local -v --json").stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+    ended_test(&mut child, "mapping");
+    let begun = Instant::now();
+    // Two signals at the same time count as one, so there are some more of them.
+    let code = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status.code();
+        }
+        assert!(begun.elapsed() < SOON, "it does not end");
+        send(&child, Signal::INT);
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert_eq!(code, Some(130));
+    let mut read = Vec::new();
+    drop(child);
+    reader.read_to_end(&mut read).unwrap();
+    assert!(read.iter().all(|&byte| byte == b'x'), "the report was written after all");
+}
