@@ -3,15 +3,17 @@
 //! STUN comes to.
 
 use std::{
+    io,
     net::{SocketAddr, TcpListener},
     sync::Arc,
+    thread::JoinHandle,
     time::Duration,
 };
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::Mutex,
+    sync::{Mutex, watch},
     task::JoinSet,
     time,
 };
@@ -27,37 +29,71 @@ use crate::{
 };
 
 /// How long one request may take to arrive and its answer to be taken.
-const PATIENCE: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Requests at once; more wait.
-const AT_ONCE: usize = 16;
+const MAX_REQUESTS: usize = 16;
 /// Longest request head.
-const HEAD: usize = 4096;
+const MAX_HEAD: usize = 4096;
 
-/// Serves until the future is dropped.
-pub(crate) async fn serve(
+/// The thread that serves it: one of its own, so that connections of strangers never delay operators.
+pub(crate) struct Running {
+    stop: watch::Sender<bool>,
+    thread: JoinHandle<()>,
+}
+
+/// What is asked.
+#[derive(Clone)]
+struct Sources {
+    shared: Arc<Shared>,
+    limiter: Arc<ConnectionLimiter>,
+    rendezvous: Option<Arc<Rendezvous>>,
+    /// One check at a time, however many ask.
+    turn: Arc<Mutex<()>>,
+}
+
+/// Starts the thread.
+pub(crate) fn start(
     listener: TcpListener,
     shared: Arc<Shared>,
     limiter: Arc<ConnectionLimiter>,
     rendezvous: Option<Arc<Rendezvous>>,
-) {
+) -> io::Result<Running> {
+    let (stop, mut stopped) = watch::channel(false);
+    let sources = Sources { shared, limiter, rendezvous, turn: Arc::default() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let run = move || {
+        runtime.block_on(async {
+            tokio::select! {
+                () = serve(listener, sources) => {}
+                _ = stopped.wait_for(|stop| *stop) => {}
+            }
+        });
+        // A check that is still running is nobody's any more.
+        runtime.shutdown_background();
+    };
+    let thread = std::thread::Builder::new().name("admin".into()).spawn(run)?;
+    Ok(Running { stop, thread })
+}
+
+impl Running {
+    pub(crate) fn stop(self) {
+        self.stop.send_replace(true);
+        // A thread that panicked has said so on standard error.
+        _ = self.thread.join();
+    }
+}
+
+async fn serve(listener: TcpListener, sources: Sources) {
     let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
-    // One check at a time, however many ask.
-    let turn = Arc::new(Mutex::new(()));
     let mut requests = JoinSet::new();
     loop {
-        while requests.len() >= AT_ONCE {
+        while requests.len() >= MAX_REQUESTS {
             requests.join_next().await;
         }
         match listener.accept().await {
             Ok((stream, _)) => {
-                let request = one(
-                    stream,
-                    Arc::clone(&shared),
-                    Arc::clone(&limiter),
-                    rendezvous.clone(),
-                    Arc::clone(&turn),
-                );
-                requests.spawn(async { _ = time::timeout(PATIENCE, request).await });
+                let request = one(stream, sources.clone());
+                requests.spawn(async { _ = time::timeout(REQUEST_TIMEOUT, request).await });
             }
             Err(_) => time::sleep(Duration::from_millis(100)).await,
         }
@@ -65,18 +101,13 @@ pub(crate) async fn serve(
     }
 }
 
-async fn one(
-    mut stream: TcpStream,
-    shared: Arc<Shared>,
-    limiter: Arc<ConnectionLimiter>,
-    rendezvous: Option<Arc<Rendezvous>>,
-    turn: Arc<Mutex<()>>,
-) -> std::io::Result<()> {
+async fn one(mut stream: TcpStream, sources: Sources) -> io::Result<()> {
+    let Sources { shared, limiter, rendezvous, turn } = sources;
     let mut head = Vec::new();
     while !head.windows(4).any(|end| end == b"\r\n\r\n") {
         let mut piece = [0; 512];
         let length = stream.read(&mut piece).await?;
-        if length == 0 || head.len() > HEAD {
+        if length == 0 || head.len() > MAX_HEAD {
             return Ok(());
         }
         head.extend_from_slice(&piece[..length]);
@@ -96,7 +127,7 @@ async fn one(
                 &program(&shared),
             ),
         ),
-        // The thread that answers this serves all connections; of the others the watchdog tells.
+        // Of the threads that serve clients the watchdog tells.
         (b"GET" | b"HEAD", Some(b"/livez")) => ("200 OK", "text/plain", "ok\n".into()),
         (b"GET" | b"HEAD", Some(b"/readyz" | b"/healthz")) => {
             let turn = turn.lock_owned().await;

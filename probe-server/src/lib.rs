@@ -13,7 +13,7 @@
 //!
 //! With the feature `net`:
 //! - `Server`: sockets and threads around it, from a checked `config::Config`; the program and tests start it
-//!   alike. UDP workers are plain threads; TCP, TLS and the operators' HTTP share one thread with a runtime.
+//!   alike. UDP workers are plain threads; TCP and TLS share one thread with a runtime, and operators have one.
 //!
 //! With the feature `cli` (default): the program, and `config::Settings` as flags and as a file.
 //!

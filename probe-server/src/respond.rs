@@ -213,10 +213,8 @@ fn answer(exchange: Exchange<'_>, datagram: &[u8], out: &mut Answers) -> Result<
 
     let outcome = match route(&exchange, dialect, &wishes) {
         Ok(route) => {
-            let outcome = match route.from == exchange.at && route.to == exchange.from {
-                true => Outcome::Success,
-                false => Outcome::Changed,
-            };
+            let is_plain = route.from == exchange.at && route.to == exchange.from;
+            let outcome = if is_plain { Outcome::Success } else { Outcome::Changed };
             write_success(&exchange, &request, dialect, &wishes, &route, out)?;
             outcome
         }

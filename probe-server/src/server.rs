@@ -10,6 +10,7 @@ use std::{
 use shared::log_writer::LogWriter;
 
 use crate::{
+    admin,
     bind::{self, BindError},
     certificate,
     check::{self, CheckError},
@@ -22,6 +23,8 @@ use crate::{
     topology::Topology,
     udp,
 };
+
+mod restart;
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +74,7 @@ pub struct Server {
     services: Option<streams::Running>,
     config: Config,
     admin: Option<SocketAddr>,
+    operators: Option<admin::Running>,
     workers: Vec<JoinHandle<()>>,
     /// Signs of life when they were last looked at.
     beats: Vec<u64>,
@@ -134,14 +138,11 @@ impl Server {
         let admin = match config.admin {
             Some(address) => {
                 let listener = bind::listen("admin", address, &mut pool)?;
-                let address = listener.local_addr()?;
                 pool.keep_tcp(&listener)?;
-                services.admin = Some(listener);
-                Some(address)
+                Some((listener.local_addr()?, listener))
             }
             None => None,
         };
-
         let (kept, unused) = pool.finish();
         let mut server = Self {
             shared: Arc::clone(&shared),
@@ -150,7 +151,8 @@ impl Server {
             kept,
             unused,
             services: None,
-            admin,
+            admin: admin.as_ref().map(|(address, _)| *address),
+            operators: None,
             workers: Vec::new(),
             beats: Vec::new(),
             config,
@@ -160,7 +162,12 @@ impl Server {
                 server.workers.extend(udp::spawn(family, &shared, sockets, server.config.batch)?);
             }
         }
-        server.services = Some(streams::start(services, Arc::clone(&shared), server.config.drain)?);
+        let services = streams::start(services, Arc::clone(&shared), server.config.drain)?;
+        let (limiter, rendezvous) = services.observed();
+        server.services = Some(services);
+        if let Some((_, listener)) = admin {
+            server.operators = Some(admin::start(listener, shared, limiter, rendezvous)?);
+        }
         if server.config.check {
             server.check()?;
         }
@@ -291,7 +298,7 @@ impl Server {
             (Some(_), Some(tls)) => Some(streams::identity(tls)?),
             _ => None,
         };
-        let needs_restart = needs_restart(&self.config, &config);
+        let needs_restart = restart::needed_for(&self.config, &config);
         // Those in the file belong to the addresses in the file, which these sockets may not have.
         let advertised = if self.config.families == config.families {
             config.advertise
@@ -356,6 +363,9 @@ impl Server {
             services.stop();
         }
         self.shared.stop();
+        if let Some(operators) = self.operators.take() {
+            operators.stop();
+        }
         for worker in self.workers.drain(..) {
             // A worker that panicked has said so on standard error.
             _ = worker.join();
@@ -371,36 +381,6 @@ impl Drop for Server {
 
 fn without(topologies: &[Topology], missing: &[IpAddr]) -> Vec<Topology> {
     topologies.iter().map(|topology| topology.without(missing)).collect()
-}
-
-fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
-    let primary = |config: &Config| config.families.iter().map(|f| f.primary).collect::<Vec<_>>();
-    let alternate = |config: &Config| config.families.iter().map(|f| f.alternate).collect::<Vec<_>>();
-    let tls = |config: &Config| config.tls.as_ref().map_or((0, 0), |tls| tls.ports);
-    let (mine, its) = (old.rendezvous.unwrap_or_default(), new.rendezvous.unwrap_or_default());
-    [
-        ("primary", primary(old) != primary(new)),
-        ("alternate", alternate(old) != alternate(new)),
-        ("advertise", old.families != new.families && old.advertise != new.advertise),
-        ("port", old.ports.0 != new.ports.0),
-        ("alternate-port", old.ports.1 != new.ports.1),
-        ("bogon-sources", old.bogon_sources != new.bogon_sources),
-        ("workers", old.workers != new.workers),
-        ("batch", old.batch != new.batch),
-        ("no-tcp", old.tcp != new.tcp),
-        ("tls-port", tls(old).0 != tls(new).0),
-        ("tls-alternate-port", tls(old).1 != tls(new).1),
-        ("no-rendezvous", old.rendezvous.is_some() != new.rendezvous.is_some()),
-        ("max-sessions", mine.sessions != its.sessions),
-        ("max-sessions-per-host", mine.per_host != its.per_host),
-        ("max-sessions-per-net", mine.per_net != its.per_net),
-        ("check", old.check != new.check),
-        ("admin", old.admin != new.admin),
-        ("drain", old.drain != new.drain),
-    ]
-    .into_iter()
-    .filter_map(|(key, changed)| changed.then_some(key))
-    .collect()
 }
 
 /// A seed that strangers cannot guess.

