@@ -148,6 +148,17 @@ impl Family {
         }
     }
 
+    /// The local address of this family: the wanted one, if it is of it. `[::]` with a port means that port in both.
+    fn bind(self, wanted: Option<SocketAddr>) -> SocketAddr {
+        match wanted {
+            Some(wanted) if wanted.is_ipv4() == (self == Self::V4) => wanted,
+            Some(SocketAddr::V6(wanted)) if wanted.ip().is_unspecified() => {
+                SocketAddr::new(self.unspecified().ip(), wanted.port())
+            }
+            Some(_) | None => self.unspecified(),
+        }
+    }
+
     fn unspecified(self) -> SocketAddr {
         let ip = match self {
             Self::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -178,7 +189,7 @@ async fn family(
     if !family.wanted(setup.families) {
         return (absent(FamilyStatus::Skipped, (ReasonCode::NotAskedFor, "not asked for").into()), aside);
     }
-    let bind = setup.bind.unwrap_or(family.unspecified());
+    let bind = family.bind(setup.bind);
     let mut settings = Settings {
         tests: setup.tests.clone(),
         timeout: setup.timeout,
@@ -452,6 +463,20 @@ mod tests {
             lifetime: Finding::not_asked_for("test"),
         };
         (query.to_owned(), udp)
+    }
+
+    #[test]
+    fn a_local_address_is_used_in_its_own_family() {
+        let at = |address: &str| address.parse().unwrap();
+        let (v4, v6, both) = (at("192.0.2.1:4433"), at("[2001:db8::1]:4433"), at("[::]:4433"));
+        for (wanted, as_v4, as_v6) in [
+            (None, at("0.0.0.0:0"), at("[::]:0")),
+            (Some(v4), v4, at("[::]:0")),
+            (Some(v6), at("0.0.0.0:0"), v6),
+            (Some(both), at("0.0.0.0:4433"), both),
+        ] {
+            assert_eq!((Family::V4.bind(wanted), Family::V6.bind(wanted)), (as_v4, as_v6), "{wanted:?}");
+        }
     }
 
     const INDEPENDENT: Mapping = Mapping::EndpointIndependent;

@@ -6,27 +6,27 @@
 //! the server; [`classify`] puts the conclusions together, [`verdict`] says what they mean for hole punching, and the
 //! [`report`] holds it all. Only [`net`] opens sockets.
 //!
-//! A program that wants to know its own NAT calls [`check::check`] with a network and the servers to ask:
+//! A program that wants to know its own NAT runs a [`Check`] with the servers to ask:
 //!
 //! ```no_run
-//! use std::sync::Arc;
-//! use nat_check_core::{
-//!     check::{Setup, check},
-//!     net::os::OsNet,
-//!     progress::Silent,
-//!     target::Target,
-//! };
+//! use nat_check_core::Check;
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let server = Target::at("198.51.100.10:3478".parse()?);
-//! // Whoever sends `true` ends the check early, with what is known by then.
-//! let (_stop, stopped) = tokio::sync::watch::channel(false);
-//! let report = check(&Setup::default(), Arc::new(OsNet), &[server.into()], &Silent, stopped).await;
+//! let report = Check::with(["198.51.100.10:3478".parse()?]).run().await;
 //! println!("{}", report.hole_punching.summary);
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! It can measure the very socket that it uses, while it uses it: [`net::owned`]. The report says of each finding how
+//! sure it is and why; unknown is a value with a reason.
+//!
+//! [`check::check`] is the same as one function, for those who resolve names or listen to progress themselves.
+//!
+//! # Systems
+//!
+//! Linux, Windows and macOS. Where a system lacks something, the finding is unknown and says so.
 //!
 //! # Features
 //!
@@ -37,6 +37,7 @@
 //! - `sim`: `net::sim`, a network in virtual time with modelled NATs and a probe server, for tests.
 //! - `schema`: `schema`, the JSON Schemas of the reports.
 
+mod builder;
 pub mod check;
 pub mod classify;
 pub mod engine;
@@ -61,4 +62,5 @@ pub mod session;
 pub mod target;
 pub mod verdict;
 
+pub use builder::Check;
 pub use shared::nat;

@@ -1,6 +1,8 @@
 //! A socket that the program owns is measured while the program's own traffic flows on it: simulated NATs in virtual
 //! time, and real sockets on loopback.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -186,7 +188,7 @@ async fn a_tokio_socket_in_use_is_measured_on_loopback() {
         let (socket, owned, traffic) = (Arc::clone(&socket), owned.clone(), Arc::clone(&traffic));
         async move {
             let mut buffer = [0; 2000];
-            while !*stopped.borrow() {
+            while !*stopped.borrow() || traffic.left().len() < 200 {
                 socket.send_to(&traffic.next(), echo_at).await.unwrap();
                 loop {
                     let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
