@@ -161,11 +161,35 @@ fn a_server_that_cannot_prove_itself_is_refused_in_one_line() {
         assert_eq!((code, error.lines().count()), (3, 1), "{error}");
         assert!(error.contains(words) && error.contains("127.0.0.1:"), "{error}");
     };
-    expect(trusting(&server, "localhost", stranger.ca()), "from nobody who is trusted here");
-    expect(refused(&server.at("localhost")), "from nobody who is trusted here");
+    expect(trusting(&server, "localhost", stranger.ca()), "not from an authority that this system trusts");
+    expect(refused(&server.at("localhost")), "not from an authority that this system trusts");
     expect(trusting(&server, "127.0.0.1", authority.ca()), "not for 127.0.0.1 but for localhost");
     let old = authority.server("localhost", 2020);
     expect(trusting(&old, "localhost", authority.ca()), "has expired");
+}
+
+#[test]
+fn a_self_signed_certificate_is_trusted_by_its_file_unless_it_is_one_for_an_authority() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (certificate, key_file) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    let outcomes = [
+        (IsCa::ExplicitNoCa, "no peer came"),
+        (IsCa::Ca(BasicConstraints::Unconstrained), "basicConstraints=CA:FALSE"),
+    ];
+    for (is_ca, words) in outcomes {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(["localhost".to_owned()]).expect("parameters");
+        params.is_ca = is_ca;
+        std::fs::write(&certificate, params.self_signed(&key).expect("signed").pem()).expect("written");
+        std::fs::write(&key_file, key.serialize_pem()).expect("written");
+        let server = Server::start(&certificate, &key_file);
+        let mut arguments = server.at("localhost");
+        let (code, error) = refused(&arguments);
+        assert!(code == 3 && error.contains("--ca FILE") && error.lines().count() == 1, "{error}");
+        arguments.extend(["--ca".into(), text(&certificate), "--wait=0".into()]);
+        let (code, error) = refused(&arguments);
+        assert!(code == 3 && error.contains(words), "{error}");
+    }
 }
 
 #[test]

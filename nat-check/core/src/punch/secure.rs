@@ -70,9 +70,16 @@ pub enum TlsFault {
     },
     /// Nobody who is trusted vouches for it.
     #[error(
-        "its certificate is from nobody who is trusted here; an authority of one's own is named with --ca FILE"
+        "its certificate is not from an authority that this system trusts; one that is self-signed, or an authority of \
+         your own, is trusted with --ca FILE"
     )]
     Issuer,
+    /// It is the certificate of an authority, as self-signed ones often are.
+    #[error(
+        "its certificate is one for an authority, which a server must not show: make it with basicConstraints=CA:FALSE, and \
+         trust it with --ca FILE"
+    )]
+    Authority,
     /// Its time is over.
     #[error("its certificate has expired")]
     Expired,
@@ -185,7 +192,13 @@ impl Secure {
                 name(presented.iter().map(|text| plain(text)).collect())
             }
             // An authority that was made again under the same name has another key.
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => TlsFault::Issuer,
+            CertificateError::UnknownIssuer
+            | CertificateError::BadSignature
+            | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => TlsFault::Issuer,
+            // rustls has no name of its own for it.
+            CertificateError::Other(_) if wrong.to_string().contains("CaUsedAsEndEntity") => {
+                TlsFault::Authority
+            }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => TlsFault::Expired,
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => TlsFault::NotYet,
             other => TlsFault::Certificate(other.to_string()),
@@ -238,7 +251,9 @@ mod tests {
             certificate(other),
             "its certificate is not for probe.example.org but for example.net, 192.0.2.1"
         );
-        assert!(certificate(CertificateError::UnknownIssuer).contains("--ca FILE"));
+        assert!(certificate(CertificateError::UnknownIssuer).contains("self-signed"));
+        let authority = rustls::OtherError(Arc::new(io::Error::other("CaUsedAsEndEntity")));
+        assert!(certificate(CertificateError::Other(authority)).contains("CA:FALSE"));
         assert_eq!(certificate(CertificateError::Expired), "its certificate has expired");
         assert!(certificate(CertificateError::NotValidYet).contains("clock"));
         assert!(certificate(CertificateError::Revoked).starts_with("its certificate is refused: "));
