@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use nat_check_core::{
     report::{PeerOutcome, Technique},
-    verdict::predict::{Budget, Next, Prediction, Recipe, Side, predict},
+    verdict::predict::{Budget, Next, Prediction, Side, Strategy, predict},
 };
 use peers::{Class, Pair};
 use shared::nat::{Filtering, Mapping, PortPolicy, model::spec::Keying};
@@ -77,11 +77,16 @@ fn run_cell(a: &Class, b: &Class, runs: u32, seed: u64) -> (Prediction, u32) {
     let plain = matches!(prediction.technique, Technique::Direct | Technique::Simultaneous);
     if !plain {
         let mut pair = Pair::new(a, b, seed);
-        assert!(!pair.follow(Recipe::Both, &budget), "{a:?}\n{b:?}\nmeet plainly, not by {prediction:?}");
+        assert!(
+            !pair.follow(Strategy::BothSend, &budget),
+            "{a:?}\n{b:?}\nmeet plainly, not by {prediction:?}"
+        );
     }
     let runs = if prediction.outcome == PeerOutcome::Relay { 0 } else { runs };
     let met = (0..runs)
-        .filter(|run| Pair::new(a, b, seed.wrapping_add(u64::from(*run))).follow(prediction.recipe, &budget))
+        .filter(|run| {
+            Pair::new(a, b, seed.wrapping_add(u64::from(*run))).follow(prediction.strategy, &budget)
+        })
         .count();
     (prediction, u32::try_from(met).expect("few runs"))
 }
@@ -128,7 +133,7 @@ fn every_pair_fares_as_predicted() {
         sum.expected += part.expected;
         sum.variance += part.variance;
     }
-    println!("{:32} {:>6} {:>7} {:>7} {:>9}", "recipe", "cells", "runs", "met", "expected");
+    println!("{:32} {:>6} {:>7} {:>7} {:>9}", "strategy", "cells", "runs", "met", "expected");
     for (name, t) in &all {
         println!("{name:32} {:>6} {:>7} {:>7} {:>9.1}", t.cells, t.runs, t.met, t.expected);
         let off = (f64::from(t.met) - t.expected).abs();
@@ -144,16 +149,16 @@ fn tally(classes: &[Class], pairs: &[(usize, usize)]) -> BTreeMap<String, Tally>
         let (a, b) = if (a + b) % 2 == 0 { (a, b) } else { (b, a) };
         let (a, b, seed) = (&classes[a], &classes[b], (a * classes.len() + b) as u64 * 1000);
         let expected = predict(&Side::Udp(a.side), &Side::Udp(b.side), &Budget::DEFAULT);
-        let (name, runs) = match expected.recipe {
-            Recipe::Dial(_) => ("one side just sends", 2),
-            Recipe::Both => ("both send", 2),
-            Recipe::Window { ports: 1, .. } => ("window of one", 3),
-            Recipe::Window { .. } => ("window", 10),
-            Recipe::Birthday { .. } if expected.packets > Some(200) => ("birthday, all ports", 2),
-            Recipe::Birthday { .. } => ("birthday, a block", 4),
-            Recipe::Mutual(_) => ("both predict", 10),
-            Recipe::Crossed { .. } => ("both guess", 4),
-            Recipe::Tcp(_) | Recipe::Relay(_) => ("relay", 0),
+        let (name, runs) = match expected.strategy {
+            Strategy::OneSends(_) => ("one side just sends", 2),
+            Strategy::BothSend => ("both send", 2),
+            Strategy::PredictOne { ports: 1, .. } => ("window of one", 3),
+            Strategy::PredictOne { .. } => ("window", 10),
+            Strategy::Birthday { .. } if expected.packets > Some(200) => ("birthday, all ports", 2),
+            Strategy::Birthday { .. } => ("birthday, a block", 4),
+            Strategy::PredictBoth(_) => ("both predict", 10),
+            Strategy::GuessBoth { .. } => ("both guess", 4),
+            Strategy::Tcp(_) | Strategy::Relay(_) => ("relay", 0),
         };
         let (prediction, met) = run_cell(a, b, runs, seed);
         let p = prediction.probability.expect("both sides are known");
@@ -221,7 +226,7 @@ fn less_than_certain_chances_are_met_as_often_as_predicted() {
         assert!((0.02..0.98).contains(&p), "{name}: {p} would test nothing");
         let runs = 400;
         let met = (0..runs)
-            .filter(|run| Pair::new(&a, &b, u64::from(*run)).follow(prediction.recipe, &budget))
+            .filter(|run| Pair::new(&a, &b, u64::from(*run)).follow(prediction.strategy, &budget))
             .count();
         let met = u32::try_from(met).expect("few runs");
         println!("{name}: {met} of {runs} met, {:.1} expected", f64::from(runs) * p);

@@ -149,7 +149,8 @@ pub struct PunchArgs {
     #[arg(long, value_name = "FILE", requires = "tls", help_heading = SERVERS)]
     pub ca: Option<PathBuf>,
 
-    /// The code that the peer printed; without it, print one for the peer
+    /// The code that the peer printed, or `-` to read it from standard input; without it, print one for the peer
+    /// [default: $NAT_CHECK_CODE]
     #[arg(long, value_name = "CODE", help_heading = PEER)]
     pub code: Option<String>,
 

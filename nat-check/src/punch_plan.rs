@@ -2,7 +2,7 @@
 
 use std::{fmt::Display, path::PathBuf, str::FromStr};
 
-use shared::rendezvous::{Code, Technique};
+use shared::rendezvous::Code;
 
 use crate::{
     args::PunchArgs,
@@ -11,6 +11,7 @@ use crate::{
 use nat_check_core::{
     punch::PunchSetup,
     resolve::{Query, Service},
+    technique::Technique,
 };
 
 /// An attempt, ready to go.
@@ -39,15 +40,16 @@ pub struct TlsPlan {
     pub ca: Option<PathBuf>,
 }
 
+/// The value of `--code` that stands for standard input.
+pub const FROM_INPUT: &str = "-";
+
 /// What a plan needs to know beside the command line.
 #[derive(Clone, Copy, Debug)]
 pub struct Around<'a> {
     /// NAT_CHECK_SERVER, if it is set.
     pub server: Option<&'a str>,
-    /// The seed, where none is given.
-    pub seed: u64,
-    /// Random bytes that nobody can predict.
-    pub nonce: [u8; 16],
+    /// The code from standard input where `--code -` asks for that, else NAT_CHECK_CODE, if it is set.
+    pub code: Option<&'a str>,
 }
 
 impl PunchPlan {
@@ -59,14 +61,15 @@ impl PunchPlan {
         let given = args.server.as_deref().or(around.server.filter(|server| !server.is_empty()));
         let value = given.ok_or(UsageError::NoRendezvous)?;
         let server = usage::server(value)?;
-        let code = args.code.as_deref().map(|code| parsed::<Code>("code", code)).transpose()?;
+        let code = args.code.as_deref().filter(|code| *code != FROM_INPUT).or(around.code);
+        let code = code.map(|code| parsed::<Code>("code", code)).transpose()?;
         let tls = args.tls.map(|port| {
             // A port of STUN is no port of TLS, but says that the user wants no SRV.
             let at = port.or(server.port().map(|_| Service::Stuns.default_port()));
             TlsPlan { at: server.at_port(at), port, ca: args.ca.clone() }
         });
         let techniques = match args.techniques.as_slice() {
-            [] => Technique::ALL.to_vec(),
+            [] => Technique::ATTEMPTS.to_vec(),
             named => named.iter().map(|name| parsed("techniques", name)).collect::<Result<_, _>>()?,
         };
         let setup = PunchSetup {
@@ -74,8 +77,7 @@ impl PunchPlan {
             wait: usage::seconds("wait", args.wait, 0.0, 600.0)?,
             hold: usage::seconds("hold", args.hold, 0.0, 3600.0)?,
             techniques,
-            seed: args.seed.unwrap_or(around.seed),
-            nonce: around.nonce,
+            seed: args.seed,
             ..PunchSetup::default()
         };
         let verbosity = Verbosity::new(args.quiet, args.verbose);
@@ -120,7 +122,7 @@ mod tests {
         let Some(Command::Punch(args)) = Args::try_parse_from(argv).unwrap().command else {
             panic!("no punch")
         };
-        PunchPlan::new(&args, Around { server: None, seed: 1, nonce: [0; 16] })
+        PunchPlan::new(&args, Around { server: None, code: None })
     }
 
     #[test]
@@ -144,6 +146,23 @@ mod tests {
         assert!(wrong(&["--server", "x", "--techniques", "magic"]).contains("`magic`"));
         assert!(wrong(&["--server", "x", "--hold", "1e9"]).contains("--hold"));
         assert!(wrong(&["--server", "x", "--wait=-1"]).contains("--wait"));
+    }
+
+    #[test]
+    fn the_code_need_not_stand_on_the_command_line() {
+        let made = |argv: &[&str], code| {
+            let argv = [&["nat-check", "punch", "--server", "x"], argv].concat();
+            let Some(Command::Punch(args)) = Args::try_parse_from(argv).unwrap().command else {
+                panic!("no punch")
+            };
+            PunchPlan::new(&args, Around { server: None, code }).map(|plan| plan.setup.code)
+        };
+        let example: Code = Code::EXAMPLE.parse().unwrap();
+        assert_eq!(made(&["--code", "-"], Some(Code::EXAMPLE)).unwrap(), Some(example), "standard input");
+        assert_eq!(made(&[], Some(Code::EXAMPLE)).unwrap(), Some(example), "the environment");
+        assert_eq!(made(&["--code", Code::EXAMPLE], None).unwrap(), Some(example));
+        assert_eq!(made(&[], None).unwrap(), None);
+        assert!(made(&["--code", "-"], Some("")).is_err(), "an empty line is no code");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `nat-check punch` as a program: looks the server up, tells a person what happens, prints the report.
 
 use std::{
-    io::IsTerminal,
+    io::{BufRead, IsTerminal, Read},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context;
 use nat_check::{
     args::PunchArgs,
-    punch_plan::{Around, PunchPlan},
+    punch_plan::{Around, FROM_INPUT, PunchPlan},
     render::punch::table,
     terminal::{Terminal, style, tell},
     usage::{UsageError, Verbosity},
@@ -39,10 +39,12 @@ use crate::{
 /// A command line that makes no sense, no server, no peer, or a report that cannot be written.
 pub(crate) fn run(args: &PunchArgs) -> anyhow::Result<u8> {
     let server = std::env::var("NAT_CHECK_SERVER").ok();
-    let mut nonce = [0; 16];
-    getrandom::fill(&mut nonce).context("no randomness")?;
-    let around = Around { server: server.as_deref(), seed: fastrand::u64(..), nonce };
-    let plan = PunchPlan::new(args, around)?;
+    let code = match args.code.as_deref() {
+        Some(FROM_INPUT) => Some(line_of_input().context("--code -")?),
+        Some(_) => None,
+        None => std::env::var("NAT_CHECK_CODE").ok().filter(|code| !code.is_empty()),
+    };
+    let plan = PunchPlan::new(args, Around { server: server.as_deref(), code: code.as_deref() })?;
     log_to_stderr(plan.verbosity);
     let interruption = Interruption::watch();
     let document = attempt(&plan, &interruption)?;
@@ -63,6 +65,16 @@ pub(crate) fn run(args: &PunchArgs) -> anyhow::Result<u8> {
     })
 }
 
+/// The first line of standard input, as far as it can be a code.
+fn line_of_input() -> std::io::Result<String> {
+    let mut line = String::new();
+    std::io::stdin().lock().take(LONGEST_CODE).read_line(&mut line)?;
+    Ok(line.trim().to_owned())
+}
+
+/// Longer than any code, in bytes.
+const LONGEST_CODE: u64 = 128;
+
 /// None, if it was interrupted.
 #[tokio::main(flavor = "current_thread")]
 async fn attempt(plan: &PunchPlan, interruption: &Interruption) -> anyhow::Result<Option<PunchDocument>> {
@@ -74,7 +86,7 @@ async fn attempt(plan: &PunchPlan, interruption: &Interruption) -> anyhow::Resul
 }
 
 async fn undisturbed(plan: &PunchPlan) -> anyhow::Result<PunchDocument> {
-    let mut rng = fastrand::Rng::with_seed(plan.setup.seed);
+    let mut rng = plan.setup.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
     let families = Families { v4: true, v6: true };
     let mut setup = plan.setup.clone();
     let trust = |ca: &Option<PathBuf>| ca.as_deref().map_or_else(Trust::system, Trust::file);

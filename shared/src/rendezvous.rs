@@ -10,14 +10,12 @@ mod code;
 mod message;
 mod payload;
 pub mod peer;
-mod technique;
 #[cfg(test)]
 mod tests;
 
 pub use code::{BadCode, Code};
 pub use message::{Malformed, Refusal, Role, ToClient, ToServer};
 pub use payload::{Payload, PayloadError};
-pub use technique::Technique;
 
 /// Version of this protocol.
 pub const VERSION: u32 = 2;

@@ -14,11 +14,13 @@ use nat_check_core::{
         Audience, IntroError, Note, PunchSetup, punch,
         report::{PunchOutcome, PunchReport},
     },
+    randomness::Randomness,
     target::{FoundBy, Target},
+    technique::Technique,
 };
 use shared::{
     nat::model::{SpecError, Stack},
-    rendezvous::{Code, Technique},
+    rendezvous::Code,
 };
 use tokio::{sync::oneshot, time::sleep};
 
@@ -182,13 +184,12 @@ impl Match {
         };
         let setup = |n: u8| PunchSetup {
             hold: Duration::ZERO,
-            seed: self.seed.wrapping_add(n.into()),
-            nonce: (u128::from(self.seed) << 8 | u128::from(n)).to_be_bytes(),
+            randomness: Randomness::Seeded(self.seed.wrapping_add(n.into())),
             ..PunchSetup::default()
         };
         let (told, code) = oneshot::channel();
         let ear = Ear(Mutex::new(Some(told)));
-        let (first, second) = (setup(1), PunchSetup { lag: self.lag, ..setup(2) });
+        let (first, second) = (setup(1), PunchSetup { start_delay: self.lag, ..setup(2) });
         let (one, other) = (world.host(0, 0), world.host(1, 0));
         let target = &target;
         // The ear goes with the attempt: if that ends early, nobody waits for a code any more.

@@ -1,4 +1,4 @@
-//! Two peers behind modelled NATs, who do what a recipe says. Packets arrive at once and none is lost: what is tested are
+//! Two peers behind modelled NATs, who do what a strategy says. Packets arrive at once and none is lost: what is tested are
 //! the rules and the chances, not the patience.
 
 use std::{
@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use nat_check_core::verdict::predict::{Behaviour, Budget, Mutual, Next, Ports, Recipe, Tries, Who};
+use nat_check_core::verdict::predict::{Behaviour, Budget, Mutual, Next, Ports, Strategy, Tries, Who};
 use shared::nat::{
     Filtering, Mapping, PortPolicy,
     model::{
@@ -148,19 +148,21 @@ impl Pair {
         SocketAddr::new(self.peer(who).outside, port)
     }
 
-    /// Does what the recipe says; whether the two met.
-    pub(super) fn follow(&mut self, recipe: Recipe, budget: &Budget) -> bool {
-        match recipe {
-            Recipe::Dial(who) => self.plain(&[who]),
-            Recipe::Both => {
+    /// Does what the strategy says; whether the two met.
+    pub(super) fn follow(&mut self, strategy: Strategy, budget: &Budget) -> bool {
+        match strategy {
+            Strategy::OneSends(who) => self.plain(&[who]),
+            Strategy::BothSend => {
                 let order = if self.rng.bool() { [Who::A, Who::B] } else { [Who::B, Who::A] };
                 self.plain(&order);
             }
-            Recipe::Window { hard, ports } => self.rounds(budget, |pair| pair.window(hard, ports, budget)),
-            Recipe::Birthday { hard, sockets, guesses } => self.birthday(hard, sockets, guesses),
-            Recipe::Mutual(order) => self.rounds(budget, |pair| pair.mutual(order, budget)),
-            Recipe::Crossed { a, b } => self.crossed(a, b, budget),
-            Recipe::Tcp(_) | Recipe::Relay(_) => {}
+            Strategy::PredictOne { hard, ports } => {
+                self.rounds(budget, |pair| pair.window(hard, ports, budget))
+            }
+            Strategy::Birthday { hard, sockets, guesses } => self.birthday(hard, sockets, guesses),
+            Strategy::PredictBoth(order) => self.rounds(budget, |pair| pair.mutual(order, budget)),
+            Strategy::GuessBoth { a, b } => self.crossed(a, b, budget),
+            Strategy::Tcp(_) | Strategy::Relay(_) => {}
         }
         self.met
     }

@@ -40,16 +40,19 @@
 mod builder;
 pub mod check;
 pub mod classify;
+pub mod contactable;
 pub mod engine;
 pub mod loss_test;
 pub mod net;
 pub mod observation;
+pub mod printable;
 pub mod probe;
 pub mod progress;
 #[cfg(feature = "punch")]
 pub mod punch;
 pub mod randomness;
 pub mod rate_limit;
+mod receive;
 pub mod report;
 #[cfg(feature = "dns")]
 pub mod resolve;
@@ -59,7 +62,9 @@ pub mod selection;
 pub mod server_endpoints;
 pub mod server_faults;
 pub mod session;
+mod stun_over_tcp;
 pub mod target;
+pub mod technique;
 pub mod verdict;
 
 pub use builder::Check;

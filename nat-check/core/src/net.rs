@@ -33,6 +33,12 @@ pub trait Net: Send + Sync {
         remote: SocketAddr,
     ) -> Boxed<'_, io::Result<Box<dyn Stream>>>;
 
+    /// Length in bits of the prefix of the local network that this own address belongs to; none where that cannot be told.
+    fn prefix_len(&self, own: IpAddr) -> Option<u8> {
+        let _ = own;
+        None
+    }
+
     /// How long the machine has been suspended since it was started; none where that cannot be told. Timers of a NAT
     /// go on while those of this machine stand still.
     fn suspended(&self) -> Option<Duration> {

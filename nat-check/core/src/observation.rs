@@ -4,7 +4,7 @@ use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use shared::stun::{Class, Dialect, TransactionId, View, attr};
 
-use crate::{rate_limit::RateLimit, server_endpoints::ServerEndpoint};
+use crate::{printable::printable, rate_limit::RateLimit, server_endpoints::ServerEndpoint};
 
 /// A socket of this run, numbered in the order of opening.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -301,7 +301,7 @@ impl ObservationLog {
         if self.software.is_none()
             && let Some(text) = view.find(attr::SOFTWARE)
         {
-            self.software = Some(String::from_utf8_lossy(text).chars().filter(|c| !c.is_control()).collect());
+            self.software = Some(printable(&String::from_utf8_lossy(text)));
         }
         Some(transaction)
     }

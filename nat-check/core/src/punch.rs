@@ -1,55 +1,56 @@
-//! Really punch: two clients, introduced by a probe server, try to reach each other directly, and the outcome stands
+//! Hole punching: two clients, introduced by a probe server, try to reach each other directly, and the outcome stands
 //! beside the prediction.
 //!
-//! The way of an attempt: each side measures its network (`gather`) while it waits at the `introducer`; the offers
-//! are exchanged, the prediction is made (`forecast`), and from what both know both derive the same list of rounds
-//! (`technique`). A round is a `volley` from the sockets of the `post`; after each, both tell what they saw. A
-//! path that is found is held (`hold`), and the `report` is written.
+//! How an attempt goes: each side measures its network (`measure`) while it waits at the `introducer`; the offers are
+//! exchanged, the prediction is made (`forecast`), and from what both know both derive the same list of rounds
+//! (`technique`). In a round over UDP both run `checks` by the schedule of a `burst`, over `sockets` that send only to
+//! whom the `contacts` admit; after each round both tell what they saw. A path that is found is held (`hold`), and what
+//! came of it all is concluded (`conclude`) into the `report`.
 
 mod attempt;
+mod behaviour;
+mod burst;
+mod checks;
+mod conclude;
+mod contacts;
+mod extra_probes;
 mod failure;
 mod forecast;
-mod gather;
 mod hold;
 mod introducer;
-mod look;
-mod post;
+mod measure;
 pub mod report;
+mod rounds;
 pub mod secure;
+mod sockets;
 mod technique;
 #[cfg(test)]
 mod tests;
-mod volley;
 mod wire;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use shared::{
-    nat::NatType,
-    rendezvous::{
-        Code, Technique,
-        peer::{self, Behaviour, Offer, PeerMessage},
-    },
-};
+use shared::rendezvous::{Code, peer::PeerMessage};
 use tokio::time::{Instant, sleep_until};
 
 pub use introducer::IntroError;
 
 use crate::{
-    net::{Net, Stream},
+    net::Net,
     progress::{Event, Progress},
+    randomness::Randomness,
     target::Target,
+    technique::Technique,
 };
-use attempt::{Attempt, Seen, is_decent};
-use forecast::{Forecast, Pair};
-use gather::Known;
-use hold::Held;
+use attempt::{Attempt, Seen};
+use contacts::Contacts;
+use forecast::Pair;
 use introducer::{Introducer, Paired};
-use post::Post;
-use report::{Predicted, PunchDocument, PunchOutcome, PunchReport, RoundReport, SideReport};
+use measure::Known;
+use report::{Predicted, PunchDocument, PunchReport};
 use secure::Secure;
-use volley::Way;
-use wire::Nonces;
+use sockets::Sockets;
+use wire::{Keys, Stamps};
 
 /// What is to be tried.
 #[derive(Clone, Debug)]
@@ -64,14 +65,14 @@ pub struct PunchSetup {
     pub techniques: Vec<Technique>,
     /// How long the measurement of the own network may take.
     pub measuring: Duration,
-    /// What every random choice follows from.
-    pub seed: u64,
-    /// The secret that the peer's packets have to show: from a source that nobody can predict.
-    pub nonce: [u8; 16],
+    /// Where transaction ids and keys come from: seeded only in a simulation that is to be repeated.
+    pub randomness: Randomness,
+    /// What choices that anybody may guess follow from, such as the order of ports; none = from `randomness`.
+    pub seed: Option<u64>,
     /// How the rendezvous is reached over TLS; none = without.
     pub tls: Option<Secure>,
     /// Waits so long before each round: to try how much two clocks may differ.
-    pub lag: Duration,
+    pub start_delay: Duration,
 }
 
 impl Default for PunchSetup {
@@ -81,17 +82,17 @@ impl Default for PunchSetup {
             code: None,
             wait: Duration::from_secs(60),
             hold: Duration::from_secs(5),
-            techniques: Technique::ALL.to_vec(),
+            techniques: Technique::ATTEMPTS.to_vec(),
             measuring: Duration::from_secs(15),
-            seed: 0,
-            nonce: [0; 16],
+            randomness: Randomness::System,
+            seed: None,
             tls: None,
-            lag: Duration::ZERO,
+            start_delay: Duration::ZERO,
         }
     }
 }
 
-/// What a person is told on the way.
+/// What a person is told meanwhile.
 #[derive(Clone, Debug)]
 pub enum Note<'a> {
     /// The session is open: the peer needs this.
@@ -145,9 +146,9 @@ pub async fn punch(
         Some(code) => introducer.join(code).await?,
         None => audience.note(Note::Code(introducer.open().await?)),
     }
-    let target = completed(target, introducer.stun());
+    let named = measure::Named { server: introducer.server(), endpoints: introducer.stun().to_vec() };
     // Measured while the peer is waited for; but without a peer there is no need for the rest of it.
-    let measuring = gather::measure(setup, &net, &target, progress);
+    let measuring = measure::measure(setup, &net, target, named, progress);
     let waiting = async {
         let paired = introducer.paired(setup.wait);
         let tell = |waited: Duration| {
@@ -168,13 +169,7 @@ pub async fn punch(
     Ok(PunchDocument { version: 1, tool: concat!("nat-check ", env!("CARGO_PKG_VERSION")).into(), punch })
 }
 
-/// The same server with the family that the name did not have, if the server says that it has it.
-fn completed(target: &Target, stun: &[SocketAddr]) -> Target {
-    let of = |v4: bool| stun.iter().copied().find(|at| at.is_ipv4() == v4 && is_decent(*at));
-    Target { v4: target.v4.or(of(true)), v6: target.v6.or(of(false)), ..target.clone() }
-}
-
-/// Who is told on the way.
+/// Who is told meanwhile.
 #[derive(Clone, Copy)]
 struct Listeners<'a> {
     audience: &'a dyn Audience,
@@ -207,24 +202,6 @@ async fn accompanied<T>(
     done
 }
 
-/// What the rounds came to.
-#[derive(Default)]
-struct Tried {
-    rounds: Vec<RoundReport>,
-    found: Option<Found>,
-    first_heard: Option<Instant>,
-    warnings: Vec<String>,
-    /// Why the attempt ended before all rounds were tried.
-    broken: Option<IntroError>,
-}
-
-struct Found {
-    technique: Technique,
-    way: Option<Way>,
-    stream: Option<Box<dyn Stream>>,
-    rtt: Option<Duration>,
-}
-
 async fn attempt(
     setup: &PunchSetup,
     net: Arc<dyn Net>,
@@ -233,208 +210,42 @@ async fn attempt(
     known: Known,
     listeners: Listeners<'_>,
 ) -> Result<PunchReport, IntroError> {
-    let audience = listeners.audience;
-    let mut post = Post::new(Arc::clone(&net), setup.seed);
-    let (mine, first) = gather::offer(setup, &known, introducer.rtt(), &mut post).await;
+    // Behind different NATs there is no local network in common.
+    let local = known.servers.v4.filter(|_| paired.you == paired.peer);
+    let local = local.and_then(|(_, own)| Some((own, net.prefix_len(own)?)));
+    let contacts = Contacts::new(introducer.server(), known.servers.endpoints(), paired.peer, local);
+    let mut random = setup.randomness.split(3).source();
+    let (nonce, tag) = (random.bytes()?, random.bytes()?);
+    let choices = setup.seed.map_or_else(|| random.choices(), |seed| Ok(fastrand::Rng::with_seed(seed)))?;
+    let mut sockets = Sockets::new(Arc::clone(&net), contacts, random, choices);
+    let (mine, first) = measure::offer(setup, nonce, &known, introducer.rtt(), &mut sockets).await;
     let peers = match introducer.exchange(PeerMessage::Offer(Box::new(mine.clone()))).await? {
         PeerMessage::Offer(peers) => *peers,
         _ => return Err(IntroError::BadPeerMessage),
     };
     let introduced = Instant::now();
-    let nonces = Nonces { mine: mine.nonce, peer: peers.nonce };
+    let keys = Keys::new(mine.nonce, peers.nonce);
     let hold = setup.hold.min(Duration::from_millis(peers.hold_ms.into()));
     let pair = Pair::new(paired.role, mine, peers, paired.you, paired.peer);
     let forecast = pair.forecast();
-    let predicted = predicted(&forecast);
-    audience.note(Note::Predicted(&predicted));
+    let predicted = conclude::predicted(&forecast);
+    listeners.audience.note(Note::Predicted(&predicted));
     let mut attempt = Attempt {
         net,
-        post,
+        sockets,
         introducer,
         pair,
-        nonces,
+        keys,
+        stamps: Stamps::new(introduced, tag),
         servers: known.servers,
         first,
         round: 0,
-        epoch: introduced,
         seen: Seen::default(),
     };
-    let mut tried = rounds(&mut attempt, setup.lag, listeners).await;
-    let (held, via_server) = match &mut tried.found {
-        Some(found) => {
-            audience.note(Note::Through(found.technique));
-            keep(&mut attempt, found, hold).await
-        }
-        None => (Held::default(), None),
-    };
-    let seconds = |d: Duration| (d.as_secs_f64() * 1e6).round() / 1e6;
-    let way = tried.found.as_ref().and_then(|found| found.way);
-    let rtt = held.rtt().or(tried.found.as_ref().and_then(|found| found.rtt));
-    let first_packet = tried.first_heard.filter(|_| tried.found.is_some());
-    let why = why(&tried, &forecast);
-    let side = |offer: &Offer, nat_type| {
-        // Whoever has no IPv4 address is described by its IPv6.
-        let behaviour = offer.ipv6.as_ref().filter(|_| offer.lan.is_empty()).unwrap_or(&offer.behaviour);
-        side_report(behaviour, offer, nat_type)
-    };
-    Ok(PunchReport {
-        outcome: if tried.found.is_some() { PunchOutcome::Direct } else { PunchOutcome::Failed },
-        technique: tried.found.as_ref().map(|found| found.technique),
-        local: way.and_then(|way| local(&attempt, way, tried.found.as_ref())),
-        remote: way.map(|way| way.remote),
-        rtt_s: rtt.map(seconds),
-        rtt_via_server_s: via_server.map(seconds),
-        first_packet_s: first_packet.map(|at| seconds(at.saturating_duration_since(introduced))),
-        rounds: u32::try_from(tried.rounds.len()).unwrap_or(u32::MAX),
-        held_s: tried.found.is_some().then(|| seconds(held.held)),
-        loss: held.loss(),
-        jitter_s: held.jitter().map(seconds),
-        packets: attempt.post.sent(),
-        predicted,
-        this: side(&attempt.pair.mine, known.nat_type),
-        peer: side(&attempt.pair.peers, None),
-        role: attempt.pair.role,
-        attempts: tried.rounds,
-        why,
-        warnings: tried.warnings,
-    })
-}
-
-/// Round after round, until one finds a path or all were tried.
-async fn rounds(attempt: &mut Attempt, lag: Duration, listeners: Listeners<'_>) -> Tried {
-    let Listeners { audience, progress } = listeners;
-    let plan = technique::plan(&attempt.pair);
-    let mut tried = Tried::default();
-    let of = u32::try_from(plan.len()).unwrap_or(u32::MAX);
-    for (number, means) in (1..).zip(plan) {
-        attempt.round = u8::try_from(number).unwrap_or(u8::MAX);
-        if let Some(cost) = (means.cost)(&attempt.pair) {
-            let warning = format!("{}: {cost}", means.technique);
-            audience.note(Note::Warning(&warning));
-            tried.warnings.push(warning);
-        }
-        audience.note(Note::Round { number, of, technique: means.technique, about: means.about });
-        tokio::time::sleep(lag).await;
-        attempt.seen =
-            Seen { mine: attempt.pair.mine.external.clone(), peers: attempt.pair.peers.external.clone() };
-        let name = means.technique.to_string();
-        let tell = |since: Duration| format!("{} s", since.as_secs());
-        let round = accompanied((means.run)(attempt), progress, (&name, means.about), tell).await;
-        let ended = match round {
-            Ok(ended) => ended,
-            Err(error) => {
-                tried.broken = Some(error);
-                return tried;
-            }
-        };
-        let mut round = report_of(means.technique, &ended.outcome.report, attempt.seen.clone());
-        let told = attempt.introducer.exchange(PeerMessage::RoundReport(ended.outcome.report.clone())).await;
-        if let Ok(PeerMessage::RoundReport(theirs)) = &told {
-            round.peer_to.clone_from(&theirs.to);
-            round.peer_sent = Some(theirs.sent);
-            round.peer_heard = Some(theirs.heard);
-            round.through |= theirs.through;
-        }
-        let through = round.through;
-        tried.rounds.push(round);
-        tried.first_heard = tried.first_heard.or(ended.outcome.first_heard);
-        if through {
-            let (way, rtt) = (ended.outcome.way, ended.outcome.rtt);
-            tried.found = Some(Found { technique: means.technique, way, stream: ended.stream, rtt });
-            return tried;
-        }
-        if let Err(error) = told {
-            tried.broken = Some(error);
-            return tried;
-        }
+    let mut tried = rounds::run(&mut attempt, setup.start_delay, listeners).await;
+    if let Some(found) = &mut tried.found {
+        listeners.audience.note(Note::Through(found.technique));
+        tried.held = rounds::hold(&mut attempt, found, hold).await;
     }
-    tried
-}
-
-/// Measures the way around, then holds the path.
-async fn keep(attempt: &mut Attempt, found: &mut Found, hold: Duration) -> (Held, Option<Duration>) {
-    // The peer may be gone as soon as it has what it wants: then there is no figure.
-    let via_server = attempt.introducer.rtt_through_server().await.ok().flatten();
-    let together = attempt.introducer.exchange(PeerMessage::RoundReport(peer::RoundReport::default())).await;
-    if together.is_err() || hold.is_zero() {
-        return (Held::default(), via_server);
-    }
-    let held = match (&mut found.stream, &mut found.way) {
-        (Some(stream), _) => hold::over_tcp(&mut **stream, &attempt.nonces, hold).await,
-        (None, Some(way)) => {
-            let rtt = found.rtt.unwrap_or(attempt.introducer.rtt());
-            hold::over_udp(&mut attempt.post, &attempt.nonces, way, hold, rtt).await
-        }
-        (None, None) => Held::default(),
-    };
-    (held, via_server)
-}
-
-fn report_of(technique: Technique, report: &peer::RoundReport, seen: Seen) -> RoundReport {
-    RoundReport {
-        technique,
-        through: report.through,
-        seen_as: seen.mine,
-        peer_seen_as: seen.peers,
-        to: report.to.clone(),
-        peer_to: Vec::new(),
-        sent: report.sent,
-        heard: report.heard,
-        refused: report.refused,
-        peer_sent: None,
-        peer_heard: None,
-    }
-}
-
-fn why(tried: &Tried, forecast: &Forecast) -> String {
-    match (&tried.found, &tried.broken) {
-        (Some(found), _) if forecast.technique == Some(found.technique) => sentence(&forecast.why),
-        (Some(found), _) => {
-            format!("Found by {}, though something else was expected: {}.", found.technique, forecast.why)
-        }
-        (None, Some(error)) => failure::why_failed(&tried.rounds, &error.to_string()),
-        (None, None) => failure::why_failed(&tried.rounds, &forecast.why),
-    }
-}
-
-fn sentence(text: &str) -> String {
-    let mut letters = text.chars();
-    let first = letters.next().map(|c| c.to_uppercase().collect::<String>()).unwrap_or_default();
-    format!("{first}{}.", letters.as_str())
-}
-
-fn predicted(forecast: &Forecast) -> Predicted {
-    Predicted {
-        outcome: match forecast.direct {
-            Some(true) => PunchOutcome::Direct,
-            Some(false) => PunchOutcome::Failed,
-            None => PunchOutcome::Unknown,
-        },
-        probability: forecast.probability,
-        assumed: forecast.assumed,
-        technique: forecast.technique,
-        why: forecast.why.clone(),
-    }
-}
-
-fn side_report(behaviour: &Behaviour, offer: &Offer, measured: Option<NatType>) -> SideReport {
-    let derived = match (behaviour.udp, behaviour.mapping, behaviour.filtering) {
-        (true, Some(mapping), Some(filtering)) => Some(NatType::derive(mapping, filtering)),
-        (true, ..) => None,
-        (false, ..) => Some(NatType::UdpBlocked),
-    };
-    SideReport {
-        nat_type: measured.or(derived),
-        mapping: behaviour.mapping,
-        filtering: behaviour.filtering,
-        ports: behaviour.ports.as_ref().map(|ports| ports.policy),
-        external: offer.external.clone(),
-    }
-}
-
-fn local(attempt: &Attempt, way: Way, found: Option<&Found>) -> Option<SocketAddr> {
-    match found.and_then(|found| found.stream.as_ref()) {
-        Some(stream) => stream.local_addr().ok(),
-        None => attempt.post.local(way.socket),
-    }
+    Ok(conclude::report(&attempt, tried, &forecast, predicted, known.nat_type, introduced))
 }

@@ -11,6 +11,8 @@ mod reason;
 pub use finding::{Confidence, Evidence, Finding};
 pub use reason::{Reason, ReasonCode};
 
+pub use crate::technique::Technique;
+
 /// The whole report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -224,27 +226,6 @@ pub enum PeerOutcome {
     Unknown,
 }
 
-/// The means of reaching a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "kebab-case")]
-pub enum Technique {
-    /// One side simply sends, the other is open to it.
-    Direct,
-    /// Both send at about the same moment.
-    Simultaneous,
-    /// Guess the peer's next port from its allocation.
-    Prediction,
-    /// Many sockets against many guesses.
-    Birthday,
-    /// A TCP connection to a peer that can be reached.
-    Tcp,
-    /// A relay server.
-    Relay,
-    /// Inside the same network.
-    Lan,
-}
-
 /// What to expect of one kind of peer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -253,7 +234,7 @@ pub struct PeerVerdict {
     pub peer: PeerKind,
     /// What comes of it.
     pub outcome: PeerOutcome,
-    /// By which means.
+    /// By which technique.
     pub technique: Option<Technique>,
     /// Chance of success, 0 to 1.
     pub probability: Option<f64>,

@@ -1,10 +1,11 @@
 //! The four endpoints of a server (RFC 5780 section 3): which of them it named, and which can be used.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use shared::stun::attr;
 
 use crate::{
+    contactable::{Scope, is_contactable},
     observation::{ObservationLog, Transaction},
     report::{Reason, ReasonCode},
 };
@@ -75,7 +76,7 @@ pub enum AlternateFault {
     SameIp,
     /// It has the port that was asked: no second port.
     SamePort,
-    /// It is of the other family, unspecified, multicast, or private where the server is public.
+    /// It is of the other family, or must not be [contacted](is_contactable) on the word of this server.
     Unusable(SocketAddr),
 }
 
@@ -129,7 +130,9 @@ impl ServerEndpoints {
         let Some(other) = other else {
             return Self { at, fault: Some(AlternateFault::Missing) };
         };
-        if other.is_ipv4() != primary.is_ipv4() || !reachable(other, primary) {
+        if other.is_ipv4() != primary.is_ipv4()
+            || !is_contactable(other.ip(), other.port(), Scope::Server(primary))
+        {
             return Self { at, fault: Some(AlternateFault::Unusable(other)) };
         }
         let (new_ip, new_port) = (other.ip() != primary.ip(), other.port() != primary.port());
@@ -169,37 +172,4 @@ impl ServerEndpoints {
 
 fn index(endpoint: ServerEndpoint) -> usize {
     usize::from(endpoint.other_ip) * 2 + usize::from(endpoint.other_port)
-}
-
-/// Whether an address that a server at `server` names can be meant for those who reach that server.
-fn reachable(named: SocketAddr, server: SocketAddr) -> bool {
-    named.port() != 0
-        && !named.ip().is_unspecified()
-        && !named.ip().is_multicast()
-        && (scope(named.ip()) == scope(server.ip()) || scope(server.ip()) != Scope::Global)
-}
-
-#[derive(PartialEq, Eq)]
-enum Scope {
-    Loopback,
-    Private,
-    Global,
-}
-
-fn scope(ip: IpAddr) -> Scope {
-    let private = match ip {
-        IpAddr::V4(v4) => {
-            // 100.64/10 is the carriers' own realm (RFC 6598).
-            v4.is_private()
-                || v4.is_link_local()
-                || v4.is_broadcast()
-                || (v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64)
-        }
-        IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local(),
-    };
-    match (ip.is_loopback(), private) {
-        (true, _) => Scope::Loopback,
-        (false, true) => Scope::Private,
-        (false, false) => Scope::Global,
-    }
 }

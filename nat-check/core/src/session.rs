@@ -4,6 +4,7 @@
 mod receive;
 mod request;
 mod rtt;
+mod strangers;
 
 use std::{
     io,
@@ -31,6 +32,7 @@ use crate::{
 };
 pub use request::Request;
 pub use rtt::Rtt;
+use strangers::Strangers;
 
 /// Packets that one check may send to one server, retransmissions included. The lifetime measurement, which has a pace
 /// of its own, comes on top.
@@ -93,6 +95,7 @@ struct State {
     random: RandomSource,
     rtt: Option<Rtt>,
     rounds: u32,
+    strangers: Strangers,
     retained: RetainedSockets,
     /// By [`SocketId`].
     sockets: Vec<Socket>,
@@ -128,6 +131,7 @@ impl Session {
                 random: randomness.source(),
                 rtt: None,
                 rounds: 0,
+                strangers: Strangers::default(),
                 retained: RetainedSockets::default(),
                 sockets: Vec::new(),
                 receivers: JoinSet::new(),
@@ -257,7 +261,9 @@ impl Session {
         let mut buffer = [0; DATAGRAM];
         let (length, transaction) = {
             let mut state = self.lock();
-            if state.log.transactions.len() >= state.budget {
+            if state.log.transactions.len() >= state.budget
+                || to.ip() != self.server.ip() && !state.strangers.admit(to.ip())
+            {
                 return;
             }
             let id = match state.random.transaction_id(dialect) {
@@ -479,10 +485,11 @@ impl Session {
     fn take(&self, datagram: &[u8], from: SocketAddr, on: SocketId) {
         let now = self.now();
         let mut state = self.lock();
-        let State { log, rtt, .. } = &mut *state;
+        let State { log, rtt, strangers, .. } = &mut *state;
         let Some(transaction) = log.received(datagram, from, on, now) else {
             return;
         };
+        strangers.answered(from.ip());
         if transaction.kind != RequestKind::Hairpin && transaction.first_reaction() == Some(now) {
             let sample = now - transaction.sent;
             *rtt = Some(rtt.map_or_else(|| Rtt::first(sample), |rtt| rtt.next(sample)));

@@ -198,6 +198,8 @@ pub(super) fn technique(technique: Technique) -> &'static str {
     match technique {
         Technique::Direct => "one side sends",
         Technique::Simultaneous => "both sides send",
+        Technique::LowTtl => "both sides send, low TTL first",
+        Technique::Ipv6 => "both sides send, IPv6",
         Technique::Prediction => "port prediction",
         Technique::Birthday => "birthday (many ports)",
         Technique::Tcp => "TCP",

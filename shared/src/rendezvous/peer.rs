@@ -4,13 +4,16 @@
 //! tolerant, because the two may be of different ages: unknown fields are ignored, a word or technique that is not known
 //! counts as not said, and what may be missing is missing without harm. Lists have limits.
 
+mod technique;
 mod words;
 
 use std::{fmt, net::SocketAddr};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Payload, PayloadError, Technique};
+pub use technique::WireTechnique;
+
+use super::{Payload, PayloadError};
 use crate::nat::{Filtering, Mapping, PortAllocation};
 
 /// Most addresses in any list.
@@ -58,7 +61,7 @@ pub struct Offer {
     pub behaviour: Behaviour,
     /// What it is willing to try.
     #[serde(deserialize_with = "techniques")]
-    pub techniques: Vec<Technique>,
+    pub techniques: Vec<WireTechnique>,
     /// Its own addresses on the local network, with the port of the socket that listens there.
     #[serde(default, deserialize_with = "addresses")]
     pub lan: Vec<SocketAddr>,
@@ -150,9 +153,6 @@ pub struct RoundReport {
     /// Packets of the peer that it received.
     #[serde(default)]
     pub heard: u32,
-    /// Errors that came back for what it sent.
-    #[serde(default)]
-    pub refused: u32,
     /// Where it sent to, the first few.
     #[serde(default, deserialize_with = "addresses")]
     pub to: Vec<SocketAddr>,
@@ -191,7 +191,7 @@ fn addresses<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<SocketAddr>, D::E
 }
 
 /// Those that this version knows.
-fn techniques<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Technique>, D::Error> {
+fn techniques<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<WireTechnique>, D::Error> {
     let named: Vec<serde_json::Value> = bounded(Vec::deserialize(from)?, MAX_TECHNIQUES)?;
     Ok(named.iter().filter_map(|name| name.as_str()?.parse().ok()).collect())
 }

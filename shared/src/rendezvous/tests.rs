@@ -3,7 +3,7 @@
 use super::{
     peer::{
         Behaviour, MAX_ADDRESSES, MAX_TECHNIQUES, NextPort, Nonce, Offer, PeerMessage, RoundCandidates,
-        TcpSide,
+        TcpSide, WireTechnique,
     },
     *,
 };
@@ -25,7 +25,7 @@ fn offer() -> Offer {
             }),
             ..Behaviour::default()
         },
-        techniques: Technique::ALL.to_vec(),
+        techniques: WireTechnique::ALL.to_vec(),
         lan: vec!["192.168.1.2:5000".parse().unwrap()],
         external: Vec::new(),
         ipv6: Some(Behaviour { udp: true, ..Behaviour::default() }),

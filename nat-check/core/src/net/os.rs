@@ -31,6 +31,15 @@ impl Net for OsNet {
         })
     }
 
+    #[cfg(feature = "punch")]
+    fn prefix_len(&self, own: IpAddr) -> Option<u8> {
+        let interfaces = if_addrs::get_if_addrs().ok()?;
+        interfaces.into_iter().find(|interface| interface.ip() == own).map(|interface| match interface.addr {
+            if_addrs::IfAddr::V4(v4) => v4.prefixlen,
+            if_addrs::IfAddr::V6(v6) => v6.prefixlen,
+        })
+    }
+
     #[cfg(target_os = "linux")]
     fn suspended(&self) -> Option<Duration> {
         use rustix::time::{ClockId, clock_gettime};

@@ -3,16 +3,14 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use shared::stun::{Class, Dialect, HEADER, View, Writer, attr};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    time::timeout,
-};
+use shared::stun::Dialect;
+use tokio::time::timeout;
 
 use crate::{
     observation::{ObservationLog, Purpose, RequestKind},
     report::TcpReport,
     session::{Contact, Request, Session, Socket},
+    stun_over_tcp,
 };
 
 /// What its requests are sent for, in the log.
@@ -106,16 +104,6 @@ async fn ask_tcp(session: &Session) -> Option<SocketAddr> {
         session.net().connect(Some(SocketAddr::new(session.local_ip(), 0)), server).await.ok()?;
     // Systems answer a handshake at once: it shows the way without the server's own delay.
     session.shook_hands(session.now() - begun);
-    let mut request = [0; HEADER];
     let id = session.transaction_id().ok()?;
-    let length = Writer::new(&mut request, Class::Request, &id).finish().ok()?;
-    stream.write_all(&request[..length]).await.ok()?;
-    let mut answer = vec![0; HEADER];
-    stream.read_exact(&mut answer).await.ok()?;
-    let rest = usize::from(u16::from_be_bytes([answer[2], answer[3]]));
-    answer.resize(HEADER + rest.min(1024), 0);
-    stream.read_exact(&mut answer[HEADER..]).await.ok()?;
-    let view = View::parse(&answer).ok()?;
-    (view.id() == id && view.class() == Class::Success)
-        .then(|| view.xor_address(attr::XOR_MAPPED_ADDRESS).or_else(|| view.address(attr::MAPPED_ADDRESS)))?
+    stun_over_tcp::binding(&mut *stream, id).await.ok()
 }

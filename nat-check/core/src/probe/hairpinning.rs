@@ -4,6 +4,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use crate::{
+    contactable::{Scope, is_contactable},
     observation::{ObservationLog, Purpose, RequestKind, SocketId, Transaction},
     probe::{Probe, Stage, Step},
     report::{Confidence, Finding, ReasonCode},
@@ -31,7 +32,13 @@ async fn send_to_oneself(session: Arc<Session>) {
     let (to_a, to_b) =
         tokio::join!(session.learn(&a, PURPOSE, server, 4), session.learn(&b, PURPOSE, server, 4));
     let (Some(to_a), Some(to_b)) = (to_a, to_b) else { return };
-    if session.contact().await == Contact::None || !translated(&session, a.id, to_a) {
+    // The server may name what it likes.
+    let own = |at: SocketAddr| is_contactable(at.ip(), at.port(), Scope::Server(server));
+    if session.contact().await == Contact::None
+        || !translated(&session, a.id, to_a)
+        || !own(to_a)
+        || !own(to_b)
+    {
         return;
     }
     let looped = |log: &ObservationLog| {
@@ -71,6 +78,10 @@ pub fn conclude(log: &ObservationLog) -> Finding<bool> {
         Some((socket, mapped)) if log.local(socket) == Some(mapped) => {
             (ReasonCode::NoTranslation, "nothing translates addresses here, so there is nothing to hairpin")
         }
+        Some((_, mapped)) if !is_contactable(mapped.ip(), mapped.port(), Scope::Server(log.server)) => (
+            ReasonCode::ServerNotProven,
+            "the server reports an external endpoint that nothing is sent to on a server's word",
+        ),
         Some(_) => (ReasonCode::OneHostCannotTell, "no hairpinned packet returned; one host cannot test two"),
     };
     Finding::unknown(reason, METHOD).with("sent", loops.len()).with("returned", 0)

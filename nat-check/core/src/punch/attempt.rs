@@ -8,30 +8,33 @@ use std::{
 };
 
 use shared::rendezvous::peer::{NextPort, PeerMessage, RoundCandidates};
-use tokio::time::Instant;
 
 use super::{
+    burst::{Burst, FIRST_PASS_INTERVAL, Path},
+    checks::{self, Outcome, RoundContext},
     forecast::Pair,
     introducer::{IntroError, Introducer},
-    post::Post,
-    volley::{self, Field, Outcome, Volley},
-    wire::Nonces,
+    sockets::Sockets,
+    wire::{Keys, Stamps},
 };
-use crate::net::{Net, Stream};
+use crate::{
+    contactable::LOWEST_PORT,
+    net::{Net, Stream},
+};
 
 /// An attempt under way.
 pub(super) struct Attempt {
     pub(super) net: Arc<dyn Net>,
-    pub(super) post: Post,
+    pub(super) sockets: Sockets,
     pub(super) introducer: Introducer,
     pub(super) pair: Pair,
-    pub(super) nonces: Nonces,
+    pub(super) keys: Keys,
+    pub(super) stamps: Stamps,
     /// Whom to ask for one's own external endpoint.
     pub(super) servers: Servers,
     /// The socket that the offer tells of.
     pub(super) first: Option<usize>,
     pub(super) round: u8,
-    pub(super) epoch: Instant,
     /// Where the server has seen the sockets of this round.
     pub(super) seen: Seen,
 }
@@ -54,6 +57,14 @@ pub(super) struct Servers {
     pub(super) v6: Option<(SocketAddr, IpAddr)>,
 }
 
+impl Servers {
+    /// All of them.
+    pub(super) fn endpoints(&self) -> Vec<SocketAddr> {
+        let own = [self.v4, self.v6].into_iter().flatten().map(|(server, _)| server);
+        own.chain(self.other).collect()
+    }
+}
+
 /// What came of a round over any transport.
 pub(super) struct Ended {
     pub(super) outcome: Outcome,
@@ -70,25 +81,25 @@ impl From<Outcome> for Ended {
 /// Times to live of packets that are to open the own gateways only, where it was not measured how far those are: one
 /// after the other, so that the nearest router is opened before the next one is reached. Two gateways in a row are usual,
 /// and the way to a peer is hardly shorter than this.
-const LADDER: [u8; 4] = [2, 3, 4, 5];
+const LIKELY_TTLS: [u8; 4] = [2, 3, 4, 5];
 /// The one that is most likely right, for so many packets that they are sent once only.
-const LIKELY: u8 = 3;
+const LIKELIEST_TTL: u8 = 3;
 /// Each opener is sent so often: it may get lost before the gateway.
 const OPENERS: usize = 2;
 const USUAL_TTL: u32 = 64;
 /// Answers to the last packets of a round are waited for no longer than this.
 const LONGEST_GRACE: Duration = Duration::from_secs(1);
-/// Addresses that a few packets may go to without the server vouching for them.
-pub(super) const FEW: usize = 4;
+/// Endpoints of one list that are tried.
+const FEW: usize = 4;
 
 impl Attempt {
     /// A fresh IPv4 socket and its external endpoint.
     pub(super) async fn fresh(&mut self) -> Option<(usize, SocketAddr)> {
         let (server, ip) = self.servers.v4?;
-        self.post.open_seen(ip, server).await
+        self.sockets.open_seen(ip, server).await
     }
 
-    /// A socket whose next mapping gets a port that can be told, by how this side's NAT chooses them. The two have to begin
+    /// A socket whose next mapping gets a port that can be predicted, by how this side's NAT chooses them. The two have to begin
     /// with it at the same moment: others take ports while one waits for the other.
     pub(super) async fn predictable(&mut self) -> Option<(usize, RoundCandidates)> {
         let ports = self.pair.mine.behaviour.ports.clone()?;
@@ -100,8 +111,8 @@ impl Attempt {
                 Some((main, RoundCandidates { at: vec![at], next: Some(NextPort { port, step }) }))
             }
             None => {
-                let spare = self.post.open(self.servers.v4?.1).await.ok()?;
-                let port = self.post.local(spare)?.port();
+                let spare = self.sockets.open(self.servers.v4?.1).await.ok()?;
+                let port = self.sockets.local(spare)?.port();
                 Some((spare, RoundCandidates { at: vec![at], next: Some(NextPort { port, step: 1 }) }))
             }
         }
@@ -124,18 +135,18 @@ impl Attempt {
     }
 
     /// Sends and listens.
-    pub(super) async fn volley(&mut self, volley: &Volley) -> Outcome {
-        volley::run(&mut self.field(), volley).await
+    pub(super) async fn burst(&mut self, burst: &Burst) -> Outcome {
+        checks::run(&mut self.context(), burst).await
     }
 
-    /// Opens the own gateways for these shots, and waits until the peer has opened its own.
-    pub(super) async fn open_gateway(&mut self, shots: &[(usize, SocketAddr)]) -> Result<(), IntroError> {
-        let (mine, peers) = (ladder(self.pair.mine.opener_ttl), ladder(self.pair.peers.opener_ttl));
+    /// Opens the own gateways for these targets, and waits until the peer has opened its own.
+    pub(super) async fn open_gateway(&mut self, targets: &[Path]) -> Result<(), IntroError> {
+        let (mine, peers) = (opener_ttls(self.pair.mine.opener_ttl), opener_ttls(self.pair.peers.opener_ttl));
         for step in 0..mine.len().max(peers.len()) {
             if let Some(ttl) = mine.get(step) {
                 // Many are not sent twice, and quickly: others must not take the ports in between.
-                for _ in 0..if shots.len() > FEW { 1 } else { OPENERS } {
-                    self.fire(shots, (*ttl).into(), volley::BURST).await;
+                for _ in 0..if targets.len() > FEW { 1 } else { OPENERS } {
+                    self.send_all(targets, (*ttl).into(), FIRST_PASS_INTERVAL).await;
                 }
             }
             // No packet that gets further may leave before the other side has opened this far.
@@ -144,43 +155,48 @@ impl Attempt {
         Ok(())
     }
 
-    /// Sends every shot once with this time to live, so far apart.
-    pub(super) async fn fire(&mut self, shots: &[(usize, SocketAddr)], ttl: u32, apart: Duration) {
-        let mut sockets: Vec<usize> = shots.iter().map(|(socket, _)| *socket).collect();
+    /// Sends one ping to every target with this time to live, so far apart.
+    pub(super) async fn send_all(&mut self, targets: &[Path], ttl: u32, apart: Duration) {
+        let mut sockets: Vec<usize> = targets.iter().map(|target| target.socket).collect();
         sockets.dedup();
-        sockets.iter().for_each(|socket| self.post.set_ttl(*socket, ttl));
-        volley::fire(&mut self.field(), shots, apart).await;
-        sockets.iter().for_each(|socket| self.post.set_ttl(*socket, USUAL_TTL));
+        sockets.iter().for_each(|socket| self.sockets.set_ttl(*socket, ttl));
+        checks::send_all(&mut self.context(), targets, apart).await;
+        sockets.iter().for_each(|socket| self.sockets.set_ttl(*socket, USUAL_TTL));
     }
 
     /// Time to live of packets that open ports: they need not arrive, and must not where the peer's router may remap.
     pub(super) fn opener_ttl(&self) -> u32 {
-        if self.pair.is_harmless() { USUAL_TTL } else { self.pair.mine.opener_ttl.unwrap_or(LIKELY).into() }
+        if self.pair.is_harmless() {
+            USUAL_TTL
+        } else {
+            self.pair.mine.opener_ttl.unwrap_or(LIKELIEST_TTL).into()
+        }
     }
 
-    /// The peer's addresses that a few packets may go to: it may have named somebody who wants none.
-    pub(super) fn targets(&self, named: &[SocketAddr]) -> Vec<SocketAddr> {
-        let mut targets: Vec<SocketAddr> = Vec::new();
-        for target in named.iter().copied().filter(|target| is_decent(*target)) {
-            if targets.len() < FEW && !targets.contains(&target) {
-                targets.push(target);
+    /// The endpoints of those that the peer named which packets may go to: it may have named somebody who wants none.
+    pub(super) fn contactable(&self, named: &[SocketAddr]) -> Vec<SocketAddr> {
+        let mut few: Vec<SocketAddr> = Vec::new();
+        for endpoint in named.iter().copied() {
+            if few.len() < FEW && !few.contains(&endpoint) && self.sockets.contacts().is_contactable(endpoint)
+            {
+                few.push(endpoint);
             }
         }
-        targets
+        few
     }
 
-    /// The address that many packets may go to: only one at which the server has seen the peer.
-    pub(super) fn corroborated(&self, named: &[SocketAddr]) -> Option<SocketAddr> {
-        named.iter().copied().find(|target| target.ip() == self.pair.peer_ip && is_decent(*target))
+    /// The endpoint that many packets, or a connection, may go to: only one at which the server has seen the peer.
+    pub(super) fn vouched(&self, named: &[SocketAddr]) -> Option<SocketAddr> {
+        named.iter().copied().find(|endpoint| self.sockets.contacts().is_vouched(*endpoint))
     }
 
-    pub(super) fn field(&mut self) -> Field<'_> {
-        Field {
-            post: &mut self.post,
-            nonces: &self.nonces,
+    pub(super) fn context(&mut self) -> RoundContext<'_> {
+        RoundContext {
+            sockets: &mut self.sockets,
+            keys: &self.keys,
+            stamps: &self.stamps,
             role: self.pair.role,
             round: self.round,
-            epoch: self.epoch,
             grace: Duration::from_millis(self.pair.mine.rtt_ms.max(self.pair.peers.rtt_ms).into())
                 .min(LONGEST_GRACE),
         }
@@ -188,22 +204,13 @@ impl Attempt {
 }
 
 /// The steps of an opener: the one that was measured, or all that are likely.
-fn ladder(measured: Option<u8>) -> Vec<u8> {
-    measured.map_or(LADDER.to_vec(), |ttl| vec![ttl])
-}
-
-/// Whether packets may go there at all: to a host, and not to a service that is known by its port.
-pub(super) fn is_decent(target: SocketAddr) -> bool {
-    let host = match target.ip() {
-        IpAddr::V4(ip) => !(ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast()),
-        IpAddr::V6(ip) => !(ip.is_unspecified() || ip.is_multicast()),
-    };
-    host && target.port() >= 1024
+fn opener_ttls(measured: Option<u8>) -> Vec<u8> {
+    measured.map_or(LIKELY_TTLS.to_vec(), |ttl| vec![ttl])
 }
 
 /// The port so many steps on, within the ports that NATs use.
 pub(super) fn at_step(port: u16, step: i32, count: u32) -> u16 {
-    const LOW: i64 = 1024;
-    let there = i64::from(port) + i64::from(step) * i64::from(count) - LOW;
-    u16::try_from(there.rem_euclid(65536 - LOW) + LOW).unwrap_or(port)
+    let low = i64::from(LOWEST_PORT);
+    let there = i64::from(port) + i64::from(step) * i64::from(count) - low;
+    u16::try_from(there.rem_euclid(65536 - low) + low).unwrap_or(port)
 }

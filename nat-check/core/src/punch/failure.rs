@@ -44,7 +44,7 @@ pub(super) fn why_failed(rounds: &[RoundReport], because: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use shared::rendezvous::Technique;
+    use crate::technique::Technique;
 
     use super::*;
 

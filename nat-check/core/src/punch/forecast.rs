@@ -1,17 +1,16 @@
 //! What is to be expected of an attempt, said before it is made: [`verdict::predict`](crate::verdict::predict) for UDP
 //! over IPv4, and what else the two have in common. Pure.
 
-use shared::{
-    nat::Keying,
-    rendezvous::{
-        Role, Technique,
-        peer::{Behaviour, Offer},
-    },
+use shared::rendezvous::{
+    Role,
+    peer::{self, Offer},
 };
 
+use super::behaviour;
 use crate::{
     report::PeerOutcome,
-    verdict::predict::{self, Budget, Ports, Prediction, Side, Who, predict},
+    technique::Technique,
+    verdict::predict::{Budget, Prediction, Who, predict},
 };
 
 /// What one side knows of both once they are introduced.
@@ -22,8 +21,6 @@ pub(super) struct Pair {
     pub(super) peers: Offer,
     /// Whether the server sees both at the same address: then they are behind the same NAT.
     pub(super) neighbours: bool,
-    /// The address that the server vouches for.
-    pub(super) peer_ip: std::net::IpAddr,
     /// Over UDP and IPv4; none where too little is known. A is the first side.
     pub(super) udp: Option<Prediction>,
     /// The same over IPv6; none where either side has none.
@@ -62,12 +59,13 @@ impl Pair {
             Role::Second => (&peers, &mine),
         };
         let budget = Budget { gap_s: gap_s(&mine, &peers), ..Budget::DEFAULT };
-        let both =
-            |a: Option<&Behaviour>, b: Option<&Behaviour>| Some(predict(&side(a?)?, &side(b?)?, &budget));
+        let both = |a: Option<&peer::Behaviour>, b: Option<&peer::Behaviour>| {
+            Some(predict(&behaviour::side(a?)?, &behaviour::side(b?)?, &budget))
+        };
         let udp = both(Some(&first.behaviour), Some(&second.behaviour));
         let udp6 = both(first.ipv6.as_ref(), second.ipv6.as_ref());
         let neighbours = you == peer_ip;
-        Self { role, mine, peers, neighbours, peer_ip, udp, udp6 }
+        Self { role, mine, peers, neighbours, udp, udp6 }
     }
 
     /// Which side of the prediction is mine.
@@ -90,10 +88,12 @@ impl Pair {
 
     /// Whether both are willing.
     pub(super) fn agrees_on(&self, technique: Technique) -> bool {
-        self.mine.techniques.contains(&technique) && self.peers.techniques.contains(&technique)
+        technique
+            .on_wire()
+            .is_some_and(|word| self.mine.techniques.contains(&word) && self.peers.techniques.contains(&word))
     }
 
-    /// The prediction of the attempt: of all means that both would use, the most promising.
+    /// The prediction of the attempt: of all techniques that both would use, the most promising.
     pub(super) fn forecast(&self) -> Forecast {
         let lan = self.neighbours && !self.mine.lan.is_empty() && !self.peers.lan.is_empty();
         let tcp = |offer: &Offer| offer.tcp.is_some_and(|tcp| tcp.fixed);
@@ -168,7 +168,7 @@ impl Pair {
             self.agrees_on(t) || t == Technique::Simultaneous && self.agrees_on(Technique::LowTtl)
         });
         if !willing {
-            return none("the means that would work is not to be used".into());
+            return none("the technique that would work is disabled".into());
         }
         // Neighbours' packets to the common external address have to be turned back inside. That they are can be seen;
         // that they are not cannot, since a gateway may treat a host's packets to itself otherwise.
@@ -209,27 +209,11 @@ fn gap_s(mine: &Offer, peers: &Offer) -> f64 {
 const SHORTEST_MS: u32 = 20;
 const LONGEST_MS: u32 = 2000;
 
-/// The means of a prediction, if it is one that is tried. A TCP connection to a listener is none: nobody listens.
+/// What an attempt does about a prediction, if anything. A TCP connection to a listener is nothing: nobody listens.
 fn technique(prediction: &Prediction) -> Option<Technique> {
-    match prediction.recipe {
-        predict::Recipe::Dial(_) | predict::Recipe::Both => Some(Technique::Simultaneous),
-        predict::Recipe::Window { .. } | predict::Recipe::Mutual(_) => Some(Technique::Prediction),
-        predict::Recipe::Birthday { .. } | predict::Recipe::Crossed { .. } => Some(Technique::Birthday),
-        predict::Recipe::Tcp(_) | predict::Recipe::Relay(_) => None,
+    match prediction.technique {
+        Technique::Direct | Technique::Simultaneous => Some(Technique::Simultaneous),
+        tried @ (Technique::Prediction | Technique::Birthday) => Some(tried),
+        Technique::Lan | Technique::LowTtl | Technique::Ipv6 | Technique::Tcp | Technique::Relay => None,
     }
-}
-
-/// A measured behaviour in the words of the prediction. Where it could not be measured what a filter entry belongs to, it
-/// is taken to be the mapping: that is usual, and promises less.
-fn side(behaviour: &Behaviour) -> Option<Side> {
-    if !behaviour.udp {
-        return Some(Side::UdpBlocked);
-    }
-    let ports = behaviour.ports.as_ref();
-    Some(Side::Udp(predict::Behaviour {
-        mapping: behaviour.mapping?,
-        filtering: behaviour.filtering?,
-        keying: if behaviour.shared_filter == Some(true) { Keying::Endpoint } else { Keying::Mapping },
-        ports: ports.map_or(Ports::ANYWHERE, |measured| Ports::of(measured, behaviour.cross_traffic)),
-    }))
 }

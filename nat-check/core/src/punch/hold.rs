@@ -1,6 +1,6 @@
 //! Holding a path: heartbeats over it, and what they tell of loss, round-trip time and jitter.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -8,9 +8,9 @@ use tokio::{
 };
 
 use super::{
-    post::Post,
-    volley::Way,
-    wire::{Kind, LENGTH, Nonces, Packet},
+    burst::Path,
+    sockets::Sockets,
+    wire::{Keys, Kind, LENGTH, Packet, Stamps},
 };
 use crate::net::Stream;
 
@@ -19,15 +19,17 @@ use crate::net::Stream;
 pub(super) struct Held {
     /// From the first to the last sign of life.
     pub(super) held: Duration,
-    pub(super) beats: u32,
-    pub(super) echoes: u32,
+    pub(super) heartbeats: u32,
+    pub(super) replies: u32,
+    /// At most one for each heartbeat.
     pub(super) rtts: Vec<Duration>,
 }
 
 impl Held {
-    /// Share of heartbeats without an echo.
+    /// Share of heartbeats without a reply.
     pub(super) fn loss(&self) -> Option<f64> {
-        (self.beats > 0).then(|| 1.0 - f64::from(self.echoes.min(self.beats)) / f64::from(self.beats))
+        let replies = f64::from(self.replies.min(self.heartbeats));
+        (self.heartbeats > 0).then(|| 1.0 - replies / f64::from(self.heartbeats))
     }
 
     /// Median round-trip time.
@@ -43,6 +45,15 @@ impl Held {
         let count = u32::try_from(steps.len()).ok().filter(|n| *n > 0)?;
         Some(steps.iter().sum::<Duration>() / count)
     }
+
+    /// Notes a reply; further ones than there were heartbeats are somebody's flood.
+    fn replied(&mut self, rtt: Duration, since_begin: Duration) {
+        if self.replies < self.heartbeats {
+            self.replies += 1;
+            self.rtts.push(rtt);
+        }
+        self.held = since_begin;
+    }
 }
 
 /// The interval of heartbeats: enough of them for a figure, but never a burden.
@@ -50,16 +61,17 @@ fn interval(hold: Duration) -> Duration {
     (hold / 25).clamp(Duration::from_millis(100), Duration::from_secs(1))
 }
 
-/// How long the last echo may take.
-const LAST: Duration = Duration::from_secs(1);
-/// Echoes for a peer that floods, as many as an honest one could ask for.
-const MAX_ECHOES: u32 = 4000;
+/// How long the last reply may take.
+const LAST_REPLY: Duration = Duration::from_secs(1);
+/// Replies to a peer that floods, as many as an honest one could ask for.
+const MAX_REPLIES: u32 = 4000;
 
-/// Over UDP. The peer's address may change on the way, as after a gateway has restarted: the way follows it.
+/// Over UDP. The peer's address may change meanwhile, as after a gateway has restarted: the path follows it.
 pub(super) async fn over_udp(
-    post: &mut Post,
-    nonces: &Nonces,
-    way: &mut Way,
+    sockets: &mut Sockets,
+    keys: &Keys,
+    stamps: &Stamps,
+    path: &mut Path,
     hold: Duration,
     rtt: Duration,
 ) -> Held {
@@ -67,16 +79,16 @@ pub(super) async fn over_udp(
     let (every, end) = (interval(hold), begun + hold);
     let mut held = Held::default();
     let mut next = begun;
-    let mut echoed = 0;
-    // The last beat gets its time, and the peer's last one its echo.
-    let close = end + (rtt * 2).min(LAST);
+    let mut replied = 0;
+    // The last heartbeat gets its time, and the peer's last one its reply.
+    let close = end + (rtt * 2).min(LAST_REPLY);
     loop {
         let now = Instant::now();
         if now >= next && next < end {
-            let stamp = u64::try_from((now - begun).as_micros()).unwrap_or(u64::MAX);
-            let beat = Packet { kind: Kind::Heartbeat, round: 0, stamp }.write(nonces);
-            post.send(way.socket, &beat, way.remote).await;
-            held.beats += 1;
+            let stamp = stamps.stamp(path.remote);
+            let heartbeat = Packet { kind: Kind::Heartbeat, round: 0, stamp }.write(keys);
+            sockets.send(path.socket, &heartbeat, path.remote).await;
+            held.heartbeats += 1;
             next += every;
         }
         if now >= close {
@@ -85,89 +97,99 @@ pub(super) async fn over_udp(
         let until = if next < end { next } else { close };
         let arrival = tokio::select! {
             biased;
-            arrival = post.receive() => arrival,
+            arrival = sockets.receive() => arrival,
             () = sleep_until(until) => continue,
         };
-        let Some(packet) = Packet::read(&arrival.bytes, nonces) else { continue };
-        let from = Way { socket: arrival.socket, remote: arrival.from };
-        match packet.kind {
+        let Some(packet) = Packet::read(&arrival.bytes, keys) else { continue };
+        let from = Path { socket: arrival.socket, remote: arrival.from };
+        let reply = match packet.kind {
             Kind::HeartbeatReply => {
-                let took = arrival.at.saturating_duration_since(begun + Duration::from_micros(packet.stamp));
-                held.echoes += 1;
-                held.held = arrival.at - begun;
-                if held.rtts.len() < MAX_ECHOES as usize {
-                    held.rtts.push(took);
+                held.replied(stamps.age(packet.stamp), arrival.at.saturating_duration_since(begun));
+                if stamps.is_from(packet.stamp, from.remote) {
+                    sockets.answered(from.remote.ip());
                 }
-                *way = from;
+                *path = from;
+                continue;
             }
-            answered @ (Kind::Heartbeat | Kind::Nominate | Kind::Ping) if echoed < MAX_ECHOES => {
-                echoed += 1;
-                let kind = match answered {
-                    Kind::Nominate => Kind::Nominated,
-                    Kind::Ping => Kind::Pong,
-                    _ => Kind::HeartbeatReply,
-                };
-                let echo = Packet { kind, round: packet.round, stamp: packet.stamp }.write(nonces);
-                post.send(from.socket, &echo, from.remote).await;
-            }
-            _ => {}
+            Kind::Heartbeat => Kind::HeartbeatReply,
+            // The peer has missed what ended the round.
+            Kind::Nominate => Kind::Nominated,
+            Kind::Ping => Kind::Pong,
+            Kind::Pong | Kind::Ack | Kind::Nominated => continue,
+        };
+        if replied < MAX_REPLIES {
+            replied += 1;
+            let reply = Packet { kind: reply, round: packet.round, stamp: packet.stamp }.write(keys);
+            sockets.send(from.socket, &reply, from.remote).await;
         }
     }
 }
 
-/// Over TCP, where nothing gets lost: heartbeats one after another.
-pub(super) async fn over_tcp(stream: &mut dyn Stream, nonces: &Nonces, hold: Duration) -> Held {
+/// Over TCP, where nothing gets lost: heartbeats one after another. Ends in time even if the peer reads nothing, so that
+/// nothing can be written any more.
+pub(super) async fn over_tcp(stream: &mut dyn Stream, keys: &Keys, hold: Duration) -> Held {
     let begun = Instant::now();
-    let end = begun + hold;
-    let every = interval(hold);
     let mut held = Held::default();
-    let (mut next, mut waiting) = (begun, false);
+    // However the exchange ended, what it told until then counts.
+    let _ = timeout_at(begun + hold + LAST_REPLY, exchange(stream, keys, begun, hold, &mut held)).await;
+    held
+}
+
+async fn exchange(
+    stream: &mut dyn Stream,
+    keys: &Keys,
+    begun: Instant,
+    hold: Duration,
+    held: &mut Held,
+) -> io::Result<()> {
+    let (every, end) = (interval(hold), begun + hold);
+    let (mut next, mut is_waiting) = (begun, false);
+    let mut replied = 0;
     let mut buffer = Vec::with_capacity(LENGTH);
-    loop {
+    while is_waiting || Instant::now() < end {
         let now = Instant::now();
-        if now >= end + LAST || now >= end && !waiting {
-            return held;
-        }
-        if !waiting && now >= next && next < end {
+        if !is_waiting && now >= next && next < end {
             let stamp = u64::try_from((now - begun).as_micros()).unwrap_or(u64::MAX);
-            let beat = Packet { kind: Kind::Heartbeat, round: 0, stamp }.write(nonces);
-            if stream.write_all(&beat).await.is_err() || stream.flush().await.is_err() {
-                return held;
-            }
-            held.beats += 1;
-            waiting = true;
+            write(stream, Packet { kind: Kind::Heartbeat, round: 0, stamp }, keys).await?;
+            held.heartbeats += 1;
+            is_waiting = true;
             next += every;
         }
-        let until = if waiting || next >= end { end + LAST } else { next };
+        let until = if is_waiting || next >= end { end + LAST_REPLY } else { next };
         let mut piece = [0; LENGTH];
         let wanted = LENGTH - buffer.len();
-        let read = match timeout_at(until, stream.read(&mut piece[..wanted])).await {
-            Err(_) => continue,
-            Ok(Ok(0) | Err(_)) => return held,
-            Ok(Ok(read)) => read,
-        };
-        buffer.extend_from_slice(&piece[..read]);
+        let Ok(read) = timeout_at(until, stream.read(&mut piece[..wanted])).await else { continue };
+        match read? {
+            0 => return Ok(()),
+            length => buffer.extend_from_slice(&piece[..length]),
+        }
         if buffer.len() < LENGTH {
             continue;
         }
-        let packet = Packet::read(&buffer, nonces);
+        // On a stream there is nothing but the peer's packets: this is something else.
+        let Some(packet) = Packet::read(&buffer, keys) else { return Ok(()) };
         buffer.clear();
-        match packet {
-            Some(Packet { kind: Kind::Heartbeat, stamp, round }) => {
-                let echo = Packet { kind: Kind::HeartbeatReply, round, stamp }.write(nonces);
-                if stream.write_all(&echo).await.is_err() || stream.flush().await.is_err() {
-                    return held;
+        match packet.kind {
+            Kind::Heartbeat => {
+                replied += 1;
+                if replied > MAX_REPLIES {
+                    return Ok(());
                 }
+                write(stream, Packet { kind: Kind::HeartbeatReply, ..packet }, keys).await?;
             }
-            Some(Packet { kind: Kind::HeartbeatReply, stamp, .. }) => {
-                waiting = false;
-                held.echoes += 1;
-                held.held = begun.elapsed();
-                held.rtts.push(held.held.saturating_sub(Duration::from_micros(stamp)));
+            Kind::HeartbeatReply if is_waiting => {
+                is_waiting = false;
+                let since = begun.elapsed();
+                held.replied(since.saturating_sub(Duration::from_micros(packet.stamp)), since);
             }
-            Some(_) => {}
-            // On a stream there is nothing but the peer's packets: this is something else.
-            None => return held,
+            Kind::HeartbeatReply | Kind::Ping | Kind::Pong | Kind::Ack | Kind::Nominate | Kind::Nominated => {
+            }
         }
     }
+    Ok(())
+}
+
+async fn write(stream: &mut dyn Stream, packet: Packet, keys: &Keys) -> io::Result<()> {
+    stream.write_all(&packet.write(keys)).await?;
+    stream.flush().await
 }

@@ -1,23 +1,34 @@
 //! The connection to the rendezvous of a probe server: a WebSocket over whatever network there is, with TLS if wanted.
+//! Whatever the server does, each step here ends in time and within bounds.
 
 use std::{net::SocketAddr, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
-use shared::rendezvous::{Code, PATH, Refusal, Role, ToClient, ToServer, VERSION, peer::PeerMessage};
+use shared::rendezvous::{
+    Code, MAX_MESSAGE, PATH, Refusal, Role, ToClient, ToServer, VERSION, peer::PeerMessage,
+};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
-use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
+use tokio_tungstenite::{
+    WebSocketStream, client_async_with_config,
+    tungstenite::{Message, protocol::WebSocketConfig},
+};
 
 use super::secure::{Secure, TlsFault};
 use crate::{
     net::{Net, Stream},
+    printable::printable,
+    randomness::NoRandomness,
     target::Target,
 };
 
-/// Two clients' way to talk to each other before they have a way of their own.
+/// How two clients talk to each other before they have a path of their own.
 pub(super) struct Introducer {
     socket: WebSocketStream<Box<dyn Stream>>,
+    server: SocketAddr,
     rtt: Duration,
     step: u32,
+    /// Frames that came in so far.
+    frames: u32,
     /// Where the server says that it answers STUN over UDP.
     stun: Vec<SocketAddr>,
 }
@@ -55,9 +66,21 @@ pub enum IntroError {
     /// Nobody came.
     #[error("no peer came within {0} s")]
     NoPeer(u64),
+    /// The system gives no randomness for this side's secrets.
+    #[error(transparent)]
+    NoRandomness(#[from] NoRandomness),
     /// The connection broke.
     #[error("the connection to the rendezvous broke")]
     Broken,
+    /// The server floods.
+    #[error("the rendezvous sends more than any attempt needs")]
+    Flood,
+    /// The server, or the way to it, has stopped.
+    #[error("the rendezvous has not answered for {0} s")]
+    Stalled(u64),
+    /// All of it took too long.
+    #[error("the attempt took longer than {0} s")]
+    TooLong(u64),
     /// The peer left.
     #[error("the peer has left")]
     Gone,
@@ -78,9 +101,17 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// How long the server may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
 /// A connection that waits says something so often, so that no gateway forgets it.
-const STIR: Duration = Duration::from_secs(30);
+const KEEPALIVE: Duration = Duration::from_secs(30);
 /// Round trips that are timed.
 const PINGS: u32 = 3;
+/// How long a round trip through the server may take.
+const THROUGH_SERVER: Duration = Duration::from_secs(2);
+/// Frames of the server that are read in all: several times what the longest attempt needs.
+const MAX_FRAMES: u32 = 2000;
+/// Longest message that is read, in bytes; ours and the server's are shorter than [`MAX_MESSAGE`].
+const LONGEST_MESSAGE: usize = 4 * MAX_MESSAGE;
+/// What may wait for a server that does not read, in bytes.
+const MAX_UNSENT: usize = 16 * MAX_MESSAGE;
 
 impl Introducer {
     /// Connects to the server, or to the one for TLS.
@@ -104,8 +135,9 @@ impl Introducer {
             };
             // The scheme only says how the library would have connected: that has been done.
             let url = format!("ws://{authority}{PATH}");
-            let (socket, _) = client_async(url, stream).await.map_err(|e| no_rendezvous(server, &e, tls))?;
-            Ok(Self { socket, rtt: Duration::ZERO, step: 0, stun: Vec::new() })
+            let connected = client_async_with_config(url, stream, Some(limits())).await;
+            let (socket, _) = connected.map_err(|e| no_rendezvous(server, &e, tls))?;
+            Ok(Self { socket, server, rtt: Duration::ZERO, step: 0, frames: 0, stun: Vec::new() })
         };
         let late = |_| Err(IntroError::Unreachable { server: first, reason: "timed out".into() });
         timeout(CONNECTING, connecting).await.unwrap_or_else(late)
@@ -115,7 +147,7 @@ impl Introducer {
     pub(super) async fn open(&mut self) -> Result<Code, IntroError> {
         self.say(ToServer::Open { version: VERSION }).await?;
         self.welcome().await?;
-        match timeout(ANSWER, self.hear()).await.map_err(|_| IntroError::Broken)?? {
+        match self.answer().await? {
             ToClient::Waiting { code, .. } => Ok(code),
             _ => Err(IntroError::Broken),
         }
@@ -127,14 +159,20 @@ impl Introducer {
         self.welcome().await
     }
 
+    /// The endpoint that the connection goes to.
+    pub(super) fn server(&self) -> SocketAddr {
+        self.server
+    }
+
     /// Where the server says that it answers STUN over UDP.
     pub(super) fn stun(&self) -> &[SocketAddr] {
         &self.stun
     }
 
     async fn welcome(&mut self) -> Result<(), IntroError> {
-        match timeout(ANSWER, self.hear()).await.map_err(|_| IntroError::Broken)?? {
-            ToClient::Welcome { stun } => {
+        match self.answer().await? {
+            ToClient::Welcome { mut stun } => {
+                stun.truncate(MOST_ENDPOINTS);
                 self.stun = stun;
                 Ok(())
             }
@@ -145,22 +183,21 @@ impl Introducer {
     /// Waits for the peer.
     pub(super) async fn paired(&mut self, wait: Duration) -> Result<Paired, IntroError> {
         let deadline = Instant::now() + wait;
-        loop {
-            let next = deadline.min(Instant::now() + STIR);
-            match timeout_at(next, self.hear()).await {
-                Ok(heard) => match heard? {
-                    ToClient::Paired { role, you, peer } => {
-                        let paired = Paired { role, you: you.to_canonical(), peer: peer.to_canonical() };
-                        self.time_round_trip().await?;
-                        return Ok(paired);
-                    }
-                    ToClient::Pong { .. } => {}
-                    _ => return Err(IntroError::Broken),
-                },
-                Err(_) if next == deadline => return Err(IntroError::NoPeer(wait.as_secs())),
-                Err(_) => self.say(ToServer::Ping { id: u32::MAX }).await?,
+        while Instant::now() < deadline {
+            let next = deadline.min(Instant::now() + KEEPALIVE);
+            match self.hear_until(next).await? {
+                Some(ToClient::Paired { role, you, peer }) => {
+                    let paired = Paired { role, you: you.to_canonical(), peer: peer.to_canonical() };
+                    self.time_round_trip().await?;
+                    return Ok(paired);
+                }
+                Some(ToClient::Pong { .. }) => {}
+                Some(_) => return Err(IntroError::Broken),
+                None if next < deadline => self.say(ToServer::Ping { id: u32::MAX }).await?,
+                None => {}
             }
         }
+        Err(IntroError::NoPeer(wait.as_secs()))
     }
 
     /// Exchanges messages with the peer; returns at the moment at which both go on.
@@ -171,8 +208,8 @@ impl Introducer {
         self.say(ToServer::Ready { step, rtt_ms, payload }).await?;
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let heard = timeout_at(deadline, self.hear()).await;
-            match heard.map_err(|_| IntroError::Silent(PATIENCE.as_secs()))?? {
+            let heard = self.hear_until(deadline).await?;
+            match heard.ok_or(IntroError::Silent(PATIENCE.as_secs()))? {
                 ToClient::Start { step: at, after_ms, payload } if at == step => {
                     self.step += 1;
                     let after = Duration::from_millis(after_ms.into()).min(Duration::from_secs(1));
@@ -192,19 +229,15 @@ impl Introducer {
         for id in 0..PINGS {
             let sent = Instant::now();
             self.say(ToServer::PeerPing { id }).await?;
-            let answered = async {
-                loop {
-                    match self.hear().await? {
-                        ToClient::PeerPong { id: at } if at == id => return Ok(sent.elapsed()),
-                        ToClient::PeerPong { .. } | ToClient::Pong { .. } => {}
-                        _ => return Err(IntroError::Broken),
-                    }
+            loop {
+                match self.hear_until(sent + THROUGH_SERVER).await? {
+                    Some(ToClient::PeerPong { id: at }) if at == id => break,
+                    Some(ToClient::PeerPong { .. } | ToClient::Pong { .. }) => {}
+                    Some(_) => return Err(IntroError::Broken),
+                    None => return Ok(best),
                 }
-            };
-            match timeout(Duration::from_secs(2), answered).await {
-                Ok(rtt) => best = Some(rtt?.min(best.unwrap_or(Duration::MAX))),
-                Err(_) => break,
             }
+            best = Some(sent.elapsed().min(best.unwrap_or(Duration::MAX)));
         }
         Ok(best)
     }
@@ -220,7 +253,7 @@ impl Introducer {
             let sent = Instant::now();
             self.say(ToServer::Ping { id }).await?;
             loop {
-                match timeout(ANSWER, self.hear()).await.map_err(|_| IntroError::Broken)?? {
+                match self.hear_until(sent + ANSWER).await?.ok_or(STALLED)? {
                     ToClient::Pong { id: at } if at == id => break,
                     ToClient::Pong { .. } => {}
                     _ => return Err(IntroError::Broken),
@@ -234,12 +267,31 @@ impl Introducer {
 
     async fn say(&mut self, message: ToServer) -> Result<(), IntroError> {
         let text = serde_json::to_string(&message).map_err(|_| IntroError::Broken)?;
-        self.socket.send(Message::text(text)).await.map_err(|_| IntroError::Broken)
+        // A server that does not read must not stop this side.
+        let sent = timeout(ANSWER, self.socket.send(Message::text(text))).await;
+        sent.map_err(|_| STALLED)?.map_err(|_| IntroError::Broken)
+    }
+
+    /// The answer to what was said just now.
+    async fn answer(&mut self) -> Result<ToClient, IntroError> {
+        self.hear_until(Instant::now() + ANSWER).await?.ok_or(STALLED)
+    }
+
+    /// The next message until then. A server that never stops talking does not stop the clock.
+    async fn hear_until(&mut self, deadline: Instant) -> Result<Option<ToClient>, IntroError> {
+        if Instant::now() >= deadline {
+            return Ok(None);
+        }
+        timeout_at(deadline, self.hear()).await.map_or(Ok(None), |heard| heard.map(Some))
     }
 
     /// The next message that is meant for the one who waits; pings of the peer are answered on the way.
     async fn hear(&mut self) -> Result<ToClient, IntroError> {
         loop {
+            self.frames += 1;
+            if self.frames > MAX_FRAMES {
+                return Err(IntroError::Flood);
+            }
             let message = self.socket.next().await.and_then(Result::ok).ok_or(IntroError::Broken)?;
             let text = match message {
                 Message::Text(text) => text,
@@ -256,6 +308,18 @@ impl Introducer {
             }
         }
     }
+}
+
+const STALLED: IntroError = IntroError::Stalled(ANSWER.as_secs());
+/// Endpoints that a server may have: one a family.
+const MOST_ENDPOINTS: usize = 2;
+
+fn limits() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .max_message_size(Some(LONGEST_MESSAGE))
+        .max_frame_size(Some(LONGEST_MESSAGE))
+        .write_buffer_size(0)
+        .max_write_buffer_size(MAX_UNSENT)
 }
 
 /// Connects to whichever address answers first; the second one gets its chance when the first has failed, or has
@@ -301,6 +365,6 @@ fn no_rendezvous(
         (Some(_), _) | (None, Error::Http(_)) => "",
         (None, _) => "; if it wants TLS, give --tls",
     };
-    let reason = format!("it does not introduce clients ({error}){hint}");
+    let reason = format!("it does not introduce clients ({}){hint}", printable(&error.to_string()));
     IntroError::Unreachable { server, reason }
 }

@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use shared::{
     nat::{Filtering, Mapping, NatType, PortPolicy},
-    rendezvous::{Role, Technique},
+    rendezvous::Role,
 };
+
+use crate::technique::Technique;
 
 /// The whole document.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -55,7 +57,7 @@ pub struct PunchReport {
     pub rounds: u32,
     /// How long the path was seen alive, in seconds.
     pub held_s: Option<f64>,
-    /// Share of heartbeats that got no echo.
+    /// Share of heartbeats that got no reply.
     pub loss: Option<f64>,
     /// Mean difference between successive round-trip times, in seconds.
     pub jitter_s: Option<f64>,
@@ -86,9 +88,9 @@ pub struct Predicted {
     pub outcome: PunchOutcome,
     /// The chance of a direct path, 0 to 1.
     pub probability: Option<f64>,
-    /// Whether that chance is a figure of the field, because nothing of these two could be measured beforehand.
+    /// Whether that chance is assumed, because nothing of these two could be measured beforehand.
     pub assumed: bool,
-    /// By which means.
+    /// By which technique.
     pub technique: Option<Technique>,
     /// Why.
     pub why: String,

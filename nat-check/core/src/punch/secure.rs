@@ -20,7 +20,7 @@ use tokio_rustls::{
     },
 };
 
-use crate::{net::Stream, target::Target};
+use crate::{net::Stream, printable::printable, target::Target};
 
 /// Where the rendezvous answers over TLS, and as whom it has to prove itself.
 #[derive(Clone)]
@@ -209,7 +209,7 @@ impl Secure {
 /// A name out of `DnsName("probe.example.org")`, as the library tells it.
 fn plain(text: &str) -> String {
     let inner = text.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(text);
-    inner.trim_matches('"').to_owned()
+    printable(inner.trim_matches('"'))
 }
 
 fn told(presented: &[String]) -> String {

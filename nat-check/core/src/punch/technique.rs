@@ -1,14 +1,14 @@
-//! The techniques, and the one list of them. To add one: a file, a line in [`MEANS`], a word in
-//! [`shared::rendezvous::Technique`].
+//! The techniques of an attempt, and the one list of them. To add one: a file, a line in [`METHODS`], a word in
+//! [`Technique`] and one on the wire in [`WireTechnique`].
 
-use shared::rendezvous::Technique;
+use shared::rendezvous::peer::WireTechnique;
 
 use super::{
     attempt::{Attempt, Ended},
     forecast::Pair,
     introducer::IntroError,
 };
-use crate::net::Boxed;
+use crate::{net::Boxed, technique::Technique};
 
 mod birthday;
 mod ipv6;
@@ -20,9 +20,9 @@ mod tcp;
 
 pub(super) use tcp::side as tcp_side;
 
-/// A technique.
+/// How a technique is carried out.
 #[derive(Clone, Copy)]
-pub(super) struct Means {
+pub(super) struct Method {
     pub(super) technique: Technique,
     /// What it does, in a line.
     pub(super) about: &'static str,
@@ -34,24 +34,41 @@ pub(super) struct Means {
     pub(super) run: for<'a> fn(&'a mut Attempt) -> Boxed<'a, Result<Ended, IntroError>>,
 }
 
-/// Every technique, in the order of [`Technique::ALL`]: what costs little comes first.
-pub(super) const MEANS: &[Means] = &[
-    lan::MEANS,
-    simultaneous::MEANS,
-    low_ttl::MEANS,
-    ipv6::MEANS,
-    prediction::MEANS,
-    tcp::MEANS,
-    birthday::MEANS,
+/// Every technique, in the order of [`Technique::ATTEMPTS`]: what costs little comes first.
+pub(super) const METHODS: &[Method] = &[
+    lan::METHOD,
+    simultaneous::METHOD,
+    low_ttl::METHOD,
+    ipv6::METHOD,
+    prediction::METHOD,
+    tcp::METHOD,
+    birthday::METHOD,
 ];
 
 /// What is to be tried, round by round: what is most promising comes first, unless it takes long. Both sides come to the
 /// same list, since both know the same of each other.
-pub(super) fn plan(pair: &Pair) -> Vec<&'static Means> {
+pub(super) fn plan(pair: &Pair) -> Vec<&'static Method> {
     let promising = pair.forecast().technique.filter(|technique| *technique != Technique::Birthday);
-    let mut means: Vec<&Means> = MEANS.iter().filter(|means| pair.agrees_on(means.technique)).collect();
-    means.sort_by_key(|means| Some(means.technique) != promising);
-    means.into_iter().flat_map(|means| (0..(means.rounds)(pair)).map(move |_| means)).collect()
+    let mut methods: Vec<&Method> =
+        METHODS.iter().filter(|method| pair.agrees_on(method.technique)).collect();
+    methods.sort_by_key(|method| Some(method.technique) != promising);
+    methods.into_iter().flat_map(|method| (0..(method.rounds)(pair)).map(move |_| method)).collect()
+}
+
+impl Technique {
+    /// The word for it between two clients; none where there is nothing to agree on.
+    pub(super) fn on_wire(self) -> Option<WireTechnique> {
+        match self {
+            Self::Lan => Some(WireTechnique::Lan),
+            Self::Simultaneous => Some(WireTechnique::Simultaneous),
+            Self::LowTtl => Some(WireTechnique::LowTtl),
+            Self::Ipv6 => Some(WireTechnique::Ipv6),
+            Self::Prediction => Some(WireTechnique::Prediction),
+            Self::Tcp => Some(WireTechnique::Tcp),
+            Self::Birthday => Some(WireTechnique::Birthday),
+            Self::Direct | Self::Relay => None,
+        }
+    }
 }
 
 fn cheap(_: &Pair) -> Option<String> {

@@ -1,16 +1,21 @@
 //! Two clients in one simulated world: the very code that runs on real networks, in virtual time.
 
-use std::sync::Mutex;
+use std::{net::SocketAddr, sync::Mutex};
 
-use shared::nat::model::Stack;
+use shared::nat::{NatType, model::Stack};
 
 mod families;
 mod hold;
 mod hostile;
+mod hostile_server;
+mod misuse;
 
-use super::*;
+use super::{report::PunchOutcome, *};
 use crate::{
-    net::sim::{PathSpec, SiteSpec, World},
+    net::{
+        Stream,
+        sim::{PathSpec, SiteSpec, World},
+    },
     progress::Silent,
     target::FoundBy,
 };
@@ -52,7 +57,7 @@ fn target(world: &World) -> Target {
 }
 
 fn setup(seed: u8) -> PunchSetup {
-    PunchSetup { seed: u64::from(seed), nonce: [seed; 16], ..PunchSetup::default() }
+    PunchSetup { randomness: Randomness::Seeded(seed.into()), ..PunchSetup::default() }
 }
 
 type Result2 = (Result<PunchDocument, IntroError>, Result<PunchDocument, IntroError>);

@@ -2,26 +2,15 @@
 
 use std::sync::{Arc, Weak};
 
-use super::{DATAGRAM, Session};
-use crate::{net::Datagram, observation::SocketId};
+use super::Session;
+use crate::{net::Datagram, observation::SocketId, receive::Receiver};
 
 /// Receives on one socket until the session is gone.
 pub(super) async fn receive(session: Weak<Session>, datagram: Arc<dyn Datagram>, on: SocketId) {
-    let mut buffer = [0; DATAGRAM];
-    let mut failures = 0;
-    // Errors that ICMP brings back concern one destination, not the socket; but a socket that only fails is dead.
-    while failures < 100 {
-        match datagram.recv_from(&mut buffer).await {
-            Ok((length, from)) => {
-                failures = 0;
-                let Some(session) = session.upgrade() else { return };
-                session.take(&buffer[..length], from, on);
-            }
-            Err(error) => {
-                failures += 1;
-                tracing::trace!(%error, "receiving failed");
-                tokio::task::yield_now().await;
-            }
-        }
+    let mut receiver = Receiver::new(datagram);
+    while let Some(received) = receiver.next().await {
+        let Ok((datagram, from)) = received else { continue };
+        let Some(session) = session.upgrade() else { return };
+        session.take(datagram, from, on);
     }
 }

@@ -3,7 +3,7 @@
 
 use shared::nat::{Filtering, Keying, Mapping, NatType, PortAllocation};
 
-use super::predict::{Behaviour, Budget, CROSS_TRAFFIC, Next, Ports, Prediction, Recipe, Side, predict};
+use super::predict::{Behaviour, Budget, CROSS_TRAFFIC, Next, Ports, Prediction, Side, Strategy, predict};
 use crate::report::{Finding, PeerKind, PeerOutcome, PeerVerdict, UdpReport};
 
 pub(super) fn table(udp: &UdpReport) -> Vec<PeerVerdict> {
@@ -32,7 +32,7 @@ fn against(peer: PeerKind, selves: &[Side], udp: &UdpReport) -> PeerVerdict {
             probability: found.probability.map(|p| (p * 10_000.0).floor() / 10_000.0),
             packets: found.packets,
             seconds: found.seconds,
-            why: if found.recipe == Recipe::Both { why + hazard(udp) } else { why },
+            why: if found.strategy == Strategy::BothSend { why + hazard(udp) } else { why },
         };
     }
     PeerVerdict {

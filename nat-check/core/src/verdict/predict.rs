@@ -1,4 +1,4 @@
-//! Can two sides punch, by which means, and with what chance? For any pair of mapping, filtering, what a filter
+//! Can two sides punch, by which technique, and with what chance? For any pair of mapping, filtering, what a filter
 //! entry belongs to, and port allocation (RFC 5128 section 3.3, and beyond it).
 //!
 //! Each side has a *known* endpoint: the one that a server saw. A packet from X to Y gets through if it names an
@@ -104,15 +104,15 @@ pub enum Who {
 
 /// What the two do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Recipe {
+pub enum Strategy {
     /// This side sends to the known endpoint of the other.
-    Dial(Who),
+    OneSends(Who),
     /// Both send to each other's known endpoint.
-    Both,
+    BothSend,
     /// One side samples its next port and sends to the other's known endpoint from there; then the other sends from
     /// its own known endpoint to that port and those after it; then the first one sends again. Which of the three
     /// gets through depends on which of the two filters is the stricter one.
-    Window {
+    PredictOne {
         /// The side whose port is guessed.
         hard: Who,
         /// Ports that are tried.
@@ -129,9 +129,9 @@ pub enum Recipe {
         guesses: u32,
     },
     /// Both sample their next ports and send from them to the ones predicted for the other, see [`Mutual`].
-    Mutual(Mutual),
+    PredictBoth(Mutual),
     /// Each side sends from so many sockets to so many ports of the other: both have to hit at once.
-    Crossed {
+    GuessBoth {
         /// What A tries.
         a: Tries,
         /// What B tries.
@@ -180,7 +180,7 @@ pub struct Mutual {
 pub struct Prediction {
     /// What comes of it.
     pub outcome: PeerOutcome,
-    /// By which means.
+    /// By which technique.
     pub technique: Technique,
     /// The chance of a direct connection.
     pub probability: Option<f64>,
@@ -189,7 +189,7 @@ pub struct Prediction {
     /// How long they take at the pace of the budget.
     pub seconds: Option<f64>,
     /// What the two do.
-    pub recipe: Recipe,
+    pub strategy: Strategy,
 }
 
 /// Predicts how two sides fare.
@@ -223,7 +223,7 @@ fn relay(obstacle: Obstacle) -> Prediction {
         probability: Some(0.0),
         packets: None,
         seconds: None,
-        recipe: Recipe::Relay(obstacle),
+        strategy: Strategy::Relay(obstacle),
     }
 }
 
@@ -242,7 +242,7 @@ fn without_udp(other: Option<Behaviour>, blocked: Who) -> Prediction {
         probability: Some(1.0),
         packets: None,
         seconds: None,
-        recipe: Recipe::Tcp(blocked),
+        strategy: Strategy::Tcp(blocked),
     }
 }
 
@@ -253,17 +253,17 @@ fn needs(from: Behaviour, to: Behaviour) -> (bool, bool) {
 
 fn plain(a: Behaviour, b: Behaviour) -> Option<Prediction> {
     let free = |from, to| needs(from, to) == (false, false);
-    let (technique, recipe) = if b.filtering == Filtering::EndpointIndependent {
-        (Technique::Direct, Recipe::Dial(Who::A))
+    let (technique, strategy) = if b.filtering == Filtering::EndpointIndependent {
+        (Technique::Direct, Strategy::OneSends(Who::A))
     } else if a.filtering == Filtering::EndpointIndependent {
-        (Technique::Direct, Recipe::Dial(Who::B))
+        (Technique::Direct, Strategy::OneSends(Who::B))
     } else if free(a, b) || free(b, a) {
-        (Technique::Simultaneous, Recipe::Both)
+        (Technique::Simultaneous, Strategy::BothSend)
     } else {
         return None;
     };
     let (outcome, probability) = (PeerOutcome::Direct, Some(1.0));
-    Some(Prediction { outcome, technique, probability, packets: Some(PLAIN), seconds: None, recipe })
+    Some(Prediction { outcome, technique, probability, packets: Some(PLAIN), seconds: None, strategy })
 }
 
 /// A first packet that may be refused, and one that gets through.
@@ -284,15 +284,15 @@ fn one_guess(from: Behaviour, to: Behaviour, who: Who, budget: &Budget) -> Optio
         let chance = odds::once_in(budget.rounds, odds::fewer_than(ports, mean));
         // Where others take too many ports meanwhile, the next one is as good as random.
         if chance >= budget.worth {
-            let recipe = Recipe::Window { hard: hard_is, ports };
-            return Some(found(Technique::Prediction, chance, ports, recipe, budget));
+            let strategy = Strategy::PredictOne { hard: hard_is, ports };
+            return Some(found(Technique::Prediction, chance, ports, strategy, budget));
         }
     }
     let range = hard.ports.range;
     let sockets = budget.sockets.min(hard.spare());
     let guesses = guesses(sockets, range, limit, budget);
-    let recipe = Recipe::Birthday { hard: hard_is, sockets, guesses };
-    Some(found(Technique::Birthday, odds::hit(sockets, guesses, range), guesses, recipe, budget))
+    let strategy = Strategy::Birthday { hard: hard_is, sockets, guesses };
+    Some(found(Technique::Birthday, odds::hit(sockets, guesses, range), guesses, strategy, budget))
 }
 
 /// Both ports have to be guessed at once.
@@ -302,7 +302,7 @@ fn two_guesses(a: Behaviour, b: Behaviour, budget: &Budget) -> Option<Prediction
     }
     let crossed = |chance, a: Tries, b: Tries| {
         let packets = (a.sockets * a.ports).max(b.sockets * b.ports);
-        Some(found(Technique::Birthday, chance, packets, Recipe::Crossed { a, b }, budget))
+        Some(found(Technique::Birthday, chance, packets, Strategy::GuessBoth { a, b }, budget))
     };
     match (a.ports.passed_over(budget.gap_s), b.ports.passed_over(budget.gap_s)) {
         (Some(mean_a), Some(mean_b)) => Some(mutual(a, b, mean_a, mean_b, budget)),
@@ -337,7 +337,7 @@ fn mutual(a: Behaviour, b: Behaviour, mean_a: f64, mean_b: f64, budget: &Budget)
         odds::fewer_than(window, mean_a) * odds::fewer_than(window, mean_b)
     };
     let chance = odds::once_in(budget.rounds, met);
-    found(Technique::Prediction, chance, plan.b, Recipe::Mutual(plan), budget)
+    found(Technique::Prediction, chance, plan.b, Strategy::PredictBoth(plan), budget)
 }
 
 /// What the side with one port that can be predicted tries, what the side with random ones tries, and the chance.
@@ -366,14 +366,14 @@ const CHEAP: u32 = 100;
 const SURE: f64 = 0.999;
 const MAX_WINDOW: u32 = 64;
 
-fn found(technique: Technique, chance: f64, packets: u32, recipe: Recipe, budget: &Budget) -> Prediction {
+fn found(technique: Technique, chance: f64, packets: u32, strategy: Strategy, budget: &Budget) -> Prediction {
     Prediction {
         outcome: PeerOutcome::Direct,
         technique,
         probability: Some(chance),
         packets: Some(packets),
         seconds: Some(f64::from(packets) / budget.pace),
-        recipe,
+        strategy,
     }
 }
 
@@ -396,39 +396,39 @@ impl Prediction {
             Who::A => a,
             Who::B => b,
         };
-        match self.recipe {
-            Recipe::Dial(who) => {
+        match self.strategy {
+            Strategy::OneSends(who) => {
                 format!("{} lets anybody in, so {} just sends", name(who.other()), name(who))
             }
-            Recipe::Both => {
+            Strategy::BothSend => {
                 "each side's first packet makes its own gateway let the other's packets in".into()
             }
-            Recipe::Window { hard, ports: 1 } => {
+            Strategy::PredictOne { hard, ports: 1 } => {
                 format!("the port of {} changes with the destination, but the next one is known", name(hard))
             }
-            Recipe::Window { hard, ports } => format!(
+            Strategy::PredictOne { hard, ports } => format!(
                 "the port of {} changes with the destination, but is one of the next {ports}",
                 name(hard)
             ),
-            Recipe::Birthday { hard, sockets, guesses } => format!(
+            Strategy::Birthday { hard, sockets, guesses } => format!(
                 "{} opens {sockets} random ports, {} tries {guesses}: one of them meets",
                 name(hard),
                 name(hard.other())
             ),
-            Recipe::Mutual(_) => {
+            Strategy::PredictBoth(_) => {
                 "both ports change with the destination, but on both sides the next ones can be predicted"
                     .into()
             }
-            Recipe::Crossed { .. } => {
+            Strategy::GuessBoth { .. } => {
                 "both ports change with the destination, but few enough combinations are left to try".into()
             }
-            Recipe::Tcp(who) => {
+            Strategy::Tcp(who) => {
                 format!("UDP of {} is blocked, but TCP reaches {}", name(who), name(who.other()))
             }
-            Recipe::Relay(Obstacle::NoUdp) => {
+            Strategy::Relay(Obstacle::NoUdp) => {
                 "UDP is blocked, and whether TCP gets through to the other side is not known".into()
             }
-            Recipe::Relay(Obstacle::Ports) => {
+            Strategy::Relay(Obstacle::Ports) => {
                 "ports that change with the destination would have to be guessed on both sides at once".into()
             }
         }

@@ -57,6 +57,11 @@ impl Net for SimNet {
         ip.ok_or_else(|| io::ErrorKind::NetworkUnreachable.into())
     }
 
+    /// Every site has one local network.
+    fn prefix_len(&self, own: IpAddr) -> Option<u8> {
+        Some(if own.is_ipv4() { 24 } else { 64 })
+    }
+
     fn connect(
         &self,
         local: Option<SocketAddr>,

@@ -2,23 +2,22 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use shared::{
-    nat::PortAllocation,
-    rendezvous::{Technique, peer::RoundCandidates},
-};
+use shared::{nat::PortAllocation, rendezvous::peer::RoundCandidates};
 
-use super::Means;
+use super::Method;
 use crate::{
+    contactable::LOWEST_PORT,
     punch::{
         attempt::{Attempt, Ended, at_step},
+        burst::{Burst, SEND_INTERVAL, SHORT_WINDOW, pairs},
         forecast::Pair,
         introducer::IntroError,
-        volley::{PACE, SHORT, Volley},
     },
-    verdict::predict::{Budget, Recipe, Tries, Who, ports_to_try},
+    technique::Technique,
+    verdict::predict::{Budget, Strategy, Tries, Who, ports_to_try},
 };
 
-pub(super) const MEANS: Means = Means {
+pub(super) const METHOD: Method = Method {
     technique: Technique::Birthday,
     about: "many sockets on one side, many guesses on the other",
     rounds: |pair| u32::from(Effort::of(pair).is_some()),
@@ -45,8 +44,8 @@ impl Effort {
     fn of(pair: &Pair) -> Option<Self> {
         let udp = pair.udp.as_ref()?;
         let budget = Budget::DEFAULT;
-        let (opener, opens, guesses, is_crossed) = match udp.recipe {
-            Recipe::Birthday { hard, sockets, guesses } => {
+        let (opener, opens, guesses, is_crossed) = match udp.strategy {
+            Strategy::Birthday { hard, sockets, guesses } => {
                 let ports = if udp.probability >= Some(budget.aim) {
                     // Fewer than a few thousand: no precision is lost.
                     ((f64::from(guesses) * RESERVE) as u32).min(budget.packets)
@@ -55,14 +54,14 @@ impl Effort {
                 };
                 (hard, Tries { sockets, ports: 1 }, Tries { sockets: 1, ports }, false)
             }
-            Recipe::Crossed { a, b } if a.sockets >= b.sockets => (Who::A, a, b, true),
-            Recipe::Crossed { a, b } => (Who::B, b, a, true),
-            Recipe::Dial(_)
-            | Recipe::Both
-            | Recipe::Window { .. }
-            | Recipe::Mutual(_)
-            | Recipe::Tcp(_)
-            | Recipe::Relay(_) => return None,
+            Strategy::GuessBoth { a, b } if a.sockets >= b.sockets => (Who::A, a, b, true),
+            Strategy::GuessBoth { a, b } => (Who::B, b, a, true),
+            Strategy::OneSends(_)
+            | Strategy::BothSend
+            | Strategy::PredictOne { .. }
+            | Strategy::PredictBoth(_)
+            | Strategy::Tcp(_)
+            | Strategy::Relay(_) => return None,
         };
         // Where the guesser's filter is the stricter one, its guesses are what opens it, and what the opener sends after
         // them gets through. Where both guess, one of the guesses has to.
@@ -80,14 +79,14 @@ impl Effort {
         };
         let opener = side(self.opens, self.times.0, true);
         let guesser = side(self.guesses, self.times.1, false);
-        let seconds = (PACE * all(self.opens) + self.window()).as_secs();
+        let seconds = (SEND_INTERVAL * all(self.opens) + self.window()).as_secs();
         format!("{opener}, {guesser}, within {seconds} s: each may take a mapping of a NAT that others share")
     }
 
     /// How long the guessing lasts, from its first packet.
     fn window(self) -> Duration {
-        let (opening, guessing) = (PACE * all(self.opens), PACE * all(self.guesses));
-        (guessing * self.times.1).max(guessing + opening * (self.times.0 - 1)) + SHORT
+        let (opening, guessing) = (SEND_INTERVAL * all(self.opens), SEND_INTERVAL * all(self.guesses));
+        (guessing * self.times.1).max(guessing + opening * (self.times.0 - 1)) + SHORT_WINDOW
     }
 }
 
@@ -96,10 +95,10 @@ fn all(tries: Tries) -> u32 {
 }
 
 async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
-    // The plan has this round for pairs with a recipe only.
+    // The plan has this round for pairs with a strategy only.
     let Some(effort) = Effort::of(&attempt.pair) else { return Err(IntroError::Broken) };
     let Effort { opener, opens, guesses, times } = effort;
-    let crossed = matches!(attempt.pair.udp.map(|p| p.recipe), Some(Recipe::Crossed { .. }));
+    let crossed = matches!(attempt.pair.udp.map(|p| p.strategy), Some(Strategy::GuessBoth { .. }));
     let is_opener = attempt.pair.who() == opener;
     let mine = if is_opener { opens } else { guesses };
     if crossed {
@@ -117,35 +116,36 @@ async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
     }
     if let Some((_, ip)) = attempt.servers.v4 {
         while sockets.len() < mine.sockets as usize {
-            let Ok(socket) = attempt.post.open(ip).await else { break };
+            let Ok(socket) = attempt.sockets.open(ip).await else { break };
             sockets.push(socket);
         }
     }
     let peer = attempt.meet(candidates).await?;
     let theirs = attempt.pair.peers.behaviour.ports.clone();
-    let targets = match attempt.corroborated(&peer.at) {
-        Some(at) => targets(attempt.post.rng(), at, &peer, theirs.as_ref(), mine.ports),
+    let remotes = match attempt.vouched(&peer.at) {
+        Some(at) => remotes(attempt.sockets.choices(), at, &peer, theirs.as_ref(), mine.ports),
         None => Vec::new(),
     };
-    let shots: Vec<_> = sockets.iter().flat_map(|s| targets.iter().map(move |to| (*s, *to))).collect();
-    let mut volley = Volley { window: effort.window(), ..Volley::default() };
-    let opened = if is_opener { shots.len() } else { 0 };
+    let targets = pairs(&sockets, &remotes);
+    let mut burst = Burst { window: effort.window(), ..Burst::default() };
+    let opened = if is_opener { targets.len() } else { 0 };
     if crossed && !is_opener {
-        // Its one mapping is made now, while the port that was told for it is the next one.
-        attempt.fire(&shots[..shots.len().min(1)], attempt.opener_ttl(), PACE).await;
+        // Its one mapping is made now, while the port that was predicted for it is the next one.
+        attempt.send_all(&targets[..targets.len().min(1)], attempt.opener_ttl(), SEND_INTERVAL).await;
     }
     if is_opener {
-        attempt.fire(&shots, attempt.opener_ttl(), PACE).await;
-        (volley.shots, volley.after) = (shots.repeat(times.0 as usize - 1), PACE * all(guesses));
+        attempt.send_all(&targets, attempt.opener_ttl(), SEND_INTERVAL).await;
+        (burst.targets, burst.after) = (targets.repeat(times.0 as usize - 1), SEND_INTERVAL * all(guesses));
     } else {
-        volley.shots = shots.repeat(times.1 as usize);
+        burst.targets = targets.repeat(times.1 as usize);
     }
     // Ports have to be open before anybody guesses at them.
     attempt.meet(RoundCandidates::default()).await?;
-    let mut outcome = attempt.volley(&volley).await;
+    let mut outcome = attempt.burst(&burst).await;
     if is_opener {
-        outcome.report.sent += u32::try_from(opened).unwrap_or(u32::MAX);
-        outcome.report.to = targets.into_iter().take(1).collect();
+        outcome.sent += u32::try_from(opened).unwrap_or(u32::MAX);
+        outcome.report.sent = outcome.sent;
+        outcome.report.to = remotes.into_iter().take(1).collect();
     }
     Ok(outcome.into())
 }
@@ -156,7 +156,7 @@ fn is_predictable(ports: Option<&PortAllocation>) -> bool {
 }
 
 /// The ports to try: the one that is known, those that follow a known one, or any at random, each once.
-fn targets(
+fn remotes(
     rng: &mut fastrand::Rng,
     at: SocketAddr,
     peer: &RoundCandidates,
@@ -169,7 +169,7 @@ fn targets(
     if count <= 1 {
         return vec![at];
     }
-    let (low, high) = theirs.map_or((1024, 65535), ports_to_try);
+    let (low, high) = theirs.map_or((LOWEST_PORT, u16::MAX), ports_to_try);
     let mut ports: Vec<u16> = (low..=high).collect();
     rng.shuffle(&mut ports);
     ports.into_iter().take(count as usize).map(|port| SocketAddr::new(at.ip(), port)).collect()

@@ -1,18 +1,18 @@
 //! Both send to each other's IPv6 address at the same moment: no port to guess, only firewalls to open.
 
-use shared::rendezvous::{
-    Technique,
-    peer::{Offer, RoundCandidates},
+use shared::rendezvous::peer::{Offer, RoundCandidates};
+
+use super::{Method, cheap};
+use crate::{
+    punch::{
+        attempt::{Attempt, Ended},
+        burst::{Burst, pairs},
+        introducer::IntroError,
+    },
+    technique::Technique,
 };
 
-use super::{Means, cheap};
-use crate::punch::{
-    attempt::{Attempt, Ended},
-    introducer::IntroError,
-    volley::Volley,
-};
-
-pub(super) const MEANS: Means = Means {
+pub(super) const METHOD: Method = Method {
     technique: Technique::Ipv6,
     about: "both send to each other's IPv6 address at the same moment",
     rounds: |pair| {
@@ -25,13 +25,13 @@ pub(super) const MEANS: Means = Means {
 
 async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
     let fresh = match attempt.servers.v6 {
-        Some((server, ip)) => attempt.post.open_seen(ip, server).await,
+        Some((server, ip)) => attempt.sockets.open_seen(ip, server).await,
         None => None,
     };
-    let candidates = RoundCandidates { at: fresh.iter().map(|(_, at)| *at).collect(), next: None };
-    let peer = attempt.meet(candidates).await?;
-    let targets: Vec<_> = attempt.targets(&peer.at).into_iter().filter(|to| to.is_ipv6()).collect();
-    let shots = fresh.into_iter().flat_map(|(socket, _)| targets.iter().map(move |to| (socket, *to)));
+    let (sockets, at): (Vec<_>, Vec<_>) = fresh.into_iter().unzip();
+    let peer = attempt.meet(RoundCandidates { at, next: None }).await?;
+    let v6: Vec<_> = peer.at.into_iter().filter(|at| at.is_ipv6()).collect();
     // No gateway in between translates, so none can remap.
-    Ok(attempt.volley(&Volley::short(shots.collect())).await.into())
+    let targets = pairs(&sockets, &attempt.contactable(&v6));
+    Ok(attempt.burst(&Burst::short(targets)).await.into())
 }

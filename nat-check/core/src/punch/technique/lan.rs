@@ -1,17 +1,18 @@
-//! Straight to each other's address on the local network: for two behind the same NAT.
+//! To each other's address on the local network: for two behind the same NAT.
 
 use std::time::Duration;
 
-use shared::rendezvous::Technique;
-
-use super::{Means, cheap};
-use crate::punch::{
-    attempt::{Attempt, Ended},
-    introducer::IntroError,
-    volley::Volley,
+use super::{Method, cheap};
+use crate::{
+    punch::{
+        attempt::{Attempt, Ended},
+        burst::{Burst, pairs},
+        introducer::IntroError,
+    },
+    technique::Technique,
 };
 
-pub(super) const MEANS: Means = Means {
+pub(super) const METHOD: Method = Method {
     technique: Technique::Lan,
     about: "to each other's address on the local network",
     rounds: |pair| u32::from(pair.neighbours && !pair.mine.lan.is_empty() && !pair.peers.lan.is_empty()),
@@ -23,8 +24,7 @@ pub(super) const MEANS: Means = Means {
 const WINDOW: Duration = Duration::from_secs(1);
 
 async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
-    let targets = attempt.targets(&attempt.pair.peers.lan);
-    let shots = attempt.first.into_iter().flat_map(|socket| targets.iter().map(move |to| (socket, *to)));
-    let volley = Volley { window: WINDOW, ..Volley::short(shots.collect()) };
-    Ok(attempt.volley(&volley).await.into())
+    let targets = pairs(attempt.first.as_slice(), &attempt.contactable(&attempt.pair.peers.lan));
+    let burst = Burst { window: WINDOW, ..Burst::short(targets) };
+    Ok(attempt.burst(&burst).await.into())
 }

@@ -1,16 +1,19 @@
-//! Both open their own gateway with packets that die behind it, and only when both have, packets go all the way. Right
-//! against routers that take whoever knocks first for the owner of the port, and never wrong.
+//! Both open their own gateway with packets that expire behind it, and only when both have, packets go all the way. Right
+//! against routers that give the port to whoever sends first, and never wrong.
 
-use shared::rendezvous::{Technique, peer::RoundCandidates};
+use shared::rendezvous::peer::RoundCandidates;
 
-use super::{Means, cheap, simultaneous::has_udp};
-use crate::punch::{
-    attempt::{Attempt, Ended},
-    introducer::IntroError,
-    volley::Volley,
+use super::{Method, cheap, simultaneous::has_udp};
+use crate::{
+    punch::{
+        attempt::{Attempt, Ended},
+        burst::{Burst, pairs},
+        introducer::IntroError,
+    },
+    technique::Technique,
 };
 
-pub(super) const MEANS: Means = Means {
+pub(super) const METHOD: Method = Method {
     technique: Technique::LowTtl,
     about: "both open their own gateway first, then send to each other",
     // Not needed where both are known not to remap.
@@ -21,12 +24,9 @@ pub(super) const MEANS: Means = Means {
 
 async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
     // A socket that the peer has never sent to.
-    let fresh = attempt.fresh().await;
-    let candidates = RoundCandidates { at: fresh.iter().map(|(_, at)| *at).collect(), next: None };
-    let peer = attempt.meet(candidates).await?;
-    let targets = attempt.targets(&peer.at);
-    let shots: Vec<_> =
-        fresh.into_iter().flat_map(|(socket, _)| targets.iter().map(move |to| (socket, *to))).collect();
-    attempt.open_gateway(&shots).await?;
-    Ok(attempt.volley(&Volley::short(shots)).await.into())
+    let (sockets, at): (Vec<_>, Vec<_>) = attempt.fresh().await.into_iter().unzip();
+    let peer = attempt.meet(RoundCandidates { at, next: None }).await?;
+    let targets = pairs(&sockets, &attempt.contactable(&peer.at));
+    attempt.open_gateway(&targets).await?;
+    Ok(attempt.burst(&Burst::short(targets)).await.into())
 }

@@ -1,27 +1,25 @@
-//! The next port of a gateway is told from its last one, or from the local port that it preserves.
+//! The next port of a gateway is predicted from its last one, or from the local port that it preserves.
 
 use std::net::SocketAddr;
 
-use shared::rendezvous::{
-    Technique,
-    peer::{Offer, RoundCandidates},
-};
+use shared::rendezvous::peer::{Offer, RoundCandidates};
 
-use super::Means;
+use super::Method;
 use crate::{
     punch::{
         attempt::{Attempt, Ended, at_step},
+        burst::{Burst, pairs},
         forecast::Pair,
         introducer::IntroError,
-        volley::Volley,
     },
-    verdict::predict::{Budget, Recipe, Who},
+    technique::Technique,
+    verdict::predict::{Budget, Strategy, Who},
 };
 
-pub(super) const MEANS: Means = Means {
+pub(super) const METHOD: Method = Method {
     technique: Technique::Prediction,
-    about: "the next port of a gateway is told from its last one",
-    rounds: |pair| if recipe(pair).is_some() { Budget::DEFAULT.rounds } else { 0 },
+    about: "the next port of a gateway is predicted from its last one",
+    rounds: |pair| if part(pair).is_some() { Budget::DEFAULT.rounds } else { 0 },
     cost,
     run: |attempt| Box::pin(run(attempt)),
 };
@@ -37,16 +35,16 @@ fn cost(pair: &Pair) -> Option<String> {
     let spends = |offer: &Offer| {
         matches!(offer.behaviour.mapping, Some(Mapping::AddressAndPortDependent | Mapping::PortDependent))
     };
-    let (a, b) = match pair.udp.as_ref()?.recipe {
-        Recipe::Window { hard: Who::A, ports } => (0, ports),
-        Recipe::Window { hard: Who::B, ports } => (ports, 0),
-        Recipe::Mutual(plan) => (plan.a, plan.b),
-        Recipe::Dial(_)
-        | Recipe::Both
-        | Recipe::Birthday { .. }
-        | Recipe::Crossed { .. }
-        | Recipe::Tcp(_)
-        | Recipe::Relay(_) => return None,
+    let (a, b) = match pair.udp.as_ref()?.strategy {
+        Strategy::PredictOne { hard: Who::A, ports } => (0, ports),
+        Strategy::PredictOne { hard: Who::B, ports } => (ports, 0),
+        Strategy::PredictBoth(plan) => (plan.a, plan.b),
+        Strategy::OneSends(_)
+        | Strategy::BothSend
+        | Strategy::Birthday { .. }
+        | Strategy::GuessBoth { .. }
+        | Strategy::Tcp(_)
+        | Strategy::Relay(_) => return None,
     };
     let (mine, peers) = if pair.who() == Who::A { (a, b) } else { (b, a) };
     let told: Vec<String> = [(mine, &pair.mine, "this side"), (peers, &pair.peers, "the peer")]
@@ -66,11 +64,11 @@ struct Part {
     stride: u32,
 }
 
-fn recipe(pair: &Pair) -> Option<Part> {
+fn part(pair: &Pair) -> Option<Part> {
     let me = pair.who();
-    match pair.udp.as_ref()?.recipe {
-        Recipe::Window { hard, .. } if hard == me => Some(Part { sampled: true, tries: 0, stride: 0 }),
-        Recipe::Window { ports, .. } => {
+    match pair.udp.as_ref()?.strategy {
+        Strategy::PredictOne { hard, .. } if hard == me => Some(Part { sampled: true, tries: 0, stride: 0 }),
+        Strategy::PredictOne { ports, .. } => {
             use shared::nat::Mapping;
             let free = matches!(
                 pair.mine.behaviour.mapping,
@@ -79,40 +77,38 @@ fn recipe(pair: &Pair) -> Option<Part> {
             let tries = if free { ports.max(AT_LEAST) } else { ports };
             Some(Part { sampled: false, tries, stride: 1 })
         }
-        Recipe::Mutual(plan) => Some(match me {
+        Strategy::PredictBoth(plan) => Some(match me {
             Who::A => Part { sampled: true, tries: plan.a, stride: plan.stride },
             Who::B => Part { sampled: true, tries: plan.b, stride: 1 },
         }),
-        Recipe::Dial(_)
-        | Recipe::Both
-        | Recipe::Birthday { .. }
-        | Recipe::Crossed { .. }
-        | Recipe::Tcp(_)
-        | Recipe::Relay(_) => None,
+        Strategy::OneSends(_)
+        | Strategy::BothSend
+        | Strategy::Birthday { .. }
+        | Strategy::GuessBoth { .. }
+        | Strategy::Tcp(_)
+        | Strategy::Relay(_) => None,
     }
 }
 
 async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
-    let part = recipe(&attempt.pair).unwrap_or(Part { sampled: false, tries: 0, stride: 0 });
+    let part = part(&attempt.pair).unwrap_or(Part { sampled: false, tries: 0, stride: 0 });
     attempt.meet(RoundCandidates::default()).await?;
     let prepared = if part.sampled {
         attempt.predictable().await
     } else {
         attempt.fresh().await.map(|(socket, at)| (socket, RoundCandidates { at: vec![at], next: None }))
     };
-    let (socket, candidates) = prepared
-        .map_or((None, RoundCandidates::default()), |(socket, candidates)| (Some(socket), candidates));
-    let peer = attempt.meet(candidates).await?;
-    let shots: Vec<_> = match (socket, attempt.corroborated(&peer.at)) {
-        (Some(socket), Some(at)) => targets(part, at, &peer).into_iter().map(|to| (socket, to)).collect(),
-        (None, _) | (_, None) => Vec::new(),
-    };
+    let (sockets, mut candidates): (Vec<_>, Vec<_>) = prepared.into_iter().unzip();
+    let peer = attempt.meet(candidates.pop().unwrap_or_default()).await?;
+    let remotes = attempt.vouched(&peer.at).map(|at| remotes(part, at, &peer)).unwrap_or_default();
+    let targets = pairs(&sockets, &remotes);
     if !attempt.pair.is_harmless() {
-        attempt.open_gateway(&shots).await?;
+        attempt.open_gateway(&targets).await?;
     }
-    Ok(attempt.volley(&Volley::short(shots)).await.into())
+    Ok(attempt.burst(&Burst::short(targets)).await.into())
 }
-fn targets(part: Part, at: SocketAddr, peer: &RoundCandidates) -> Vec<SocketAddr> {
+
+fn remotes(part: Part, at: SocketAddr, peer: &RoundCandidates) -> Vec<SocketAddr> {
     match peer.next {
         Some(next) if part.tries > 0 => (0..part.tries)
             .map(|n| SocketAddr::new(at.ip(), at_step(next.port, next.step, n * part.stride)))

@@ -1,16 +1,17 @@
 //! Both send to each other's external endpoint at the same moment: each gateway takes the other's packet for an answer.
 
-use shared::rendezvous::Technique;
-
-use super::{Means, cheap};
-use crate::punch::{
-    attempt::{Attempt, Ended},
-    forecast::Pair,
-    introducer::IntroError,
-    volley::Volley,
+use super::{Method, cheap};
+use crate::{
+    punch::{
+        attempt::{Attempt, Ended},
+        burst::{Burst, pairs},
+        forecast::Pair,
+        introducer::IntroError,
+    },
+    technique::Technique,
 };
 
-pub(super) const MEANS: Means = Means {
+pub(super) const METHOD: Method = Method {
     technique: Technique::Simultaneous,
     about: "both send to each other's external endpoint at the same moment",
     rounds: |pair| u32::from(has_udp(pair) && !pair.remaps()),
@@ -25,8 +26,6 @@ pub(super) fn has_udp(pair: &Pair) -> bool {
 
 /// The offers told where both are, so nothing has to be said before.
 async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
-    let targets = attempt.targets(&attempt.pair.peers.external);
-    let shots = attempt.first.into_iter().flat_map(|socket| targets.iter().map(move |to| (socket, *to)));
-    let volley = Volley::short(shots.collect());
-    Ok(attempt.volley(&volley).await.into())
+    let targets = pairs(attempt.first.as_slice(), &attempt.contactable(&attempt.pair.peers.external));
+    Ok(attempt.burst(&Burst::short(targets)).await.into())
 }

@@ -1,32 +1,37 @@
 //! Both connect to each other over TCP at the same moment: two SYNs cross (RFC 9293 section 3.5), each gateway takes
 //! the other's for an answer (RFC 5382 REQ-2).
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use shared::{
-    rendezvous::{
-        Technique,
-        peer::{RoundCandidates, TcpSide},
-    },
-    stun::{Class, HEADER, TransactionId, View, Writer},
+    rendezvous::peer::{RoundCandidates, TcpSide},
+    stun::{Dialect, TransactionId},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-use super::{Means, cheap};
+use super::{Method, cheap};
 use crate::{
     net::{Net, Stream},
     punch::{
         attempt::{Attempt, Ended},
+        burst::Path,
+        checks::Outcome,
         introducer::IntroError,
-        volley::{Outcome, Way},
-        wire::{Kind, LENGTH, Nonces, Packet},
+        wire::{Keys, Kind, LENGTH, Packet},
     },
+    randomness::RandomSource,
+    stun_over_tcp,
+    technique::Technique,
 };
 
-pub(super) const MEANS: Means = Means {
+pub(super) const METHOD: Method = Method {
     technique: Technique::Tcp,
     about: "both connect over TCP at the same moment",
     rounds: |pair| {
@@ -47,26 +52,29 @@ const PAUSE: Duration = Duration::from_millis(40);
 const ANSWER: Duration = Duration::from_secs(5);
 
 async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
-    let mut rng = attempt.post.rng().fork();
-    let known = match attempt.servers.v4 {
-        Some((server, ip)) => learn(&*attempt.net, SocketAddr::new(ip, 0), server, &mut rng).await.ok(),
+    let known = match attempt.servers.v4.zip(attempt.sockets.transaction_id()) {
+        Some(((server, ip), id)) => {
+            External::learn(&*attempt.net, SocketAddr::new(ip, 0), server, id).await.ok()
+        }
         None => None,
     };
-    let candidates = RoundCandidates { at: known.iter().map(|(_, _, at)| *at).collect(), next: None };
-    let peer = attempt.meet(candidates).await?;
+    let at = known.iter().map(|known| known.external).collect();
+    let peer = attempt.meet(RoundCandidates { at, next: None }).await?;
     let mut outcome = Outcome::default();
     let mut stream = None;
     // The connection to the server stays open: with it the mapping.
-    if let (Some((_kept, local, _)), Some(target)) = (known, attempt.targets(&peer.at).first().copied()) {
+    if let (Some(known), Some(target)) = (known, attempt.vouched(&peer.at)) {
+        let connected = connect(&*attempt.net, known.local, target, &attempt.keys).await;
+        (outcome.sent, outcome.refused) = (connected.tries, connected.refused);
         outcome.report.to.push(target);
-        let (found, tries, refused) = connect(&*attempt.net, local, target, &attempt.nonces).await;
-        (outcome.report.sent, outcome.report.refused) = (tries, refused);
-        if let Some((found, rtt)) = found {
+        // How many connections it took shows whether they were refused, which is not the peer's to know.
+        outcome.report.sent = 1;
+        if let Some((found, rtt)) = connected.found {
             outcome.report.through = true;
             outcome.report.heard = 1;
             outcome.first_heard = Some(Instant::now());
             outcome.rtt = Some(rtt);
-            outcome.way = Some(Way { socket: 0, remote: target });
+            outcome.path = Some(Path { socket: 0, remote: target });
             stream = Some(found);
         }
     }
@@ -76,82 +84,87 @@ async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
 /// Whether two destinations see the same external endpoint of one local port.
 pub(in crate::punch) async fn side(
     net: &dyn Net,
-    local: std::net::IpAddr,
+    local: IpAddr,
     server: SocketAddr,
     other: SocketAddr,
-    rng: &mut fastrand::Rng,
+    random: &mut RandomSource,
 ) -> Option<TcpSide> {
+    let [first_id, second_id] = [(); 2].map(|()| random.transaction_id(Dialect::Modern).ok());
     let both = async {
-        let (_kept, local, first) = learn(net, SocketAddr::new(local, 0), server, rng).await.ok()?;
-        let (_, _, second) = learn(net, local, other, rng).await.ok()?;
-        Some(TcpSide { fixed: first == second })
+        // Both connections at once: the second one must not get a mapping that the first one has left.
+        let first = External::learn(net, SocketAddr::new(local, 0), server, first_id?).await.ok()?;
+        let second = External::learn(net, first.local, other, second_id?).await.ok()?;
+        Some(TcpSide { fixed: first.external == second.external })
     };
     timeout(ANSWER * 2, both).await.ok().flatten()
 }
 
 /// A connection to the server, its local end, and how the server sees that.
-async fn learn(
-    net: &dyn Net,
+struct External {
+    _kept: Box<dyn Stream>,
     local: SocketAddr,
-    server: SocketAddr,
-    rng: &mut fastrand::Rng,
-) -> io::Result<(Box<dyn Stream>, SocketAddr, SocketAddr)> {
-    let asking = async {
-        let mut stream = net.connect(Some(local), server).await?;
-        let id = TransactionId::modern(rng);
-        let mut request = [0; 64];
-        let length = Writer::new(&mut request, Class::Request, &id).finish().map_err(io::Error::other)?;
-        stream.write_all(&request[..length]).await?;
-        let mut answer = vec![0; HEADER];
-        stream.read_exact(&mut answer).await?;
-        let rest = usize::from(u16::from_be_bytes([answer[2], answer[3]])).min(1024);
-        answer.resize(HEADER + rest, 0);
-        stream.read_exact(&mut answer[HEADER..]).await?;
-        let mapped = View::parse(&answer).ok().and_then(|view| view.mapped());
-        let mapped = mapped.ok_or(io::ErrorKind::InvalidData)?;
-        let port = stream.local_addr()?.port();
-        Ok((stream, SocketAddr::new(local.ip(), port), mapped))
-    };
-    timeout(ANSWER, asking).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    external: SocketAddr,
 }
 
-/// A connection to the peer with its round-trip time, the connections tried, and how many were refused.
-async fn connect(
-    net: &dyn Net,
-    local: SocketAddr,
-    target: SocketAddr,
-    nonces: &Nonces,
-) -> (Option<(Box<dyn Stream>, Duration)>, u32, u32) {
+impl External {
+    async fn learn(
+        net: &dyn Net,
+        local: SocketAddr,
+        server: SocketAddr,
+        id: TransactionId,
+    ) -> io::Result<Self> {
+        let asking = async {
+            let mut stream = net.connect(Some(local), server).await?;
+            let external = stun_over_tcp::binding(&mut *stream, id).await?;
+            let port = stream.local_addr()?.port();
+            Ok(Self { _kept: stream, local: SocketAddr::new(local.ip(), port), external })
+        };
+        timeout(ANSWER, asking).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+/// What came of connecting to the peer.
+#[derive(Default)]
+struct Connected {
+    /// The connection, with its round-trip time.
+    found: Option<(Box<dyn Stream>, Duration)>,
+    tries: u32,
+    refused: u32,
+}
+
+async fn connect(net: &dyn Net, local: SocketAddr, target: SocketAddr, keys: &Keys) -> Connected {
     let deadline = Instant::now() + WINDOW;
-    let (mut tries, mut refused) = (0, 0);
-    while tries < TRIES && Instant::now() < deadline {
-        tries += 1;
+    let mut connected = Connected::default();
+    while connected.tries < TRIES && Instant::now() < deadline {
+        connected.tries += 1;
         match timeout_at(deadline, net.connect(Some(local), target)).await {
             Err(_) => break,
             Ok(Err(error)) => {
                 tracing::debug!(%target, %error, "no connection");
-                refused += 1;
+                connected.refused += 1;
                 sleep(PAUSE).await;
             }
             Ok(Ok(mut stream)) => {
-                if let Ok(Some(rtt)) = timeout_at(deadline, greet(&mut *stream, nonces)).await {
-                    return (Some((stream, rtt)), tries, refused);
+                if let Ok(Some(rtt)) = timeout_at(deadline, check(&mut *stream, keys)).await {
+                    connected.found = Some((stream, rtt));
+                    break;
                 }
             }
         }
     }
-    (None, tries, refused)
+    connected
 }
 
-/// Proves to each other that it is the peer who is at the other end; the round-trip time.
-async fn greet(stream: &mut dyn Stream, nonces: &Nonces) -> Option<Duration> {
+/// A connectivity check in both directions: proves to each other that it is the peer who is at the other end. The
+/// round-trip time.
+async fn check(stream: &mut dyn Stream, keys: &Keys) -> Option<Duration> {
     let sent = Instant::now();
     for kind in [Kind::Ping, Kind::Pong] {
-        stream.write_all(&Packet { kind, round: 0, stamp: 0 }.write(nonces)).await.ok()?;
+        stream.write_all(&Packet { kind, round: 0, stamp: 0 }.write(keys)).await.ok()?;
         stream.flush().await.ok()?;
-        let mut heard = [0; LENGTH];
-        stream.read_exact(&mut heard).await.ok()?;
-        Packet::read(&heard, nonces).filter(|packet| packet.kind == kind)?;
+        let mut received = [0; LENGTH];
+        stream.read_exact(&mut received).await.ok()?;
+        Packet::read(&received, keys).filter(|packet| packet.kind == kind)?;
     }
     // Each side's second packet waited for the other's first.
     Some(sent.elapsed())

@@ -4,21 +4,21 @@ use shared::{
     nat::{Filtering, Mapping, PortAllocation, PortPolicy},
     rendezvous::{
         Role,
-        peer::{NextPort, Nonce, RoundCandidates, TcpSide},
+        peer::{self, Behaviour, NextPort, Nonce, Offer, RoundCandidates, TcpSide, WireTechnique},
     },
 };
 
 use super::*;
 
 /// A second client that speaks the protocol, but does with it what it likes.
-struct Hostile {
-    introducer: Introducer,
+pub(super) struct Hostile {
+    pub(super) introducer: Introducer,
     offer: Offer,
     peer: Offer,
 }
 
 /// What the hostile one says of itself, so that as much as possible is tried.
-fn bait(external: Vec<SocketAddr>) -> Offer {
+pub(super) fn bait(external: Vec<SocketAddr>) -> Offer {
     Offer {
         nonce: Nonce([9; 16]),
         behaviour: Behaviour {
@@ -34,7 +34,7 @@ fn bait(external: Vec<SocketAddr>) -> Offer {
             }),
             ..Behaviour::default()
         },
-        techniques: Technique::ALL.to_vec(),
+        techniques: WireTechnique::ALL.to_vec(),
         lan: external.clone(),
         external,
         ipv6: None,
@@ -46,7 +46,7 @@ fn bait(external: Vec<SocketAddr>) -> Offer {
     }
 }
 
-async fn hostile(world: &World, code: Code, offer: Offer) -> Hostile {
+pub(super) async fn hostile(world: &World, code: Code, offer: Offer) -> Hostile {
     let mut introducer = Introducer::connect(&*world.host(1, 0), &target(world), None).await.unwrap();
     introducer.join(code).await.unwrap();
     introducer.paired(Duration::from_secs(60)).await.unwrap();
@@ -63,10 +63,19 @@ async fn against<T>(
     world: &World,
     hostile: impl AsyncFnOnce(Code) -> T,
 ) -> (Result<PunchReport, IntroError>, T) {
+    against_net(world.host(0, 0), world, hostile).await
+}
+
+/// The same with a network of the first client's own.
+pub(super) async fn against_net<T>(
+    net: Arc<dyn Net>,
+    world: &World,
+    hostile: impl AsyncFnOnce(Code) -> T,
+) -> (Result<PunchReport, IntroError>, T) {
     let (told, code) = tokio::sync::oneshot::channel();
     let ear = Ear(Mutex::new(Some(told)));
     let (target, first) = (target(world), setup(1));
-    let (punched, rest) = tokio::join!(punch(&first, world.host(0, 0), &target, &Silent, &ear), async {
+    let (punched, rest) = tokio::join!(punch(&first, net, &target, &Silent, &ear), async {
         hostile(code.await.expect("a code")).await
     },);
     (punched.map(|d| d.punch), rest)
@@ -130,7 +139,7 @@ fn whom_a_peer_names_gets_a_few_packets_at_the_most() {
         .await;
         assert_eq!(report.unwrap().outcome, PunchOutcome::Failed);
         assert!(rounds > 0);
-        let mut got = 0;
+        let mut got: u32 = 0;
         for socket in &sockets {
             let mut buffer = [0; 600];
             while tokio::time::timeout(Duration::from_millis(1), socket.recv_from(&mut buffer)).await.is_ok()
@@ -139,7 +148,7 @@ fn whom_a_peer_names_gets_a_few_packets_at_the_most() {
             }
         }
         assert!(got > 0, "the test saw nothing at all");
-        assert!(got <= 150, "{got} packets to somebody who was only named");
+        assert!(got <= contacts::UNVOUCHED_PACKETS, "{got} packets to somebody who was only named");
     });
 }
 
@@ -153,14 +162,14 @@ fn a_peer_that_floods_gets_no_flood_back() {
             let ip = host.source_for(world.server()).unwrap();
             let at = SocketAddr::new(ip, socket.local_addr().unwrap().port());
             let mut flooder = hostile(&world, code, bait(vec![at])).await;
-            let nonces = Nonces { mine: flooder.offer.nonce, peer: flooder.peer.nonce };
-            let knock = wire::Packet { kind: wire::Kind::Ping, round: 1, stamp: 0 }.write(&nonces);
+            let keys = wire::Keys::new(flooder.offer.nonce, flooder.peer.nonce);
+            let ping = wire::Packet { kind: wire::Kind::Ping, round: 1, stamp: 0 }.write(&keys);
             let to = flooder.peer.external[0];
             let mut sent = 0_u32;
             let flood = async {
                 loop {
                     for _ in 0..100 {
-                        socket.send_to(&knock, to).await.unwrap();
+                        socket.send_to(&ping, to).await.unwrap();
                         socket.send_to(&[sent as u8; 500], to).await.unwrap();
                         sent += 2;
                     }
@@ -242,7 +251,7 @@ fn nonsense(rng: &mut fastrand::Rng) -> Offer {
     Offer {
         behaviour: behaviour(rng),
         ipv6: if rng.bool() { Some(behaviour(rng)) } else { None },
-        techniques: (0..rng.usize(..7)).filter_map(|_| any(rng, &Technique::ALL)).collect(),
+        techniques: (0..rng.usize(..7)).filter_map(|_| any(rng, &WireTechnique::ALL)).collect(),
         lan: addresses(rng),
         remaps: any(rng, &[false, true]),
         opener_ttl: any(rng, &[0, 1, 255]),
@@ -266,8 +275,8 @@ fn nonsense_is_predicted_and_planned_without_harm() {
         assert_eq!(forecast.probability, mirrored.probability, "{forecast:?} {mirrored:?}");
         let names = |pair: &Pair| technique::plan(pair).iter().map(|m| m.technique).collect::<Vec<_>>();
         assert_eq!(names(&one), names(&other), "the two would not try the same");
-        for means in technique::plan(&one) {
-            assert!((means.cost)(&one).is_none_or(|cost| !cost.is_empty()));
+        for method in technique::plan(&one) {
+            assert!((method.cost)(&one).is_none_or(|cost| !cost.is_empty()));
         }
     }
 }
@@ -312,4 +321,22 @@ fn a_peer_that_talks_nonsense_is_survived() {
             }
         });
     }
+}
+
+#[test]
+fn a_peer_that_takes_its_time_does_not_hold_it_for_ever() {
+    run(async {
+        let world = world("port-restricted-cone", "port-restricted-cone");
+        let begun = Instant::now();
+        let (report, ()) = against(&world, async |code| {
+            let mut slow = hostile(&world, code, bait(vec!["203.0.113.99:6000".parse().unwrap()])).await;
+            let nothing = || PeerMessage::RoundCandidates(RoundCandidates::default());
+            while slow.introducer.exchange(nothing()).await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(50)).await;
+            }
+        })
+        .await;
+        assert_eq!(report.unwrap().outcome, PunchOutcome::Failed);
+        assert!(begun.elapsed() < Duration::from_secs(400), "{:?}", begun.elapsed());
+    });
 }

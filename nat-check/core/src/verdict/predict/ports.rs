@@ -2,6 +2,8 @@
 
 use shared::nat::{PortAllocation, PortPolicy};
 
+use crate::contactable::LOWEST_PORT;
+
 /// Which port the next mapping gets, as far as one can know beforehand.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ports {
@@ -60,11 +62,14 @@ impl Ports {
 /// a sample, and may lie beyond its extremes: an eighth on either side is several times the mean gap between samples.
 #[must_use]
 pub fn ports_to_try(measured: &PortAllocation) -> (u16, u16) {
-    let (low, high) = (measured.range.0.min(measured.range.1), measured.range.0.max(measured.range.1));
+    // Whatever a peer says of its range: nobody guesses at the ports of well-known services.
+    let floor = |port: u16| port.max(LOWEST_PORT);
+    let low = floor(measured.range.0.min(measured.range.1));
+    let high = floor(measured.range.0.max(measured.range.1));
     match measured.policy {
         PortPolicy::Block => {
             let margin = (high - low) / 8 + 1;
-            (low.saturating_sub(margin).max(1024.min(low)), high.saturating_add(margin))
+            (floor(low.saturating_sub(margin)), high.saturating_add(margin))
         }
         PortPolicy::Preserving | PortPolicy::Sequential | PortPolicy::Random => (low, high),
     }

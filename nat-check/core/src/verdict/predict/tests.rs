@@ -135,8 +135,9 @@ fn one_rule_makes_ports_of_a_measurement_whatever_it_says() {
     assert_eq!([None, Some(0.0), Some(-1e300), Some(f64::NAN)].map(step), [CROSS_TRAFFIC; 4]);
     assert_eq!([Some(25.0), Some(1e300)].map(step), [25.0, MOST_CROSS_TRAFFIC]);
     assert_eq!(of(PortPolicy::Random, (1024, 65535), 4, None).range, 4 * 64512);
-    // Nonsense of a peer is no reason to fail.
-    assert_eq!(of(PortPolicy::Random, (9, 5), 0, None).range, 5);
+    // Nonsense of a peer is no reason to fail, nor to guess at the ports of services.
+    assert_eq!(of(PortPolicy::Random, (9, 5), 0, None).range, 1);
+    assert_eq!(of(PortPolicy::Random, (0, 1033), 1, None).range, 10);
     assert!(of(PortPolicy::Block, (0, 65535), u32::MAX, None).range <= 65536 * MOST_IPS);
     let block = PortAllocation {
         policy: PortPolicy::Block,
@@ -146,5 +147,11 @@ fn one_rule_makes_ports_of_a_measurement_whatever_it_says() {
         parity: None,
     };
     assert_eq!(ports_to_try(&block), (50_000 - 64, 50_511 + 64));
-    assert_eq!(ports_to_try(&PortAllocation { range: (1030, 1541), ..block }).0, 1024);
+    assert_eq!(ports_to_try(&PortAllocation { range: (1030, 1541), ..block.clone() }).0, 1024);
+    for policy in [PortPolicy::Preserving, PortPolicy::Sequential, PortPolicy::Random, PortPolicy::Block] {
+        for range in [(1, 1023), (1023, 1), (0, 0), (1, 65535)] {
+            let (low, high) = ports_to_try(&PortAllocation { policy, range, ..block.clone() });
+            assert!((1024..=high).contains(&low), "{policy:?} {range:?}: {low} to {high}");
+        }
+    }
 }

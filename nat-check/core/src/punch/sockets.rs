@@ -1,4 +1,5 @@
-//! The UDP sockets of an attempt: opened as rounds need them, all received on at once, counted.
+//! The UDP sockets of an attempt: opened as rounds need them, all received on at once, counted. Nothing leaves them but
+//! to whom the attempt's [`Contacts`] admit.
 
 use std::{
     collections::VecDeque,
@@ -11,27 +12,35 @@ use std::{
     time::Duration,
 };
 
-use shared::stun::{Class, TransactionId, View, Writer};
+use shared::stun::{Class, Dialect, TransactionId, View, Writer};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
-use crate::net::{Datagram, Net};
+use super::contacts::Contacts;
+use crate::{
+    net::{Datagram, Net},
+    randomness::RandomSource,
+    receive::Receiver,
+};
 
 /// Opens, sends, receives.
-pub(super) struct Post {
+pub(super) struct Sockets {
     net: Arc<dyn Net>,
+    contacts: Contacts,
     sockets: Vec<Arc<dyn Datagram>>,
     receivers: JoinSet<()>,
     arriving: mpsc::Sender<Arrival>,
     arrived: mpsc::Receiver<Arrival>,
     /// What came while something else was waited for.
     early: VecDeque<Arrival>,
-    refused: Arc<AtomicU32>,
+    errors: Arc<AtomicU32>,
     sent: u32,
-    rng: fastrand::Rng,
+    random: RandomSource,
+    /// For choices that anybody may guess.
+    choices: fastrand::Rng,
 }
 
 /// A datagram that came in.
@@ -45,27 +54,36 @@ pub(super) struct Arrival {
 
 /// Datagrams that may wait; a flood is cut off here.
 const QUEUE: usize = 1024;
-/// Longest datagram that is read.
-const DATAGRAM: usize = 600;
+/// What is longer is nobody's packet of an attempt, nor a response of a server.
+const LONGEST: usize = 600;
+/// How long the system may take to send a datagram.
+const SENDING: Duration = Duration::from_secs(1);
 /// Sockets that are tried when a server does not answer.
 const SOCKETS: usize = 2;
-/// How long answers to requests to one server endpoint are waited for, one after the other, before it counts as silent:
+/// How long responses of one server endpoint are waited for, one request after the other, before it counts as silent:
 /// where a tenth of all packets is lost in each direction, that happens once in 20,000 times.
-const WAITS_MS: [u64; 6] = [250, 400, 600, 900, 1300, 1800];
+const TIMEOUTS_MS: [u64; 6] = [250, 400, 600, 900, 1300, 1800];
 
-impl Post {
-    pub(super) fn new(net: Arc<dyn Net>, seed: u64) -> Self {
+impl Sockets {
+    pub(super) fn new(
+        net: Arc<dyn Net>,
+        contacts: Contacts,
+        random: RandomSource,
+        choices: fastrand::Rng,
+    ) -> Self {
         let (arriving, arrived) = mpsc::channel(QUEUE);
         Self {
             net,
+            contacts,
             sockets: Vec::new(),
             receivers: JoinSet::new(),
             arriving,
             arrived,
             early: VecDeque::new(),
-            refused: Arc::default(),
+            errors: Arc::default(),
             sent: 0,
-            rng: fastrand::Rng::with_seed(seed),
+            random,
+            choices,
         }
     }
 
@@ -73,22 +91,18 @@ impl Post {
     pub(super) async fn open(&mut self, ip: IpAddr) -> io::Result<usize> {
         let socket: Arc<dyn Datagram> = self.net.bind(SocketAddr::new(ip, 0)).await?.into();
         let number = self.sockets.len();
-        self.receivers.spawn(receive(
-            Arc::clone(&socket),
-            number,
-            self.arriving.clone(),
-            Arc::clone(&self.refused),
-        ));
+        let receiver = Receiver::new(Arc::clone(&socket));
+        self.receivers.spawn(receive(receiver, number, self.arriving.clone(), Arc::clone(&self.errors)));
         self.sockets.push(socket);
         Ok(number)
     }
 
-    /// Opens a socket that this server endpoint answers, and tells its external endpoint. Servers rightly keep quiet towards
-    /// the ports of services that can be made to echo, so a socket that hears nothing gives way to another one.
+    /// Opens a socket that this server endpoint answers, and gives its external endpoint. Servers rightly keep quiet
+    /// towards the ports of services that can be made to echo, so a socket that hears nothing is given up for another one.
     pub(super) async fn open_seen(&mut self, ip: IpAddr, server: SocketAddr) -> Option<(usize, SocketAddr)> {
         for _ in 0..SOCKETS {
             let socket = self.open(ip).await.ok()?;
-            if let Some(at) = self.ask(socket, server).await {
+            if let Some(at) = self.external(socket, server).await {
                 return Some((socket, at));
             }
         }
@@ -107,11 +121,17 @@ impl Post {
         }
     }
 
+    /// Sends, if packets may go there.
     pub(super) async fn send(&mut self, socket: usize, datagram: &[u8], to: SocketAddr) {
         let Some(socket) = self.sockets.get(socket) else { return };
+        if !self.contacts.admit(to) {
+            tracing::debug!(%to, "not to be contacted, or no more than before");
+            return;
+        }
         self.sent += 1;
-        if let Err(error) = socket.send_to(datagram, to).await {
-            self.refused.fetch_add(1, Ordering::Relaxed);
+        let sent = timeout(SENDING, socket.send_to(datagram, to)).await;
+        if let Err(error) = sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            self.errors.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(%to, %error, "not sent");
         }
     }
@@ -129,11 +149,11 @@ impl Post {
     }
 
     /// The external endpoint of a socket as this server endpoint sees it.
-    pub(super) async fn ask(&mut self, socket: usize, server: SocketAddr) -> Option<SocketAddr> {
-        let id = TransactionId::modern(&mut self.rng);
+    pub(super) async fn external(&mut self, socket: usize, server: SocketAddr) -> Option<SocketAddr> {
+        let id = self.transaction_id()?;
         let mut request = [0; 64];
         let length = Writer::new(&mut request, Class::Request, &id).finish().ok()?;
-        for wait in WAITS_MS {
+        for wait in TIMEOUTS_MS {
             self.send(socket, &request[..length], server).await;
             let deadline = Instant::now() + Duration::from_millis(wait);
             while let Ok(arrival) = timeout_at(deadline, self.arrived.recv()).await {
@@ -155,38 +175,47 @@ impl Post {
     }
 
     /// Errors that came back so far.
-    pub(super) fn refused(&self) -> u32 {
-        self.refused.load(Ordering::Relaxed)
+    pub(super) fn errors(&self) -> u32 {
+        self.errors.load(Ordering::Relaxed)
     }
 
-    pub(super) fn rng(&mut self) -> &mut fastrand::Rng {
-        &mut self.rng
+    /// Whom packets may go to.
+    pub(super) fn contacts(&self) -> &Contacts {
+        &self.contacts
+    }
+
+    /// Notes that this address has answered, with what only a packet to it can have shown.
+    pub(super) fn answered(&mut self, from: IpAddr) {
+        self.contacts.answered(from);
+    }
+
+    /// A transaction id that nobody can predict.
+    pub(super) fn transaction_id(&mut self) -> Option<TransactionId> {
+        self.random.transaction_id(Dialect::Modern).ok()
+    }
+
+    /// For choices that anybody may guess.
+    pub(super) fn choices(&mut self) -> &mut fastrand::Rng {
+        &mut self.choices
     }
 }
 
 /// Receives on one socket until the attempt is over.
 async fn receive(
-    datagram: Arc<dyn Datagram>,
+    mut receiver: Receiver,
     socket: usize,
     arriving: mpsc::Sender<Arrival>,
-    refused: Arc<AtomicU32>,
+    errors: Arc<AtomicU32>,
 ) {
-    let mut buffer = [0; DATAGRAM];
-    let mut failures = 0;
-    while failures < 100 {
-        match datagram.recv_from(&mut buffer).await {
-            Ok((length, from)) => {
-                failures = 0;
-                let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-                let arrival = Arrival { socket, from, bytes: buffer[..length].to_vec(), at: Instant::now() };
+    while let Some(received) = receiver.next().await {
+        match received {
+            Ok((bytes, from)) if bytes.len() <= LONGEST => {
+                let arrival = Arrival { socket, from, bytes: bytes.to_vec(), at: Instant::now() };
                 // What does not fit is lost, as in any queue.
                 _ = arriving.try_send(arrival);
             }
-            Err(_) => {
-                failures += 1;
-                refused.fetch_add(1, Ordering::Relaxed);
-                tokio::task::yield_now().await;
-            }
+            Ok(_) => {}
+            Err(_) => _ = errors.fetch_add(1, Ordering::Relaxed),
         }
     }
 }

@@ -1,25 +1,22 @@
-//! The techniques of hole punching, each a round of its own.
+//! The words that techniques of hole punching have on the wire. A word that is not known is skipped.
 
 use std::{fmt, str::FromStr};
 
-#[cfg(feature = "schema")]
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What is tried.
+/// A technique, as two clients name it to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(JsonSchema))]
 #[serde(rename_all = "kebab-case")]
-pub enum Technique {
-    /// Straight to each other's address on the same local network.
+pub enum WireTechnique {
+    /// To each other's address on the same local network.
     Lan,
     /// Both send to each other's external endpoint at the same moment.
     Simultaneous,
-    /// The same after both have opened their own gateway with packets that die before they reach the other one.
+    /// The same after both have opened their own gateways with packets that expire before they reach the other one.
     LowTtl,
     /// Both send to each other's IPv6 address at the same moment.
     Ipv6,
-    /// The next port of a gateway is told from its last one.
+    /// The next port of a gateway is predicted from its last one.
     Prediction,
     /// Both connect over TCP at the same moment.
     Tcp,
@@ -27,7 +24,7 @@ pub enum Technique {
     Birthday,
 }
 
-impl Technique {
+impl WireTechnique {
     /// All of them; what costs little comes first.
     pub const ALL: [Self; 7] = [
         Self::Lan,
@@ -40,20 +37,17 @@ impl Technique {
     ];
 }
 
-impl fmt::Display for Technique {
-    /// The word that the JSON report uses.
+impl fmt::Display for WireTechnique {
+    /// The word on the wire.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.serialize(f)
     }
 }
 
-impl FromStr for Technique {
-    type Err = String;
+impl FromStr for WireTechnique {
+    type Err = ();
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|t| t.to_string() == text).ok_or_else(|| {
-            let known: Vec<_> = Self::ALL.iter().map(Self::to_string).collect();
-            format!("no technique `{text}`; there are {}", known.join(", "))
-        })
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Self::ALL.into_iter().find(|technique| technique.to_string() == text).ok_or(())
     }
 }

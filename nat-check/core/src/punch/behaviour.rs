@@ -1,0 +1,53 @@
+//! How a network behaves, from the report to what the peer is told, and from what the peer tells to the prediction. Both
+//! sides predict from what is told, so that they come to the same plan. Pure.
+
+use shared::{
+    nat::{Keying, NatType},
+    rendezvous::peer,
+};
+
+use crate::{
+    report::UdpReport,
+    verdict::predict::{Behaviour, Ports, Side},
+};
+
+/// What a check found, as the peer is told.
+pub(super) fn of_report(udp: Option<&UdpReport>) -> peer::Behaviour {
+    let Some(udp) = udp.filter(|udp| udp.nat_type.value != Some(NatType::UdpBlocked)) else {
+        return peer::Behaviour::default();
+    };
+    let cross_traffic = udp.port_allocation.evidence.get("cross_traffic_per_s");
+    peer::Behaviour {
+        udp: true,
+        mapping: udp.mapping.value,
+        filtering: udp.filtering.value,
+        shared_filter: None,
+        ports: udp.port_allocation.value.clone(),
+        cross_traffic: cross_traffic.and_then(serde_json::Value::as_f64),
+        hairpinning: udp.hairpinning.value,
+    }
+}
+
+/// What is told, as the prediction wants it; none where too little is known. Where it could not be measured what a filter
+/// entry belongs to, it is taken to be the mapping: that is usual, and promises less.
+pub(super) fn side(told: &peer::Behaviour) -> Option<Side> {
+    if !told.udp {
+        return Some(Side::UdpBlocked);
+    }
+    let ports = told.ports.as_ref();
+    Some(Side::Udp(Behaviour {
+        mapping: told.mapping?,
+        filtering: told.filtering?,
+        keying: if told.shared_filter == Some(true) { Keying::Endpoint } else { Keying::Mapping },
+        ports: ports.map_or(Ports::ANYWHERE, |measured| Ports::of(measured, told.cross_traffic)),
+    }))
+}
+
+/// The classic name of what is told.
+pub(super) fn nat_type(told: &peer::Behaviour) -> Option<NatType> {
+    match (told.udp, told.mapping, told.filtering) {
+        (true, Some(mapping), Some(filtering)) => Some(NatType::derive(mapping, filtering)),
+        (true, ..) => None,
+        (false, ..) => Some(NatType::UdpBlocked),
+    }
+}

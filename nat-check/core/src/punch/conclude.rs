@@ -1,0 +1,106 @@
+//! The report of an attempt, from what was measured, predicted and tried. Pure.
+
+use std::{net::SocketAddr, time::Duration};
+
+use shared::{nat::NatType, rendezvous::peer::Offer};
+use tokio::time::Instant;
+
+use super::{
+    attempt::Attempt,
+    behaviour, failure,
+    forecast::Forecast,
+    report::{Predicted, PunchOutcome, PunchReport, SideReport},
+    rounds::{Found, Tried},
+};
+
+/// What is expected, for the report.
+pub(super) fn predicted(forecast: &Forecast) -> Predicted {
+    Predicted {
+        outcome: match forecast.direct {
+            Some(true) => PunchOutcome::Direct,
+            Some(false) => PunchOutcome::Failed,
+            None => PunchOutcome::Unknown,
+        },
+        probability: forecast.probability,
+        assumed: forecast.assumed,
+        technique: forecast.technique,
+        why: forecast.why.clone(),
+    }
+}
+
+/// The whole report. `nat_type` is that of this side, as the check named it; `introduced` is when the offers were exchanged.
+pub(super) fn report(
+    attempt: &Attempt,
+    tried: Tried,
+    forecast: &Forecast,
+    predicted: Predicted,
+    nat_type: Option<NatType>,
+    introduced: Instant,
+) -> PunchReport {
+    let why = why(&tried, forecast);
+    let found = tried.found.as_ref();
+    let path = found.and_then(|found| found.path);
+    let held = &tried.held.held;
+    let first_packet = tried.first_heard.filter(|_| found.is_some());
+    PunchReport {
+        outcome: if found.is_some() { PunchOutcome::Direct } else { PunchOutcome::Failed },
+        technique: found.map(|found| found.technique),
+        local: found.and_then(|found| local(attempt, found)),
+        remote: path.map(|path| path.remote),
+        rtt_s: held.rtt().or(found.and_then(|found| found.rtt)).map(seconds),
+        rtt_via_server_s: tried.held.rtt_via_server.map(seconds),
+        first_packet_s: first_packet.map(|at| seconds(at.saturating_duration_since(introduced))),
+        rounds: u32::try_from(tried.rounds.len()).unwrap_or(u32::MAX),
+        held_s: found.map(|_| seconds(held.held)),
+        loss: held.loss(),
+        jitter_s: held.jitter().map(seconds),
+        packets: attempt.sockets.sent(),
+        predicted,
+        this: side(&attempt.pair.mine, nat_type),
+        peer: side(&attempt.pair.peers, None),
+        role: attempt.pair.role,
+        attempts: tried.rounds,
+        why,
+        warnings: tried.warnings,
+    }
+}
+
+fn local(attempt: &Attempt, found: &Found) -> Option<SocketAddr> {
+    match &found.stream {
+        Some(stream) => found.path.and(stream.local_addr().ok()),
+        None => attempt.sockets.local(found.path?.socket),
+    }
+}
+
+/// Whoever has no IPv4 address is described by its IPv6.
+fn side(offer: &Offer, measured: Option<NatType>) -> SideReport {
+    let told = offer.ipv6.as_ref().filter(|_| offer.lan.is_empty()).unwrap_or(&offer.behaviour);
+    SideReport {
+        nat_type: measured.or(behaviour::nat_type(told)),
+        mapping: told.mapping,
+        filtering: told.filtering,
+        ports: told.ports.as_ref().map(|ports| ports.policy),
+        external: offer.external.clone(),
+    }
+}
+
+fn why(tried: &Tried, forecast: &Forecast) -> String {
+    match (&tried.found, &tried.broken) {
+        (Some(found), _) if forecast.technique == Some(found.technique) => sentence(&forecast.why),
+        (Some(found), _) => {
+            format!("Found by {}, though something else was expected: {}.", found.technique, forecast.why)
+        }
+        (None, Some(error)) => failure::why_failed(&tried.rounds, &error.to_string()),
+        (None, None) => failure::why_failed(&tried.rounds, &forecast.why),
+    }
+}
+
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|c| c.to_uppercase().collect::<String>()).unwrap_or_default();
+    format!("{first}{}.", letters.as_str())
+}
+
+fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e6
+}

@@ -1,0 +1,163 @@
+//! What a lying peer can make this side send: every packet and every connection of an attempt is counted by where it goes.
+
+use std::{collections::BTreeMap, io, net::IpAddr};
+
+use shared::rendezvous::peer::{NextPort, RoundCandidates, RoundReport};
+
+use super::{
+    hostile::{against_net, bait, hostile},
+    *,
+};
+use crate::net::{Boxed, Datagram};
+
+/// Packets and connections, by where they went.
+#[derive(Debug, Default)]
+struct Sent {
+    packets: BTreeMap<SocketAddr, u32>,
+    connections: BTreeMap<SocketAddr, u32>,
+}
+
+/// A network that takes note of everything that leaves it.
+struct Witness {
+    net: Arc<dyn Net>,
+    sent: Arc<Mutex<Sent>>,
+}
+
+#[derive(Debug)]
+struct WitnessSocket {
+    socket: Box<dyn Datagram>,
+    sent: Arc<Mutex<Sent>>,
+}
+
+impl Net for Witness {
+    fn bind(&self, local: SocketAddr) -> Boxed<'_, io::Result<Box<dyn Datagram>>> {
+        Box::pin(async move {
+            let socket = self.net.bind(local).await?;
+            Ok(Box::new(WitnessSocket { socket, sent: Arc::clone(&self.sent) }) as Box<dyn Datagram>)
+        })
+    }
+
+    fn source_for(&self, remote: SocketAddr) -> io::Result<IpAddr> {
+        self.net.source_for(remote)
+    }
+
+    fn prefix_len(&self, own: IpAddr) -> Option<u8> {
+        self.net.prefix_len(own)
+    }
+
+    fn connect(
+        &self,
+        local: Option<SocketAddr>,
+        remote: SocketAddr,
+    ) -> Boxed<'_, io::Result<Box<dyn Stream>>> {
+        *self.sent.lock().unwrap().connections.entry(remote).or_default() += 1;
+        self.net.connect(local, remote)
+    }
+}
+
+impl Datagram for WitnessSocket {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    fn send_to<'a>(&'a self, datagram: &'a [u8], to: SocketAddr) -> Boxed<'a, io::Result<()>> {
+        *self.sent.lock().unwrap().packets.entry(to).or_default() += 1;
+        self.socket.send_to(datagram, to)
+    }
+
+    fn recv_from<'a>(&'a self, buffer: &'a mut [u8]) -> Boxed<'a, io::Result<(usize, SocketAddr)>> {
+        self.socket.recv_from(buffer)
+    }
+
+    fn set_ttl(&self, ttl: u32) -> io::Result<()> {
+        self.socket.set_ttl(ttl)
+    }
+}
+
+/// What is sent when the peer, whatever it is asked, says that it is at these endpoints.
+async fn lured(named: &[SocketAddr], next: Option<NextPort>, range: (u16, u16)) -> (Sent, PunchReport) {
+    let world = world("port-restricted-cone", "open");
+    let sent = Arc::new(Mutex::new(Sent::default()));
+    let net = Arc::new(Witness { net: world.host(0, 0), sent: Arc::clone(&sent) });
+    let (report, ()) = against_net(net, &world, async |code| {
+        let mut offer = bait(named.to_vec());
+        if let Some(ports) = &mut offer.behaviour.ports {
+            ports.range = range;
+        }
+        let mut liar = hostile(&world, code, offer).await;
+        let candidates = RoundCandidates { at: named.to_vec(), next };
+        while liar.introducer.exchange(PeerMessage::RoundCandidates(candidates.clone())).await.is_ok() {}
+    })
+    .await;
+    // The servers, and the external address that the hairpinning test sends to.
+    let mut expected: Vec<IpAddr> = world.servers().iter().flat_map(|s| [s.primary, s.alternate]).collect();
+    expected.push([203, 0, 113, 1].into());
+    let mut sent = std::mem::take(&mut *sent.lock().unwrap());
+    sent.packets.retain(|to, _| !expected.contains(&to.ip()));
+    sent.connections.retain(|to, _| !expected.contains(&to.ip()));
+    (sent, report.expect("a report"))
+}
+
+fn endpoints(named: &[&str]) -> Vec<SocketAddr> {
+    named.iter().map(|at| at.parse().unwrap()).collect()
+}
+
+#[test]
+fn a_peer_cannot_have_the_host_or_its_network_scanned() {
+    run(async {
+        for named in [
+            ["127.0.0.1:6000", "127.0.0.1:6001", "[::1]:6000", "[::ffff:127.0.0.1]:6000"],
+            ["192.168.77.1:8080", "192.168.77.2:6000", "192.168.1.1:8080", "10.0.0.1:6000"],
+            ["169.254.169.254:8080", "239.255.255.250:1900", "255.255.255.255:6000", "0.0.0.0:6000"],
+            ["203.0.113.17:53", "203.0.113.17:1900", "203.0.113.17:22", "[fe80::1]:6000"],
+        ] {
+            let (sent, report) = lured(&endpoints(&named), None, (1024, 65535)).await;
+            println!("{named:?}: {sent:?}");
+            assert!(sent.packets.is_empty() && sent.connections.is_empty(), "{named:?}: {sent:?}");
+            assert_eq!(report.outcome, PunchOutcome::Failed);
+        }
+    });
+}
+
+#[test]
+fn strangers_on_the_internet_get_a_few_packets_and_no_connection() {
+    run(async {
+        let named = ["203.0.113.99:6000", "203.0.113.99:6001", "[2001:db8::99]:6000", "203.0.113.98:6000"];
+        let (sent, _) = lured(&endpoints(&named), None, (1024, 65535)).await;
+        println!("packets to strangers whom a peer names: {sent:?}");
+        assert!(sent.connections.is_empty(), "{sent:?}");
+        let packets: u32 = sent.packets.values().sum();
+        assert!((1..=contacts::UNVOUCHED_PACKETS).contains(&packets), "{sent:?}");
+    });
+}
+
+#[test]
+fn guesses_stay_above_the_ports_of_services_whatever_the_range() {
+    run(async {
+        // The second host is open: its own address is where the server has seen it.
+        let own = endpoints(&["203.0.113.17:6000"]);
+        for (range, next) in [
+            ((1, 1023), None),
+            ((0, 0), None),
+            ((1023, 1), None),
+            ((1, 65535), Some(NextPort { port: 20, step: -1 })),
+            ((1, 65535), Some(NextPort { port: 1030, step: -7 })),
+        ] {
+            let (sent, _) = lured(&own, next, range).await;
+            let all = sent.packets.keys().chain(sent.connections.keys());
+            let low: Vec<_> = all.filter(|to| to.port() < 1024).collect();
+            assert!(low.is_empty(), "{range:?} {next:?}: {low:?}");
+        }
+        let (sent, _) = lured(&own, None, (1, 65535)).await;
+        let (packets, ports) = (sent.packets.values().sum::<u32>(), sent.packets.len());
+        println!("to the peer's own address: {packets} packets to {ports} ports, {:?}", sent.connections);
+        assert!(ports > 100, "nothing was guessed, so nothing was shown: {sent:?}");
+    });
+}
+
+#[test]
+fn a_peer_is_not_told_of_errors() {
+    let report = RoundReport { through: false, sent: 1, heard: 0, to: Vec::new() };
+    let told = PeerMessage::RoundReport(report).write().unwrap();
+    assert!(!told.as_text().contains("refused"), "{}", told.as_text());
+}

@@ -1,0 +1,50 @@
+//! Addresses that are sent to on the server's word alone: its alternate one, and this host's external one. Until somebody
+//! there answers they may be anybody's, so they get a few packets in all.
+
+use std::{collections::HashMap, net::IpAddr};
+
+/// Packets of a session to addresses from which nothing has come: as many as a check sends in the first round trip.
+pub(super) const MOST: u32 = 32;
+
+/// Who has been sent to, and whether anything came from there.
+#[derive(Debug, Default)]
+pub(super) struct Strangers {
+    answered: HashMap<IpAddr, bool>,
+    sent: u32,
+}
+
+impl Strangers {
+    /// Whether one more packet may go there, which is then counted.
+    pub(super) fn admit(&mut self, to: IpAddr) -> bool {
+        if *self.answered.entry(to).or_default() {
+            return true;
+        }
+        let is_left = self.sent < MOST;
+        self.sent += u32::from(is_left);
+        is_left
+    }
+
+    /// Notes that a request was answered from there.
+    pub(super) fn answered(&mut self, from: IpAddr) {
+        if let Some(answered) = self.answered.get_mut(&from) {
+            *answered = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_total_holds_over_all_addresses_that_have_not_answered() {
+        let [a, b, c]: [IpAddr; 3] = [[203, 0, 113, 1], [203, 0, 113, 2], [203, 0, 113, 3]].map(IpAddr::from);
+        let mut strangers = Strangers::default();
+        assert!(strangers.admit(a));
+        strangers.answered(a);
+        strangers.answered(c);
+        assert_eq!((0..1000).filter(|_| strangers.admit(a)).count(), 1000, "it has answered");
+        let sum = [b, c].map(|to| (0..1000).filter(|_| strangers.admit(to)).count()).iter().sum::<usize>();
+        assert_eq!(sum, MOST as usize - 1, "an answer from where nothing was sent to counts for nothing");
+    }
+}

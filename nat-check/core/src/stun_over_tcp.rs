@@ -1,0 +1,25 @@
+//! STUN over TCP (RFC 8489 section 6.2.2): one Binding request over a connection that is open already.
+
+use std::{io, net::SocketAddr};
+
+use shared::stun::{Class, HEADER, TransactionId, View, Writer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::net::Stream;
+
+/// Longest response that is read; an ordinary one has about a hundred bytes.
+const MAX_LENGTH: usize = 1024;
+
+/// Asks over this connection, and gives the external endpoint that the server saw. Takes as long as the server does.
+pub(crate) async fn binding(stream: &mut dyn Stream, id: TransactionId) -> io::Result<SocketAddr> {
+    let mut request = [0; HEADER];
+    let length = Writer::new(&mut request, Class::Request, &id).finish().map_err(io::Error::other)?;
+    stream.write_all(&request[..length]).await?;
+    let mut response = vec![0; HEADER];
+    stream.read_exact(&mut response).await?;
+    let rest = usize::from(u16::from_be_bytes([response[2], response[3]])).min(MAX_LENGTH);
+    response.resize(HEADER + rest, 0);
+    stream.read_exact(&mut response[HEADER..]).await?;
+    let view = View::parse(&response).ok().filter(|view| view.id() == id && view.class() == Class::Success);
+    view.and_then(|view| view.mapped()).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
