@@ -1,7 +1,7 @@
 //! Introduces two clients that want to punch: the messages of [`shared::rendezvous`] over a WebSocket, on the very port
 //! that STUN over TCP has.
 //!
-//! It speaks only on connections that clients opened, so the way back is proven before a word is said, and sends nothing
+//! It speaks only on connections that clients opened, so the source addresses are proven, and sends nothing
 //! to an address that somebody merely names. Sessions live in memory and are bounded in number, size and time.
 
 mod store;
@@ -32,7 +32,7 @@ use crate::http::{self, HttpOptions, Socket};
 pub use store::{Delivery, MemoryStore, Opened, Participant, SessionLimits, SessionStore};
 use wrong_codes::WrongCodes;
 
-/// The meeting place of one server.
+/// The rendezvous of one server: its sessions, and the clients that are connected to it.
 #[derive(Debug)]
 pub struct Rendezvous {
     state: Mutex<State>,
@@ -81,7 +81,7 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 const MAILBOX: usize = 8;
 
 impl Rendezvous {
-    /// A meeting place with nobody in it. Its clock starts now.
+    /// A rendezvous without sessions. Its clock starts now.
     #[must_use]
     pub fn new(limits: SessionLimits) -> Arc<Self> {
         Self::over(Box::new(MemoryStore::new(limits)))
@@ -142,9 +142,25 @@ impl Rendezvous {
             }
             Err(refusal) => End::Refused(refusal),
         };
+        self.close_socket(socket, end).await
+    }
+
+    /// Refuses a client that has said nothing yet.
+    pub(crate) async fn refuse<S>(&self, socket: Socket<S>, reason: Refusal)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        self.close_socket(socket, End::Refused(reason)).await;
+    }
+
+    /// Tells the client why, and closes the WebSocket.
+    async fn close_socket<S>(&self, mut socket: Socket<S>, end: End) -> Option<Refusal>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
         let (refusal, code) = match end {
             End::Over => (None, CloseCode::Normal),
-            // It has had its time, and would not take the last words either.
+            // It has had its time, and would not take the refusal either.
             End::Stuck => return None,
             End::Refused(Refusal::Stopping) => (Some(Refusal::Stopping), CloseCode::Away),
             End::Refused(refusal) => (Some(refusal), CloseCode::Policy),
@@ -213,7 +229,7 @@ impl Rendezvous {
                 let seconds = u32::try_from(opened.wait.as_secs()).unwrap_or(u32::MAX);
                 state.mailboxes.insert(opened.participant, outbox);
                 let message = ToClient::Waiting { code: opened.code, seconds };
-                let mut told = opened.told;
+                let mut told = opened.deliveries;
                 told.push(Delivery { participant: opened.participant, message });
                 // Whose mailbox is full is cut off; that is not the doing of who has just come.
                 _ = state.deliver(told);
@@ -292,7 +308,7 @@ impl Rendezvous {
         let message = ToServer::parse(text).map_err(|_| Refusal::BadMessage)?;
         let now = self.now();
         let mut state = self.lock();
-        let told = state.sessions.say(participant, message, text.len(), now)?;
+        let told = state.sessions.handle(participant, message, text.len(), now)?;
         state.deliver(told)
     }
 

@@ -28,12 +28,14 @@ use crate::{
 
 mod connection;
 mod connection_limiter;
+mod events;
 mod tls;
 mod tls_record_limiter;
 
+pub(crate) use connection_limiter::ConnectionLimiter;
 use connection_limiter::ConnectionSlot;
-pub use connection_limiter::StreamCounts;
-pub(crate) use connection_limiter::{ConnectionLimiter, Event};
+use events::Event;
+pub use events::StreamCounts;
 pub use tls::TlsError;
 pub(crate) use tls::identity;
 use tls_record_limiter::{MAX_HELD, TlsRecordLimiter, readable};
@@ -204,7 +206,7 @@ async fn serve(services: Services, context: Context, mut ended: mpsc::Receiver<I
 }
 
 /// Takes connections until the server is to stop, then waits for the open ones.
-async fn accept(listener: TcpListener, place: ListenerEndpoint, context: Context) {
+async fn accept(listener: TcpListener, endpoint: ListenerEndpoint, context: Context) {
     let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
     let socket = SockRef::from(&listener);
     // Connections inherit them. A system that grants less, or more, has its reasons.
@@ -212,7 +214,7 @@ async fn accept(listener: TcpListener, place: ListenerEndpoint, context: Context
     _ = socket.set_send_buffer_size(SOCKET_BUFFER);
     let mut connections = JoinSet::new();
     let mut stop = context.stop.clone();
-    let cost = match place.transport {
+    let cost = match endpoint.transport {
         Transport::Tcp => CONNECTION_COST,
         Transport::Tls => TLS_CONNECTION_COST,
     };
@@ -229,19 +231,19 @@ async fn accept(listener: TcpListener, place: ListenerEndpoint, context: Context
                 if current.http.is_proxy(from.ip()) {
                     // Its clients have their limits; it has none but the room that there is.
                     (limits.most_per_host, limits.most_per_net) = (usize::MAX, usize::MAX);
-                } else if !context.take(place.family, from, cost) {
+                } else if !context.take(endpoint.family, from, cost) {
                     // The connection is closed at once: it must not cost what the limits protect.
                     context.limiter.count(Event::TooFast);
                     continue;
                 }
                 let now = context.shared.clock.now();
                 let Some(slot) =
-                    ConnectionLimiter::enter(&context.limiter, &limits, place.transport, from, now)
+                    ConnectionLimiter::enter(&context.limiter, &limits, endpoint.transport, from, now)
                 else {
                     continue;
                 };
                 let handle = slot.handle();
-                let task = connections.spawn(connection(stream, from, place, context.clone(), slot));
+                let task = connections.spawn(connection(stream, from, endpoint, context.clone(), slot));
                 handle.set_task(task);
             }
             Err(_) => {
@@ -257,15 +259,15 @@ async fn accept(listener: TcpListener, place: ListenerEndpoint, context: Context
 async fn connection(
     stream: TcpStream,
     from: SocketAddr,
-    place: ListenerEndpoint,
+    endpoint: ListenerEndpoint,
     context: Context,
     slot: ConnectionSlot,
 ) {
     // Answers are small and complete: waiting for more to send would only delay them.
     _ = stream.set_nodelay(true);
     let slow = context.shared.current().streams.slow;
-    match place.transport {
-        Transport::Tcp => connection::serve(stream, from, place, context, slot).await,
+    match endpoint.transport {
+        Transport::Tcp => connection::serve(stream, from, endpoint, context, slot).await,
         Transport::Tls => {
             let identity = context.identity.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let Some(identity) = identity else { return };
@@ -277,7 +279,7 @@ async fn connection(
                 Ok(Ok(stream)) => {
                     slot.handshake_done();
                     // Boxed, because its state is large and would be there once for every place that it is handed to.
-                    connection::serve(Box::new(readable(stream)), from, place, context, slot).await;
+                    connection::serve(Box::new(readable(stream)), from, endpoint, context, slot).await;
                 }
                 Ok(Err(_)) => context.limiter.count(Event::TlsFailed),
                 Err(_) => context.limiter.count(Event::Slow),

@@ -10,7 +10,9 @@ use std::{
 };
 
 use futures_util::{SinkExt, StreamExt};
-use probe_server::{Server, config::Config, rendezvous::SessionLimits, topology::Endpoint};
+use probe_server::{
+    Server, config::Config, http::HttpOptions, rendezvous::SessionLimits, topology::Endpoint,
+};
 use shared::rendezvous::{
     Code, MAX_MESSAGE, MAX_PAYLOAD, PATH, Payload, Refusal, ToClient, ToServer, VERSION,
 };
@@ -21,6 +23,7 @@ use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
     tungstenite::{
         Message,
+        client::IntoClientRequest,
         protocol::{WebSocketConfig, frame::coding::CloseCode},
     },
 };
@@ -65,15 +68,23 @@ type Client = WebSocketStream<tokio::net::TcpStream>;
 
 /// A client that has said this and been welcomed, from this address.
 async fn begin(server: SocketAddr, from: Ipv4Addr, first: &ToServer) -> Client {
+    let mut client = connect(server, from, None).await;
+    say(&mut client, first).await;
+    assert!(matches!(hear(&mut client).await, ToClient::Welcome { .. }));
+    client
+}
+
+/// A WebSocket from this address, which a proxy says is of another client.
+async fn connect(server: SocketAddr, from: Ipv4Addr, forwarded_for: Option<&str>) -> Client {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind(SocketAddr::new(IpAddr::V4(from), 0)).expect("an address of loopback");
     let stream = socket.connect(server).await.expect("a connection");
     let config = WebSocketConfig::default().read_buffer_size(512).write_buffer_size(0);
-    let url = format!("ws://{server}{PATH}");
-    let (mut client, _) = client_async_with_config(url, stream, Some(config)).await.expect("a websocket");
-    say(&mut client, first).await;
-    assert!(matches!(hear(&mut client).await, ToClient::Welcome { .. }));
-    client
+    let mut request = format!("ws://{server}{PATH}").into_client_request().expect("a request");
+    if let Some(client) = forwarded_for {
+        request.headers_mut().insert("x-forwarded-for", client.parse().expect("a header"));
+    }
+    client_async_with_config(request, stream, Some(config)).await.expect("a websocket").0
 }
 
 async fn say(client: &mut Client, message: &ToServer) {
@@ -330,6 +341,49 @@ fn a_server_that_stops_tells_those_who_wait_and_lets_pairs_finish() {
         end.join().expect("no panic");
         assert!(TcpStream::connect(at).is_err());
     });
+}
+
+/// Behind a trusted proxy, clients are told and limited by their own addresses; behind any other, by the proxy's.
+#[test]
+fn a_trusted_proxy_makes_no_neighbours_of_its_clients() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let trusted_proxies = vec!["127.0.0.0/8".parse().expect("a network")];
+    let trusting = HttpOptions { trusted_proxies, ..HttpOptions::default() };
+    for (http, is_trusted) in [(trusting, true), (HttpOptions::default(), false)] {
+        let server = Server::start(Config { http, ..Config::local() }).expect("a server");
+        let at = server.topologies()[0].bound(Endpoint::Primary).expect("an address");
+        runtime.block_on(async {
+            let proxied = async |client: &str, first: &ToServer| {
+                let mut socket = connect(at, host(1), Some(client)).await;
+                say(&mut socket, first).await;
+                let first = hear(&mut socket).await;
+                (socket, first)
+            };
+            let open = ToServer::Open { version: VERSION };
+            let most = SessionLimits::default().per_host;
+            let mut all = Vec::new();
+            for n in 0..most {
+                let (socket, heard) = proxied(&format!("192.0.2.{n}"), &open).await;
+                assert!(matches!(heard, ToClient::Welcome { .. }), "{heard:?}");
+                all.push(socket);
+            }
+            let (mut one_more, heard) = proxied("203.0.113.7", &open).await;
+            assert_eq!(heard == ToClient::Refused { reason: Refusal::HostFull }, !is_trusted, "{heard:?}");
+            if is_trusted {
+                let ToClient::Waiting { code, .. } = hear(&mut one_more).await else { panic!("no code") };
+                let (mut guest, _) = proxied("2001:db8::7", &ToServer::Join { version: VERSION, code }).await;
+                let ToClient::Paired { you, peer, .. } = hear(&mut guest).await else { panic!("no peer") };
+                assert_eq!([you.to_string(), peer.to_string()], ["2001:db8::7", "203.0.113.7"]);
+                // And one client has its share, however many connections its proxy may have.
+                for n in 0..=most {
+                    let (socket, heard) = proxied("198.51.100.7", &open).await;
+                    assert_eq!(matches!(heard, ToClient::Welcome { .. }), n < most, "{n}: {heard:?}");
+                    all.push(socket);
+                }
+            }
+        });
+        server.stop();
+    }
 }
 
 #[test]

@@ -35,7 +35,7 @@ pub trait SessionStore: Send {
     ///
     /// # Errors
     /// When it is out of place, or more than a session may say. The client is to be cut off then.
-    fn say(
+    fn handle(
         &mut self,
         participant: Participant,
         message: ToServer,
@@ -79,7 +79,7 @@ pub struct Opened {
     /// How long it may wait.
     pub wait: Duration,
     /// To be told to those whose session had to end for it.
-    pub told: Vec<Delivery>,
+    pub deliveries: Vec<Delivery>,
 }
 
 /// A message for a client.
@@ -229,7 +229,7 @@ impl SessionStore for MemoryStore {
         let (first, wait) = (Member::new(from), self.limits.wait);
         self.sessions.insert(session, Session { code, until: now + wait, first, second: None, step: 0 });
         self.waiting.insert(code, session);
-        Ok(Opened { participant: Participant { session, role: Role::First }, code, wait, told })
+        Ok(Opened { participant: Participant { session, role: Role::First }, code, wait, deliveries: told })
     }
 
     fn join(
@@ -264,7 +264,7 @@ impl SessionStore for MemoryStore {
         Ok((participant, told))
     }
 
-    fn say(
+    fn handle(
         &mut self,
         participant: Participant,
         message: ToServer,

@@ -1,8 +1,8 @@
-//! One connection: messages in, answers out, in order, with patience that ends (RFC 8489 section 6.2.2).
+//! One connection: messages in, answers out, in order, each within a timeout (RFC 8489 section 6.2.2).
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use shared::stun::frame::Frames;
+use shared::{rendezvous::Refusal, stun::frame::Frames};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::watch,
@@ -21,14 +21,14 @@ use crate::{
 pub(super) async fn serve<S>(
     mut stream: S,
     from: SocketAddr,
-    place: ListenerEndpoint,
+    listener: ListenerEndpoint,
     mut context: Context,
     mut slot: ConnectionSlot,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let patience = context.shared.current().streams;
-    let last = Instant::now() + patience.longest;
+    let timeouts = context.shared.current().streams;
+    let last = Instant::now() + timeouts.longest;
     let mut frames = Frames::new(MAX_REQUEST);
     let mut piece = [0; 1024];
     let mut out = Vec::new();
@@ -37,8 +37,8 @@ pub(super) async fn serve<S>(
     let mut first = true;
     let end = loop {
         let (until, late) = match begun {
-            Some(begun) => (begun + patience.slow, Event::Slow),
-            None => (Instant::now() + patience.idle, Event::Idle),
+            Some(begun) => (begun + timeouts.slow, Event::Slow),
+            None => (Instant::now() + timeouts.idle, Event::Idle),
         };
         let (until, late) = if last < until { (last, Event::Old) } else { (until, late) };
         let read = tokio::select! {
@@ -74,9 +74,9 @@ pub(super) async fn serve<S>(
                 // Whoever came through a proxy pays here what others have paid to the listener.
                 let client = SocketAddr::new(client, from.port());
                 let has_paid = client.ip() == from.ip().to_canonical();
-                if !has_paid && !context.take(place.family, client, CONNECTION_COST) {
+                if !has_paid && !context.take(listener.family, client, CONNECTION_COST) {
                     context.limiter.count(Event::TooFast);
-                    return;
+                    return rendezvous.refuse(socket, Refusal::TooFast).await;
                 }
                 // The server does not end before its time while this is there.
                 let _running = context.running;
@@ -88,8 +88,8 @@ pub(super) async fn serve<S>(
         first = false;
         frames.push(&piece[..length]);
         out.clear();
-        let answered = answer_all(&mut frames, from, place, &context, &mut out);
-        if !out.is_empty() && !write(&mut stream, &out, patience.slow).await {
+        let answered = answer_all(&mut frames, from, listener, &context, &mut out);
+        if !out.is_empty() && !write(&mut stream, &out, timeouts.slow).await {
             break Some(Event::Slow);
         }
         match answered {
@@ -109,8 +109,8 @@ pub(super) async fn serve<S>(
     if let Some(event) = end {
         context.limiter.count(event);
     }
-    // Ends TLS in its own words; on TCP it sends the end of the stream.
-    _ = time::timeout(patience.slow, stream.shutdown()).await;
+    // Over TLS this sends close_notify, over TCP the end of the stream.
+    _ = time::timeout(timeouts.slow, stream.shutdown()).await;
 }
 
 async fn stopping(stop: &mut watch::Receiver<bool>) {
@@ -131,23 +131,23 @@ async fn write<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8], slow: Durati
 fn answer_all(
     frames: &mut Frames,
     from: SocketAddr,
-    place: ListenerEndpoint,
+    listener: ListenerEndpoint,
     context: &Context,
     out: &mut Vec<u8>,
 ) -> Result<usize, Event> {
     let current = context.shared.current();
-    let topology = match place.transport {
-        Transport::Tcp => &current.topologies[place.family],
-        Transport::Tls => &current.tls[place.family],
+    let topology = match listener.transport {
+        Transport::Tcp => &current.topologies[listener.family],
+        Transport::Tls => &current.tls[listener.family],
     };
     let mut answers = Answers::new();
     let mut complete = 0;
     while let Some(message) = frames.next_message().map_err(|_| Event::Broken)? {
         complete += 1;
-        if !context.take(place.family, from, 1) {
+        if !context.take(listener.family, from, 1) {
             return Err(Event::Limited);
         }
-        match respond_stream(topology, place.at, from, message, &mut answers) {
+        match respond_stream(topology, listener.at, from, message, &mut answers) {
             Ok(Outcome::Success | Outcome::Changed) => context.limiter.count(Event::Success),
             Ok(Outcome::BadRequest | Outcome::UnknownAttribute) => context.limiter.count(Event::Error),
             Err(DropReason::Indication | DropReason::Response | DropReason::Method) => {

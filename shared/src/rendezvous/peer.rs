@@ -1,11 +1,11 @@
 //! What two clients tell each other in the payloads of the rendezvous.
 //!
-//! These are wire types: their words are written down here, and do not follow from the types of the report. They are
-//! tolerant, because the two may be of different ages: unknown fields are ignored, a word or technique that is not known
+//! These are wire types: their names are written down here, and do not follow from the types of the report. They are
+//! tolerant, because the two may be of different ages: unknown fields are ignored, a name or technique that is not known
 //! counts as not said, and what may be missing is missing without harm. Lists have limits.
 
 mod technique;
-mod words;
+mod wire_names;
 
 use std::{fmt, net::SocketAddr};
 
@@ -95,17 +95,17 @@ pub struct Behaviour {
     /// Whether UDP passes at all.
     pub udp: bool,
     /// RFC 4787 section 4.1.
-    #[serde(default, with = "words")]
+    #[serde(default, with = "wire_names")]
     pub mapping: Option<Mapping>,
     /// RFC 4787 section 5.
-    #[serde(default, with = "words")]
+    #[serde(default, with = "wire_names")]
     pub filtering: Option<Filtering>,
     /// Whether whom one mapping of a socket has sent to may answer to all of them: whether a filter entry belongs to
     /// the socket or the host, not to the mapping.
     #[serde(default)]
     pub shared_filter: Option<bool>,
     /// How ports are chosen.
-    #[serde(default, with = "words::ports")]
+    #[serde(default, with = "wire_names::ports")]
     pub ports: Option<PortAllocation>,
     /// Mappings a second that others open behind a NAT that counts its ports up, as many as there may well be.
     #[serde(default)]

@@ -136,7 +136,7 @@ fn another_version_is_told_from_rubbish_whatever_else_it_says() {
 
 /// Version 1 refused messages with unknown fields, so nothing may ever be added to these two.
 #[test]
-fn versions_1_and_2_refuse_each_other_in_words_that_both_know() {
+fn versions_1_and_2_refuse_each_other_in_messages_that_both_know() {
     // A client of version 1 at this server.
     assert_eq!(ToServer::first(r#"{"type":"open","version":1}"#), Err(Refusal::Version));
     let refusal = serde_json::to_string(&ToClient::Refused { reason: Refusal::Version }).unwrap();

@@ -1,25 +1,25 @@
-//! The words that behaviours have on the wire. A word that is not known reads as "not known", so that a client may learn
+//! The names that behaviours have on the wire. A name that is not known reads as "not known", so that a client may learn
 //! to tell more without a new version of the protocol.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::nat::{Filtering, Mapping, PortPolicy};
 
-/// A behaviour with words for its values.
-pub(super) trait Words: Copy + PartialEq + 'static {
-    const WORDS: &'static [(Self, &'static str)];
+/// A behaviour with a name for each value.
+pub(super) trait WireNames: Copy + PartialEq + 'static {
+    const NAMES: &'static [(Self, &'static str)];
 
-    fn word(self) -> Option<&'static str> {
-        Self::WORDS.iter().find(|(value, _)| *value == self).map(|(_, word)| *word)
+    fn name(self) -> Option<&'static str> {
+        Self::NAMES.iter().find(|(value, _)| *value == self).map(|(_, name)| *name)
     }
 
-    fn of(word: &str) -> Option<Self> {
-        Self::WORDS.iter().find(|(_, known)| *known == word).map(|(value, _)| *value)
+    fn of(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(_, known)| *known == name).map(|(value, _)| *value)
     }
 }
 
-impl Words for Mapping {
-    const WORDS: &'static [(Self, &'static str)] = &[
+impl WireNames for Mapping {
+    const NAMES: &'static [(Self, &'static str)] = &[
         (Self::Direct, "direct"),
         (Self::EndpointIndependent, "endpoint-independent"),
         (Self::AddressDependent, "address-dependent"),
@@ -28,8 +28,8 @@ impl Words for Mapping {
     ];
 }
 
-impl Words for Filtering {
-    const WORDS: &'static [(Self, &'static str)] = &[
+impl WireNames for Filtering {
+    const NAMES: &'static [(Self, &'static str)] = &[
         (Self::EndpointIndependent, "endpoint-independent"),
         (Self::AddressDependent, "address-dependent"),
         (Self::AddressAndPortDependent, "address-and-port-dependent"),
@@ -37,8 +37,8 @@ impl Words for Filtering {
     ];
 }
 
-impl Words for PortPolicy {
-    const WORDS: &'static [(Self, &'static str)] = &[
+impl WireNames for PortPolicy {
+    const NAMES: &'static [(Self, &'static str)] = &[
         (Self::Preserving, "preserving"),
         (Self::Sequential, "sequential"),
         (Self::Random, "random"),
@@ -46,11 +46,11 @@ impl Words for PortPolicy {
     ];
 }
 
-pub(super) fn serialize<T: Words, S: Serializer>(value: &Option<T>, to: S) -> Result<S::Ok, S::Error> {
-    value.and_then(Words::word).serialize(to)
+pub(super) fn serialize<T: WireNames, S: Serializer>(value: &Option<T>, to: S) -> Result<S::Ok, S::Error> {
+    value.and_then(WireNames::name).serialize(to)
 }
 
-pub(super) fn deserialize<'de, T: Words, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
+pub(super) fn deserialize<'de, T: WireNames, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
     let value = serde_json::Value::deserialize(from)?;
     Ok(value.as_str().and_then(T::of))
 }
