@@ -32,7 +32,7 @@ pub struct Report {
     /// The probe server that was asked; the first one where there are several.
     pub server: ServerReport,
     /// Further probe servers, and where they disagree with the first.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub more_servers: Vec<ServerReport>,
     /// What was found over IPv4.
     pub ipv4: FamilyReport,
