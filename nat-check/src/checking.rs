@@ -1,6 +1,6 @@
 //! `nat-check` without a subcommand: looks the servers up, measures, prints the report, judges it.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{io, net::IpAddr, sync::Arc, time::SystemTime};
 
 use anyhow::Context;
 use nat_check::{
@@ -57,6 +57,7 @@ fn plan(args: Args) -> Result<Plan, UsageError> {
 async fn measure(plan: &Plan, interruption: &Interruption) -> anyhow::Result<Report> {
     // Kept till the end: the embedded server answers for as long as it is held.
     let mut embedded = None;
+    let mut one_address = false;
     let (net, servers): (Arc<dyn Net>, Vec<ServerQuery>) = match &plan.network {
         Network::Servers(queries) => (Arc::new(OsNet), look_up(plan, queries, interruption).await),
         Network::Simulated(nat) => {
@@ -68,7 +69,9 @@ async fn measure(plan: &Plan, interruption: &Interruption) -> anyhow::Result<Rep
             (simulated.net, vec![target.into()])
         }
         Network::Local => {
-            let server = embedded.insert(Server::start(Config::local()).context("--local")?);
+            let config = with_addresses_of_this_system(Config::local(), can_bind);
+            one_address = config.families.iter().any(|family| family.alternate.is_none());
+            let server = embedded.insert(Server::start(config).context("--local")?);
             let primary = server.topologies().first().and_then(|topology| topology.bound(Endpoint::Primary));
             let query = "embedded server".to_owned();
             let target = Target { query, found_by: FoundBy::Local, v4: primary, v6: None };
@@ -83,9 +86,30 @@ async fn measure(plan: &Plan, interruption: &Interruption) -> anyhow::Result<Rep
     let progress: &dyn Progress = terminal.as_ref().map_or(&Silent, |terminal| terminal);
     #[expect(clippy::disallowed_methods, reason = "the edge where the report gets its date")]
     let setup = plan.setup(SystemTime::now());
-    let report = check(&setup, net, &servers, progress, interruption.flag()).await;
+    let mut report = check(&setup, net, &servers, progress, interruption.flag()).await;
+    if one_address {
+        report.warnings.push(ONE_ADDRESS.to_owned());
+    }
     drop(embedded);
     Ok(report)
+}
+
+/// What `--local` lacks where loopback has one address only.
+const ONE_ADDRESS: &str = "this system has no 127.0.0.2, so the embedded server has one address and filtering cannot be \
+    measured: add the address (macOS: sudo ifconfig lo0 alias 127.0.0.2), or use --simulate";
+
+/// The embedded server without a second address where the system does not have it: macOS gives loopback only one.
+fn with_addresses_of_this_system(mut config: Config, exists: impl Fn(IpAddr) -> bool) -> Config {
+    for family in &mut config.families {
+        family.alternate = family.alternate.filter(|ip| exists(*ip));
+    }
+    config
+}
+
+fn can_bind(ip: IpAddr) -> bool {
+    // Any other failure is for the server to tell.
+    let bound = std::net::UdpSocket::bind((ip, 0));
+    bound.map_or_else(|error| error.kind() != io::ErrorKind::AddrNotAvailable, |_| true)
 }
 
 async fn look_up(plan: &Plan, queries: &[Query], interruption: &Interruption) -> Vec<ServerQuery> {
@@ -134,4 +158,18 @@ fn distinct<'a>(lines: &[&'a str]) -> Vec<&'a str> {
         }
     }
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_embedded_server_has_the_addresses_that_the_system_has() {
+        let alternate = |config: Config| config.families[0].alternate;
+        assert!(alternate(with_addresses_of_this_system(Config::local(), |_| true)).is_some());
+        assert_eq!(alternate(with_addresses_of_this_system(Config::local(), |_| false)), None);
+        assert!(can_bind("127.0.0.1".parse().unwrap()));
+        assert!(!can_bind("192.0.2.1".parse().unwrap()), "an address for documents is nobody's");
+    }
 }
