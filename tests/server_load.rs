@@ -1,6 +1,6 @@
 //! The server under load, for seconds; `cargo bench -p natlab --bench server` measures the same for minutes.
 
-use std::{process::ExitCode, time::Duration};
+use std::{process::ExitCode, sync::atomic::AtomicU32, time::Duration};
 
 use lab::{
     LabError,
@@ -43,9 +43,9 @@ fn start(network: &Namespace) -> Result<(Running, SocketAddr), LabError> {
 fn nothing_honest_is_lost() -> Result<(), LabError> {
     let network = load::network()?;
     let (server, address) = start(&network)?;
-    let pid = server.id();
+    let pid = AtomicU32::new(server.id());
     let report = network
-        .run(move || mixed::endure(pid, address, Duration::from_secs(5)))
+        .run(move || mixed::endure(&pid, address, Duration::from_secs(5)))
         .map_err(LabError::io("mixed load"))?;
     println!("{report}");
     assert!(report.is_clean(), "{report}");

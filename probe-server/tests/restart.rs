@@ -1,17 +1,14 @@
 //! Restarts and reloads lose nothing. For restarts this test is the service manager that keeps the sockets between two
-//! processes, as systemd does (FDSTORE of sd_notify(3), LISTEN_FDS of sd_listen_fds(3)).
+//! processes, as systemd does.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![cfg(target_os = "linux")]
 
+mod service_manager;
+
 use std::{
     collections::HashMap,
-    io::{BufRead, BufReader, IoSliceMut, Read, Write},
-    mem::MaybeUninit,
+    io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream, UdpSocket},
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::net::UnixDatagram,
-    },
     process::{Child, Command, Stdio},
     sync::{
         Arc,
@@ -21,74 +18,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::{
-    io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd},
-    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
-    process::{Pid, Signal, kill_process},
-};
+use rustix::process::{Pid, Signal, kill_process};
+use service_manager::ServiceManager;
 use shared::stun::{Class, TransactionId, View, Writer};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_probe-server");
 const RESTARTS: usize = 10;
 const RELOADS: usize = 2000;
 
-/// What systemd is to a service: it keeps what it is given, and passes it to the next process.
-struct ServiceManager {
-    notify: UnixDatagram,
-    path: std::path::PathBuf,
-    stored: Vec<(String, OwnedFd)>,
-}
-
-impl ServiceManager {
-    fn new(folder: &std::path::Path) -> Self {
-        let path = folder.join("notify");
-        let notify = UnixDatagram::bind(&path).unwrap();
-        Self { notify, path, stored: Vec::new() }
-    }
-
-    /// Starts the program with the stored sockets from file descriptor 3 on, and waits until it is ready.
-    fn start(&mut self, arguments: &[String]) -> Child {
-        let mut script = String::from("exec");
-        let mut lent = Vec::new();
-        for (i, (_, socket)) in self.stored.iter().enumerate() {
-            // Out of the way of the numbers that they get.
-            let copy = fcntl_dupfd_cloexec(socket, 100).unwrap();
-            fcntl_setfd(&copy, FdFlags::empty()).unwrap();
-            script += &format!(" {}<&{}", 3 + i, copy.as_raw_fd());
-            lent.push(copy);
-        }
-        script += "; export LISTEN_PID=$$; exec \"$0\" \"$@\"";
-        let mut command = Command::new("bash");
-        command.arg("-c").arg(script).arg(PROGRAM).args(arguments);
-        command.env("LISTEN_FDS", self.stored.len().to_string()).env("NOTIFY_SOCKET", &self.path);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        while !self.hear().split('\n').any(|state| state == "READY=1") {}
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert!(line.starts_with("ready udp "), "{line}");
-        child
-    }
-
-    /// One message; the sockets in it are stored.
-    fn hear(&mut self) -> String {
-        let mut bytes = [0; 4096];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let mut slices = [IoSliceMut::new(&mut bytes)];
-        let length = recvmsg(&self.notify, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC).unwrap().bytes;
-        let text = String::from_utf8(bytes[..length].to_vec()).unwrap();
-        let name = text.lines().find_map(|line| line.strip_prefix("FDNAME=")).unwrap_or_default().to_owned();
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(sockets) = message {
-                assert!(text.contains("FDSTORE=1"), "{text}");
-                self.stored.extend(sockets.map(|socket| (name.clone(), socket)));
-            }
-        }
-        if text.contains("FDSTOREREMOVE=1") {
-            self.stored.retain(|(stored, _)| *stored != name);
-        }
-        text
-    }
+/// Starts the program with what its predecessor left, and waits until it is ready.
+fn start(manager: &mut ServiceManager, arguments: &[String]) -> Child {
+    let passing = manager.passing();
+    let mut command = Command::new("bash");
+    command.args(&passing.arguments).arg(PROGRAM).args(arguments).envs(passing.environment.clone());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    manager.wait_until_ready();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with("ready udp "), "{line}");
+    child
 }
 
 fn stop(mut child: Child) {
@@ -162,8 +110,8 @@ fn ten_restarts_leave_no_request_unanswered() {
             .collect();
 
     let mut manager = ServiceManager::new(folder.path());
-    let mut child = manager.start(&arguments);
-    assert_eq!(manager.stored.len(), 12, "two UDP sockets and one listener for each endpoint");
+    let mut child = start(&mut manager, &arguments);
+    assert_eq!(manager.kept(), 12, "two UDP sockets and one listener for each endpoint");
     let is_over = Arc::new(AtomicBool::new(false));
     let udp = thread::spawn({
         let (endpoints, is_over) = (endpoints.clone(), Arc::clone(&is_over));
@@ -177,8 +125,8 @@ fn ten_restarts_leave_no_request_unanswered() {
     for _ in 0..RESTARTS {
         thread::sleep(Duration::from_millis(200));
         stop(child);
-        child = manager.start(&arguments);
-        assert_eq!(manager.stored.len(), 12, "the same sockets, not more");
+        child = start(&mut manager, &arguments);
+        assert_eq!(manager.kept(), 12, "the same sockets, not more");
     }
     thread::sleep(Duration::from_millis(200));
     let took = began.elapsed();

@@ -6,12 +6,14 @@
 //! - `memory`: resident memory after 100,000 and after 1,000,000 sources;
 //! - `hostile`: processor time for one packet of each hostile kind;
 //! - `flood`: answers that a client gets while one /24 floods the server;
-//! - `endurance [SECONDS]`: mixed hostile and honest load, 600 seconds if not said otherwise.
+//! - `endurance [SECONDS]`: mixed hostile and honest load with reloads and restarts in it, 600 seconds if not said otherwise.
 //!
 //! Everything happens in a network namespace without a name, over its loopback device, with addresses that are not
 //! loopback's, so that the limits work as they do for strangers. Exit code 1 says that a bar was missed.
 
 mod minimal;
+#[path = "../../probe-server/tests/service_manager/mod.rs"]
+mod service_manager;
 
 use std::{
     env,
@@ -21,7 +23,7 @@ use std::{
     process::ExitCode,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread,
     time::Duration,
@@ -33,6 +35,8 @@ use lab::{
     netns::{Namespace, obtain_privilege},
     process::Running,
 };
+use rustix::process::Signal;
+use service_manager::ServiceManager;
 use shared::stun::attr;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -402,13 +406,50 @@ fn flood() -> Result<bool> {
     Ok(share >= 0.999)
 }
 
-/// Everything hostile at once, and honest clients in between.
+/// Everything hostile at once, honest clients in between, and a server that is reloaded every five seconds and restarted
+/// every thirty.
 fn endurance(seconds: u64) -> Result<bool> {
     let network = load::network()?;
-    let server = start(&network, Kind::Ours { workers: 2 }, &["--check"])?;
-    let pid = server.id();
-    let report = network.run(move || mixed::endure(pid, SERVER, Duration::from_secs(seconds)))?;
+    let folder = tempfile::tempdir()?;
+    let config = folder.path().join("server.toml");
+    std::fs::write(&config, format!("primary = \"{PRIMARY}\"\nalternate = \"{ALTERNATE}\"\nworkers = 2\n"))?;
+    let program = lab::binaries::binary("probe-server")?;
+    let mut manager = ServiceManager::new(folder.path());
+    let start = |manager: &mut ServiceManager| -> Result<Running> {
+        let passing = manager.passing();
+        let [count, notify] = passing.environment.clone();
+        let mut command = network.command("bash").args(&passing.arguments).arg(&program).arg("--config");
+        command = command.arg(&config).arg("--check").env(count.0, count.1).env(notify.0, notify.1);
+        let server = command.start()?;
+        manager.wait_until_ready();
+        Ok(server)
+    };
+    let mut server = start(&mut manager)?;
+    let pid = Arc::new(AtomicU32::new(server.id()));
+    let its = Arc::clone(&pid);
+    let load =
+        network.run(move || thread::spawn(move || mixed::endure(&its, SERVER, Duration::from_secs(seconds))));
+    let files = |pid: u32| std::fs::read_dir(format!("/proc/{pid}/fd")).map(Iterator::count);
+    let (mut reloads, mut restarts, mut most_files) = (0, 0, 0);
+    while !load.is_finished() {
+        thread::sleep(Duration::from_secs(5).min(Duration::from_secs(seconds) / 10));
+        most_files = most_files.max(files(server.id())?);
+        if load.is_finished() {
+            break;
+        }
+        server.signal(Signal::HUP)?;
+        reloads += 1;
+        if reloads % 6 == 0 {
+            server.signal(Signal::TERM)?;
+            server.finish(Duration::from_secs(10))?;
+            server = start(&mut manager)?;
+            pid.store(server.id(), Ordering::Relaxed);
+            restarts += 1;
+        }
+    }
+    let report = load.join().map_err(|_| "the load panicked")??;
     println!("{report}");
+    println!("{reloads} reloads and {restarts} restarts meanwhile; at most {most_files} open files");
     drop(server);
-    Ok(report.is_clean())
+    Ok(report.is_clean_despite(restarts))
 }
