@@ -119,7 +119,7 @@ pub(crate) fn start(services: Services, shared: Arc<Shared>, drain: Duration) ->
         identity: Arc::clone(&identity),
         stop: stopped,
         drain,
-        running: running,
+        running,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let thread = std::thread::Builder::new()
