@@ -124,6 +124,9 @@ pub struct PortAllocation {
     /// Whether external ports keep the parity of internal ones (RFC 4787 REQ-4); null = not determined.
     #[serde(default)]
     pub parity: Option<bool>,
+    /// Mappings a second that other hosts behind the NAT open; only when the policy is sequential, absent when not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cross_traffic_per_s: Option<u32>,
 }
 
 /// The bounds of a timer: the longest idle time that a mapping survived and the shortest after which one had expired.

@@ -147,8 +147,9 @@ fn answer(choose: &mut Choices<'_>, id: &TransactionId, buffer: &mut [u8]) -> Op
 
 fn conclude(log: ObservationLog) {
     let observed = Observed { log, tcp: None, rtt: None, partial: false };
-    let server = classify::server(&observed);
-    let udp = observed.udp_works().then(|| classify::udp(&observed));
+    let found = classify::found(&observed);
+    let server = classify::server(&observed, &found);
+    let udp = observed.udp_works().then_some(found.udp);
     let tested =
         FamilyReport { status: FamilyStatus::Tested, reason: None, reason_code: None, udp, tcp: None };
     let skipped = FamilyReport {

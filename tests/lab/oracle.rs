@@ -3,7 +3,7 @@
 //! Wrong is only what the report is sure of and mistaken about. What it cannot tell, or tells with little confidence, is
 //! undecided and counted apart: a diagnosis may be modest, but never false.
 
-use nat_check_core::report::Report;
+use nat_check_core::{probe::REGISTRY, report::Report};
 use serde_json::{Map, Value, json};
 use shared::nat::model::{Behaviour, Stack};
 
@@ -58,26 +58,8 @@ pub fn expected(stack: &Stack) -> Value {
     };
     let mut findings = Map::new();
     findings.insert("nat_type".into(), json!(nat_type));
-    findings.insert("mapping".into(), json!(udp.mapping));
-    findings.insert("filtering".into(), json!(udp.filtering));
-    if let Some(policy) = udp.ports {
-        let mut ports = Map::new();
-        ports.insert("policy".into(), json!(policy));
-        if let Some(delta) = udp.delta {
-            ports.insert("delta".into(), json!(delta));
-        }
-        if let Some(ips) = udp.external_ips {
-            ports.insert("external_ips".into(), json!(ips));
-        }
-        findings.insert("port_allocation".into(), ports.into());
-    }
-    if let Some(hairpinning) = udp.hairpinning {
-        findings.insert("hairpinning".into(), hairpinning.into());
-    }
-    findings.insert("alg".into(), udp.alg.into());
-    findings.insert("inbound_first_remap".into(), udp.inbound_first_remap.into());
-    if let Some(distance) = udp.distance {
-        findings.insert("distance".into(), distance.into());
+    for slot in REGISTRY.iter().flat_map(|probe| probe.udp) {
+        findings.extend(slot.expected(&udp).map(|value| (slot.key.to_owned(), value)));
     }
     json!({ "ipv4": { "status": "tested", "udp": findings } })
 }

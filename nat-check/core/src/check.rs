@@ -6,19 +6,18 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use shared::nat::NatType;
+use shared::nat::{Filtering, NatType};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
     classify::{self, ServerSide},
     engine::{self, Observed, Settings},
     net::Net,
-    probe::lifetime,
+    probe::{Found, Merge, REGISTRY, lifetime, mapping, merge::Source},
     progress::Progress,
     randomness::Randomness,
     report::{
-        Confidence, FamilyReport, FamilyStatus, Finding, Reason, ReasonCode, Report, ServerFeatures,
-        ServerReport, UdpReport,
+        FamilyReport, FamilyStatus, Reason, ReasonCode, Report, ServerFeatures, ServerReport, UdpReport,
     },
     selection::{Families, Selection},
     target::{FoundBy, Target},
@@ -196,7 +195,7 @@ async fn family(
         lifetime: setup.lifetime,
         randomness: setup.randomness,
     };
-    let mut results: Vec<(String, Observed)> = Vec::new();
+    let mut results: Vec<(String, Observed, Found)> = Vec::new();
     let mut reasons: Vec<(FamilyStatus, Reason)> = Vec::new();
     // The timeout is that of the whole run.
     let mut left = setup.timeout;
@@ -232,12 +231,13 @@ async fn family(
                 left = left.saturating_sub(spent(&observed));
                 aside.partial |= observed.partial;
                 if observed.reached() {
+                    let found = classify::found(&observed);
                     // One server that can measure it is enough.
-                    if lifetime::conclude(&observed.log).value.is_some() {
+                    if found.udp.lifetime.value.is_some() {
                         settings.lifetime = None;
                     }
-                    aside.servers[at] = Some(classify::server(&observed));
-                    results.push((asked.query.clone(), observed));
+                    aside.servers[at] = Some(classify::server(&observed, &found));
+                    results.push((asked.query.clone(), observed, found));
                 } else {
                     reasons.push((FamilyStatus::Unreachable, unreached(&observed)));
                 }
@@ -256,16 +256,15 @@ async fn family(
     // That a server lacks this family is nothing to warn of.
     let silent = reasons.into_iter().filter(|(_, why)| why.code != ReasonCode::ServerHasNoAddress);
     aside.warnings.extend(silent.map(|(_, why)| why.text));
-    for (_, observed) in &results {
-        let open = crate::probe::filtering::conclude(&observed.log).value
-            == Some(shared::nat::Filtering::EndpointIndependent);
-        aside.warnings.extend(crate::probe::mapping::leftover(&observed.log, open));
+    for (_, observed, found) in &results {
+        let open = found.udp.filtering.value == Some(Filtering::EndpointIndependent);
+        aside.warnings.extend(mapping::leftover(&observed.log, open));
     }
-    let tcp = results.iter().find_map(|(_, observed)| observed.tcp.clone());
-    let mut verdicts: Vec<(String, UdpReport)> =
-        results.iter().map(|(query, observed)| (query.clone(), classify::udp(observed))).collect();
+    let tcp = results.iter().find_map(|(_, observed, _)| observed.tcp.clone());
+    let mut verdicts: Vec<(String, Found)> =
+        results.into_iter().map(|(query, _, found)| (query, found)).collect();
     // A server that answers over UDP says more than one that does not.
-    verdicts.sort_by_key(|(_, udp)| udp.nat_type.value == Some(NatType::UdpBlocked));
+    verdicts.sort_by_key(|(_, found)| is_blocked(found));
     let udp = agree(verdicts, &mut aside.warnings);
     (
         FamilyReport {
@@ -318,80 +317,34 @@ fn unreached(observed: &Observed) -> Reason {
     }
 }
 
-/// One verdict from several servers: the surest finding of each kind, and a warning where they disagree.
-fn agree(verdicts: Vec<(String, UdpReport)>, warnings: &mut Vec<String>) -> Option<UdpReport> {
+/// One verdict from several servers: each finding is merged as its measurement says.
+fn agree(verdicts: Vec<(String, Found)>, warnings: &mut Vec<String>) -> Option<UdpReport> {
     let mut all = verdicts.into_iter();
-    let (query, mut udp) = all.next()?;
-    let blocked = |udp: &UdpReport| udp.nat_type.value == Some(NatType::UdpBlocked);
-    if blocked(&udp) {
+    let (query, mut merged) = all.next()?;
+    if is_blocked(&merged) {
         // Those who answer over UDP come first: nobody does.
-        return Some(udp);
+        return Some(merged.udp);
     }
-    let mut said: [MergedFinding; 6] =
-        std::array::from_fn(|_| MergedFinding { by: query.clone(), disputed: None });
+    let slots = || REGISTRY.iter().flat_map(|probe| probe.udp);
+    let mut sources: Vec<Source> = slots().map(|_| Source::of(&query)).collect();
     for (other_query, other) in all {
-        if blocked(&other) {
+        if is_blocked(&other) {
             warnings.push(format!(
                 "{other_query} answers over TCP only, {query} over UDP: it is not the network that blocks UDP"
             ));
             continue;
         }
-        let [mapping, filtering, hairpinning, alg, inbound_first, distance] = &mut said;
-        let who = other_query.as_str();
-        mapping.merge("mapping", &mut udp.mapping, other.mapping, who, warnings);
-        filtering.merge("filtering", &mut udp.filtering, other.filtering, who, warnings);
-        hairpinning.merge("hairpinning", &mut udp.hairpinning, other.hairpinning, who, warnings);
-        alg.merge("alg", &mut udp.alg, other.alg, who, warnings);
-        let (mine, theirs) = (&mut udp.inbound_first_remap, other.inbound_first_remap);
-        inbound_first.merge("inbound_first_remap", mine, theirs, who, warnings);
-        distance.merge("distance", &mut udp.distance, other.distance, who, warnings);
-        if other.port_allocation.confidence > udp.port_allocation.confidence {
-            udp.port_allocation = other.port_allocation;
-        }
-        if other.lifetime.confidence > udp.lifetime.confidence {
-            udp.lifetime = other.lifetime;
+        for (slot, source) in slots().zip(&mut sources) {
+            let merge = Merge { key: slot.key, source, by: &other_query, warnings };
+            slot.merge(merge, &mut merged, &other);
         }
     }
-    udp.nat_type = classify::nat_type(&udp.mapping, &udp.filtering);
-    Some(udp)
+    let nat_type = classify::nat_type(&merged.udp.mapping, &merged.udp.filtering);
+    Some(UdpReport { nat_type, ..merged.udp })
 }
 
-/// Where a finding comes from, when several servers have a say.
-struct MergedFinding {
-    by: String,
-    /// Why it is weak, once two that were equally sure said different things.
-    disputed: Option<String>,
-}
-
-impl MergedFinding {
-    fn merge<T: PartialEq + std::fmt::Display>(
-        &mut self,
-        what: &str,
-        mine: &mut Finding<T>,
-        other: Finding<T>,
-        by: &str,
-        warnings: &mut Vec<String>,
-    ) {
-        let surer = other.confidence > mine.confidence;
-        if let (Some(a), Some(b)) = (&mine.value, &other.value)
-            && a != b
-        {
-            warnings.push(format!("the servers disagree on {what}: {} says {a}, {by} says {b}", self.by));
-            if mine.confidence == other.confidence {
-                self.disputed = Some(format!("{by} says otherwise"));
-            }
-        } else if self.disputed.is_some() {
-            return;
-        }
-        if surer {
-            *mine = other;
-            self.by = by.to_owned();
-        }
-        if let Some(why) = &self.disputed {
-            mine.confidence = mine.confidence.min(Confidence::Weak);
-            (mine.reason, mine.reason_code) = (Some(why.clone()), Some(ReasonCode::ServersDisagree));
-        }
-    }
+fn is_blocked(found: &Found) -> bool {
+    found.udp.nat_type.value == Some(NatType::UdpBlocked)
 }
 
 fn server_report(asked: &ServerQuery, v4: &Option<ServerSide>, v6: &Option<ServerSide>) -> ServerReport {
@@ -414,10 +367,12 @@ fn server_report(asked: &ServerQuery, v4: &Option<ServerSide>, v6: &Option<Serve
 }
 
 fn unknown_features() -> ServerFeatures {
-    let unknown = || {
-        Finding::unknown((ReasonCode::ServerUnreachable, "the server was not reached over UDP"), "RFC 5780")
-    };
-    ServerFeatures { change_request: unknown(), response_port: unknown(), classic: unknown() }
+    let mut found = Found::default();
+    for slot in REGISTRY.iter().flat_map(|probe| probe.server) {
+        let reason = (ReasonCode::ServerUnreachable, "the server was not reached over UDP");
+        slot.set_unknown(&mut found, reason, "RFC 5780");
+    }
+    found.server
 }
 
 fn no_server() -> ServerReport {
@@ -434,35 +389,22 @@ fn no_server() -> ServerReport {
 
 #[cfg(test)]
 mod tests {
-    use shared::nat::{Filtering, Mapping};
+    use shared::nat::Mapping;
 
     use super::*;
+    use crate::report::{Confidence, Finding};
 
     /// What a server says of the axes, with these confidences.
     fn says(
         query: &str,
         mapping: (Mapping, Confidence),
         filtering: (Filtering, Confidence),
-    ) -> (String, UdpReport) {
-        let unknown = || Finding::not_asked_for("test");
+    ) -> (String, Found) {
         let (mapping, filtering) =
             (Finding::known(mapping.0, mapping.1, "test"), Finding::known(filtering.0, filtering.1, "test"));
-        let udp = UdpReport {
-            local: None,
-            external: Vec::new(),
-            rtt_s: None,
-            loss: None,
-            nat_type: classify::nat_type(&mapping, &filtering),
-            mapping,
-            filtering,
-            port_allocation: Finding::not_asked_for("test"),
-            hairpinning: unknown(),
-            alg: unknown(),
-            inbound_first_remap: unknown(),
-            distance: Finding::not_asked_for("test"),
-            lifetime: Finding::not_asked_for("test"),
-        };
-        (query.to_owned(), udp)
+        let nat_type = classify::nat_type(&mapping, &filtering);
+        let udp = UdpReport { nat_type, mapping, filtering, ..UdpReport::default() };
+        (query.to_owned(), Found { udp, ..Found::default() })
     }
 
     #[test]

@@ -5,10 +5,7 @@ use shared::nat::{Filtering, Mapping, NatType};
 use crate::{
     engine::Observed,
     observation::ObservationLog,
-    probe::{
-        Probe, alg, dialect, distance, filtering, hairpinning, inbound_first, lifetime, mapping,
-        port_allocation, response_port,
-    },
+    probe::{self, Found, NO_UDP, REGISTRY, mapping},
     report::{Confidence, Finding, ReasonCode, ServerAddresses, ServerFeatures, UdpReport},
     server_endpoints::ServerEndpoint,
     server_endpoints::ServerEndpoints,
@@ -28,19 +25,20 @@ pub struct ServerSide {
     pub software: Option<String>,
 }
 
-/// Why nothing is known of UDP where none passes.
-const NO_UDP: (ReasonCode, &str) = (ReasonCode::UdpBlocked, "no UDP passes");
 const DERIVED: &str = "RFC 3489 5, derived from mapping and filtering";
 
-/// The UDP part of the report.
+/// Everything that is concluded from what was observed, each measurement's conclusion drawn once.
 #[must_use]
-pub fn udp(observed: &Observed) -> UdpReport {
+pub fn found(observed: &Observed) -> Found {
     let log = &observed.log;
+    let mut found = probe::conclude(log);
     if !observed.udp_works() {
-        return blocked(log);
+        for slot in REGISTRY.iter().flat_map(|probe| probe.udp) {
+            slot.set_unknown(&mut found, NO_UDP, DERIVED);
+        }
+        found.udp.nat_type = blocked(log);
+        return found;
     }
-    let mapping = asked(log, &mapping::PROBE, mapping::conclude);
-    let filtering = asked(log, &filtering::PROBE, filtering::conclude);
     let controls: Vec<bool> = log.controls(log.timed_out_before).map(|t| t.returned()).collect();
     let lost = controls.iter().filter(|&&returned| !returned).count();
     let socket = mapping::main_socket(log);
@@ -52,26 +50,20 @@ pub fn udp(observed: &Observed) -> UdpReport {
             external.push(mapped);
         }
     }
-    UdpReport {
+    found.udp = UdpReport {
         local: socket.and_then(|s| log.local(s)),
         external,
         rtt_s: observed.rtt.map(|rtt| round(rtt.smoothed.as_secs_f64(), 6)),
         loss: (!controls.is_empty()).then(|| round(lost as f64 / controls.len() as f64, 4)),
-        nat_type: nat_type(&mapping, &filtering),
-        port_allocation: asked(log, &port_allocation::PROBE, port_allocation::conclude),
-        hairpinning: asked(log, &hairpinning::PROBE, hairpinning::conclude),
-        alg: asked(log, &alg::PROBE, alg::conclude),
-        inbound_first_remap: asked(log, &inbound_first::PROBE, inbound_first::conclude),
-        distance: asked(log, &distance::PROBE, distance::conclude),
-        lifetime: lifetime::conclude(log),
-        mapping,
-        filtering,
-    }
+        nat_type: nat_type(&found.udp.mapping, &found.udp.filtering),
+        ..found.udp
+    };
+    found
 }
 
 /// What the run tells of the server.
 #[must_use]
-pub fn server(observed: &Observed) -> ServerSide {
+pub fn server(observed: &Observed, found: &Found) -> ServerSide {
     let log = &observed.log;
     let endpoints = ServerEndpoints::of(log.server, log);
     let first = |t: &crate::observation::Transaction| t.direct().and_then(|a| a.other);
@@ -81,31 +73,9 @@ pub fn server(observed: &Observed) -> ServerSide {
             primary: log.server,
             alternate: endpoints.get(ServerEndpoint::BOTH).or(named),
         },
-        features: ServerFeatures {
-            change_request: asked(log, &filtering::PROBE, filtering::server_can),
-            response_port: asked(log, &response_port::PROBE, response_port::conclude),
-            classic: asked(log, &dialect::PROBE, dialect::conclude),
-        },
-        faults: server_faults::faults(log),
+        features: found.server.clone(),
+        faults: server_faults::faults(log, found),
         software: log.software.clone(),
-    }
-}
-
-/// A measurement's conclusion, if the measurement was asked for and could be made.
-fn asked<T>(log: &ObservationLog, probe: &Probe, conclude: fn(&ObservationLog) -> Finding<T>) -> Finding<T> {
-    if !log.tests.contains(&probe.name) {
-        return Finding::not_asked_for(probe.about);
-    }
-    if log.dialect().is_none() {
-        return Finding::unknown(NO_UDP, probe.about);
-    }
-    let finding = conclude(log);
-    match (&finding.value, &log.socket_error) {
-        (None, Some(socket_error)) => finding.because((ReasonCode::SystemRefused, socket_error.as_str())),
-        (None, None) if log.ended_early => {
-            finding.because((ReasonCode::EndedEarly, "the run ended before this was done"))
-        }
-        _ => finding,
     }
 }
 
@@ -131,34 +101,15 @@ pub(crate) fn nat_type(mapping: &Finding<Mapping>, filtering: &Finding<Filtering
 }
 
 /// UDP does not pass, though the server was reached otherwise.
-fn blocked(log: &ObservationLog) -> UdpReport {
-    let sent = log.transactions.len();
-    let nat_type = Finding::known(
-        NatType::UdpBlocked,
-        Confidence::Strong,
-        "RFC 3489 10.1, test I, beside TCP",
-    )
-    .because((
+fn blocked(log: &ObservationLog) -> Finding<NatType> {
+    let reason = (
         ReasonCode::UdpBlocked,
         "the server answers over TCP but not over UDP: UDP is blocked on the way, or not served there",
-    ))
-    .with("udp_sent", sent)
-    .with("udp_answered", 0);
-    UdpReport {
-        local: None,
-        external: Vec::new(),
-        rtt_s: None,
-        loss: None,
-        nat_type,
-        mapping: Finding::unknown(NO_UDP, DERIVED),
-        filtering: Finding::unknown(NO_UDP, DERIVED),
-        port_allocation: Finding::unknown(NO_UDP, DERIVED),
-        hairpinning: Finding::unknown(NO_UDP, DERIVED),
-        alg: Finding::unknown(NO_UDP, DERIVED),
-        inbound_first_remap: Finding::unknown(NO_UDP, DERIVED),
-        distance: Finding::unknown(NO_UDP, DERIVED),
-        lifetime: Finding::unknown(NO_UDP, DERIVED),
-    }
+    );
+    Finding::known(NatType::UdpBlocked, Confidence::Strong, "RFC 3489 10.1, test I, beside TCP")
+        .because(reason)
+        .with("udp_sent", log.transactions.len())
+        .with("udp_answered", 0)
 }
 
 fn round(value: f64, digits: i32) -> f64 {

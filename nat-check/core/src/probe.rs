@@ -1,11 +1,16 @@
 //! The measurements, and the one list of them.
 //!
-//! A measurement is one file here: what it sends ([`Probe::steps`], which write the log), and a pure `conclude`
-//! that reads the log and gives a finding. To add one: a file, a line in [`REGISTRY`], a slot in the report.
+//! A measurement is one file here: what it sends ([`Probe::steps`], which write the log), and what it finds out
+//! ([`Measured`]): the pure conclusion, the text for a person, how findings of several servers are merged, and what the
+//! laboratory expects of it. To add one: a file, a line in [`REGISTRY`], a slot in the report.
 
 use std::sync::Arc;
 
 use crate::{net::Boxed, session::Session};
+use measured::slot;
+pub use measured::{Found, Measured, Slot, conclude};
+pub(crate) use measured::{NO_UDP, so_far};
+pub use merge::Merge;
 
 pub mod alg;
 pub mod contact;
@@ -16,6 +21,8 @@ pub mod hairpinning;
 pub mod inbound_first;
 pub mod lifetime;
 pub mod mapping;
+mod measured;
+pub(crate) mod merge;
 pub mod port_allocation;
 pub mod response_port;
 
@@ -30,6 +37,10 @@ pub struct Probe {
     pub needs: &'static [&'static str],
     /// What it does, stage by stage.
     pub steps: &'static [Step],
+    /// What it finds out about the network.
+    pub udp: &'static [Slot],
+    /// What it finds out about the server.
+    pub server: &'static [Slot],
 }
 
 impl Probe {

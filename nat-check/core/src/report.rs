@@ -7,9 +7,11 @@ use shared::nat::{Filtering, Lifetime, Mapping, NatType, PortAllocation};
 
 mod finding;
 mod reason;
+mod rows;
 
 pub use finding::{Confidence, Evidence, Finding};
 pub use reason::{Reason, ReasonCode};
+pub use rows::{Basis, Row, json_word, number, percent, udp as udp_rows};
 
 pub use crate::technique::Technique;
 
@@ -75,7 +77,7 @@ pub struct ServerAddresses {
 }
 
 /// What a probe server can do, as observed.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ServerFeatures {
     /// Answers from another address or port on request (RFC 5780 section 7.2).
@@ -118,7 +120,7 @@ pub struct FamilyReport {
 }
 
 /// UDP behaviour, finding by finding.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct UdpReport {
     /// The local endpoint of the mapping test.

@@ -4,27 +4,28 @@ use std::net::SocketAddr;
 
 use crate::{
     observation::{Answer, ObservationLog, RequestKind, Transaction},
+    probe::Found,
     rate_limit::RateLimit,
     server_endpoints::{AlternateFault, ServerEndpoint, ServerEndpoints},
 };
 
 /// What is wrong with the server, or with the way to it: each a sentence.
 #[must_use]
-pub fn faults(log: &ObservationLog) -> Vec<String> {
+pub fn faults(log: &ObservationLog, found: &Found) -> Vec<String> {
     let endpoints = ServerEndpoints::of(log.server, log);
     let alive = log.transactions.iter().any(|t| t.direct().is_some());
-    FAULTS.iter().filter(|_| alive).flat_map(|find| find(log, &endpoints)).collect()
+    FAULTS.iter().filter(|_| alive).flat_map(|find| find(log, found, &endpoints)).collect()
 }
 
 /// One kind of fault: the sentences that it makes.
-type FindFault = fn(&ObservationLog, &ServerEndpoints) -> Vec<String>;
+type FindFault = fn(&ObservationLog, &Found, &ServerEndpoints) -> Vec<String>;
 
 const FAULTS: &[FindFault] = &[
-    |_, endpoints| endpoints.fault().map(AlternateFault::sentence).into_iter().collect(),
+    |_, _, endpoints| endpoints.fault().map(AlternateFault::sentence).into_iter().collect(),
     dead_endpoints,
     lying_origin,
     wrong_alternate,
-    |log, _| {
+    |log, _, _| {
         let ignored = log
             .transactions
             .iter()
@@ -32,12 +33,12 @@ const FAULTS: &[FindFault] = &[
         let sentence = "it ignores CHANGE-REQUEST: it answers from the address that was asked";
         ignored.then(|| sentence.to_owned()).into_iter().collect()
     },
-    |log, _| {
+    |log, _, _| {
         let only = log.dialect() == Some(shared::stun::Dialect::Classic);
         let sentence = "it answers classic requests (RFC 3489) only, not modern ones (RFC 8489)";
         only.then(|| sentence.to_owned()).into_iter().collect()
     },
-    |log, _| {
+    |log, _, _| {
         let sentence = |l: RateLimit| {
             format!(
                 "it seems to limit the rate: of {} requests at once it answered the first {}",
@@ -47,8 +48,10 @@ const FAULTS: &[FindFault] = &[
         RateLimit::seen(log, log.timed_out_before).map(sentence).into_iter().collect()
     },
     slow,
-    |log, _| crate::probe::filtering::half_hearted(log).map(|reason| reason.text).into_iter().collect(),
-    |log, _| {
+    |log, found, _| {
+        crate::probe::filtering::half_hearted(log, found).map(|reason| reason.text).into_iter().collect()
+    },
+    |log, _, _| {
         let doubled = log
             .transactions
             .iter()
@@ -59,16 +62,16 @@ const FAULTS: &[FindFault] = &[
         let sentence = || format!("{doubled} of its answers came more than once");
         (doubled > 1).then(sentence).into_iter().collect()
     },
-    |log, _| {
+    |log, _, _| {
         let not_stun = log.unmatched.not_stun;
         let sentence = || format!("{not_stun} datagrams that are not STUN came in beside its answers");
         (not_stun > 0).then(sentence).into_iter().collect()
     },
-    |log, _| log.objection.iter().map(|o| format!("its answers are not sound STUN: {o}")).collect(),
+    |log, _, _| log.objection.iter().map(|o| format!("its answers are not sound STUN: {o}")).collect(),
 ];
 
 /// A server that takes its time, told from a long way by the TCP handshake, which the system answers at once.
-fn slow(log: &ObservationLog, _: &ServerEndpoints) -> Vec<String> {
+fn slow(log: &ObservationLog, _: &Found, _: &ServerEndpoints) -> Vec<String> {
     let (Some(quickest), Some(handshake)) = (log.quickest(), log.handshake) else { return Vec::new() };
     let sentence = || {
         let (answer, way) = (quickest.as_secs_f64(), handshake.as_secs_f64());
@@ -78,7 +81,7 @@ fn slow(log: &ObservationLog, _: &ServerEndpoints) -> Vec<String> {
     slow.then(sentence).into_iter().collect()
 }
 
-fn dead_endpoints(log: &ObservationLog, endpoints: &ServerEndpoints) -> Vec<String> {
+fn dead_endpoints(log: &ObservationLog, _: &Found, endpoints: &ServerEndpoints) -> Vec<String> {
     let asked = |endpoint: SocketAddr| {
         let timed_out_before = |t: &&Transaction| {
             t.to == endpoint && t.kind == RequestKind::Binding && t.sent <= log.timed_out_before
@@ -96,7 +99,7 @@ fn dead_endpoints(log: &ObservationLog, endpoints: &ServerEndpoints) -> Vec<Stri
         .collect()
 }
 
-fn lying_origin(log: &ObservationLog, _: &ServerEndpoints) -> Vec<String> {
+fn lying_origin(log: &ObservationLog, _: &Found, _: &ServerEndpoints) -> Vec<String> {
     let lie = log
         .transactions
         .iter()
@@ -110,7 +113,7 @@ fn lying_origin(log: &ObservationLog, _: &ServerEndpoints) -> Vec<String> {
 }
 
 /// Each endpoint must name as its other the one that differs in both IP and port.
-fn wrong_alternate(log: &ObservationLog, endpoints: &ServerEndpoints) -> Vec<String> {
+fn wrong_alternate(log: &ObservationLog, _: &Found, endpoints: &ServerEndpoints) -> Vec<String> {
     if endpoints.fault().is_some() {
         return Vec::new();
     }

@@ -3,10 +3,8 @@
 
 use std::fmt::{self, Display, Write};
 
-use serde::Serialize;
-
 use super::{Format, Style};
-use nat_check_core::report::{Confidence, FamilyReport, FamilyStatus, Finding, Report, UdpReport};
+use nat_check_core::report::{self, FamilyReport, FamilyStatus, Report, UdpReport, json_word};
 
 pub(super) const FORMAT: Format = Format { name: "line", render };
 
@@ -29,7 +27,7 @@ struct Line<'a> {
 impl Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { report, family } = self;
-        write!(f, "status={} level={}", word(&family.status), word(&report.hole_punching.level))?;
+        write!(f, "status={} level={}", json_word(&family.status), json_word(&report.hole_punching.level))?;
         if let Some(udp) = &family.udp {
             write!(f, " {}", Udp(udp))?;
         }
@@ -50,13 +48,14 @@ struct Udp<'a>(&'a UdpReport);
 impl Display for Udp<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let udp = self.0;
-        let ports = udp.port_allocation.value.as_ref().map(|ports| ports.policy);
-        write!(f, "nat_type={} mapping={}", finding(&udp.nat_type), finding(&udp.mapping))?;
-        write!(f, " filtering={}", finding(&udp.filtering))?;
-        write!(f, " ports={}", sure(ports, udp.port_allocation.confidence))?;
-        write!(f, " hairpinning={} alg={}", finding(&udp.hairpinning), finding(&udp.alg))?;
+        for row in report::udp_rows("", udp) {
+            if let (Some(key), Some(basis)) = (row.line_key, &row.basis) {
+                let value = row.word.map(|value| format!("{value}/{}", json_word(&basis.confidence)));
+                write!(f, "{key}={} ", value.as_deref().unwrap_or("?"))?;
+            }
+        }
         let external: Vec<String> = udp.external.iter().map(ToString::to_string).collect();
-        write!(f, " external={}", if external.is_empty() { "?".into() } else { external.join(",") })?;
+        write!(f, "external={}", if external.is_empty() { "?".into() } else { external.join(",") })?;
         match udp.rtt_s {
             Some(seconds) => write!(f, " rtt_ms={:.1}", seconds * 1000.0)?,
             None => write!(f, " rtt_ms=?")?,
@@ -65,22 +64,5 @@ impl Display for Udp<'_> {
             Some(share) => write!(f, " loss={share}"),
             None => write!(f, " loss=?"),
         }
-    }
-}
-
-fn finding<T: Display + Copy>(finding: &Finding<T>) -> String {
-    sure(finding.value, finding.confidence)
-}
-
-/// A value and how sure it is.
-fn sure<T: Display>(value: Option<T>, confidence: Confidence) -> String {
-    value.map_or_else(|| "?".into(), |value| format!("{value}/{}", word(&confidence)))
-}
-
-/// The word that the JSON report uses.
-fn word(value: &impl Serialize) -> String {
-    match serde_json::to_value(value) {
-        Ok(serde_json::Value::String(word)) => word,
-        Ok(_) | Err(_) => "?".into(),
     }
 }

@@ -7,7 +7,7 @@ use shared::nat::NatType;
 
 use super::{Format, Style, layout, words};
 use nat_check_core::report::{
-    Confidence, FamilyReport, Finding, Level, PeerOutcome, PeerVerdict, Report, ServerReport, UdpReport,
+    self, FamilyReport, Level, PeerOutcome, PeerVerdict, Report, ServerReport, UdpReport,
 };
 
 pub(super) const FORMAT: Format = Format { name: "table", render };
@@ -73,7 +73,7 @@ impl Page {
     fn family(&mut self, name: &str, family: &FamilyReport) {
         let mut rows: Vec<Row> = Vec::new();
         if let Some(udp) = &family.udp {
-            udp_rows(udp, &mut rows);
+            rows.extend(udp_rows(udp));
         }
         if let Some(tcp) = &family.tcp
             && family.udp.as_ref().is_none_or(|udp| udp.external.is_empty())
@@ -181,64 +181,14 @@ fn row(label: &str, value: impl Into<String>, sure: &str) -> Row {
     [label.into(), value.into(), sure.into()]
 }
 
-fn udp_rows(udp: &UdpReport, rows: &mut Vec<Row>) {
-    let mut nat_type = finding("NAT type", &udp.nat_type, |t| words::nat_type(*t).into());
-    if udp.nat_type.value == Some(NatType::UdpBlocked)
-        && let Some(reason) =
-            udp.nat_type.reason.as_ref().filter(|_| udp.nat_type.confidence != Confidence::Weak)
-    {
-        // It may also be the server that does not serve UDP.
-        let _ = write!(nat_type[1], " ({reason})");
-    }
-    rows.push(nat_type);
-    if let Some(local) = udp.local {
-        rows.push(row("Local address", local.to_string(), ""));
-    }
-    if !udp.external.is_empty() {
-        let seen: Vec<String> = udp.external.iter().map(ToString::to_string).collect();
-        rows.push(row("External address", seen.join(", "), ""));
-    }
-    if udp.nat_type.value == Some(NatType::UdpBlocked) {
-        return;
-    }
-    rows.push(finding("Mapping", &udp.mapping, |m| words::mapping(*m).into()));
-    rows.push(finding("Filtering", &udp.filtering, |f| words::filtering(*f).into()));
-    rows.push(finding("Port allocation", &udp.port_allocation, words::ports));
-    rows.push(finding("Hairpinning", &udp.hairpinning, |works| words::hairpinning(*works).into()));
-    rows.push(finding("ALG", &udp.alg, |rewrites| words::alg(*rewrites).into()));
-    rows.push(finding("Inbound-first remapping", &udp.inbound_first_remap, |r| {
-        words::inbound_first(*r).into()
-    }));
-    rows.push(finding("Outermost filter", &udp.distance, |hops| words::distance(*hops)));
-    rows.push(finding("Mapping lifetime", &udp.lifetime, words::lifetime));
-    rows.extend(
-        udp.lifetime.value.as_ref().and_then(words::keepalives).map(|text| row("Keepalive", text, "")),
-    );
-    let path = match (udp.rtt_s, udp.loss) {
-        (Some(rtt), Some(loss)) => {
-            format!("round trip {} ms, packet loss {}", words::number(rtt * 1000.0), words::chance(loss))
-        }
-        (Some(rtt), None) => format!("round trip {} ms", words::number(rtt * 1000.0)),
-        (None, Some(loss)) => format!("packet loss {}", words::chance(loss)),
-        (None, None) => return,
-    };
-    rows.push(row("Path to server", path, ""));
-}
-
-fn finding<T>(label: &str, finding: &Finding<T>, in_words: impl Fn(&T) -> String) -> Row {
-    let sure = words::confidence(finding.confidence);
-    match &finding.value {
-        Some(value) => {
-            // What is not sure needs its reason.
-            let reason = finding.reason.as_ref().filter(|_| finding.confidence == Confidence::Weak);
-            let reason = reason.map_or(String::new(), |reason| format!(" ({reason})"));
-            row(label, in_words(value) + &reason, sure)
-        }
-        None => {
-            let reason = finding.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
-            row(label, format!("not known{reason}"), sure)
-        }
-    }
+/// The rows about UDP. Where it is blocked there is nothing to tell of its behaviour.
+fn udp_rows(udp: &UdpReport) -> impl Iterator<Item = Row> {
+    let blocked = udp.nat_type.value == Some(NatType::UdpBlocked);
+    let tells = move |(at, row): &(usize, report::Row)| *at == 0 || !blocked || row.basis.is_none();
+    report::udp_rows("", udp).into_iter().enumerate().filter(tells).map(|(_, row)| {
+        let sure = row.basis.map_or("", |basis| words::confidence(basis.confidence));
+        [row.label.into(), row.text, sure.into()]
+    })
 }
 
 fn server_line(server: &ServerReport) -> String {
@@ -260,30 +210,13 @@ fn server_line(server: &ServerReport) -> String {
 }
 
 fn evidence_rows(udp: &UdpReport) -> Vec<Vec<String>> {
-    let mut rows = Vec::new();
-    let mut add =
-        |name: &str, method: &str, reason: Option<&String>, evidence: &nat_check_core::report::Evidence| {
-            let mut facts: Vec<String> =
-                evidence.iter().map(|(name, fact)| format!("{name} {fact}")).collect();
-            facts.extend(reason.map(|reason| format!("({reason})")));
-            rows.push(vec![name.to_owned(), method.to_owned(), facts.join(", ")]);
-        };
-    macro_rules! each {
-        ($($field:ident),*) => {$(
-            let finding = &udp.$field;
-            add(stringify!($field), &finding.method, finding.reason.as_ref(), &finding.evidence);
-        )*};
-    }
-    each!(
-        nat_type,
-        mapping,
-        filtering,
-        port_allocation,
-        hairpinning,
-        alg,
-        inbound_first_remap,
-        distance,
-        lifetime
-    );
-    rows
+    let rows = report::udp_rows("", udp).into_iter();
+    let rows = rows.filter_map(|row| row.basis.map(|basis| (row.key, basis)));
+    rows.map(|(key, basis)| {
+        let mut facts: Vec<String> =
+            basis.evidence.iter().map(|(name, fact)| format!("{name} {fact}")).collect();
+        facts.extend(basis.reason.map(|reason| format!("({reason})")));
+        vec![key.trim_start_matches('.').to_owned(), basis.method, facts.join(", ")]
+    })
+    .collect()
 }

@@ -50,17 +50,22 @@ fn home() -> Report {
             range: (1024, 65535),
             external_ips: 1,
             parity: None,
+            cross_traffic_per_s: None,
         }),
         hairpinning: unknown("no answer, which a filter on this host would explain as well"),
         alg: certain(false),
         inbound_first_remap: certain(false),
         distance: certain(1),
+        ..UdpReport::default()
+    };
+    let udp = UdpReport {
         lifetime: certain(Lifetime {
             unreplied: Some(Bracket { alive_s: 30.0, expired_s: Some(31.0) }),
             stream: Some(Bracket { alive_s: 60.0, expired_s: None }),
             refresh: Refresh { outbound: Some(true), inbound: Some(true), elsewhere: None },
             granularity: None,
         }),
+        ..udp
     };
     let ipv4 = FamilyReport {
         status: FamilyStatus::Tested,
@@ -127,23 +132,11 @@ fn poor() -> Report {
 fn blocked() -> Report {
     let mut report = home();
     let udp = report.ipv4.udp.as_mut().unwrap();
-    let nothing = "no UDP answer";
-    udp.local = None;
-    udp.external = Vec::new();
-    udp.rtt_s = None;
-    udp.loss = None;
-    udp.nat_type = certain(NatType::UdpBlocked).because((
+    let nat_type = certain(NatType::UdpBlocked).because((
         ReasonCode::UdpBlocked,
         "the server answers over TCP but not over UDP: UDP is blocked on the way, or not served there",
     ));
-    udp.mapping = unknown(nothing);
-    udp.filtering = unknown(nothing);
-    udp.port_allocation = unknown(nothing);
-    udp.hairpinning = unknown(nothing);
-    udp.alg = unknown(nothing);
-    udp.inbound_first_remap = unknown(nothing);
-    udp.distance = unknown(nothing);
-    udp.lifetime = unknown(nothing);
+    *udp = UdpReport { nat_type, ..UdpReport::default() };
     report.ipv4.tcp =
         Some(TcpReport { reachable: true, external: Some("203.0.113.1:40112".parse().unwrap()) });
     report.hole_punching = nat_check_core::verdict::conclude(&report.ipv4, &report.ipv6);

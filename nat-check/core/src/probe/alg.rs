@@ -3,9 +3,11 @@
 
 use crate::{
     observation::{Answer, ObservationLog, Transaction},
-    probe::Probe,
+    probe::{Found, Measured, Probe, Slot, slot},
     report::{Confidence, Finding, ReasonCode},
 };
+#[cfg(feature = "sim")]
+use shared::nat::model::UdpBehaviour;
 
 /// The measurement.
 pub const PROBE: Probe = Probe {
@@ -13,13 +15,42 @@ pub const PROBE: Probe = Probe {
     about: "whether something on the way rewrites addresses in payloads",
     needs: &[],
     steps: &[],
+    udp: &[Slot::of::<Alg>()],
+    server: &[],
 };
+
+/// What it finds out.
+struct Alg;
+
+impl Measured for Alg {
+    type Value = bool;
+    const KEY: &'static str = "alg";
+    const LABEL: &'static str = "ALG";
+    slot!(udp.alg);
+
+    fn conclude(log: &ObservationLog, _: &Found) -> Finding<bool> {
+        conclude(log)
+    }
+
+    fn text(value: &bool) -> String {
+        let text = if *value {
+            "yes: addresses inside packets are rewritten on the path"
+        } else {
+            "no: packet contents arrive unchanged"
+        };
+        text.into()
+    }
+
+    #[cfg(feature = "sim")]
+    fn expected(nat: &UdpBehaviour) -> Option<serde_json::Value> {
+        Some(nat.alg.into())
+    }
+}
 
 const METHOD: &str = "MAPPED-ADDRESS against XOR-MAPPED-ADDRESS in every answer (RFC 5780 3.6)";
 
 /// Draws the conclusion.
-#[must_use]
-pub fn conclude(log: &ObservationLog) -> Finding<bool> {
+fn conclude(log: &ObservationLog) -> Finding<bool> {
     let both: Vec<&Answer> = log
         .transactions
         .iter()

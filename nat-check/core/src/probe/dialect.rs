@@ -7,7 +7,7 @@ use shared::stun::Dialect;
 use crate::{
     loss_test::{LIKELY, LossCounts},
     observation::{ObservationLog, Purpose, RequestKind, Transaction},
-    probe::{Probe, Stage, Step},
+    probe::{Found, Measured, Probe, Slot, Stage, Step, slot},
     report::{Confidence, Finding, ReasonCode},
     session::{Contact, Request, Session},
 };
@@ -21,7 +21,27 @@ pub const PROBE: Probe = Probe {
     about: "whether the server also answers classic clients (RFC 3489)",
     needs: &[],
     steps: &[Step { stage: Stage::Alternate, run: |session| Box::pin(ask_the_old_way(session)) }],
+    udp: &[],
+    server: &[Slot::of::<ClassicDialect>()],
 };
+
+/// What it finds out.
+struct ClassicDialect;
+
+impl Measured for ClassicDialect {
+    type Value = bool;
+    const KEY: &'static str = "classic";
+    const LABEL: &'static str = "RFC 3489 clients";
+    slot!(server.classic);
+
+    fn conclude(log: &ObservationLog, _: &Found) -> Finding<bool> {
+        conclude(log)
+    }
+
+    fn text(value: &bool) -> String {
+        if *value { "answered" } else { "not answered" }.into()
+    }
+}
 
 const METHOD: &str = "Binding request without the magic cookie (RFC 3489 9.3)";
 /// Requests.
@@ -46,8 +66,7 @@ async fn ask_the_old_way(session: Arc<Session>) {
 }
 
 /// Draws the conclusion.
-#[must_use]
-pub fn conclude(log: &ObservationLog) -> Finding<bool> {
+fn conclude(log: &ObservationLog) -> Finding<bool> {
     let asked: Vec<&Transaction> = log
         .transactions
         .iter()

@@ -13,22 +13,57 @@ use tokio::time::sleep;
 use crate::{
     loss_test::{LIKELY, LossCounts},
     observation::{ObservationLog, Purpose, RequestKind},
-    probe::{Probe, Stage, Step, filtering, mapping},
+    probe::{Found, Measured, Probe, Slot, Stage, Step, filtering, slot, so_far},
     report::{Confidence, Finding, Reason, ReasonCode},
     server_endpoints::ServerEndpoint,
     session::{Contact, Request, Session, Socket},
 };
+#[cfg(feature = "sim")]
+use shared::nat::model::UdpBehaviour;
 
 /// What its requests are sent for, in the log.
 pub(crate) const PURPOSE: Purpose = Purpose::main("distance");
+
+const NEEDS: &[&str] = &["mapping", "filtering"];
 
 /// The measurement.
 pub const PROBE: Probe = Probe {
     name: PURPOSE.measurement,
     about: "how far away the outermost filter is: this host, the first router, or another one behind it",
-    needs: &["mapping", "filtering"],
+    needs: NEEDS,
     steps: &[Step { stage: Stage::Confirm, run: |session| Box::pin(open_from_afar(session)) }],
+    udp: &[Slot::of::<Distance>()],
+    server: &[],
 };
+
+/// What it finds out.
+struct Distance;
+
+impl Measured for Distance {
+    type Value = u8;
+    const KEY: &'static str = "distance";
+    const LABEL: &'static str = "Outermost filter";
+    slot!(udp.distance);
+
+    fn conclude(log: &ObservationLog, found: &Found) -> Finding<u8> {
+        conclude(log, found)
+    }
+
+    fn text(value: &u8) -> String {
+        match *value {
+            0 => "0 hops: only this host itself filters".into(),
+            1 => "1 hop: the first router is the outermost device that filters".into(),
+            _ => {
+                format!("{value} hops: a second device filters beyond the first router, as with nested NATs")
+            }
+        }
+    }
+
+    #[cfg(feature = "sim")]
+    fn expected(nat: &UdpBehaviour) -> Option<serde_json::Value> {
+        nat.distance.map(Into::into)
+    }
+}
 
 const METHOD: &str = "answers that only packets of a limited time to live have opened the way for";
 /// Openers die after 0 (none is sent) to this many hops. Two gateways in a row are usual, more than four unheard of.
@@ -42,7 +77,10 @@ const APART: Duration = Duration::from_millis(5);
 const FAR: u32 = 64;
 
 async fn open_from_afar(session: Arc<Session>) {
-    if session.contact().await == Contact::None || session.is_slow() || session.read(hindrance).is_some() {
+    if session.contact().await == Contact::None
+        || session.is_slow()
+        || session.read(|log| hindrance(log, &so_far(log, NEEDS)).is_some())
+    {
         return;
     }
     let mut sockets = Vec::new();
@@ -86,14 +124,14 @@ async fn ask(session: &Session, sockets: &[Socket], hops: u8) {
 }
 
 /// What stands against the test.
-fn hindrance(log: &ObservationLog) -> Option<Reason> {
+fn hindrance(log: &ObservationLog, found: &Found) -> Option<Reason> {
     if !log.gives_receipts() {
         return Some(
             (ReasonCode::ServerGivesNoReceipts, "the server gives no receipts, so silence proves nothing")
                 .into(),
         );
     }
-    let mapping = mapping::conclude(log);
+    let mapping = &found.udp.mapping;
     match mapping.value {
         Some(Mapping::Direct | Mapping::EndpointIndependent) => {}
         Some(_) => {
@@ -102,7 +140,7 @@ fn hindrance(log: &ObservationLog) -> Option<Reason> {
         }
         None => return Some(mapping.reason_or((ReasonCode::MappingUnknown, "the mapping is not known"))),
     }
-    let filtering = filtering::conclude(log);
+    let filtering = &found.udp.filtering;
     match filtering.value {
         Some(Filtering::EndpointIndependent) => {
             Some((ReasonCode::NoFilter, "nothing is filtered, so no filter shows where it stands").into())
@@ -141,9 +179,8 @@ fn tally(log: &ObservationLog, hops: u8, timed_out_before: Duration) -> LossCoun
 }
 
 /// Draws the conclusion: the number of routers up to the outermost that filters, 0 for this host itself.
-#[must_use]
-pub fn conclude(log: &ObservationLog) -> Finding<u8> {
-    if let Some(reason) = hindrance(log) {
+fn conclude(log: &ObservationLog, found: &Found) -> Finding<u8> {
+    if let Some(reason) = hindrance(log, found) {
         return Finding::unknown(reason, METHOD);
     }
     if log.of(PURPOSE).next().is_none() {
@@ -178,7 +215,14 @@ pub fn conclude(log: &ObservationLog) -> Finding<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observation::{SocketId, made};
+    use crate::{
+        observation::{SocketId, made},
+        probe::mapping,
+    };
+
+    fn conclude(log: &ObservationLog) -> Finding<u8> {
+        super::conclude(log, &so_far(log, NEEDS))
+    }
 
     /// A run behind a port-restricted NAT in which openers of these hops were enough, each asked `times`.
     fn run(enough: impl Fn(u8) -> bool, times: usize) -> ObservationLog {

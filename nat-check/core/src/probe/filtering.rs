@@ -4,6 +4,8 @@
 //! that it is let in; what does not is judged by [`crate::loss_test`].
 
 mod proof;
+#[cfg(test)]
+mod tests;
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,14 +14,16 @@ use shared::{nat::Filtering, stun::Dialect};
 use crate::{
     loss_test::{LIKELY, LossCounts},
     observation::{ObservationLog, Purpose, RequestKind, SocketId, Transaction},
-    probe::{Probe, Stage, Step},
+    probe::{Found, Measured, Probe, Slot, Stage, Step, slot},
     report::{Confidence, Finding, Reason, ReasonCode},
     server_endpoints::ServerEndpoint,
     server_endpoints::ServerEndpoints,
     session::{Contact, ROUND_INTERVAL, Request, Session, Socket},
 };
-use proof::{came_from, honours, is_disproved, is_from, is_misdirected, obstacle};
-pub(crate) use proof::{half_hearted, server_can};
+pub(crate) use proof::half_hearted;
+use proof::{ChangeRequest, came_from, honours, is_disproved, is_from, is_misdirected, obstacle};
+#[cfg(feature = "sim")]
+use shared::nat::model::UdpBehaviour;
 
 /// What its requests are sent for, in the log.
 pub(crate) const PURPOSE: Purpose = Purpose::main("filtering");
@@ -33,7 +37,44 @@ pub const PROBE: Probe = Probe {
         Step { stage: Stage::Primary, run: |session| Box::pin(ask_from_elsewhere(session)) },
         Step { stage: Stage::Confirm, run: |session| Box::pin(proof::prove_the_server(session)) },
     ],
+    udp: &[Slot::of::<FilteringBehaviour>()],
+    server: &[Slot::of::<ChangeRequest>()],
 };
+
+/// What it finds out about the network.
+struct FilteringBehaviour;
+
+impl Measured for FilteringBehaviour {
+    type Value = Filtering;
+    const KEY: &'static str = "filtering";
+    const LABEL: &'static str = "Filtering";
+    slot!(udp.filtering);
+
+    fn conclude(log: &ObservationLog, found: &Found) -> Finding<Filtering> {
+        conclude(log, found)
+    }
+
+    fn text(value: &Filtering) -> String {
+        let text = match *value {
+            Filtering::EndpointIndependent => "endpoint-independent: packets from any host are let in",
+            Filtering::AddressDependent => {
+                "address-dependent: only packets from addresses this host has sent to are let in"
+            }
+            Filtering::AddressAndPortDependent => {
+                "address-and-port-dependent: only packets from an address and port this host has sent to are let in"
+            }
+            Filtering::PortDependent => {
+                "port-dependent: only packets from port numbers this host has sent to are let in"
+            }
+        };
+        text.into()
+    }
+
+    #[cfg(feature = "sim")]
+    fn expected(nat: &UdpBehaviour) -> Option<serde_json::Value> {
+        Some(serde_json::json!(nat.filtering))
+    }
+}
 
 const METHOD: &str = "RFC 5780 4.4, all four CHANGE-REQUEST cases, silence judged beside controls";
 /// The endpoints that are asked to answer.
@@ -257,10 +298,9 @@ enum Fate {
 }
 
 /// Draws the conclusion.
-#[must_use]
-pub fn conclude(log: &ObservationLog) -> Finding<Filtering> {
+fn conclude(log: &ObservationLog, found: &Found) -> Finding<Filtering> {
     let endpoints = ServerEndpoints::of(log.server, log);
-    let finding = judge(log, &endpoints);
+    let finding = judge(log, found, &endpoints);
     let tallies = TESTED.map(|kind| (kind, tally(log, kind, log.timed_out_before)));
     let controls = tallies[0].1;
     let mut finding = finding
@@ -278,7 +318,7 @@ pub fn conclude(log: &ObservationLog) -> Finding<Filtering> {
     finding
 }
 
-fn judge(log: &ObservationLog, endpoints: &ServerEndpoints) -> Finding<Filtering> {
+fn judge(log: &ObservationLog, found: &Found, endpoints: &ServerEndpoints) -> Finding<Filtering> {
     if log.of(PURPOSE).next().is_none() {
         return Finding::not_asked_for(METHOD);
     }
@@ -290,7 +330,7 @@ fn judge(log: &ObservationLog, endpoints: &ServerEndpoints) -> Finding<Filtering
         let alive = endpoints.get(kind).is_some_and(|endpoint| log.is_alive(endpoint));
         match () {
             () if tally.answered > 0 => Fate::LetIn,
-            () if !alive || is_misdirected(log, kind) || is_disproved(log, kind) => Fate::Unknown,
+            () if !alive || is_misdirected(log, kind) || is_disproved(log, found, kind) => Fate::Unknown,
             () if tally.is_filtered() && honours(log, kind) => Fate::ShutOut(Confidence::Strong),
             () if tally.log_ratio() <= LIKELY => Fate::ShutOut(Confidence::Weak),
             () => Fate::Unknown,
@@ -322,7 +362,7 @@ fn judge(log: &ObservationLog, endpoints: &ServerEndpoints) -> Finding<Filtering
             METHOD,
         ),
         (Unknown, _, _) | (_, Unknown, _) | (_, _, Unknown) => {
-            Finding::unknown(why_undecided(log, endpoints, [both, port, ip]), METHOD)
+            Finding::unknown(why_undecided(log, found, endpoints, [both, port, ip]), METHOD)
         }
     };
     if finding.confidence == Confidence::Weak {
@@ -340,7 +380,12 @@ fn judge(log: &ObservationLog, endpoints: &ServerEndpoints) -> Finding<Filtering
     finding
 }
 
-fn why_undecided(log: &ObservationLog, endpoints: &ServerEndpoints, fates: [Fate; 3]) -> Reason {
+fn why_undecided(
+    log: &ObservationLog,
+    found: &Found,
+    endpoints: &ServerEndpoints,
+    fates: [Fate; 3],
+) -> Reason {
     let dead = TESTED
         .iter()
         .filter_map(|&p| endpoints.get(p))
@@ -353,7 +398,7 @@ fn why_undecided(log: &ObservationLog, endpoints: &ServerEndpoints, fates: [Fate
     if let Some(fault) = endpoints.fault() {
         return fault.reason().map(|text| text + known);
     }
-    if let Some(reason) = half_hearted(log) {
+    if let Some(reason) = half_hearted(log, found) {
         return reason.map(|text| text + known);
     }
     if let Some(dead) = dead {
@@ -369,112 +414,4 @@ fn why_undecided(log: &ObservationLog, endpoints: &ServerEndpoints, fates: [Fate
         loss * 100.0
     );
     (ReasonCode::TooMuchLoss, text).into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        observation::{Answer, made},
-        probe::mapping,
-    };
-
-    /// A run in which `let_in` were answered and the others not, in `rounds` rounds with both controls; the server
-    /// gives receipts or not, and its alternate address answers or not.
-    fn run(let_in: &[ServerEndpoint], rounds: u32, receipts: bool, alive: bool) -> ObservationLog {
-        let mut log = made::log();
-        let socket = made::socket(&mut log, "192.168.1.2:40000");
-        let server = log.server;
-        for round in 1..=rounds {
-            let asks = [RequestKind::Binding]
-                .into_iter()
-                .chain(TESTED.map(RequestKind::ChangeRequest))
-                .chain([RequestKind::Binding]);
-            for kind in asks {
-                let mut transaction = made::transaction(PURPOSE, socket, server, kind);
-                transaction.round = round;
-                match kind {
-                    RequestKind::ChangeRequest(kind) => {
-                        transaction.receipt = receipts.then_some(Duration::from_millis(10));
-                        if let_in.contains(&kind) {
-                            transaction.answers.push(from(socket, kind));
-                        }
-                    }
-                    _ => transaction.answers.push(from(socket, ServerEndpoint::PRIMARY)),
-                }
-                log.transactions.push(transaction);
-            }
-        }
-        for endpoint in TESTED.into_iter().filter(|_| alive) {
-            // The mapping test comes later.
-            let sent = Duration::from_secs(1);
-            log.transactions.push(Transaction {
-                sent,
-                ..made::answered(mapping::PURPOSE, socket, endpoint, "203.0.113.1:5")
-            });
-        }
-        log
-    }
-
-    fn from(socket: crate::observation::SocketId, endpoint: ServerEndpoint) -> Answer {
-        made::answer(socket, made::address_of(endpoint), "203.0.113.1:5")
-    }
-
-    #[test]
-    fn the_truth_table_with_receipts() {
-        use Confidence::{Certain, Strong};
-        for (let_in, value, confidence) in [
-            (&TESTED[..], Filtering::EndpointIndependent, Certain),
-            (&[ServerEndpoint::BOTH], Filtering::EndpointIndependent, Certain),
-            (&[ServerEndpoint::PORT], Filtering::AddressDependent, Strong),
-            (&[ServerEndpoint::IP], Filtering::PortDependent, Strong),
-            (&[], Filtering::AddressAndPortDependent, Strong),
-        ] {
-            let finding = conclude(&run(let_in, 8, true, true));
-            assert_eq!((finding.value, finding.confidence), (Some(value), confidence), "{let_in:?}");
-        }
-    }
-
-    #[test]
-    fn what_comes_in_through_a_hole_of_a_later_measurement_proves_nothing() {
-        let mut log = run(&[], 8, true, true);
-        let socket = log.transactions[0].socket;
-        let last = log
-            .transactions
-            .iter_mut()
-            .rfind(|t| t.kind == RequestKind::ChangeRequest(ServerEndpoint::BOTH))
-            .unwrap();
-        last.answers.push(Answer { at: Duration::from_millis(1050), ..from(socket, ServerEndpoint::BOTH) });
-        assert_eq!(conclude(&log).value, Some(Filtering::AddressAndPortDependent));
-    }
-
-    #[test]
-    fn silence_from_a_dead_endpoint_means_nothing() {
-        let finding = conclude(&run(&[], 8, true, false));
-        assert_eq!(finding.value, None);
-    }
-
-    #[test]
-    fn without_receipts_and_proof_silence_is_only_weak() {
-        let finding = conclude(&run(&[], 8, false, true));
-        assert_eq!(finding.value, Some(Filtering::AddressAndPortDependent));
-        assert_eq!(finding.confidence, Confidence::Weak);
-    }
-
-    #[test]
-    fn a_single_silence_decides_nothing() {
-        assert_eq!(conclude(&run(&[], 1, true, true)).value, None);
-    }
-
-    #[test]
-    fn an_answer_from_the_address_that_was_asked_accuses_the_server() {
-        let mut log = run(&[], 8, false, true);
-        for transaction in &mut log.transactions {
-            if matches!(transaction.kind, RequestKind::ChangeRequest(_)) {
-                transaction.answers.push(from(transaction.socket, ServerEndpoint::PRIMARY));
-            }
-        }
-        let finding = conclude(&log);
-        assert!(finding.value.is_none() && finding.reason.unwrap().contains("ignores CHANGE-REQUEST"));
-    }
 }

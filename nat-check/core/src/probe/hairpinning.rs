@@ -6,10 +6,12 @@ use std::{net::SocketAddr, sync::Arc};
 use crate::{
     contactable::{Scope, is_contactable},
     observation::{ObservationLog, Purpose, RequestKind, SocketId, Transaction},
-    probe::{Probe, Stage, Step},
+    probe::{Found, Measured, Probe, Slot, Stage, Step, slot},
     report::{Confidence, Finding, ReasonCode},
     session::{Contact, Request, Session},
 };
+#[cfg(feature = "sim")]
+use shared::nat::model::UdpBehaviour;
 
 /// What its requests are sent for, in the log.
 pub(crate) const PURPOSE: Purpose = Purpose::main("hairpinning");
@@ -20,7 +22,37 @@ pub const PROBE: Probe = Probe {
     about: "whether two hosts behind this NAT can talk over its external address",
     needs: &[],
     steps: &[Step { stage: Stage::Primary, run: |session| Box::pin(send_to_oneself(session)) }],
+    udp: &[Slot::of::<Hairpinning>()],
+    server: &[],
 };
+
+/// What it finds out.
+struct Hairpinning;
+
+impl Measured for Hairpinning {
+    type Value = bool;
+    const KEY: &'static str = "hairpinning";
+    const LABEL: &'static str = "Hairpinning";
+    slot!(udp.hairpinning);
+
+    fn conclude(log: &ObservationLog, _: &Found) -> Finding<bool> {
+        conclude(log)
+    }
+
+    fn text(value: &bool) -> String {
+        let text = if *value {
+            "yes: hosts behind this NAT reach each other at their external addresses"
+        } else {
+            "no: hosts behind this NAT do not reach each other at their external addresses"
+        };
+        text.into()
+    }
+
+    #[cfg(feature = "sim")]
+    fn expected(nat: &UdpBehaviour) -> Option<serde_json::Value> {
+        nat.hairpinning.map(Into::into)
+    }
+}
 
 const METHOD: &str = "RFC 5780 3.4, two sockets of this host sending to each other's external endpoint";
 /// Packets each way: the first ones open each other's filter.
@@ -63,8 +95,7 @@ fn translated(session: &Session, socket: SocketId, external: SocketAddr) -> bool
 
 /// Draws the conclusion. A negative self-test proves nothing: some routers return packets between two hosts but not
 /// to the host that sent them.
-#[must_use]
-pub fn conclude(log: &ObservationLog) -> Finding<bool> {
+fn conclude(log: &ObservationLog) -> Finding<bool> {
     let loops: Vec<&Transaction> = log.of(PURPOSE).filter(|t| t.kind == RequestKind::Hairpin).collect();
     if let Some(hit) = loops.iter().find_map(|t| t.answers.first()) {
         return Finding::known(true, Confidence::Certain, METHOD)

@@ -11,11 +11,13 @@ use shared::nat::Mapping;
 
 use crate::{
     observation::{ObservationLog, Purpose, RequestKind},
-    probe::{Probe, Stage, Step, mapping},
+    probe::{Found, Measured, Probe, Slot, Stage, Step, slot},
     report::{Confidence, Finding, ReasonCode},
     server_endpoints::ServerEndpoint,
     session::{Contact, Session},
 };
+#[cfg(feature = "sim")]
+use shared::nat::model::UdpBehaviour;
 
 /// What its requests are sent for, in the log.
 pub(crate) const PURPOSE: Purpose = Purpose::main("inbound-first");
@@ -26,7 +28,37 @@ pub const PROBE: Probe = Probe {
     about: "whether a peer's packet that arrives first makes the NAT change the mapping towards it",
     needs: &["mapping", "filtering"],
     steps: &[Step { stage: Stage::Alternate, run: |session| Box::pin(answer_the_stranger(session)) }],
+    udp: &[Slot::of::<InboundFirst>()],
+    server: &[],
 };
+
+/// What it finds out.
+struct InboundFirst;
+
+impl Measured for InboundFirst {
+    type Value = bool;
+    const KEY: &'static str = "inbound_first_remap";
+    const LABEL: &'static str = "Inbound-first remapping";
+    slot!(udp.inbound_first_remap);
+
+    fn conclude(log: &ObservationLog, found: &Found) -> Finding<bool> {
+        conclude(log, found)
+    }
+
+    fn text(value: &bool) -> String {
+        let text = if *value {
+            "yes: if a peer's packet arrives first, the external port towards that peer changes"
+        } else {
+            "no: a peer's packet that arrives first changes nothing"
+        };
+        text.into()
+    }
+
+    #[cfg(feature = "sim")]
+    fn expected(nat: &UdpBehaviour) -> Option<serde_json::Value> {
+        Some(nat.inbound_first_remap.into())
+    }
+}
 
 const METHOD: &str = "external endpoint towards A2:P2 before and after A2:P2 has sent unasked";
 
@@ -40,8 +72,7 @@ async fn answer_the_stranger(session: Arc<Session>) {
 }
 
 /// Draws the conclusion.
-#[must_use]
-pub fn conclude(log: &ObservationLog) -> Finding<bool> {
+fn conclude(log: &ObservationLog, found: &Found) -> Finding<bool> {
     let after = log.of(PURPOSE).find_map(|t| Some((t.socket, t.direct()?.mapped()?)));
     let Some((socket, after)) = after else {
         return Finding::unknown(
@@ -56,8 +87,7 @@ pub fn conclude(log: &ObservationLog) -> Finding<bool> {
             && t.kind == RequestKind::ChangeRequest(ServerEndpoint::BOTH)
             && (t.receipt.is_some() || t.successes().count() > 0)
     });
-    let independent =
-        matches!(mapping::conclude(log).value, Some(Mapping::Direct | Mapping::EndpointIndependent));
+    let independent = matches!(found.udp.mapping.value, Some(Mapping::Direct | Mapping::EndpointIndependent));
     let finding = match before {
         None => Finding::unknown((ReasonCode::NoAnswer, "no answer showed the socket's external endpoint"), METHOD),
         Some(_) if !independent => Finding::unknown(

@@ -13,6 +13,7 @@ mod bracket;
 mod conclude;
 mod constants;
 mod expiry_model;
+mod found;
 mod invalidation;
 mod observe;
 mod openings;
@@ -26,23 +27,27 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
-pub use conclude::conclude;
+use conclude::conclude;
 
 use crate::{
     observation::Purpose,
-    probe::{Probe, Stage, Step},
+    probe::{Probe, Slot, Stage, Step, so_far},
     session::{Contact, Session},
 };
 
 /// The purpose of its requests, in the log.
 pub(crate) const PURPOSE: Purpose = Purpose::main("lifetime");
 
+const NEEDS: &[&str] = &["mapping", "filtering", "port-allocation", "response-port"];
+
 /// The measurement.
 pub const PROBE: Probe = Probe {
     name: PURPOSE.measurement,
     about: "how long a mapping lives, what keeps it alive",
-    needs: &["mapping", "filtering", "port-allocation", "response-port"],
+    needs: NEEDS,
     steps: &[Step { stage: Stage::Lifetime, run: |session| Box::pin(run(session)) }],
+    udp: &[Slot::of::<found::MappingLifetime>()],
+    server: &[],
 };
 
 /// How to check whether a mapping still exists.
@@ -68,7 +73,7 @@ async fn run(session: Arc<Session>) {
     if session.contact().await == Contact::None {
         return;
     }
-    if let Ok(method) = session.read(conclude::method) {
+    if let Ok(method) = session.read(|log| conclude::method(log, &so_far(log, NEEDS))) {
         runner::measure(session, method, longest).await;
     }
 }

@@ -7,12 +7,14 @@ use shared::nat::Mapping;
 
 use crate::{
     observation::{ObservationLog, Purpose, RequestKind, SocketId, Transaction},
-    probe::{Probe, Stage, Step},
+    probe::{Found, Measured, Probe, Slot, Stage, Step, slot},
     report::{Confidence, Finding, Reason, ReasonCode},
     server_endpoints::ServerEndpoint,
     server_endpoints::ServerEndpoints,
     session::{Contact, Request, Session, Socket},
 };
+#[cfg(feature = "sim")]
+use shared::nat::model::UdpBehaviour;
 
 /// What its requests are sent for, in the log.
 pub(crate) const PURPOSE: Purpose = Purpose::main("mapping");
@@ -27,7 +29,45 @@ pub const PROBE: Probe = Probe {
         Step { stage: Stage::Alternate, run: |session| Box::pin(ask_everywhere(session)) },
         Step { stage: Stage::Confirm, run: |session| Box::pin(ask_again_late(session)) },
     ],
+    udp: &[Slot::of::<MappingBehaviour>()],
+    server: &[],
 };
+
+/// What it finds out.
+struct MappingBehaviour;
+
+impl Measured for MappingBehaviour {
+    type Value = Mapping;
+    const KEY: &'static str = "mapping";
+    const LABEL: &'static str = "Mapping";
+    slot!(udp.mapping);
+
+    fn conclude(log: &ObservationLog, _: &Found) -> Finding<Mapping> {
+        conclude(log)
+    }
+
+    fn text(value: &Mapping) -> String {
+        let text = match *value {
+            Mapping::Direct => "direct: address and port are not translated",
+            Mapping::EndpointIndependent => {
+                "endpoint-independent: the same external port for every destination"
+            }
+            Mapping::AddressDependent => {
+                "address-dependent: a different external port for each destination address"
+            }
+            Mapping::AddressAndPortDependent => {
+                "address-and-port-dependent: a different external port for each destination address and port"
+            }
+            Mapping::PortDependent => "port-dependent: a different external port for each destination port",
+        };
+        text.into()
+    }
+
+    #[cfg(feature = "sim")]
+    fn expected(nat: &UdpBehaviour) -> Option<serde_json::Value> {
+        Some(serde_json::json!(nat.mapping))
+    }
+}
 
 const METHOD: &str = "RFC 5780 4.3, all four endpoints and the first again";
 /// What the requests that look for an earlier run's mapping are sent for.
@@ -213,8 +253,7 @@ impl Readings {
 }
 
 /// Draws the conclusion.
-#[must_use]
-pub fn conclude(log: &ObservationLog) -> Finding<Mapping> {
+fn conclude(log: &ObservationLog) -> Finding<Mapping> {
     let endpoints = ServerEndpoints::of(log.server, log);
     let Some(socket) = main_socket(log) else {
         return Finding::not_asked_for(METHOD);

@@ -13,11 +13,13 @@ use shared::nat::{PortAllocation, PortPolicy};
 
 use crate::{
     observation::{ObservationLog, Purpose, RequestKind, SocketId},
-    probe::{Probe, Stage, Step},
+    probe::{Found, Measured, Merge, Probe, Slot, Stage, Step, slot},
     report::{Confidence, Finding, ReasonCode},
     server_endpoints::ServerEndpoint,
     session::{Contact, Request, Session},
 };
+#[cfg(feature = "sim")]
+use shared::nat::model::UdpBehaviour;
 
 /// What its requests are sent for, in the log.
 pub(crate) const PURPOSE: Purpose = Purpose::main("port-allocation");
@@ -31,7 +33,67 @@ pub const PROBE: Probe = Probe {
         Step { stage: Stage::Primary, run: |session| Box::pin(sample(session, ServerEndpoint::PRIMARY, 9)) },
         Step { stage: Stage::Alternate, run: |session| Box::pin(sample(session, ServerEndpoint::IP, 16)) },
     ],
+    udp: &[Slot::of::<Allocation>()],
+    server: &[],
 };
+
+/// What it finds out.
+struct Allocation;
+
+impl Measured for Allocation {
+    type Value = PortAllocation;
+    const KEY: &'static str = "port_allocation";
+    const LABEL: &'static str = "Port allocation";
+    const LINE_KEY: Option<&'static str> = Some("ports");
+    slot!(udp.port_allocation);
+
+    fn conclude(log: &ObservationLog, _: &Found) -> Finding<PortAllocation> {
+        conclude(log)
+    }
+
+    fn text(value: &PortAllocation) -> String {
+        let (low, high) = value.range;
+        let mut text = match value.policy {
+            PortPolicy::Preserving => "preserving: the local port number, where it is free".to_owned(),
+            PortPolicy::Sequential => match value.delta {
+                Some(delta) if delta < 0 => {
+                    format!("sequential: each port {} below the last", delta.unsigned_abs())
+                }
+                Some(delta) => format!("sequential: each port {delta} above the last"),
+                None => "sequential: each port a fixed step from the last".to_owned(),
+            },
+            PortPolicy::Random => format!("random: any port from {low} to {high}"),
+            PortPolicy::Block => {
+                format!("block: one of about {} ports, about {low} to {high}", high - low + 1)
+            }
+        };
+        if value.parity == Some(true) && value.policy != PortPolicy::Preserving {
+            text.push_str("; parity is kept (even to even, odd to odd)");
+        }
+        if value.external_ips > 1 {
+            text.push_str(&format!("; spread over {} external addresses", value.external_ips));
+        }
+        text
+    }
+
+    fn word(value: &PortAllocation) -> String {
+        value.policy.to_string()
+    }
+
+    // Each server sees other samples of one and the same allocation.
+    fn merge(merge: Merge<'_>, mine: &mut Finding<PortAllocation>, other: &Finding<PortAllocation>) {
+        merge.surest(mine, other);
+    }
+
+    #[cfg(feature = "sim")]
+    fn expected(nat: &UdpBehaviour) -> Option<serde_json::Value> {
+        let mut parts = serde_json::Map::new();
+        parts.insert("policy".into(), serde_json::json!(nat.ports?));
+        parts.extend(nat.delta.map(|delta| ("delta".into(), delta.into())));
+        parts.extend(nat.external_ips.map(|ips| ("external_ips".into(), ips.into())));
+        Some(parts.into())
+    }
+}
 
 const METHOD: &str = "external endpoints of many sockets, in the order of opening (RFC 4787 4.1, 4.2)";
 /// Fewer samples tell nothing.
@@ -136,8 +198,7 @@ fn samples(log: &ObservationLog) -> Vec<Sample> {
 }
 
 /// Draws the conclusion.
-#[must_use]
-pub fn conclude(log: &ObservationLog) -> Finding<PortAllocation> {
+fn conclude(log: &ObservationLog) -> Finding<PortAllocation> {
     let samples = samples(log);
     if samples.is_empty() {
         return Finding::unknown((ReasonCode::NoAnswer, "no external endpoint was seen"), METHOD);
@@ -176,6 +237,7 @@ pub fn conclude(log: &ObservationLog) -> Finding<PortAllocation> {
         external_ips: ips.len() as u32,
         // Sixteen in a row happen by chance once in 65,536.
         parity: (firsts.len() >= 16).then_some(parity == firsts.len()),
+        cross_traffic_per_s: None,
     };
     if kept * 2 >= firsts.len() {
         let finding = Finding::known(allocation(PortPolicy::Preserving, None, ORDINARY), sure, METHOD);
@@ -191,9 +253,13 @@ pub fn conclude(log: &ObservationLog) -> Finding<PortAllocation> {
     }
     if let Some(step) = sequence(&ports) {
         let range = ring(&ports, step);
-        let finding =
-            evidence(Finding::known(allocation(PortPolicy::Sequential, Some(step), range), sure, METHOD));
-        return match cross_traffic(&samples, step) {
+        let rate = cross_traffic(&samples, step);
+        let value = PortAllocation {
+            cross_traffic_per_s: rate.map(|rate| rate.round() as u32),
+            ..allocation(PortPolicy::Sequential, Some(step), range)
+        };
+        let finding = evidence(Finding::known(value, sure, METHOD));
+        return match rate {
             Some(rate) => finding.with("cross_traffic_per_s", rate.round()),
             None => finding,
         };
@@ -322,15 +388,17 @@ mod tests {
         let rate = |mappings: &[(u64, u16)]| {
             let finding = conclude(&sampled(mappings));
             assert_eq!(finding.value.as_ref().map(|v| v.policy), Some(PortPolicy::Sequential), "{finding:?}");
-            finding.evidence.get("cross_traffic_per_s").cloned()
+            let measured = finding.value.and_then(|v| v.cross_traffic_per_s).map(f64::from);
+            assert_eq!(measured.map(Into::into), finding.evidence.get("cross_traffic_per_s").cloned());
+            measured
         };
         let burst = |at: u64, port: u16| (0..6).map(move |n| (at, port + n)).collect::<Vec<_>>();
         assert_eq!(rate(&burst(0, 5000)), None, "no time passed");
-        assert_eq!(rate(&[burst(0, 5000), burst(50, 5006)].concat()), Some(0.0.into()));
-        assert_eq!(rate(&[burst(0, 5000), burst(50, 5056)].concat()), Some(1000.0.into()));
+        assert_eq!(rate(&[burst(0, 5000), burst(50, 5006)].concat()), Some(0.0));
+        assert_eq!(rate(&[burst(0, 5000), burst(50, 5056)].concat()), Some(1000.0));
         // Lost answers are mappings of our own.
         let lost = vec![(20, 0); 4];
-        assert_eq!(rate(&[burst(0, 5000), lost, burst(50, 5010)].concat()), Some(0.0.into()));
+        assert_eq!(rate(&[burst(0, 5000), lost, burst(50, 5010)].concat()), Some(0.0));
         // Across the end of the range nothing is known.
         assert_eq!(rate(&[burst(0, 65530), burst(50, 1030)].concat()), None);
     }

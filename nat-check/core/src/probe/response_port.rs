@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::{
     observation::{ObservationLog, Purpose, RequestKind, Transaction},
-    probe::{Probe, Stage, Step},
+    probe::{Found, Measured, Probe, Slot, Stage, Step, slot},
     report::{Confidence, Finding, ReasonCode},
     session::{Contact, Request, Session},
 };
@@ -19,7 +19,27 @@ pub const PROBE: Probe = Probe {
     about: "whether the server can answer to another port, which the lifetime measurement needs",
     needs: &[],
     steps: &[Step { stage: Stage::Primary, run: |session| Box::pin(divert(session)) }],
+    udp: &[],
+    server: &[Slot::of::<ResponsePort>()],
 };
+
+/// What it finds out.
+struct ResponsePort;
+
+impl Measured for ResponsePort {
+    type Value = bool;
+    const KEY: &'static str = "response_port";
+    const LABEL: &'static str = "RESPONSE-PORT";
+    slot!(server.response_port);
+
+    fn conclude(log: &ObservationLog, _: &Found) -> Finding<bool> {
+        conclude(log)
+    }
+
+    fn text(value: &bool) -> String {
+        if *value { "honoured" } else { "not honoured" }.into()
+    }
+}
 
 const METHOD: &str = "RFC 5780 7.5, answer diverted to a second socket, value of 2 and of 4 bytes";
 
@@ -89,8 +109,7 @@ pub(crate) fn reaction(log: &ObservationLog) -> Option<Reaction> {
 }
 
 /// Draws the conclusion.
-#[must_use]
-pub fn conclude(log: &ObservationLog) -> Finding<bool> {
+fn conclude(log: &ObservationLog) -> Finding<bool> {
     let sent = diverted(log, false).chain(diverted(log, true)).count();
     let finding = match reaction(log) {
         Some(Reaction::Honours { short, long }) => Finding::known(true, Confidence::Certain, METHOD)

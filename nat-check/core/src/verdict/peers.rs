@@ -130,8 +130,7 @@ fn ports(finding: &Finding<PortAllocation>) -> Vec<Ports> {
     let Some(allocation) = &finding.value else {
         return vec![Ports { next: Next::Local, ..Ports::ANYWHERE }, Ports::ANYWHERE];
     };
-    let cross_traffic = finding.evidence.get("cross_traffic_per_s").and_then(serde_json::Value::as_f64);
-    vec![Ports::of(allocation, cross_traffic)]
+    vec![Ports::of(allocation, allocation.cross_traffic_per_s.map(f64::from))]
 }
 
 fn is_worse(a: &Prediction, b: &Prediction) -> bool {

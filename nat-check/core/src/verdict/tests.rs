@@ -31,22 +31,20 @@ fn tested(
     filtering: Option<Filtering>,
     policy: Option<PortPolicy>,
 ) -> FamilyReport {
-    let ports =
-        |policy| PortAllocation { policy, delta: None, range: (1024, 65535), external_ips: 1, parity: None };
+    let ports = |policy| PortAllocation {
+        policy,
+        delta: None,
+        range: (1024, 65535),
+        external_ips: 1,
+        parity: None,
+        cross_traffic_per_s: None,
+    };
     let udp = UdpReport {
-        local: None,
-        external: Vec::new(),
-        rtt_s: None,
-        loss: None,
         nat_type: finding(mapping.zip(filtering).map(|(m, f)| NatType::derive(m, f))),
         mapping: finding(mapping),
         filtering: finding(filtering),
         port_allocation: finding(policy.map(ports)),
-        hairpinning: finding(None),
-        alg: finding(None),
-        inbound_first_remap: finding(None),
-        distance: finding(None),
-        lifetime: finding(None),
+        ..UdpReport::default()
     };
     FamilyReport { status: FamilyStatus::Tested, reason: None, reason_code: None, udp: Some(udp), tcp: None }
 }

@@ -89,6 +89,13 @@ pub(super) mod ports {
     ) -> Result<Option<PortAllocation>, D::Error> {
         let Some(ports) = Option::<Ports>::deserialize(from)? else { return Ok(None) };
         let Ports { policy, delta, range, external_ips } = ports;
-        Ok(policy.map(|policy| PortAllocation { policy, delta, range, external_ips, parity: None }))
+        Ok(policy.map(|policy| PortAllocation {
+            policy,
+            delta,
+            range,
+            external_ips,
+            parity: None,
+            cross_traffic_per_s: None,
+        }))
     }
 }

@@ -9,7 +9,7 @@ use super::{PURPOSE, TESTED, answered, control_tally};
 use crate::{
     loss_test::LIKELY,
     observation::{Answer, ObservationLog, Purpose, RequestKind, Transaction},
-    probe::mapping,
+    probe::{Found, Measured, slot},
     report::{Confidence, Finding, Reason, ReasonCode},
     server_endpoints::ServerEndpoint,
     server_endpoints::{AlternateFault, ServerEndpoints},
@@ -50,13 +50,31 @@ pub(super) async fn prove_the_server(session: Arc<Session>) {
     }
 }
 
+/// What it finds out about the server.
+pub(super) struct ChangeRequest;
+
+impl Measured for ChangeRequest {
+    type Value = bool;
+    const KEY: &'static str = "change_request";
+    const LABEL: &'static str = "CHANGE-REQUEST";
+    slot!(server.change_request);
+
+    fn conclude(log: &ObservationLog, found: &Found) -> Finding<bool> {
+        server_can(log, found)
+    }
+
+    fn text(value: &bool) -> String {
+        if *value { "honoured" } else { "not honoured" }.into()
+    }
+}
+
 /// Whether the server answers from elsewhere on request: a feature of the server.
 #[must_use]
-pub(crate) fn server_can(log: &ObservationLog) -> Finding<bool> {
+fn server_can(log: &ObservationLog, found: &Found) -> Finding<bool> {
     const METHOD: &str = "RFC 5780 7.2, answers from elsewhere, or receipts that say so";
     let asked = log.transactions.iter().filter(|t| matches!(t.kind, RequestKind::ChangeRequest(_))).count();
     let proven = TESTED.into_iter().any(|kind| honours(log, kind));
-    let finding = match (obstacle(log).or_else(|| half_hearted(log)), proven) {
+    let finding = match (obstacle(log).or_else(|| half_hearted(log, found)), proven) {
         (None, true) => Finding::known(true, Confidence::Certain, METHOD),
         (Some(reason), true) => Finding::known(false, Confidence::Strong, METHOD).because(reason),
         (Some(reason), false) => Finding::known(false, Confidence::Certain, METHOD).because(reason),
@@ -70,10 +88,10 @@ pub(crate) fn server_can(log: &ObservationLog) -> Finding<bool> {
 }
 
 /// Which part of CHANGE-REQUEST the server does not honour, in a sentence.
-pub(crate) fn half_hearted(log: &ObservationLog) -> Option<Reason> {
+pub(crate) fn half_hearted(log: &ObservationLog, found: &Found) -> Option<Reason> {
     let broken: Vec<&str> = TESTED
         .into_iter()
-        .filter(|&kind| is_misdirected(log, kind) || is_disproved(log, kind))
+        .filter(|&kind| is_misdirected(log, kind) || is_disproved(log, found, kind))
         .map(ServerEndpoint::described)
         .collect();
     (!broken.is_empty() && obstacle(log).is_none()).then(|| {
@@ -125,12 +143,12 @@ pub(super) fn is_misdirected(log: &ObservationLog, kind: ServerEndpoint) -> bool
 
 /// Whether a socket that had opened every filter towards this endpoint still heard nothing from it: the server never
 /// answers from there. It takes a mapping that stays the same, else the answer goes to a closed one.
-pub(super) fn is_disproved(log: &ObservationLog, kind: ServerEndpoint) -> bool {
+pub(super) fn is_disproved(log: &ObservationLog, found: &Found, kind: ServerEndpoint) -> bool {
     let asked: Vec<&Transaction> = log
         .of(PROOF)
         .filter(|t| t.kind == RequestKind::ChangeRequest(kind) && t.sent <= log.timed_out_before)
         .collect();
-    let stays = matches!(mapping::conclude(log).value, Some(Mapping::Direct | Mapping::EndpointIndependent));
+    let stays = matches!(found.udp.mapping.value, Some(Mapping::Direct | Mapping::EndpointIndependent));
     let endpoint = ServerEndpoints::of(log.server, log).get(kind);
     let opened = asked.first().zip(endpoint).is_some_and(|(t, to)| log.mapped(t.socket, to).is_some());
     let mut tally = control_tally(log, log.timed_out_before, kind);

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     observation::ObservationLog,
+    probe::Found,
     report::{Confidence, Finding, ReasonCode},
 };
 
@@ -29,12 +30,11 @@ const METHOD_SEND_AGAIN: &str =
     "one pass: mappings side by side, each sends again after an idle time of its own";
 
 /// Draws the conclusion.
-#[must_use]
-pub fn conclude(log: &ObservationLog) -> Finding<Lifetime> {
+pub(super) fn conclude(log: &ObservationLog, found: &Found) -> Finding<Lifetime> {
     let Some(longest) = log.lifetime else {
         return Finding::unknown((ReasonCode::NotAskedFor, "not asked for (--lifetime)"), METHOD);
     };
-    let method = match method(log) {
+    let method = match method(log, found) {
         Ok(CheckMethod::ResponsePort { .. }) => METHOD,
         Ok(CheckMethod::SendAgain) => METHOD_SEND_AGAIN,
         Err(why) => return Finding::unknown(why, METHOD),

@@ -125,7 +125,14 @@ fn the_usual_pairs() {
 #[test]
 fn one_rule_makes_ports_of_a_measurement_whatever_it_says() {
     let of = |policy, range, external_ips, cross_traffic| {
-        let measured = PortAllocation { policy, delta: None, range, external_ips, parity: None };
+        let measured = PortAllocation {
+            policy,
+            delta: None,
+            range,
+            external_ips,
+            parity: None,
+            cross_traffic_per_s: None,
+        };
         Ports::of(&measured, cross_traffic)
     };
     let step = |cross_traffic| match of(PortPolicy::Sequential, (1024, 65535), 1, cross_traffic).next {
@@ -145,6 +152,7 @@ fn one_rule_makes_ports_of_a_measurement_whatever_it_says() {
         range: (50_000, 50_511),
         external_ips: 1,
         parity: None,
+        cross_traffic_per_s: None,
     };
     assert_eq!(ports_to_try(&block), (50_000 - 64, 50_511 + 64));
     assert_eq!(ports_to_try(&PortAllocation { range: (1030, 1541), ..block.clone() }).0, 1024);

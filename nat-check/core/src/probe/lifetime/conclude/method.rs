@@ -4,14 +4,14 @@ use shared::nat::{Filtering, Mapping, PortPolicy};
 
 use crate::{
     observation::ObservationLog,
-    probe::{filtering, lifetime::CheckMethod, mapping, port_allocation, response_port},
+    probe::{Found, lifetime::CheckMethod, response_port},
     report::{Reason, ReasonCode},
 };
 
 /// The method for what earlier measurements have found.
-pub(in crate::probe::lifetime) fn method(log: &ObservationLog) -> Result<CheckMethod, Reason> {
-    let mapping = mapping::conclude(log).value;
-    let filtering = filtering::conclude(log).value;
+pub(in crate::probe::lifetime) fn method(log: &ObservationLog, found: &Found) -> Result<CheckMethod, Reason> {
+    let mapping = found.udp.mapping.value;
+    let filtering = found.udp.filtering.value;
     if mapping == Some(Mapping::Direct) && filtering == Some(Filtering::EndpointIndependent) {
         return Err((ReasonCode::NoFilter, "there is neither NAT nor filter here, so nothing expires").into());
     }
@@ -42,7 +42,7 @@ pub(in crate::probe::lifetime) fn method(log: &ObservationLog) -> Result<CheckMe
             format!("{why}, and without translation nothing else shows that a filter has forgotten")
         }));
     }
-    match port_allocation::conclude(log).value.map(|ports| ports.policy) {
+    match found.udp.port_allocation.value.as_ref().map(|ports| ports.policy) {
         Some(PortPolicy::Preserving) => {
             let text = format!(
                 "{why}, and this NAT keeps port numbers, so that a new mapping looks like the old one"

@@ -1,0 +1,191 @@
+//! What a measurement finds out: where it stands in the report, how it is concluded, told, merged and checked. Each
+//! measurement implements [`Measured`] in its own file; everybody else reads the [`REGISTRY`](super::REGISTRY).
+
+use serde::Serialize;
+
+use super::{Probe, REGISTRY, merge::Merge};
+use crate::{
+    observation::ObservationLog,
+    report::{Confidence, Finding, ReasonCode, Row, ServerFeatures, UdpReport, json_word},
+};
+
+/// Everything that is concluded from one server over one family.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// The behaviour of the network.
+    pub udp: UdpReport,
+    /// What the server can do.
+    pub server: ServerFeatures,
+}
+
+/// Something that is found out.
+pub trait Measured {
+    /// What a finding holds.
+    type Value: Clone + PartialEq + Serialize + 'static;
+
+    /// Its key in the JSON report.
+    const KEY: &'static str;
+    /// Its name in a table.
+    const LABEL: &'static str;
+    /// Its key in the line format; none = it is left out there.
+    const LINE_KEY: Option<&'static str> = Some(Self::KEY);
+
+    /// Its slot; write `slot!(udp.mapping);` for both.
+    fn slot(found: &Found) -> &Finding<Self::Value>;
+    /// The same, to write into.
+    fn slot_mut(found: &mut Found) -> &mut Finding<Self::Value>;
+
+    /// Draws the conclusion from the log, and from what was concluded before it (in the order of the registry). Pure.
+    fn conclude(log: &ObservationLog, found: &Found) -> Finding<Self::Value>;
+
+    /// The finding of a finished run, which may not have asked for it or not come to its end.
+    fn finish(probe: &Probe, log: &ObservationLog, found: &Found) -> Finding<Self::Value> {
+        if !log.tests.contains(&probe.name) {
+            return Finding::not_asked_for(probe.about);
+        }
+        if log.dialect().is_none() {
+            return Finding::unknown(NO_UDP, probe.about);
+        }
+        let finding = Self::conclude(log, found);
+        match (&finding.value, &log.socket_error) {
+            (None, Some(error)) => finding.because((ReasonCode::SystemRefused, error.as_str())),
+            (None, None) if log.ended_early => {
+                finding.because((ReasonCode::EndedEarly, "the run ended before this was done"))
+            }
+            _ => finding,
+        }
+    }
+
+    /// The value for a person.
+    fn text(value: &Self::Value) -> String;
+
+    /// The value in one word, for the line format.
+    fn word(value: &Self::Value) -> String {
+        json_word(value)
+    }
+
+    /// What follows from the value, as a row of its own: label and text.
+    fn remark(_value: &Self::Value) -> Option<(&'static str, String)> {
+        None
+    }
+
+    /// Takes another server's finding into account. Without more ado the surer one counts, and two that are equally
+    /// sure of different things make a warning.
+    fn merge(merge: Merge<'_>, mine: &mut Finding<Self::Value>, other: &Finding<Self::Value>) {
+        merge.agree(mine, other);
+    }
+
+    /// What a report on a modelled NAT must say, in the shape of the JSON; none = that is not to be judged.
+    #[cfg(feature = "sim")]
+    fn expected(_nat: &shared::nat::model::UdpBehaviour) -> Option<serde_json::Value> {
+        None
+    }
+}
+
+/// Where a finding stands, as `slot!(udp.mapping);` in an implementation of [`Measured`].
+macro_rules! slot {
+    ($part:ident.$field:ident) => {
+        fn slot(found: &$crate::probe::Found) -> &Finding<Self::Value> {
+            &found.$part.$field
+        }
+
+        fn slot_mut(found: &mut $crate::probe::Found) -> &mut Finding<Self::Value> {
+            &mut found.$part.$field
+        }
+    };
+}
+pub(super) use slot;
+
+/// Why nothing is known of UDP where none passes.
+pub(crate) const NO_UDP: (ReasonCode, &str) = (ReasonCode::UdpBlocked, "no UDP passes");
+
+/// One [`Measured`] as an entry of the registry.
+#[derive(Clone, Copy, Debug)]
+pub struct Slot {
+    /// Its key in the JSON report.
+    pub key: &'static str,
+    conclude: fn(&ObservationLog, &mut Found),
+    finish: fn(&Probe, &ObservationLog, &mut Found),
+    set_unknown: fn(&mut Found, (ReasonCode, &str), &str),
+    confidence: fn(&Found) -> Confidence,
+    rows: fn(&Found) -> Vec<Row>,
+    merge: fn(Merge<'_>, &mut Found, &Found),
+    #[cfg(feature = "sim")]
+    expected: fn(&shared::nat::model::UdpBehaviour) -> Option<serde_json::Value>,
+}
+
+impl Slot {
+    /// The entry of `M`.
+    #[must_use]
+    pub const fn of<M: Measured>() -> Self {
+        Self {
+            key: M::KEY,
+            conclude: |log, found| *M::slot_mut(found) = M::conclude(log, found),
+            finish: |probe, log, found| *M::slot_mut(found) = M::finish(probe, log, found),
+            set_unknown: |found, reason, method| *M::slot_mut(found) = Finding::unknown(reason, method),
+            confidence: |found| M::slot(found).confidence,
+            rows: |found| {
+                let finding = M::slot(found);
+                let mut row = Row::of(M::KEY, M::LABEL, finding, M::text);
+                row.line_key = M::LINE_KEY;
+                row.word = finding.value.as_ref().map(M::word);
+                let remark = finding.value.as_ref().and_then(M::remark);
+                let remark = remark.map(|(label, text)| Row::plain(M::KEY, label, text));
+                std::iter::once(row).chain(remark).collect()
+            },
+            merge: |merge, mine, other| M::merge(merge, M::slot_mut(mine), M::slot(other)),
+            #[cfg(feature = "sim")]
+            expected: M::expected,
+        }
+    }
+
+    /// Makes it unknown for this reason.
+    pub(crate) fn set_unknown(&self, found: &mut Found, reason: (ReasonCode, &str), method: &str) {
+        (self.set_unknown)(found, reason, method);
+    }
+
+    /// Whether anything is known.
+    #[must_use]
+    pub fn is_known(&self, found: &Found) -> bool {
+        (self.confidence)(found) != Confidence::Unknown
+    }
+
+    /// Its rows for people: the finding, and what follows from it.
+    #[must_use]
+    pub fn rows(&self, found: &Found) -> Vec<Row> {
+        (self.rows)(found)
+    }
+
+    /// Takes another server's finding into account.
+    pub(crate) fn merge(&self, merge: Merge<'_>, mine: &mut Found, other: &Found) {
+        (self.merge)(merge, mine, other);
+    }
+
+    /// What a report on a modelled NAT must say; none = that is not to be judged.
+    #[cfg(feature = "sim")]
+    #[must_use]
+    pub fn expected(&self, nat: &shared::nat::model::UdpBehaviour) -> Option<serde_json::Value> {
+        (self.expected)(nat)
+    }
+}
+
+/// All conclusions of a finished run, each drawn once, in the order of the registry.
+#[must_use]
+pub fn conclude(log: &ObservationLog) -> Found {
+    let mut found = Found::default();
+    for probe in REGISTRY {
+        for slot in probe.udp.iter().chain(probe.server) {
+            (slot.finish)(probe, log, &mut found);
+        }
+    }
+    found
+}
+
+/// What these measurements have found in a run that is still under way.
+pub(crate) fn so_far(log: &ObservationLog, names: &[&str]) -> Found {
+    let mut found = Found::default();
+    for probe in REGISTRY.iter().filter(|probe| names.contains(&probe.name)) {
+        probe.udp.iter().for_each(|slot| (slot.conclude)(log, &mut found));
+    }
+    found
+}
