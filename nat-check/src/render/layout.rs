@@ -1,5 +1,6 @@
 //! Text laid out for a terminal of a given width: paragraphs and tables. Plain ASCII, and nothing but spaces for lines.
 
+use comfy_table::{ColumnConstraint, Table, Width, presets};
 use textwrap::{Options, WordSplitter, core::display_width};
 
 /// Between two columns.
@@ -37,33 +38,28 @@ pub(super) fn table(header: &[&str], rows: &[Vec<String>], width: usize) -> Vec<
         }
         *widest = left;
     }
-    let mut lines = Vec::new();
-    for (number, row) in all().enumerate() {
-        lines.extend(side_by_side(row, &columns));
-        if number == 0 && !header.is_empty() {
-            let rules: Vec<String> = columns.iter().map(|&column| "-".repeat(column)).collect();
-            lines.extend(side_by_side(&rules, &columns));
-        }
-    }
-    lines
+    side_by_side(&header, rows, &columns)
 }
 
-/// One row, its cells wrapped each in its column.
-fn side_by_side(row: &[String], columns: &[usize]) -> Vec<String> {
-    let cells: Vec<Vec<String>> =
-        row.iter().zip(columns).map(|(cell, &column)| wrapped(cell, column)).collect();
-    let height = cells.iter().map(Vec::len).max().unwrap_or(0);
-    let line = |number: usize| {
-        let mut line = INDENT.to_owned();
-        for (cell, &column) in cells.iter().zip(columns) {
-            let text = cell.get(number).map_or("", String::as_str);
-            line += text;
-            line += &" ".repeat(column.saturating_sub(display_width(text)) + GAP);
-        }
-        line.trim_end().to_owned()
-    };
-    (0..height).map(line).collect()
+/// Every row's cells beside each other, wrapped each in its column.
+fn side_by_side(header: &[String], rows: &[Vec<String>], columns: &[usize]) -> Vec<String> {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    if !header.is_empty() {
+        // Underlined column by column; the library's own line would run through.
+        table.add_row(header);
+        table.add_row(columns.iter().map(|&width| "-".repeat(width)));
+    }
+    table.add_rows(rows);
+    for (column, &width) in table.column_iter_mut().zip(columns) {
+        let padded = u16::try_from(width).unwrap_or(u16::MAX).saturating_add(PADDING);
+        column.set_constraint(ColumnConstraint::Absolute(Width::Fixed(padded)));
+    }
+    table.lines().map(|line| format!(" {}", line.trim_end())).collect()
 }
+
+/// A space on both sides of each cell: together with the one in front of each line, the indent and the gap.
+const PADDING: u16 = GAP as u16;
 
 /// The first cell of each row, and below it the others, each with its heading.
 fn stacked(header: &[String], rows: &[Vec<String>], width: usize) -> Vec<String> {
