@@ -86,10 +86,10 @@ fn the_unit_runs_under_systemd() {
     println!("{result}{log}");
     let steps = [
         "started: 0 active",
-        "health: ok, 16 combinations answered",
+        "health: ok, 16 combinations answered, 4 endpoints over tcp",
         "reloaded: 0 active",
         "later: active, restarts 0",
-        "health: ok, 16 combinations answered",
+        "health: ok, 16 combinations answered, 4 endpoints over tcp",
         "stopped: success 0",
     ];
     assert_eq!(result.lines().collect::<Vec<_>>(), steps);
