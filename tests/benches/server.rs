@@ -438,6 +438,8 @@ fn endurance(seconds: u64) -> Result<bool> {
             break;
         }
         server.signal(Signal::HUP)?;
+        // Whoever does not hear what it reports blocks it.
+        manager.wait_until_ready();
         reloads += 1;
         if reloads % 6 == 0 {
             server.signal(Signal::TERM)?;
