@@ -28,6 +28,11 @@
 //!
 //! Linux, Windows and macOS. Where a system lacks something, the finding is unknown and says so.
 //!
+//! # Stability
+//!
+//! What will grow is marked `#[non_exhaustive]`. [`check::Setup`] will, too: write it with `..Setup::default()`. The report as
+//! JSON has a version, and only grows within it; reading passes over fields that it does not know.
+//!
 //! # Features
 //!
 //! None is on by default.

@@ -28,6 +28,7 @@ pub mod response_port;
 
 /// A measurement.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Probe {
     /// Its name on the command line.
     pub name: &'static str,
@@ -53,6 +54,7 @@ impl Probe {
 
 /// One part of a measurement.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Step {
     /// When it may run.
     pub stage: Stage,

@@ -92,6 +92,7 @@ pub struct ServerFeatures {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum FamilyStatus {
     /// It was, with results in `udp` or `tcp`.
     Tested,
@@ -231,6 +232,7 @@ pub enum PeerOutcome {
 /// What to expect of one kind of peer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct PeerVerdict {
     /// Its kind.
     pub peer: PeerKind,

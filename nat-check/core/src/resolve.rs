@@ -59,6 +59,7 @@ impl Service {
 
 /// Why a name gave no address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ResolveError {
     /// NXDOMAIN.
     #[error("{name}: no such name")]

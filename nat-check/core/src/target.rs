@@ -17,6 +17,7 @@ pub struct Target {
 
 /// How the address of a server was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FoundBy {
     /// It was given.
     Literal,

@@ -226,6 +226,7 @@ impl World {
 
 /// What `--simulate` needs: the network of a host behind a NAT, and where the probe server is.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Simulated {
     /// The network.
     pub net: Arc<SimNet>,

@@ -43,6 +43,7 @@ pub(super) struct Paired {
 
 /// What ends an introduction.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum IntroError {
     /// No connection.
     #[error("no connection to the rendezvous at {server}: {reason}")]

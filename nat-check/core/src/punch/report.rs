@@ -13,6 +13,7 @@ use crate::technique::Technique;
 /// The whole document.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct PunchDocument {
     /// Version of this format: 1.
     pub version: u32,
@@ -38,6 +39,7 @@ pub enum PunchOutcome {
 /// What came of a punch, as this side saw it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct PunchReport {
     /// Whether there is a direct path.
     pub outcome: PunchOutcome,
@@ -83,6 +85,7 @@ pub struct PunchReport {
 /// What was expected.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Predicted {
     /// Direct, failed or unknown.
     pub outcome: PunchOutcome,
@@ -99,6 +102,7 @@ pub struct Predicted {
 /// One side.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct SideReport {
     /// The classic name of its NAT.
     pub nat_type: Option<NatType>,

@@ -37,6 +37,7 @@ pub struct Trust(RootCertStore);
 
 /// Nobody to trust.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum TrustError {
     /// The file cannot be read, or is no PEM.
     #[error("--ca {}: {reason}", file.display())]
@@ -59,6 +60,7 @@ pub enum TrustError {
 
 /// What is wrong with the other end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum TlsFault {
     /// Its certificate is somebody else's.
     #[error("its certificate is not for {wanted}{}", told(presented))]

@@ -24,6 +24,7 @@ pub enum Confidence {
 /// A conclusion with its confidence, method and evidence. `value` is null exactly when the confidence is `unknown`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Finding<T> {
     /// What was found.
     pub value: Option<T>,

@@ -18,6 +18,7 @@ pub(super) enum Host {
 
 /// A server that is neither a name nor an address.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum MalformedQuery {
     /// Nothing there.
     #[error("no host")]

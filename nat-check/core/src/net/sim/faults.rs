@@ -9,6 +9,7 @@ use shared::stun::{Attribute, View, Writer, attr};
 /// One thing that is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum Fault {
     /// Nothing reaches or leaves the alternate address.
     AlternateDead,
