@@ -51,8 +51,7 @@ pub(crate) fn check_all(shared: &Shared) -> Health {
     }
     health.summary = format!("ok, {combinations} combinations answered");
     let tcp: &[Topology] = if shared.serves_tcp() { &current.topologies } else { &[] };
-    let transports: [(_, _, fn(TcpStream, &[u8]) -> _); 2] =
-        [("tcp", tcp, over_tcp), ("tls", &current.tls, over_tls)];
+    let transports: [(_, _, Exchange); 2] = [("tcp", tcp, over_tcp), ("tls", &current.tls, over_tls)];
     for (transport, topologies, exchange) in transports {
         let endpoints = || topologies.iter().flat_map(|t| t.endpoints().map(move |e| (t, e)));
         for (topology, at) in endpoints() {
@@ -77,11 +76,14 @@ pub(crate) fn check_all(shared: &Shared) -> Health {
     health
 }
 
+/// Sends a request over a connection and reads what comes back.
+type Exchange = fn(TcpStream, &[u8]) -> io::Result<Vec<u8>>;
+
 /// One Binding request over a connection of its own.
 fn ask_stream(
     topology: &Topology,
     at: Endpoint,
-    exchange: fn(TcpStream, &[u8]) -> io::Result<Vec<u8>>,
+    exchange: Exchange,
     rng: &mut fastrand::Rng,
     turn: &Turn<'_>,
 ) -> io::Result<()> {
