@@ -86,7 +86,7 @@ async fn attempt(plan: &PunchPlan, interruption: &Interruption) -> anyhow::Resul
 }
 
 async fn undisturbed(plan: &PunchPlan) -> anyhow::Result<PunchDocument> {
-    let mut rng = plan.setup.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
+    let mut rng = fastrand::Rng::with_seed(plan.setup.seed.unwrap_or_else(|| fastrand::u64(..)));
     let families = Families { v4: true, v6: true };
     let mut setup = plan.setup.clone();
     let trust = |ca: &Option<PathBuf>| ca.as_deref().map_or_else(Trust::system, Trust::file);
