@@ -22,10 +22,7 @@ pub const CHECK: Reference = Reference {
     ],
     environment: &[
         ("NAT_CHECK_SERVER", "the probe server, if there is no --server"),
-        (
-            "NAT_CHECK_CODE",
-            "the peer's code, if there is no --code: other users of the machine can read command lines",
-        ),
+        ("NAT_CHECK_CODE", "the peer's code of punch, if there is no --code"),
         ("COLUMNS", "width of the report; 40 to 120"),
         ("NO_COLOR", "no colour, even on a terminal"),
         ("CLICOLOR_FORCE", "colour, even if it is not a terminal"),
