@@ -16,14 +16,14 @@ pub(super) fn of_report(udp: Option<&UdpReport>) -> peer::Behaviour {
     let Some(udp) = udp.filter(|udp| udp.nat_type.value != Some(NatType::UdpBlocked)) else {
         return peer::Behaviour::default();
     };
-    let cross_traffic = udp.port_allocation.evidence.get("cross_traffic_per_s");
+    let ports = udp.port_allocation.value.clone();
     peer::Behaviour {
         udp: true,
         mapping: udp.mapping.value,
         filtering: udp.filtering.value,
         shared_filter: None,
-        ports: udp.port_allocation.value.clone(),
-        cross_traffic: cross_traffic.and_then(serde_json::Value::as_f64),
+        cross_traffic: ports.as_ref().and_then(|ports| ports.cross_traffic_per_s).map(f64::from),
+        ports,
         hairpinning: udp.hairpinning.value,
     }
 }
