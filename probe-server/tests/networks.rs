@@ -61,7 +61,7 @@ fn answers_come_from_all_endpoints(client: &Host, primary: &str, alternate: &str
         (CHANGE_IP | CHANGE_PORT, at(alternate, 3479)),
     ];
     for (change, from) in rows {
-        let answer = client.from_here(|| ask(&format!("{primary}:3478"), change, LONG));
+        let answer = client.run_inside(|| ask(&format!("{primary}:3478"), change, LONG));
         assert_eq!(answer, Some((from, Some(from), Some(at(alternate, 3479)))), "change {change}");
     }
 }
@@ -111,7 +111,7 @@ fn with_two_interfaces_each_address_needs_a_route_of_its_own() {
             }
         }");
         let _program = Server::start(&server, "--primary 10.1.0.2 --alternate 10.2.0.2 --check");
-        let other = || client.from_here(|| ask("10.1.0.2:3478", CHANGE_IP, SHORT));
+        let other = || client.run_inside(|| ask("10.1.0.2:3478", CHANGE_IP, SHORT));
         assert_eq!(
             other(),
             None,
@@ -144,7 +144,7 @@ fn without_tracking_the_table_of_connections_stays_empty() {
         let _program = Server::start(&server, "--primary 10.0.0.4 --alternate 10.0.0.5");
         let requests = 200;
         let entries = || {
-            client.from_here(|| {
+            client.run_inside(|| {
                 for _ in 0..requests {
                     assert!(ask("10.0.0.4:3478", CHANGE_IP, LONG).is_some());
                 }

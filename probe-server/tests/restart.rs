@@ -1,5 +1,7 @@
 //! Restarts and reloads lose nothing. For restarts this test is the service manager that keeps the sockets between two
 //! processes, as systemd does.
+
+#![expect(clippy::disallowed_methods, reason = "real time is measured")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![cfg(target_os = "linux")]
 

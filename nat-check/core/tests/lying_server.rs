@@ -1,6 +1,8 @@
 //! What a server that lies can make a check send, and to whom: every packet and every connection is counted. The figures
 //! stand in SECURITY.md; `cargo test -p nat-check-core --test lying_server -- --nocapture` prints them.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 use std::{
     collections::BTreeMap,
     io,

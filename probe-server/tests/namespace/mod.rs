@@ -104,7 +104,7 @@ impl Host {
     }
 
     /// Does something from this host.
-    pub(crate) fn from_here<T: Send>(&self, what: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn run_inside<T: Send>(&self, what: impl FnOnce() -> T + Send) -> T {
         let namespace = File::open(self.path()).unwrap();
         let inside = move || {
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
