@@ -70,7 +70,7 @@ pub struct Settings {
     #[arg(long = "trusted-proxy", value_name = "IP[/LENGTH]", help_heading = "TCP and TLS")]
     #[serde(rename = "trusted-proxy", deserialize_with = "one_or_many")]
     pub trusted_proxies: Vec<TrustedProxy>,
-    /// Origin whose web pages may use the rendezvous, such as https://example.org; may be repeated
+    /// Origin whose web pages may use the rendezvous, such as `https://example.org`; may be repeated
     #[arg(long = "allowed-origin", value_name = "ORIGIN", help_heading = "Rendezvous")]
     #[serde(rename = "allowed-origin", deserialize_with = "one_or_many")]
     pub allowed_origins: Vec<String>,

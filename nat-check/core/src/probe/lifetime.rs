@@ -5,9 +5,9 @@
 //! later are checked in that instant: little more than one lifetime is enough. A check uses RESPONSE-PORT: one socket has
 //! the server respond to the external port of another. `nat-check/docs/lifetime.md` explains it with a timing diagram.
 //!
-//! [`schedule`] and [`openings`] say what is opened when, [`search`] what is checked when, [`runner`] does it,
-//! [`observe`] reads the log, and [`conclude`] draws the conclusion with [`bracket`], [`expiry_model`] and
-//! [`invalidation`].
+//! `schedule` and `openings` say what is opened when, `search` what is checked when, `runner` does it,
+//! `observe` reads the log, and [`conclude`] draws the conclusion with `bracket`, `expiry_model` and
+//! `invalidation`.
 
 mod bracket;
 mod conclude;
