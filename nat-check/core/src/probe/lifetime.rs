@@ -6,7 +6,7 @@
 //! the server respond to the external port of another. `nat-check/docs/lifetime.md` explains it with a timing diagram.
 //!
 //! `schedule` and `openings` say what is opened when, `search` what is checked when, `runner` does it,
-//! `observe` reads the log, and [`conclude`] draws the conclusion with `bracket`, `expiry_model` and
+//! `observe` reads the log, and `conclude` draws the conclusion with `bracket`, `expiry_model` and
 //! `invalidation`.
 
 mod bracket;
