@@ -111,7 +111,7 @@ fn transaction(choose: &mut Choices<'_>, sent: Duration) -> Transaction {
         dialect: if choose.byte() % 8 == 7 { Dialect::Classic } else { Dialect::Modern },
         wants_receipt: matches!(kind, RequestKind::ChangeRequest(_)),
         sent,
-        answers: Vec::new(),
+        responses: Vec::new(),
         unsent: choose.byte() % 16 == 15,
         receipt: None,
     }
@@ -150,15 +150,11 @@ fn conclude(log: ObservationLog) {
     let found = classify::found(&observed);
     let server = classify::server(&observed, &found);
     let udp = observed.udp_works().then_some(found.udp);
-    let tested =
-        FamilyReport { status: FamilyStatus::Tested, reason: None, reason_code: None, udp, tcp: None };
-    let skipped = FamilyReport {
-        status: FamilyStatus::Skipped,
-        reason: Some("not asked for".into()),
-        reason_code: Some(ReasonCode::NotAskedFor),
-        udp: None,
-        tcp: None,
-    };
+    let mut tested = FamilyReport::default();
+    (tested.status, tested.udp) = (FamilyStatus::Tested, udp);
+    let mut skipped = FamilyReport::default();
+    skipped.reason = Some("not asked for".into());
+    skipped.reason_code = Some(ReasonCode::NotAskedFor);
     let verdict = verdict::conclude(&tested, &skipped);
     assert!(!verdict.summary.is_empty());
     for peer in &verdict.peers {

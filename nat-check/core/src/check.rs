@@ -304,7 +304,7 @@ fn unreached(observed: &Observed) -> Reason {
         let text = format!("the system refused to send anything to {}", log.server);
         return (ReasonCode::SystemRefused, text).into();
     }
-    let refusal = log.transactions.iter().find_map(crate::observation::Transaction::refused);
+    let refusal = log.transactions.iter().find_map(crate::observation::Transaction::error_code);
     match refusal {
         Some(code) => {
             let text = format!("{} answers every request with error {code}", log.server);

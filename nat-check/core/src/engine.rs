@@ -119,13 +119,13 @@ async fn run_stages(session: &Arc<Session>, probes: &[&'static Probe], progress:
                 });
             }
         }
-        let mut words = session.words();
+        let mut status = session.status();
         loop {
             tokio::select! {
                 biased;
                 // The session outlives this, so waiting cannot fail.
-                Ok(()) = words.changed() => {
-                    let (test, so_far) = words.borrow_and_update().clone();
+                Ok(()) = status.changed() => {
+                    let (test, so_far) = status.borrow_and_update().clone();
                     progress.event(Event::Advanced { test, so_far: &so_far });
                 }
                 ended = steps.join_next() => match ended {

@@ -87,7 +87,7 @@ pub struct Transaction {
     /// When it was sent, since the start of the run.
     pub sent: Duration,
     /// What came back, in order of arrival.
-    pub answers: Vec<Answer>,
+    pub responses: Vec<Response>,
     /// Whether the operating system refused to send it.
     pub unsent: bool,
     /// The server's word that it saw the request and answered from elsewhere.
@@ -96,7 +96,7 @@ pub struct Transaction {
 
 /// One datagram that came back under a transaction's id.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct Response {
     /// When it came, since the start of the run.
     pub at: Duration,
     /// Who sent it.
@@ -117,7 +117,7 @@ pub struct Answer {
     pub other: Option<SocketAddr>,
 }
 
-impl Answer {
+impl Response {
     /// The external endpoint that the server saw: the XORed form where there is one, as meddling boxes cannot
     /// recognise it. Where answers are compared with one another, [`ObservationLog::external`] knows more.
     #[must_use]
@@ -128,39 +128,39 @@ impl Answer {
 
 impl Transaction {
     /// The success answers.
-    pub fn successes(&self) -> impl Iterator<Item = &Answer> {
-        self.answers.iter().filter(|a| a.class == Class::Success)
+    pub fn successes(&self) -> impl Iterator<Item = &Response> {
+        self.responses.iter().filter(|a| a.class == Class::Success)
     }
 
     /// The first success answer from `source`.
     #[must_use]
-    pub fn answer_from(&self, source: SocketAddr) -> Option<&Answer> {
+    pub fn answer_from(&self, source: SocketAddr) -> Option<&Response> {
         self.successes().find(|a| a.from == source)
     }
 
     /// The first success answer from the endpoint that was asked.
     #[must_use]
-    pub fn direct(&self) -> Option<&Answer> {
+    pub fn direct(&self) -> Option<&Response> {
         self.answer_from(self.to)
     }
 
     /// The number of the first error answer from the endpoint that was asked.
     #[must_use]
-    pub fn refused(&self) -> Option<u16> {
-        self.answers.iter().filter(|a| a.from == self.to).find_map(|a| a.error)
+    pub fn error_code(&self) -> Option<u16> {
+        self.responses.iter().filter(|a| a.from == self.to).find_map(|a| a.error)
     }
 
     /// The first sign of life from the server: an answer of any kind, or a receipt.
     #[must_use]
     pub fn first_reaction(&self) -> Option<Duration> {
-        self.answers.iter().map(|a| a.at).chain(self.receipt).min()
+        self.responses.iter().map(|a| a.at).chain(self.receipt).min()
     }
 
     /// Whether a control came back: one that asks for an ordinary answer, or one that asks for a receipt.
     #[must_use]
     pub fn returned(&self) -> bool {
         match self.kind {
-            RequestKind::Binding => self.answers.iter().any(|a| a.from == self.to),
+            RequestKind::Binding => self.responses.iter().any(|a| a.from == self.to),
             _ => self.receipt.is_some(),
         }
     }
@@ -274,11 +274,11 @@ impl ObservationLog {
             transaction.receipt.get_or_insert(at);
             return Some(transaction);
         }
-        if transaction.answers.len() == MOST_ANSWERS {
+        if transaction.responses.len() == MOST_RESPONSES {
             return Some(transaction);
         }
         let classic = view.dialect() == Dialect::Classic;
-        transaction.answers.push(Answer {
+        transaction.responses.push(Response {
             at,
             from,
             on,
@@ -318,7 +318,7 @@ impl ObservationLog {
     /// The external endpoint that an answer shows. Where any answer of the run was XORed (XOR-MAPPED-ADDRESS), only those count: the
     /// others, which classic requests get, may have been rewritten on the way.
     #[must_use]
-    pub fn external(&self, answer: &Answer) -> Option<SocketAddr> {
+    pub fn external(&self, answer: &Response) -> Option<SocketAddr> {
         answer.xor_mapped.or_else(|| answer.mapped.filter(|_| !self.has_xor_mapped()))
     }
 
@@ -392,7 +392,7 @@ impl ObservationLog {
 }
 
 /// More answers to one request tell nothing more.
-const MOST_ANSWERS: usize = 8;
+const MOST_RESPONSES: usize = 8;
 
 /// Ledgers made by hand, for the tests of conclusions.
 #[cfg(test)]
@@ -437,15 +437,15 @@ pub(crate) mod made {
             dialect: Dialect::Modern,
             wants_receipt: matches!(kind, RequestKind::ChangeRequest(_)),
             sent: Duration::ZERO,
-            answers: Vec::new(),
+            responses: Vec::new(),
             unsent: false,
             receipt: None,
         }
     }
 
     /// An answer from `from` that shows `mapped`.
-    pub(crate) fn answer(on: SocketId, from: SocketAddr, mapped: &str) -> Answer {
-        Answer {
+    pub(crate) fn answer(on: SocketId, from: SocketAddr, mapped: &str) -> Response {
+        Response {
             at: Duration::from_millis(10),
             from,
             on,
@@ -466,7 +466,7 @@ pub(crate) mod made {
         mapped: &str,
     ) -> Transaction {
         let mut transaction = transaction(purpose, socket, address_of(endpoint), RequestKind::Binding);
-        transaction.answers.push(answer(socket, address_of(endpoint), mapped));
+        transaction.responses.push(answer(socket, address_of(endpoint), mapped));
         transaction
     }
 }

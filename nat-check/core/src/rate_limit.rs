@@ -72,7 +72,7 @@ mod tests {
                 made::transaction(Purpose::main("any"), socket, log.server, RequestKind::Binding);
             transaction.sent = Duration::from_millis(if later { 60 + 15 * (number as u64 - 25) } else { 1 });
             if passes {
-                transaction.answers.push(made::answer(socket, log.server, "203.0.113.1:5"));
+                transaction.responses.push(made::answer(socket, log.server, "203.0.113.1:5"));
             }
             log.transactions.push(transaction);
         }

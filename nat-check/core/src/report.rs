@@ -16,8 +16,9 @@ pub use rows::{Basis, Row, json_word, number, percent, udp as udp_rows};
 pub use crate::technique::Technique;
 
 /// The whole report.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Report {
     /// Version of this format: 1.
     pub version: u32,
@@ -47,8 +48,9 @@ pub struct Report {
 }
 
 /// A probe server: where it was found and what it can do.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct ServerReport {
     /// What the user gave.
     pub query: String,
@@ -69,6 +71,7 @@ pub struct ServerReport {
 /// The two addresses of a probe server in one family.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct ServerAddresses {
     /// The one that was asked.
     pub primary: SocketAddr,
@@ -76,9 +79,18 @@ pub struct ServerAddresses {
     pub alternate: Option<SocketAddr>,
 }
 
+impl ServerAddresses {
+    /// The address that was asked, and the one that it named, if any.
+    #[must_use]
+    pub fn new(primary: SocketAddr, alternate: Option<SocketAddr>) -> Self {
+        Self { primary, alternate }
+    }
+}
+
 /// What a probe server can do, as observed.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct ServerFeatures {
     /// Answers from another address or port on request (RFC 5780 section 7.2).
     pub change_request: Finding<bool>,
@@ -89,7 +101,7 @@ pub struct ServerFeatures {
 }
 
 /// Whether a family was tested.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -101,12 +113,14 @@ pub enum FamilyStatus {
     /// This host or the server has no usable address in this family.
     Unavailable,
     /// The user did not want it.
+    #[default]
     Skipped,
 }
 
 /// What was found over one IP family.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct FamilyReport {
     /// Whether it was tested.
     pub status: FamilyStatus,
@@ -123,6 +137,7 @@ pub struct FamilyReport {
 /// UDP behaviour, finding by finding.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct UdpReport {
     /// The local endpoint of the mapping test.
     pub local: Option<SocketAddr>,
@@ -155,8 +170,9 @@ pub struct UdpReport {
 }
 
 /// What is known over TCP.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct TcpReport {
     /// Whether the server answered over TCP.
     pub reachable: bool,
@@ -165,11 +181,12 @@ pub struct TcpReport {
 }
 
 /// With whom hole punching works, by this side's own class.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Level {
     /// Not enough is known.
+    #[default]
     Unknown,
     /// UDP does not work at all.
     None,
@@ -182,8 +199,9 @@ pub enum Level {
 }
 
 /// The hole-punching verdict.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct HolePunching {
     /// How good the prospects are.
     pub level: Level,

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::{
-    observation::{Answer, ObservationLog, RequestKind, Transaction},
+    observation::{ObservationLog, RequestKind, Response, Transaction},
     probe::Found,
     rate_limit::RateLimit,
     server_endpoints::{AlternateFault, ServerEndpoint, ServerEndpoints},
@@ -105,7 +105,7 @@ fn lying_origin(log: &ObservationLog, _: &Found, _: &ServerEndpoints) -> Vec<Str
         .iter()
         .flat_map(Transaction::successes)
         .find(|a| a.origin.is_some_and(|o| o != a.from));
-    let sentence = |a: &Answer| {
+    let sentence = |a: &Response| {
         let origin = a.origin.map(|o| o.to_string()).unwrap_or_default();
         format!("it says that an answer came from {origin} (RESPONSE-ORIGIN), but it came from {}", a.from)
     };

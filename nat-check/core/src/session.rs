@@ -4,6 +4,7 @@
 mod receive;
 mod request;
 mod rtt;
+mod socket;
 mod strangers;
 
 use std::{
@@ -32,6 +33,7 @@ use crate::{
 };
 pub use request::Request;
 pub use rtt::Rtt;
+pub use socket::{Contact, RetainedSockets, Socket};
 use strangers::Strangers;
 
 /// Packets that one check may send to one server, retransmissions included. The lifetime measurement, which has a pace
@@ -44,36 +46,6 @@ const PORTS: usize = 32;
 /// Longest datagram that is sent or read.
 const DATAGRAM: usize = 1500;
 
-/// What is known of the way to the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Contact {
-    /// Nothing yet.
-    Pending,
-    /// It answers over UDP, in this dialect.
-    Udp(Dialect),
-    /// It does not answer over UDP.
-    None,
-}
-
-/// A UDP socket of this run. Clones share it.
-#[derive(Clone, Debug)]
-pub struct Socket {
-    /// Its number in the log.
-    pub id: SocketId,
-    datagram: Arc<dyn Datagram>,
-}
-
-/// The sockets that one measurement leaves for a later one.
-#[derive(Clone, Debug, Default)]
-pub struct RetainedSockets {
-    /// The first socket of all.
-    pub contact: Option<Socket>,
-    /// The socket of the filtering test: it has asked for answers from all four endpoints, sent to one.
-    pub filtering: Option<Socket>,
-    /// The socket of the mapping test: it has sent to all four endpoints.
-    pub mapping: Option<Socket>,
-}
-
 /// What all measurements of one server over one family share.
 pub struct Session {
     net: Arc<dyn Net>,
@@ -85,7 +57,7 @@ pub struct Session {
     /// Wakes in the order in which tasks began to wait, so that equal seeds give equal runs; a watch channel would
     /// wake them in a random one.
     changed: Notify,
-    words: watch::Sender<(&'static str, String)>,
+    status: watch::Sender<(&'static str, String)>,
     state: Mutex<State>,
 }
 
@@ -124,7 +96,7 @@ impl Session {
             bind,
             started: Instant::now(),
             changed: Notify::new(),
-            words: watch::Sender::new(("", String::new())),
+            status: watch::Sender::new(("", String::new())),
             state: Mutex::new(State {
                 contact: Contact::Pending,
                 log: ObservationLog::new(server),
@@ -289,7 +261,7 @@ impl Session {
                     dialect,
                     wants_receipt,
                     sent: self.now(),
-                    answers: Vec::new(),
+                    responses: Vec::new(),
                     unsent: false,
                     receipt: None,
                 },
@@ -390,13 +362,13 @@ impl Session {
     }
 
     /// Tells how far a long test has come, for whoever listens.
-    pub fn say(&self, test: &'static str, so_far: String) {
-        self.words.send_replace((test, so_far));
+    pub fn report_status(&self, test: &'static str, so_far: String) {
+        self.status.send_replace((test, so_far));
     }
 
     /// What is told from now on.
-    pub(crate) fn words(&self) -> watch::Receiver<(&'static str, String)> {
-        self.words.subscribe()
+    pub(crate) fn status(&self) -> watch::Receiver<(&'static str, String)> {
+        self.status.subscribe()
     }
 
     /// Notes that the machine was asleep.
@@ -448,7 +420,7 @@ impl Session {
 
     /// Repeats a Binding request from this socket until it is answered, and gives the external endpoint that the
     /// answer shows. Gives up after `tries`.
-    pub async fn learn(
+    pub async fn learn_external(
         &self,
         socket: &Socket,
         purpose: Purpose,
@@ -482,7 +454,7 @@ impl Session {
         self.read(|log| log.mapped(socket.id, to))
     }
 
-    fn take(&self, datagram: &[u8], from: SocketAddr, on: SocketId) {
+    fn handle_datagram(&self, datagram: &[u8], from: SocketAddr, on: SocketId) {
         let now = self.now();
         let mut state = self.lock();
         let State { log, rtt, strangers, .. } = &mut *state;

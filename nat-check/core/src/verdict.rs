@@ -108,46 +108,43 @@ fn summary(level: Level, udp: &UdpReport, peers: &[PeerVerdict]) -> String {
                 "Hole punching works with any peer whose UDP is not blocked.".into()
             } else if hard.iter().all(|&kind| direct(kind).is_some()) {
                 let who = if at_once(&PeerKind::PortRestrictedCone) {
-                    "strict (symmetric)"
+                    "symmetric"
                 } else {
-                    "usual home or a strict (symmetric)"
+                    "port-restricted cone or a symmetric"
                 };
                 format!(
-                    "Hole punching works with any peer whose UDP is not blocked: at once with those that let \
-                     strangers in, by guessing ports with those behind a {who} NAT."
+                    "Hole punching works with any peer whose UDP is not blocked: immediately with peers \
+                     that do not filter by port, by guessing ports with those behind a {who} NAT."
                 )
             } else {
-                "Hole punching works at once with peers that let strangers in; whether it does with those behind \
+                "Hole punching works immediately with peers that do not filter by port; whether it does with those behind \
                  other NATs is not certain."
                     .into()
             }
         }
         Level::MostPeers => match direct(PeerKind::SymmetricRandom) {
             Some(_) => {
-                "Hole punching works with most peers: at once with all but those behind a strict (symmetric) \
+                "Hole punching works with most peers: immediately with all but those behind a symmetric \
                         NAT, and with most of these by guessing ports."
                     .into()
             }
-            None => {
-                "Hole punching works with most peers: with all but those behind a strict (symmetric) NAT."
-                    .into()
-            }
+            None => "Hole punching works with most peers: with all but those behind a symmetric NAT.".into(),
         },
         Level::SomePeers => {
             let home = match direct(PeerKind::PortRestrictedCone) {
                 Some(Technique::Prediction | Technique::Birthday) => {
-                    "with a usual home NAT by guessing ports"
+                    "with a port-restricted cone NAT (typical home router) by guessing ports"
                 }
-                Some(_) => "with a usual home NAT too",
-                None => "with a usual home NAT only through a relay",
+                Some(_) => "with a port-restricted cone NAT (typical home router), too",
+                None => "with a port-restricted cone NAT (typical home router) only through a relay",
             };
             let strict = match (direct(PeerKind::SymmetricSequential), direct(PeerKind::SymmetricRandom)) {
-                (Some(_), Some(_)) => "with a strict (symmetric) one by guessing ports",
-                (Some(_), None) => "with a strict (symmetric) one only if its ports can be predicted",
-                (None, _) => "with a strict (symmetric) one only through a relay",
+                (Some(_), Some(_)) => "with a symmetric NAT by guessing ports",
+                (Some(_), None) => "with a symmetric NAT only if its ports can be predicted",
+                (None, _) => "with a symmetric NAT only through a relay",
             };
             format!(
-                "Hole punching works with some peers: at once with those that let strangers in, {home}, {strict}."
+                "Hole punching works with some peers: immediately with those that do not filter by port, {home}, {strict}."
             )
         }
         Level::None => {

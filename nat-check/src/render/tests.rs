@@ -5,8 +5,8 @@ use shared::nat::{Bracket, Filtering, Lifetime, Mapping, NatType, PortAllocation
 
 use super::*;
 use nat_check_core::report::{
-    Confidence, FamilyReport, FamilyStatus, Finding, HolePunching, Level, ReasonCode, ServerAddresses,
-    ServerFeatures, ServerReport, TcpReport, UdpReport,
+    Confidence, FamilyReport, FamilyStatus, Finding, HolePunching, ReasonCode, ServerAddresses, TcpReport,
+    UdpReport,
 };
 
 const STYLE: Style = Style { width: 100, evidence: false };
@@ -24,86 +24,63 @@ fn unknown<T>(reason: &str) -> Finding<T> {
 }
 
 fn skipped(reason: &str) -> FamilyReport {
-    FamilyReport {
-        status: FamilyStatus::Unavailable,
-        reason: Some(reason.into()),
-        reason_code: Some(ReasonCode::NoRoute),
-        udp: None,
-        tcp: None,
-    }
+    absent(FamilyStatus::Unavailable, ReasonCode::NoRoute, reason)
+}
+
+fn absent(status: FamilyStatus, code: ReasonCode, reason: &str) -> FamilyReport {
+    let mut family = FamilyReport::default();
+    family.status = status;
+    family.reason = Some(reason.into());
+    family.reason_code = Some(code);
+    family
 }
 
 /// A home router as there are many.
 fn home() -> Report {
-    let udp = UdpReport {
-        local: Some("192.168.77.2:53211".parse().unwrap()),
-        external: vec!["203.0.113.1:53211".parse().unwrap()],
-        rtt_s: Some(0.0213),
-        loss: Some(0.0),
-        nat_type: certain(NatType::PortRestrictedCone),
-        mapping: certain(Mapping::EndpointIndependent),
-        filtering: Finding::known(Filtering::AddressAndPortDependent, Confidence::Strong, "RFC 5780 4.4")
-            .with("controls_answered", 8),
-        port_allocation: certain(PortAllocation {
-            policy: PortPolicy::Preserving,
-            delta: None,
-            range: (1024, 65535),
-            external_ips: 1,
-            parity: None,
-            cross_traffic_per_s: None,
-        }),
-        hairpinning: unknown("no answer, which a filter on this host would explain as well"),
-        alg: certain(false),
-        inbound_first_remap: certain(false),
-        distance: certain(1),
-        ..UdpReport::default()
-    };
-    let udp = UdpReport {
-        lifetime: certain(Lifetime {
-            unreplied: Some(Bracket { alive_s: 30.0, expired_s: Some(31.0) }),
-            stream: Some(Bracket { alive_s: 60.0, expired_s: None }),
-            refresh: Refresh { outbound: Some(true), inbound: Some(true), elsewhere: None },
-            granularity: None,
-        }),
-        ..udp
-    };
-    let ipv4 = FamilyReport {
-        status: FamilyStatus::Tested,
-        reason: None,
-        reason_code: None,
-        udp: Some(udp),
-        tcp: None,
-    };
-    let ipv6 = skipped("this host has no IPv6 address");
-    Report {
-        version: 1,
-        tool: "nat-check 0.1.0".into(),
-        started_at: "2026-01-31T12:00:00Z".into(),
-        duration_s: 0.61,
-        simulated: false,
-        partial: false,
-        server: ServerReport {
-            query: "probe.example.org".into(),
-            found_by: Some("srv".into()),
-            software: None,
-            ipv4: Some(ServerAddresses {
-                primary: "198.51.100.10:3478".parse().unwrap(),
-                alternate: Some("198.51.100.11:3479".parse().unwrap()),
-            }),
-            ipv6: None,
-            features: ServerFeatures {
-                change_request: certain(true),
-                response_port: certain(true),
-                classic: certain(true),
-            },
-            faults: Vec::new(),
-        },
-        more_servers: Vec::new(),
-        hole_punching: nat_check_core::verdict::conclude(&ipv4, &ipv6),
-        ipv4,
-        ipv6,
-        warnings: Vec::new(),
-    }
+    let mut udp = UdpReport::default();
+    udp.local = Some("192.168.77.2:53211".parse().unwrap());
+    udp.external = vec!["203.0.113.1:53211".parse().unwrap()];
+    udp.rtt_s = Some(0.0213);
+    udp.loss = Some(0.0);
+    udp.nat_type = certain(NatType::PortRestrictedCone);
+    udp.mapping = certain(Mapping::EndpointIndependent);
+    udp.filtering = Finding::known(Filtering::AddressAndPortDependent, Confidence::Strong, "RFC 5780 4.4")
+        .with("controls_answered", 8);
+    udp.port_allocation = certain(PortAllocation {
+        policy: PortPolicy::Preserving,
+        delta: None,
+        range: (1024, 65535),
+        external_ips: 1,
+        parity: None,
+        cross_traffic_per_s: None,
+    });
+    udp.hairpinning = unknown("no answer, which a filter on this host would explain as well");
+    udp.alg = certain(false);
+    udp.inbound_first_remap = certain(false);
+    udp.distance = certain(1);
+    udp.lifetime = certain(Lifetime {
+        unreplied: Some(Bracket { alive_s: 30.0, expired_s: Some(31.0) }),
+        stream: Some(Bracket { alive_s: 60.0, expired_s: None }),
+        refresh: Refresh { outbound: Some(true), inbound: Some(true), elsewhere: None },
+        granularity: None,
+    });
+    let mut report = Report::default();
+    report.version = 1;
+    report.tool = "nat-check 0.1.0".into();
+    report.started_at = "2026-01-31T12:00:00Z".into();
+    report.duration_s = 0.61;
+    report.server.query = "probe.example.org".into();
+    report.server.found_by = Some("srv".into());
+    let [primary, alternate] = ["198.51.100.10:3478", "198.51.100.11:3479"].map(|at| at.parse().unwrap());
+    report.server.ipv4 = Some(ServerAddresses::new(primary, Some(alternate)));
+    report.server.features.change_request = certain(true);
+    report.server.features.response_port = certain(true);
+    report.server.features.classic = certain(true);
+    report.ipv4.status = FamilyStatus::Tested;
+    report.ipv4.udp = Some(udp);
+    report.ipv6 = skipped("this host has no IPv6 address");
+    report.hole_punching = nat_check_core::verdict::conclude(&report.ipv4, &report.ipv6);
+    report
 }
 
 /// Nothing is known, and the server is to blame.
@@ -136,9 +113,11 @@ fn blocked() -> Report {
         ReasonCode::UdpBlocked,
         "the server answers over TCP but not over UDP: UDP is blocked on the way, or not served there",
     ));
-    *udp = UdpReport { nat_type, ..UdpReport::default() };
-    report.ipv4.tcp =
-        Some(TcpReport { reachable: true, external: Some("203.0.113.1:40112".parse().unwrap()) });
+    *udp = UdpReport::default();
+    udp.nat_type = nat_type;
+    let mut tcp = TcpReport::default();
+    (tcp.reachable, tcp.external) = (true, Some("203.0.113.1:40112".parse().unwrap()));
+    report.ipv4.tcp = Some(tcp);
     report.hole_punching = nat_check_core::verdict::conclude(&report.ipv4, &report.ipv6);
     report
 }
@@ -146,19 +125,10 @@ fn blocked() -> Report {
 /// No server answered.
 fn unreachable() -> Report {
     let mut report = home();
-    report.ipv4 = FamilyReport {
-        status: FamilyStatus::Unreachable,
-        reason: Some("198.51.100.10:3478 did not answer over UDP or TCP".into()),
-        reason_code: Some(ReasonCode::ServerUnreachable),
-        udp: None,
-        tcp: None,
-    };
-    report.hole_punching = HolePunching {
-        level: Level::Unknown,
-        summary: "Whether hole punching works is not known: no server answered.".into(),
-        keepalive_s: None,
-        peers: Vec::new(),
-    };
+    let reason = "198.51.100.10:3478 did not answer over UDP or TCP";
+    report.ipv4 = absent(FamilyStatus::Unreachable, ReasonCode::ServerUnreachable, reason);
+    report.hole_punching = HolePunching::default();
+    report.hole_punching.summary = "Whether hole punching works is not known: no server answered.".into();
     report
 }
 

@@ -2,7 +2,7 @@
 //! of its own: every answer carries the external endpoint twice, in clear and XORed.
 
 use crate::{
-    observation::{Answer, ObservationLog, Transaction},
+    observation::{ObservationLog, Response, Transaction},
     probe::{Found, Measured, Probe, Slot, slot},
     report::{Confidence, Finding, ReasonCode},
 };
@@ -51,7 +51,7 @@ const METHOD: &str = "MAPPED-ADDRESS against XOR-MAPPED-ADDRESS in every answer 
 
 /// Draws the conclusion.
 fn conclude(log: &ObservationLog) -> Finding<bool> {
-    let both: Vec<&Answer> = log
+    let both: Vec<&Response> = log
         .transactions
         .iter()
         .flat_map(Transaction::successes)

@@ -264,7 +264,7 @@ mod tests {
                 );
                 transaction.receipt = Some(Duration::from_millis(10));
                 if enough(hops) {
-                    transaction.answers.push(made::answer(
+                    transaction.responses.push(made::answer(
                         SocketId(0),
                         made::address_of(ServerEndpoint::BOTH),
                         external,

@@ -61,8 +61,10 @@ const COPIES: u32 = 4;
 async fn send_to_oneself(session: Arc<Session>) {
     let (Ok(a), Ok(b)) = (session.open().await, session.open().await) else { return };
     let server = session.server();
-    let (to_a, to_b) =
-        tokio::join!(session.learn(&a, PURPOSE, server, 4), session.learn(&b, PURPOSE, server, 4));
+    let (to_a, to_b) = tokio::join!(
+        session.learn_external(&a, PURPOSE, server, 4),
+        session.learn_external(&b, PURPOSE, server, 4)
+    );
     let (Some(to_a), Some(to_b)) = (to_a, to_b) else { return };
     // The server may name what it likes.
     let own = |at: SocketAddr| is_contactable(at.ip(), at.port(), Scope::Server(server));
@@ -74,7 +76,7 @@ async fn send_to_oneself(session: Arc<Session>) {
         return;
     }
     let looped = |log: &ObservationLog| {
-        log.transactions.iter().any(|t| t.kind == RequestKind::Hairpin && !t.answers.is_empty())
+        log.transactions.iter().any(|t| t.kind == RequestKind::Hairpin && !t.responses.is_empty())
     };
     for _ in 0..COPIES {
         let round = session.round();
@@ -97,10 +99,10 @@ fn translated(session: &Session, socket: SocketId, external: SocketAddr) -> bool
 /// to the host that sent them.
 fn conclude(log: &ObservationLog) -> Finding<bool> {
     let loops: Vec<&Transaction> = log.of(PURPOSE).filter(|t| t.kind == RequestKind::Hairpin).collect();
-    if let Some(hit) = loops.iter().find_map(|t| t.answers.first()) {
+    if let Some(hit) = loops.iter().find_map(|t| t.responses.first()) {
         return Finding::known(true, Confidence::Certain, METHOD)
             .with("sent", loops.len())
-            .with("returned", loops.iter().filter(|t| !t.answers.is_empty()).count())
+            .with("returned", loops.iter().filter(|t| !t.responses.is_empty()).count())
             .with("source_seen", hit.from);
     }
     let learned = log.of(PURPOSE).find_map(|t| Some((t.socket, t.direct()?.mapped()?)));

@@ -68,7 +68,7 @@ async fn answer_the_stranger(session: Arc<Session>) {
     if session.contact().await == Contact::None || session.budget() == 0 {
         return;
     }
-    session.learn(&socket, PURPOSE, stranger, 4).await;
+    session.learn_external(&socket, PURPOSE, stranger, 4).await;
 }
 
 /// Draws the conclusion.

@@ -78,7 +78,7 @@ const TRIES: u32 = 7;
 async fn open_mapping(session: Arc<Session>) {
     let Ok(socket) = session.open_at(session.forced_port().unwrap_or(0)).await else { return };
     session.retained_sockets(|retained| retained.mapping = Some(socket.clone()));
-    let learn = session.learn(&socket, PURPOSE, session.server(), TRIES);
+    let learn = session.learn_external(&socket, PURPOSE, session.server(), TRIES);
     if session.forced_port().is_some() {
         tokio::join!(learn, knock_from_elsewhere(&session, &socket));
     } else {
@@ -150,7 +150,7 @@ async fn ask_everywhere(session: Arc<Session>) {
     tokio::join!(first, again);
     if let (Some(_), Some(both)) = (session.forced_port(), endpoints.get(ServerEndpoint::BOTH)) {
         // Not for the mapping: the proof of the filtering test needs a socket that has sent to all four.
-        session.learn(&socket, EARLIER_RUN, both, 3).await;
+        session.learn_external(&socket, EARLIER_RUN, both, 3).await;
     }
 }
 
@@ -423,7 +423,7 @@ mod tests {
         let socket = made::socket(&mut log, LOCAL);
         for endpoint in ServerEndpoint::ALL {
             let mut transaction = made::answered(PURPOSE, socket, endpoint, LOCAL);
-            transaction.answers[0].xor_mapped = None;
+            transaction.responses[0].xor_mapped = None;
             log.transactions.push(transaction);
         }
         let finding = conclude(&log);

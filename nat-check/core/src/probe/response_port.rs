@@ -46,8 +46,10 @@ const METHOD: &str = "RFC 5780 7.5, answer diverted to a second socket, value of
 async fn divert(session: Arc<Session>) {
     let (Ok(asks), Ok(gets)) = (session.open().await, session.open().await) else { return };
     let server = session.server();
-    let (from, to) =
-        tokio::join!(session.learn(&asks, PURPOSE, server, 4), session.learn(&gets, PURPOSE, server, 4));
+    let (from, to) = tokio::join!(
+        session.learn_external(&asks, PURPOSE, server, 4),
+        session.learn_external(&gets, PURPOSE, server, 4)
+    );
     let (Some(from), Some(to)) = (from, to) else { return };
     // Through a pool of external addresses the answer would go to a stranger.
     if session.contact().await == Contact::None || from.ip() != to.ip() {
@@ -60,7 +62,7 @@ async fn divert(session: Arc<Session>) {
             session.send(&asks, Request { purpose: PURPOSE, to: server, kind, round }).await;
         }
         let told = |l: &ObservationLog| {
-            (honoured(l, false) && honoured(l, true)) || l.of(PURPOSE).any(|t| t.refused().is_some())
+            (honoured(l, false) && honoured(l, true)) || l.of(PURPOSE).any(|t| t.error_code().is_some())
         };
         session.until(session.now() + session.response_timeout(), told).await;
         if session.read(|log| reaction(log).is_some()) {
@@ -102,7 +104,7 @@ pub(crate) fn reaction(log: &ObservationLog) -> Option<Reaction> {
         return Some(Reaction::Honours { short, long });
     }
     let all = || diverted(log, false).chain(diverted(log, true));
-    if let Some(code) = all().find_map(Transaction::refused) {
+    if let Some(code) = all().find_map(Transaction::error_code) {
         return Some(Reaction::Refuses(code));
     }
     all().any(|t| t.successes().any(|a| a.on == t.socket)).then_some(Reaction::Ignores)

@@ -40,7 +40,7 @@ pub(super) async fn answers(net: &Arc<dyn Net>, endpoint: SocketAddr, randomness
     };
     session.declare(Contact::Udp(Dialect::Modern));
     let Ok(socket) = session.open().await else { return false };
-    session.learn(&socket, PURPOSE, endpoint, TRIES).await.is_some()
+    session.learn_external(&socket, PURPOSE, endpoint, TRIES).await.is_some()
 }
 
 /// Whether the response of somebody whom another mapping of the same socket has sent to is let in. For mappings that
@@ -58,7 +58,7 @@ pub(super) async fn shared_filter(session: &Arc<Session>, other: SocketAddr) -> 
 /// Silence proves something only if the server shows that it has responded.
 async fn is_let_in(session: &Arc<Session>, other: SocketAddr) -> Option<bool> {
     let socket = session.open().await.ok()?;
-    session.learn(&socket, PURPOSE, other, TRIES).await?;
+    session.learn_external(&socket, PURPOSE, other, TRIES).await?;
     for _ in 0..PROOFS {
         let kind = RequestKind::ChangeRequest(ServerEndpoint::BOTH);
         let request = Request { purpose: PURPOSE, to: session.server(), kind, round: session.round() };
@@ -106,7 +106,7 @@ pub(super) async fn cross_traffic(session: &Arc<Session>, step: i32) -> Option<f
 async fn external(session: &Arc<Session>) -> Option<SocketAddr> {
     for _ in 0..SOCKETS {
         let socket = session.open().await.ok()?;
-        if let Some(external) = session.learn(&socket, PURPOSE, session.server(), TRIES).await {
+        if let Some(external) = session.learn_external(&socket, PURPOSE, session.server(), TRIES).await {
             return Some(external);
         }
     }

@@ -11,6 +11,6 @@ pub(super) async fn receive(session: Weak<Session>, datagram: Arc<dyn Datagram>,
     while let Some(received) = receiver.next().await {
         let Ok((datagram, from)) = received else { continue };
         let Some(session) = session.upgrade() else { return };
-        session.take(datagram, from, on);
+        session.handle_datagram(datagram, from, on);
     }
 }

@@ -398,7 +398,7 @@ impl Prediction {
         };
         match self.strategy {
             Strategy::OneSends(who) => {
-                format!("{} lets anybody in, so {} just sends", name(who.other()), name(who))
+                format!("anybody can send to {}, so {} just sends", name(who.other()), name(who))
             }
             Strategy::BothSend => {
                 "each side's first packet makes its own gateway let the other's packets in".into()

@@ -8,7 +8,7 @@ use shared::nat::Mapping;
 use super::{PURPOSE, TESTED, answered, control_tally};
 use crate::{
     loss_test::LIKELY,
-    observation::{Answer, ObservationLog, Purpose, RequestKind, Transaction},
+    observation::{ObservationLog, Purpose, RequestKind, Response, Transaction},
     probe::{Found, Measured, slot},
     report::{Confidence, Finding, Reason, ReasonCode},
     server_endpoints::ServerEndpoint,
@@ -107,7 +107,7 @@ pub(super) fn obstacle(log: &ObservationLog) -> Option<Reason> {
     if TESTED.iter().any(|&kind| answered(log, kind)) {
         return None;
     }
-    if let Some(code) = asked().find_map(Transaction::refused) {
+    if let Some(code) = asked().find_map(Transaction::error_code) {
         let text = format!("the server refuses to answer from elsewhere (CHANGE-REQUEST: error {code})");
         return Some((ReasonCode::ServerRefuses, text).into());
     }
@@ -162,7 +162,7 @@ pub(super) fn came_from(transaction: &Transaction, kind: ServerEndpoint) -> bool
     transaction.successes().any(|a| is_from(transaction, a, kind))
 }
 
-pub(super) fn is_from(transaction: &Transaction, answer: &Answer, kind: ServerEndpoint) -> bool {
+pub(super) fn is_from(transaction: &Transaction, answer: &Response, kind: ServerEndpoint) -> bool {
     (answer.from.ip() != transaction.to.ip()) == kind.other_ip
         && (answer.from.port() != transaction.to.port()) == kind.other_port
 }

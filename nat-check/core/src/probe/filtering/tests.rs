@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    observation::{Answer, made},
+    observation::{Response, made},
     probe::mapping,
 };
 
@@ -28,10 +28,10 @@ fn run(let_in: &[ServerEndpoint], rounds: u32, receipts: bool, alive: bool) -> O
                 RequestKind::ChangeRequest(kind) => {
                     transaction.receipt = receipts.then_some(Duration::from_millis(10));
                     if let_in.contains(&kind) {
-                        transaction.answers.push(from(socket, kind));
+                        transaction.responses.push(from(socket, kind));
                     }
                 }
-                _ => transaction.answers.push(from(socket, ServerEndpoint::PRIMARY)),
+                _ => transaction.responses.push(from(socket, ServerEndpoint::PRIMARY)),
             }
             log.transactions.push(transaction);
         }
@@ -47,7 +47,7 @@ fn run(let_in: &[ServerEndpoint], rounds: u32, receipts: bool, alive: bool) -> O
     log
 }
 
-fn from(socket: crate::observation::SocketId, endpoint: ServerEndpoint) -> Answer {
+fn from(socket: crate::observation::SocketId, endpoint: ServerEndpoint) -> Response {
     made::answer(socket, made::address_of(endpoint), "203.0.113.1:5")
 }
 
@@ -75,7 +75,7 @@ fn what_comes_in_through_a_hole_of_a_later_measurement_proves_nothing() {
         .iter_mut()
         .rfind(|t| t.kind == RequestKind::ChangeRequest(ServerEndpoint::BOTH))
         .unwrap();
-    last.answers.push(Answer { at: Duration::from_millis(1050), ..from(socket, ServerEndpoint::BOTH) });
+    last.responses.push(Response { at: Duration::from_millis(1050), ..from(socket, ServerEndpoint::BOTH) });
     assert_eq!(conclude(&log).value, Some(Filtering::AddressAndPortDependent));
 }
 
@@ -102,7 +102,7 @@ fn an_answer_from_the_address_that_was_asked_accuses_the_server() {
     let mut log = run(&[], 8, false, true);
     for transaction in &mut log.transactions {
         if matches!(transaction.kind, RequestKind::ChangeRequest(_)) {
-            transaction.answers.push(from(transaction.socket, ServerEndpoint::PRIMARY));
+            transaction.responses.push(from(transaction.socket, ServerEndpoint::PRIMARY));
         }
     }
     let finding = conclude(&log);

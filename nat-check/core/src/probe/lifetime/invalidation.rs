@@ -128,12 +128,12 @@ mod tests {
         let respond_to = |socket, port| RequestKind::ResponsePortOf { socket, port, long: false };
         let purpose = Role::Unreplied.purpose();
         let mut set_up = made::transaction(purpose, first, server, respond_to(requester, 50000));
-        set_up.answers.push(made::answer(requester, server, "203.0.113.1:50001"));
+        set_up.responses.push(made::answer(requester, server, "203.0.113.1:50001"));
         let mut check = made::transaction(PURPOSE, requester, server, respond_to(first, 50001));
         check.sent = Duration::from_secs(20);
         let mut answer = made::answer(second, server, "203.0.113.1:50000");
         answer.at = Duration::from_millis(20_010);
-        check.answers.push(answer);
+        check.responses.push(answer);
         log.transactions.extend([set_up, check]);
         let timeouts =
             Timeouts { sent_until: Duration::from_secs(30), response_timeout: Duration::from_millis(50) };

@@ -237,11 +237,11 @@ impl Observations {
 /// never had an answer do not count: what is in their way is not loss.
 fn controls(log: &ObservationLog, set_up: &SetUp<'_>, sent_until: Duration) -> (u32, u32) {
     let direct = log.controls(sent_until).map(Transaction::returned);
-    let answered = |requests: &&Vec<&Transaction>| requests.iter().any(|t| !t.answers.is_empty());
+    let answered = |requests: &&Vec<&Transaction>| requests.iter().any(|t| !t.responses.is_empty());
     let diverted = set_up.values().map(|(_, requests)| requests).filter(answered).flatten();
     let diverted = diverted.filter(|t| t.kind != RequestKind::Binding && t.sent <= sent_until);
     direct
-        .chain(diverted.map(|t| !t.answers.is_empty()))
+        .chain(diverted.map(|t| !t.responses.is_empty()))
         .fold((0, 0), |(sent, back), returned| (sent + 1, back + u32::from(returned)))
 }
 

@@ -262,7 +262,7 @@ impl Runner {
         let text = progress(snapshot.observations, snapshot.now);
         if text != self.progress {
             self.progress.clone_from(&text);
-            self.session.say(PROBE.name, text);
+            self.session.report_status(PROBE.name, text);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use super::{MappingHistory, MappingState, Role, TimeRange, Timeouts};
 use crate::{
-    observation::{Answer, RequestKind, SocketId, Transaction},
+    observation::{RequestKind, Response, SocketId, Transaction},
     probe::lifetime::constants::STREAM_AFTER,
 };
 
@@ -22,7 +22,7 @@ impl MappingHistory {
         let mut external: Vec<SocketAddr> = answers().filter_map(|(_, a)| a.mapped()).collect();
         external.dedup();
         // What was sent last and not answered may have passed the NAT all the same.
-        let unanswered = requests.iter().filter(|t| t.answers.is_empty());
+        let unanswered = requests.iter().filter(|t| t.responses.is_empty());
         let lost = unanswered.map(|t| t.sent + timeouts.response_timeout).max();
         let earliest = if role.is_stream() {
             let promotes = |t: &Transaction| first_answer.is_some_and(|first| t.sent >= first + STREAM_AFTER);
@@ -83,10 +83,11 @@ impl MappingHistory {
         }
         // Where it is checked all the time, checks after the last one that was answered may show that it has expired.
         let recent = &checks[last_found.map_or(0, |at| at + 1)..];
-        let timed_out = |t: &&&Transaction| t.answers.is_empty() && t.sent <= timeouts.sent_until;
+        let timed_out = |t: &&&Transaction| t.responses.is_empty() && t.sent <= timeouts.sent_until;
         let silent = |t: &&&Transaction| timed_out(t) && answered_rounds.contains(&t.round);
         self.checks = recent.len();
-        self.pending = recent.iter().filter(|t| t.answers.is_empty() && t.sent > timeouts.sent_until).count();
+        self.pending =
+            recent.iter().filter(|t| t.responses.is_empty() && t.sent > timeouts.sent_until).count();
         self.unanswered = recent.iter().filter(silent).count();
         let decisive = needed.and_then(|needed| recent.iter().filter(silent).nth(needed as usize - 1));
         let reassigned = checks.iter().find_map(|t| self.when(Shows::Reassigned, t));
@@ -103,7 +104,7 @@ impl MappingHistory {
         check.successes().filter(|a| self.shows(check, a) == Some(what)).map(|a| a.at).min()
     }
 
-    fn shows(&self, check: &Transaction, answer: &Answer) -> Option<Shows> {
+    fn shows(&self, check: &Transaction, answer: &Response) -> Option<Shows> {
         let is_same = match check.kind {
             RequestKind::Binding => Some(answer.mapped()?) == self.external,
             RequestKind::ResponsePortOf { .. } if answer.on == self.socket => true,
