@@ -34,7 +34,7 @@ pub struct Args {
     ///
     /// Results of several servers are merged and disagreements shown. A name without a port is looked up as SRV
     /// (_stun-behavior._udp, then _stun._udp), then as an address with port 3478. An IPv6 address with a port is written
-    /// in brackets: [2001:db8::1]:3478.
+    /// in brackets: `[2001:db8::1]:3478`.
     #[arg(short, long = "server", value_name = "HOST[:PORT]", conflicts_with_all = ["local", "simulate"],
           help_heading = SERVERS)]
     pub servers: Vec<String>,

@@ -88,7 +88,7 @@ impl Check {
     }
 
     /// Measures how long mappings live, up to this idle time. The measurement comes on top of the timeout, and takes
-    /// several times as long.
+    /// little more than one lifetime, or little more than this time where mappings live longer.
     pub fn lifetime(mut self, longest: Duration) -> Self {
         self.setup.lifetime = Some(longest);
         self

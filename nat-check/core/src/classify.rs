@@ -5,10 +5,9 @@ use shared::nat::{Filtering, Mapping, NatType};
 use crate::{
     engine::Observed,
     observation::ObservationLog,
-    probe::{self, Found, NO_UDP, REGISTRY, mapping},
+    probe::{self, Found, mapping},
     report::{Confidence, Finding, ReasonCode, ServerAddresses, ServerFeatures, UdpReport},
-    server_endpoints::ServerEndpoint,
-    server_endpoints::ServerEndpoints,
+    server_endpoints::{ServerEndpoint, ServerEndpoints},
     server_faults,
 };
 
@@ -33,9 +32,6 @@ pub fn found(observed: &Observed) -> Found {
     let log = &observed.log;
     let mut found = probe::conclude(log);
     if !observed.udp_works() {
-        for slot in REGISTRY.iter().flat_map(|probe| probe.udp) {
-            slot.set_unknown(&mut found, NO_UDP, DERIVED);
-        }
         found.udp.nat_type = blocked(log);
         return found;
     }

@@ -26,7 +26,8 @@
 //!
 //! # Systems
 //!
-//! Linux, Windows and macOS. Where a system lacks something, the finding is unknown and says so.
+//! Linux, Windows and macOS. Where a system lacks something, the finding is unknown and says so; only that the machine was
+//! suspended during a lifetime measurement is noticed on Linux alone.
 //!
 //! # Stability
 //!
@@ -41,6 +42,7 @@
 //! - `punch`: `punch`, two clients that a probe server introduces really reach each other, or learn why not.
 //! - `sim`: `net::sim`, a network in virtual time with modelled NATs and a probe server, for tests.
 //! - `schema`: `schema`, the JSON Schemas of the reports.
+//! - `strict`: what the strict STUN parser of stun-rs objects to in a server's responses.
 
 mod builder;
 pub mod check;

@@ -11,7 +11,7 @@ pub fn printable(text: &str) -> String {
     let mut safe = String::new();
     for (count, c) in text.chars().enumerate() {
         if count == LONGEST {
-            safe.push('…');
+            safe.push_str("...");
             break;
         }
         match c {
@@ -45,6 +45,6 @@ mod tests {
             let shown = printable(&format!("a{hidden}b"));
             assert_eq!(shown, format!("a\\u{{{:x}}}b", u32::from(hidden)));
         }
-        assert_eq!(printable(&"x".repeat(5000)).chars().count(), LONGEST + 1);
+        assert_eq!(printable(&"x".repeat(5000)).chars().count(), LONGEST + 3);
     }
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use crate::{net::Boxed, session::Session};
 use measured::slot;
+pub(crate) use measured::so_far;
 pub use measured::{Found, Measured, Slot, conclude};
-pub(crate) use measured::{NO_UDP, so_far};
 pub use merge::Merge;
 
 pub mod alg;

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{Probe, REGISTRY, merge::Merge};
 use crate::{
     observation::ObservationLog,
-    report::{Confidence, Finding, ReasonCode, Row, ServerFeatures, UdpReport, json_word},
+    report::{Finding, ReasonCode, Row, ServerFeatures, UdpReport, json_word},
 };
 
 /// Everything that is concluded from one server over one family.
@@ -97,7 +97,7 @@ macro_rules! slot {
 pub(super) use slot;
 
 /// Why nothing is known of UDP where none passes.
-pub(crate) const NO_UDP: (ReasonCode, &str) = (ReasonCode::UdpBlocked, "no UDP passes");
+const NO_UDP: (ReasonCode, &str) = (ReasonCode::UdpBlocked, "no UDP passes");
 
 /// One [`Measured`] as an entry of the registry.
 #[derive(Clone, Copy, Debug)]
@@ -107,7 +107,6 @@ pub struct Slot {
     conclude: fn(&ObservationLog, &mut Found),
     finish: fn(&Probe, &ObservationLog, &mut Found),
     set_unknown: fn(&mut Found, (ReasonCode, &str), &str),
-    confidence: fn(&Found) -> Confidence,
     rows: fn(&Found) -> Vec<Row>,
     merge: fn(Merge<'_>, &mut Found, &Found),
     #[cfg(feature = "sim")]
@@ -123,7 +122,6 @@ impl Slot {
             conclude: |log, found| *M::slot_mut(found) = M::conclude(log, found),
             finish: |probe, log, found| *M::slot_mut(found) = M::finish(probe, log, found),
             set_unknown: |found, reason, method| *M::slot_mut(found) = Finding::unknown(reason, method),
-            confidence: |found| M::slot(found).confidence,
             rows: |found| {
                 let finding = M::slot(found);
                 let mut row = Row::of(M::KEY, M::LABEL, finding, M::text);
@@ -142,12 +140,6 @@ impl Slot {
     /// Makes it unknown for this reason.
     pub(crate) fn set_unknown(&self, found: &mut Found, reason: (ReasonCode, &str), method: &str) {
         (self.set_unknown)(found, reason, method);
-    }
-
-    /// Whether anything is known.
-    #[must_use]
-    pub fn is_known(&self, found: &Found) -> bool {
-        (self.confidence)(found) != Confidence::Unknown
     }
 
     /// Its rows for people: the finding, and what follows from it.
