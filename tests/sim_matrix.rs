@@ -80,7 +80,7 @@ fn every_class_is_reported_right_at_every_loss() {
 fn heavy_and_bursty_loss_make_no_verdict_wrong() {
     // A sample; `cargo bench -p natlab --bench accuracy` has all of it.
     for loss in [Loss::Independent(0.20), Loss::Bursty { rate: 0.10, burst: 5.0 }] {
-        let tally = Study { path: line(loss), runs: 2_000, first_seed: 50_000 }.run();
+        let tally = Study::over(line(loss), 2_000, 50_000).run();
         println!("{loss:?}: {:.2} % of {} runs decided both axes", tally.decided() * 100.0, tally.runs);
         assert!(tally.wrong.is_empty(), "{loss:?}:\n{}", tally.wrong.join("\n"));
         assert!(tally.decided() > 0.9, "{loss:?}: {}", tally.decided());

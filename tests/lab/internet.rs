@@ -163,7 +163,8 @@ impl Internet {
 
     /// Sends a packet over a site's access line, on which it may be lost, delayed or duplicated.
     fn carry(&mut self, site: usize, way: Way, place: Place, moving: Moving, now: Duration) {
-        for time in self.customers[site].line.carry(way).into_iter().flatten() {
+        let bytes = moving.datagram.bytes().len();
+        for time in self.customers[site].line.carry(way, bytes, now).into_iter().flatten() {
             self.schedule(now + time, place, moving.clone());
         }
     }

@@ -72,6 +72,12 @@ pub struct Network {
     pub reorder: f64,
     /// Share of packets that arrive twice.
     pub duplicate: f64,
+    /// Kilobits a second that the uplink passes.
+    pub uplink_kbit: Option<u32>,
+    /// Packets a second that are let out.
+    pub policed: Option<u32>,
+    /// The port that a firewall lets out alone; only the simulated driver has it.
+    pub only_port: Option<u16>,
     /// Whether host and server have IPv6, too.
     pub ipv6: bool,
 }
@@ -79,7 +85,17 @@ pub struct Network {
 impl Default for Network {
     fn default() -> Self {
         let loss = LossSpec::Independent(0.0);
-        Self { delay_ms: 10.0, jitter_ms: 0.0, loss, reorder: 0.0, duplicate: 0.0, ipv6: false }
+        Self {
+            delay_ms: 10.0,
+            jitter_ms: 0.0,
+            loss,
+            reorder: 0.0,
+            duplicate: 0.0,
+            uplink_kbit: None,
+            policed: None,
+            only_port: None,
+            ipv6: false,
+        }
     }
 }
 
@@ -121,6 +137,9 @@ impl Network {
             jitter: millis(self.jitter_ms),
             reorder: self.reorder,
             duplicate: self.duplicate,
+            uplink_bits_per_s: self.uplink_kbit.map(|kbit| kbit * 1000),
+            policed_per_s: self.policed,
+            only_port: self.only_port,
             ..PathSpec::default().with_loss(loss)
         }
     }

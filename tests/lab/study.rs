@@ -5,7 +5,7 @@ use std::{
     thread,
 };
 
-use nat_check_core::net::sim::{Loss, PathSpec};
+use nat_check_core::net::sim::{Fault, Loss, PathSpec, ServerSpec};
 use shared::nat::model::{PRESETS, Stack};
 
 use crate::{
@@ -14,10 +14,12 @@ use crate::{
 };
 
 /// So many runs on one kind of line, over all of [`nats`] in turn.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Study {
     /// The line.
     pub path: PathSpec,
+    /// What is wrong with the server.
+    pub faults: Vec<Fault>,
     /// Number of runs.
     pub runs: usize,
     /// The seed of the first run; each further one has the next.
@@ -40,6 +42,12 @@ pub struct Tally {
 }
 
 impl Study {
+    /// Runs over this line to a server without faults.
+    #[must_use]
+    pub fn over(path: PathSpec, runs: usize, first_seed: u64) -> Self {
+        Self { path, faults: Vec::new(), runs, first_seed }
+    }
+
     /// Makes all the runs, on two threads.
     #[must_use]
     pub fn run(self) -> Tally {
@@ -49,7 +57,8 @@ impl Study {
             let nat = &nats[seed as usize % nats.len()];
             let stack: Stack = nat.parse().expect(nat);
             let expected = oracle::expected(&stack);
-            let run = Sim { path: self.path, ..Sim::new(stack, seed) }.run();
+            let server = ServerSpec::with_faults(self.faults.iter().copied());
+            let run = Sim { path: self.path, server, ..Sim::new(stack, seed) }.run();
             (
                 format!("{nat} seed {seed}"),
                 oracle::judge(&expected, &run.report),

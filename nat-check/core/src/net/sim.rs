@@ -20,6 +20,7 @@ mod fabric;
 mod faults;
 mod host;
 mod line;
+mod rate;
 mod server;
 mod sockets;
 mod tcp;
@@ -38,7 +39,8 @@ use shared::nat::{
 };
 
 pub use faults::Fault;
-pub use line::{Arrivals, Line, Loss, PathSpec, Way};
+pub use line::{Arrivals, Line, Loss, POLICED_BURST, PathSpec, Way};
+pub use rate::UPLINK_QUEUE;
 pub use server::ServerSpec;
 pub use sockets::SimNet;
 pub use trace::{Entry, Fate, Place};

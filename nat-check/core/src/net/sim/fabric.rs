@@ -254,12 +254,16 @@ impl Fabric {
         if !count_down(&mut packet, line.hops()) {
             return self.note(Place::Line(gate), Fate::Expired, &packet);
         }
+        if !line.lets_out(packet.destination.port()) {
+            return self.note(Place::Line(gate), Fate::Lost, &packet);
+        }
         self.carry(gate, Way::Up, packet);
     }
 
     fn carry(&mut self, gate: usize, way: Way, packet: Packet) {
         let Some(line) = &mut self.gates[gate].line else { return };
-        let arrivals = line.carry(way);
+        // With the headers of IPv4 and UDP.
+        let arrivals = line.carry(way, packet.payload.len() + 28, self.now);
         if arrivals == [None, None] {
             return self.note(Place::Line(gate), Fate::Lost, &packet);
         }

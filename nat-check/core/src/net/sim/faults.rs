@@ -47,8 +47,12 @@ pub enum Fault {
     ModernOnly,
     /// Answers take this many seconds longer.
     Slow(f64),
+    /// Each request takes this many seconds to serve, one after another; those that wait are 256 at the most.
+    OneByOne(f64),
     /// So many answers a second for each source address; a burst of as many passes.
     RateLimit(f64),
+    /// After so many answers within ten seconds a source address hears nothing for ten seconds.
+    Lockout(u32),
     /// Each answer follows a datagram that is no STUN, and one with a foreign transaction id.
     Garbage,
     /// Each answer comes twice.

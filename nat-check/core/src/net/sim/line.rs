@@ -1,6 +1,9 @@
-//! A line between a site and the Internet: loss, delay, jitter, reordering, duplication, for each direction by itself.
+//! A line between a site and the Internet: loss, delay, jitter, reordering, duplication, for each direction by itself; on
+//! the way out also a narrow uplink, policing and a firewall.
 
 use std::time::Duration;
+
+use super::rate::{Policer, Uplink};
 
 /// What a line does to packets. `Default` is a perfect line with 10 ms each way.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,6 +22,13 @@ pub struct PathSpec {
     pub duplicate: f64,
     /// Routers on the way to the middle of the Internet.
     pub hops: u8,
+    /// Bits a second that the uplink passes; more waits in a queue of [`UPLINK_QUEUE`](super::UPLINK_QUEUE) bytes.
+    pub uplink_bits_per_s: Option<u32>,
+    /// Packets a second that are let out, in bursts of [`POLICED_BURST`](super::POLICED_BURST) at the most; more are
+    /// dropped.
+    pub policed_per_s: Option<u32>,
+    /// A firewall lets out what is sent to this port alone.
+    pub only_port: Option<u16>,
 }
 
 impl Default for PathSpec {
@@ -31,6 +41,9 @@ impl Default for PathSpec {
             reorder: 0.0,
             duplicate: 0.0,
             hops: 3,
+            uplink_bits_per_s: None,
+            policed_per_s: None,
+            only_port: None,
         }
     }
 }
@@ -80,6 +93,8 @@ pub struct Line {
     spec: PathSpec,
     up: Lane,
     down: Lane,
+    uplink: Option<Uplink>,
+    policer: Option<Policer>,
 }
 
 /// A direction.
@@ -91,6 +106,9 @@ pub enum Way {
     Down,
 }
 
+/// Packets that a policed line lets out at once.
+pub const POLICED_BURST: f64 = 5.0;
+
 /// When the copies of a packet arrive: none, one or two.
 pub type Arrivals = [Option<Duration>; 2];
 
@@ -100,7 +118,10 @@ impl Line {
     pub fn new(spec: PathSpec, seed: u64) -> Self {
         let mut seeds = fastrand::Rng::with_seed(seed);
         let mut lane = |loss| Lane { loss, in_burst: false, rng: seeds.fork() };
-        Self { spec, up: lane(spec.loss_up), down: lane(spec.loss_down) }
+        let (up, down) = (lane(spec.loss_up), lane(spec.loss_down));
+        let uplink = spec.uplink_bits_per_s.map(Uplink::new);
+        let policer = spec.policed_per_s.map(|rate| Policer::new(f64::from(rate), POLICED_BURST));
+        Self { spec, up, down, uplink, policer }
     }
 
     pub(super) fn hops(&self) -> u8 {
@@ -111,8 +132,23 @@ impl Line {
         self.spec.delay
     }
 
-    /// Sends a packet along and tells after how long it arrives.
-    pub fn carry(&mut self, way: Way) -> Arrivals {
+    /// Whether the firewall lets out what is sent to this port.
+    pub(super) fn lets_out(&self, port: u16) -> bool {
+        self.spec.only_port.is_none_or(|only| only == port)
+    }
+
+    /// Sends a packet of this size along at `now` and tells after how long it arrives.
+    pub fn carry(&mut self, way: Way, bytes: usize, now: Duration) -> Arrivals {
+        if way == Way::Up && self.policer.as_mut().is_some_and(|policer| !policer.passes(now)) {
+            return [None, None];
+        }
+        let queued = match (way, &mut self.uplink) {
+            (Way::Up, Some(uplink)) => match uplink.queue(bytes, now) {
+                Some(waits) => waits,
+                None => return [None, None],
+            },
+            (Way::Up | Way::Down, _) => Duration::ZERO,
+        };
         let lane = match way {
             Way::Up => &mut self.up,
             Way::Down => &mut self.down,
@@ -129,7 +165,7 @@ impl Line {
                 Duration::ZERO
             };
             let jitter = if spec.jitter.is_zero() { spec.jitter } else { spec.jitter.mul_f64(rng.f64()) };
-            spec.delay + late + jitter
+            queued + spec.delay + late + jitter
         };
         let first = takes();
         let second = takes();
@@ -163,7 +199,8 @@ mod tests {
     fn bursty_loss_has_the_rate_and_the_run_length_it_says() {
         let spec = PathSpec::default().with_loss(Loss::Bursty { rate: 0.1, burst: 5.0 });
         let mut line = Line::new(spec, 1);
-        let lost: Vec<bool> = (0..200_000).map(|_| line.carry(Way::Up)[0].is_none()).collect();
+        let lost: Vec<bool> =
+            (0..200_000).map(|_| line.carry(Way::Up, 48, Duration::ZERO)[0].is_none()).collect();
         let total = lost.iter().filter(|l| **l).count() as f64;
         let runs = lost.windows(2).filter(|w| !w[0] && w[1]).count() as f64;
         assert!((0.09..0.11).contains(&(total / 200_000.0)), "rate {}", total / 200_000.0);
@@ -174,8 +211,8 @@ mod tests {
     fn directions_lose_independently() {
         let spec = PathSpec { loss_up: Loss::Independent(0.5), ..PathSpec::default() };
         let mut line = Line::new(spec, 2);
-        assert!((0..100).all(|_| line.carry(Way::Down)[0].is_some()));
-        let up = (0..1000).filter(|_| line.carry(Way::Up)[0].is_some()).count();
+        assert!((0..100).all(|_| line.carry(Way::Down, 48, Duration::ZERO)[0].is_some()));
+        let up = (0..1000).filter(|_| line.carry(Way::Up, 48, Duration::ZERO)[0].is_some()).count();
         assert!((400..600).contains(&up), "{up}");
     }
 }

@@ -14,7 +14,10 @@ use probe_server::{
 };
 use shared::stun::{Class, Dialect, View, Writer, attr};
 
-use super::faults::{Edit, Fault, rewritten};
+use super::{
+    faults::{Edit, Fault, rewritten},
+    rate::Policer,
+};
 
 /// A probe server. `Default` is one without faults, at 198.51.100.10 and .11.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,6 +73,11 @@ impl ServerSpec {
     }
 }
 
+/// How long a server that locks clients out does so.
+const LOCKOUT: Duration = Duration::from_secs(10);
+/// Requests that wait for a server that serves one after another.
+const MOST_WAITING: u32 = 256;
+
 /// One datagram that the server sends.
 #[derive(Debug)]
 pub(super) struct Outgoing {
@@ -84,8 +92,12 @@ pub(super) struct Server {
     spec: ServerSpec,
     topologies: Vec<Topology>,
     answers: Box<Answers>,
-    /// Tokens and time of the last request, for each source address.
-    buckets: BTreeMap<IpAddr, (f64, Duration)>,
+    /// What limits each source address.
+    policers: BTreeMap<IpAddr, Policer>,
+    /// Since when, and how many answers each source address got; see [`Fault::Lockout`].
+    served: BTreeMap<IpAddr, (Duration, u32)>,
+    /// When a server that serves one request after another is through with all that wait.
+    free_at: Duration,
     rng: fastrand::Rng,
     /// Where clients that want to punch meet.
     pub(super) rendezvous: Arc<Rendezvous>,
@@ -100,7 +112,17 @@ impl Server {
             std::iter::once((spec.primary, spec.alternate)).chain(spec.v6).map(topology).collect();
         let rng = fastrand::Rng::with_seed(seed);
         let rendezvous = Rendezvous::new(SessionLimits::default());
-        Self { spec, topologies, answers: Box::default(), buckets: BTreeMap::new(), rng, rendezvous }
+        let (policers, served) = (BTreeMap::new(), BTreeMap::new());
+        Self {
+            spec,
+            topologies,
+            answers: Box::default(),
+            policers,
+            served,
+            free_at: Duration::ZERO,
+            rng,
+            rendezvous,
+        }
     }
 
     /// The addresses at which it can be reached.
@@ -140,8 +162,10 @@ impl Server {
         if self.is_rate_limited(from.ip(), now) {
             return Err("rate limited");
         }
-        let after = self.spec.faults.iter().map(|f| if let Fault::Slow(s) = f { *s } else { 0.0 }).sum();
-        let after = Duration::from_secs_f64(after);
+        if self.is_locked_out(from.ip(), now) {
+            return Err("locked out");
+        }
+        let Some(after) = self.takes(now) else { return Err("queue full") };
         let Ok(view) = View::parse(datagram) else { return Err("not STUN") };
         self.reads(view.dialect())?;
         if let Some(bytes) = self.refusal(&view) {
@@ -207,17 +231,47 @@ impl Server {
     }
 
     fn is_rate_limited(&mut self, from: IpAddr, now: Duration) -> bool {
-        let limit =
-            self.spec.faults.iter().find_map(|f| if let Fault::RateLimit(n) = f { Some(*n) } else { None });
+        let limit = self.spec.faults.iter().find_map(|f| match f {
+            Fault::RateLimit(rate) => Some(*rate),
+            _ => None,
+        });
         let Some(rate) = limit else { return false };
-        let (tokens, last) = self.buckets.entry(from).or_insert((rate, now));
-        *tokens = (*tokens + rate * (now - *last).as_secs_f64()).min(rate.max(1.0));
-        *last = now;
-        if *tokens < 1.0 {
-            return true;
+        !self.policers.entry(from).or_insert_with(|| Policer::new(rate, rate.max(1.0))).passes(now)
+    }
+
+    fn is_locked_out(&mut self, from: IpAddr, now: Duration) -> bool {
+        let limit = self.spec.faults.iter().find_map(|f| match f {
+            Fault::Lockout(answers) => Some(*answers),
+            _ => None,
+        });
+        let Some(most) = limit else { return false };
+        let (since, answers) = self.served.entry(from).or_insert((now, 0));
+        if now - *since >= LOCKOUT {
+            (*since, *answers) = (now, 0);
         }
-        *tokens -= 1.0;
-        false
+        *answers += 1;
+        *answers > most
+    }
+
+    /// After how long the answer to a request that arrives now leaves; none when too many wait already.
+    fn takes(&mut self, now: Duration) -> Option<Duration> {
+        let mut after = Duration::ZERO;
+        for fault in &self.spec.faults {
+            match *fault {
+                Fault::Slow(seconds) => after += Duration::from_secs_f64(seconds),
+                Fault::OneByOne(seconds) => {
+                    let each = Duration::from_secs_f64(seconds);
+                    let begins = self.free_at.max(now);
+                    if begins - now > each * MOST_WAITING {
+                        return None;
+                    }
+                    self.free_at = begins + each;
+                    after += self.free_at - now;
+                }
+                _ => {}
+            }
+        }
+        Some(after)
     }
 
     fn refusal(&self, request: &View<'_>) -> Option<Vec<u8>> {
