@@ -38,6 +38,8 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// Whether sources that the public Internet cannot carry are answered.
     pub bogon_sources: BogonSources,
+    /// Whether nobody has sent to the addresses in the last 10 minutes before the start: the operator's word.
+    pub unused_before: bool,
     /// How much is answered, to whom.
     pub limits: Limits,
     /// Bounds on connections.
@@ -142,6 +144,7 @@ impl Config {
             tcp: true,
             tls: None,
             bogon_sources: BogonSources::default(),
+            unused_before: false,
             limits: Limits::default(),
             streams: Streams::default(),
             http: HttpOptions::default(),
@@ -178,7 +181,7 @@ impl Config {
     /// A server on 127.0.0.1 and 127.0.0.2, with ports that are free.
     #[must_use]
     pub fn local() -> Self {
-        Self::new(vec![LOCAL], (0, 0))
+        Self { unused_before: true, ..Self::new(vec![LOCAL], (0, 0)) }
     }
 }
 

@@ -5,6 +5,7 @@
 //! - [`topology`]: which endpoints exist, which is the alternate of which, what clients are told.
 //! - [`respond`](mod@respond): the pure function from a datagram to its answers; a simulated network calls it just as the
 //!   sockets do.
+//! - [`last_heard`]: for how long a source has not been heard at the other address.
 //! - [`source_filter`] and [`limits`]: who gets no answer; [`drop_reason`]: the names of all reasons.
 //!
 //! With the feature `rendezvous`:
@@ -17,7 +18,7 @@
 //!
 //! With the feature `cli` (default): the program, and `config::Settings` as flags and as a file.
 //!
-//! No Binding path keeps state per client. The limits live in fixed memory.
+//! No datagram makes memory grow. The limits, and when sources were last heard, live in tables of fixed size.
 #![cfg_attr(
     not(feature = "net"),
     allow(dead_code, unused_imports, reason = "parts of what is shared serve sockets only")
@@ -46,6 +47,7 @@ mod health;
 pub mod http;
 #[cfg(feature = "net")]
 mod inherited;
+pub mod last_heard;
 #[cfg(feature = "rendezvous")]
 mod limited_stream;
 pub mod limits;

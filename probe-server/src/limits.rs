@@ -145,7 +145,7 @@ const fn interval(rate: u32) -> u64 {
 /// Spreads a number over all bits, in a way that cannot be followed without the seed that is mixed in before: two
 /// folded multiplications.
 #[inline]
-fn mix(value: u64) -> u64 {
+pub(crate) fn mix(value: u64) -> u64 {
     let fold = |product: u128| (product as u64) ^ ((product >> 64) as u64);
     let once = fold(value as u128 * 0x9E37_79B9_7F4A_7C15);
     fold((once ^ 0xD1B5_4A32_D192_ED03) as u128 * 0xA076_1D64_78BD_642F)

@@ -1,8 +1,8 @@
 //! The pure function at the heart of the server: one datagram in, up to two answers out (RFC 8489 section 6.3,
 //! RFC 5780 section 6, RFC 3489 section 8).
 //!
-//! No clock, socket, log or allocation, and no state: what a client is told depends on its datagram alone. What
-//! cannot be done is refused with an error answer; it is never done half, from the wrong endpoint.
+//! No clock, socket, log or allocation, and no state: what a client is told depends on its datagram, and on how long it
+//! has not been heard elsewhere, which the caller says. What cannot be done is refused with an error answer; it is never done half, from the wrong endpoint.
 
 use std::net::SocketAddr;
 
@@ -10,6 +10,7 @@ use shared::stun::{BINDING, Class, Dialect, HEADER, TransactionId, View, Writer,
 
 use crate::{
     drop_reason::DropReason,
+    last_heard::Unheard,
     source_filter::{may_answer_to, screen_source},
     topology::{Endpoint, Topology},
 };
@@ -22,6 +23,8 @@ pub const MAX_PADDING: usize = 1500;
 const MAX_ATTRIBUTES: usize = 16;
 /// What the IP and UDP headers of a second answer cost; a request for a receipt pays for them, too.
 pub const SECOND_ANSWER: usize = 28;
+/// The longest receipt: as long as the longest answer without PADDING (IPv6, FINGERPRINT).
+const MAX_RECEIPT: usize = 124;
 
 /// How many bytes an answer may be longer than its request: what the four mandatory addresses need beyond a
 /// bare header. It is the same for every kind of request, since all that makes answers longer (PADDING,
@@ -85,7 +88,7 @@ pub struct Answer<const N: usize> {
 #[derive(Clone, Debug)]
 pub struct Answers {
     answer: Answer<1680>,
-    receipt: Answer<64>,
+    receipt: Answer<MAX_RECEIPT>,
 }
 
 impl Answers {
@@ -128,7 +131,8 @@ impl Default for Answers {
     }
 }
 
-/// Answers the datagram that came to endpoint `at` from `from`.
+/// Answers the datagram that came to endpoint `at` from `from`, which has not been heard at the other address for so
+/// long.
 ///
 /// # Errors
 /// The reason when there is no answer; `out` is empty then.
@@ -137,12 +141,13 @@ pub fn respond(
     topology: &Topology,
     at: Endpoint,
     from: SocketAddr,
+    unheard: Unheard,
     datagram: &[u8],
     out: &mut Answers,
 ) -> Result<Outcome, DropReason> {
     out.clear();
     screen_source(topology, from)?;
-    answer(Exchange { topology, at, from, stream: false }, datagram, out)
+    answer(Exchange { topology, at, from, unheard, stream: false }, datagram, out)
 }
 
 /// Answers one message of a stream (TCP, TLS). The answer goes back on the same stream, so CHANGE-REQUEST and
@@ -158,7 +163,7 @@ pub fn respond_stream(
     out: &mut Answers,
 ) -> Result<Outcome, DropReason> {
     out.clear();
-    answer(Exchange { topology, at, from, stream: true }, message, out)
+    answer(Exchange { topology, at, from, unheard: Unheard::default(), stream: true }, message, out)
 }
 
 /// Who asked, where, and over what.
@@ -167,6 +172,7 @@ struct Exchange<'a> {
     topology: &'a Topology,
     at: Endpoint,
     from: SocketAddr,
+    unheard: Unheard,
     stream: bool,
 }
 
@@ -372,14 +378,35 @@ fn write_success(
 
     let moved = route.from != exchange.at || route.to != exchange.from;
     if wishes.receipt && moved {
-        out.receipt.write(exchange.at, exchange.from, &id, Class::Success, |writer| {
-            writer.address(attr::RECEIPT, origin);
-        });
-        if out.len() + SECOND_ANSWER > request.bytes().len() {
-            out.receipt.length = 0;
-        }
+        write_receipt(exchange, &id, origin, request.bytes().len(), out);
     }
     Ok(())
+}
+
+/// The second answer, from the endpoint that was asked, as far as the request pays for it. Losses can depend on the size
+/// of a packet, so it is as long as the answer that it stands for, if that is paid for, too.
+#[inline]
+fn write_receipt(
+    exchange: &Exchange<'_>,
+    id: &TransactionId,
+    origin: SocketAddr,
+    request: usize,
+    out: &mut Answers,
+) {
+    let paid = request.saturating_sub(out.answer.length + SECOND_ANSWER);
+    let whole = paid.min(out.answer.length).min(MAX_RECEIPT);
+    out.receipt.write(exchange.at, exchange.from, id, Class::Success, |writer| {
+        writer.address(attr::RECEIPT, origin);
+        if exchange.topology.has_alternate() && writer.len() + 8 <= whole {
+            writer.u32(attr::ALTERNATE_UNHEARD, exchange.unheard.0);
+        }
+        if writer.len() + 4 <= whole {
+            writer.zeros(attr::FILLER, whole - writer.len() - 4);
+        }
+    });
+    if out.receipt.length > paid {
+        out.receipt.length = 0;
+    }
 }
 
 /// Errors leave from the endpoint that was asked, go to the true source, and carry no text.

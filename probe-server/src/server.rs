@@ -20,7 +20,7 @@ use crate::{
     rendezvous::Counts,
     shared_state::{Current, Shared},
     streams::{self, Services, StreamCounts, TlsError},
-    topology::Topology,
+    topology::{Endpoint, Topology},
     udp,
 };
 
@@ -122,7 +122,7 @@ impl Server {
             streams: config.streams,
             http: Arc::new(config.http.clone()),
         };
-        let shared = Arc::new(Shared::new(current, seed())?);
+        let shared = Arc::new(Shared::new(current, seed(), config.unused_before)?);
         shared.set_serves_tcp(config.tcp);
         shared.set_missing(missing);
         let mut services = Services::default();
@@ -233,9 +233,22 @@ impl Server {
         let got =
             before.iter().filter(|ip| !now.contains(ip)).map(|&ip| AddressChange { ip, is_present: true });
         let changes = lost.chain(got).collect();
+        self.forget_what_was_heard_at(&before, &now);
         self.shared.set_missing(now);
         self.publish();
         changes
+    }
+
+    /// While an address was missing, what clients sent to it did not come here.
+    fn forget_what_was_heard_at(&self, missing_before: &[IpAddr], missing_now: &[IpAddr]) {
+        let is_back = |ip: &IpAddr| missing_before.contains(ip) && !missing_now.contains(ip);
+        for (topology, last_heard) in self.topologies.iter().zip(&self.shared.last_heard) {
+            for at in [Endpoint::Primary, Endpoint::Alternate] {
+                if topology.bound(at).is_some_and(|address| is_back(&address.ip())) {
+                    last_heard.forget(at, self.shared.clock.now());
+                }
+            }
+        }
     }
 
     /// The sockets that were opened anew, for the service manager to keep for a successor; each once.

@@ -17,6 +17,7 @@ use crate::{
     config::Streams,
     counters::{Counters, Snapshot},
     http::HttpOptions,
+    last_heard::LastHeard,
     limits::{Buckets, Egress, Limits},
     self_check::SelfCheck,
     topology::Topology,
@@ -55,6 +56,8 @@ pub(crate) struct Shared {
     missing: Mutex<Vec<IpAddr>>,
     pub egress: Egress,
     /// One a family.
+    pub last_heard: Vec<LastHeard>,
+    /// One a family.
     pub buckets: Vec<Buckets>,
     /// One a family, for what comes over connections: their sources are proven, and whoever forges those of datagrams
     /// must not use up the share of anybody's connections.
@@ -62,7 +65,8 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(current: Current, seed: u64) -> io::Result<Self> {
+    /// The seed is unknown to strangers; `unused` is the operator's word on the time before the start.
+    pub(crate) fn new(current: Current, seed: u64, unused: bool) -> io::Result<Self> {
         #[cfg(target_os = "linux")]
         let (wake, sleep) = io::pipe()?;
         let families = current.topologies.len() as u64;
@@ -84,6 +88,7 @@ impl Shared {
             serves_tcp: AtomicBool::new(false),
             missing: Mutex::default(),
             egress: Egress::default(),
+            last_heard: (0..families).map(|i| LastHeard::new(seed.rotate_left(17) ^ i, unused)).collect(),
             buckets,
             stream_buckets,
         })

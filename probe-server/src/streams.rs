@@ -303,7 +303,7 @@ mod tests {
             http: Arc::default(),
         };
         Context {
-            shared: Arc::new(Shared::new(current, 1).unwrap()),
+            shared: Arc::new(Shared::new(current, 1, false).unwrap()),
             limiter: Arc::default(),
             rendezvous: None,
             identity: Arc::default(),

@@ -33,6 +33,12 @@ impl Endpoint {
         self.change(true, true)
     }
 
+    /// The IP address it is at: 0 the primary, 1 the alternate one.
+    #[must_use]
+    pub const fn address(self) -> usize {
+        self.index() >> 1
+    }
+
     /// The endpoint that an answer leaves from when the request came to `self` and asked for these changes
     /// (RFC 5780 table 1).
     #[must_use]
@@ -196,6 +202,7 @@ mod tests {
         for e in Endpoint::ALL {
             let (a, b) = (topology.bound(e).unwrap(), topology.bound(e.other()).unwrap());
             assert!(a.ip() != b.ip() && a.port() != b.port());
+            assert_eq!(a.ip(), topology.bound(Endpoint::ALL[2 * e.address()]).unwrap().ip());
             assert_eq!(topology.endpoint_of(a), Some(e));
         }
     }

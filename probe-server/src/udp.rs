@@ -10,6 +10,7 @@ use std::{
 use crate::{
     counters::Counters,
     drop_reason::DropReason,
+    last_heard::LastHeard,
     limits::{Buckets, Egress},
     respond::{Answers, respond},
     self_check::SelfCheck,
@@ -57,6 +58,7 @@ pub(crate) fn spawn(
 /// What one batch of datagrams is judged by.
 struct BatchContext<'a> {
     current: &'a Current,
+    last_heard: &'a LastHeard,
     buckets: &'a Buckets,
     egress: &'a Egress,
     self_check: &'a SelfCheck,
@@ -73,6 +75,7 @@ impl<'a> BatchContext<'a> {
         let egress = &worker.shared.egress;
         BatchContext {
             current,
+            last_heard: &worker.shared.last_heard[worker.family],
             buckets: &worker.shared.buckets[worker.family],
             egress,
             self_check: &worker.shared.self_check,
@@ -87,9 +90,10 @@ impl<'a> BatchContext<'a> {
     /// Judges and answers one datagram; `out` holds what is to be sent, perhaps nothing.
     #[inline]
     fn take(&mut self, at: Endpoint, from: SocketAddr, datagram: &[u8], out: &mut Answers) {
+        let unheard = self.last_heard.note(from.ip(), at, self.now);
         self.counters.received(at, datagram.len());
         let topology = &self.current.topologies[self.family];
-        let outcome = respond(topology, at, from, datagram, out).and_then(|outcome| {
+        let outcome = respond(topology, at, from, unheard, datagram, out).and_then(|outcome| {
             if self.self_check.asks_from(topology, from) {
                 return Ok(outcome);
             }
@@ -129,7 +133,7 @@ mod tests {
             streams: Streams::default(),
             http: Arc::default(),
         };
-        Worker::new(0, &Arc::new(Shared::new(current, 1).unwrap()))
+        Worker::new(0, &Arc::new(Shared::new(current, 1, false).unwrap()))
     }
 
     /// How many of so many requests from here are answered.

@@ -1,6 +1,7 @@
 //! The way from datagram to answers allocates nothing, whatever the datagram.
 
 use probe_server::{
+    last_heard::LastHeard,
     limits::{Buckets, Limits},
     respond::{Answers, respond},
     topology::{Endpoint, Topology},
@@ -11,8 +12,8 @@ use shared::stun::{Class, TransactionId, Writer, attr};
 fn nothing_is_allocated_for_a_datagram() {
     let topology =
         Topology::new("2001:db8::1".parse().unwrap(), Some("2001:db8::2".parse().unwrap()), (3478, 3479));
-    let from = "[2001:db8:1::1]:40000".parse().unwrap();
-    let (buckets, limits) = (Buckets::new(1), Limits::default());
+    let from: std::net::SocketAddr = "[2001:db8:1::1]:40000".parse().unwrap();
+    let (last_heard, buckets, limits) = (LastHeard::new(1, false), Buckets::new(1), Limits::default());
     let mut rng = fastrand::Rng::with_seed(1);
     let mut datagrams: Vec<Vec<u8>> = Vec::new();
     for fill in [
@@ -35,7 +36,8 @@ fn nothing_is_allocated_for_a_datagram() {
     let mut sent = 0;
     let info = allocation_counter::measure(|| {
         for datagram in &datagrams {
-            if respond(&topology, Endpoint::Primary, from, datagram, &mut out).is_ok()
+            let unheard = last_heard.note(from.ip(), Endpoint::Primary, 1);
+            if respond(&topology, Endpoint::Primary, from, unheard, datagram, &mut out).is_ok()
                 && buckets.admit(&limits, from, 1).is_ok()
             {
                 sent += out.iter().map(|(_, _, bytes)| bytes.len()).sum::<usize>();

@@ -90,14 +90,46 @@ fn a_receipt_and_the_tested_answer_come_from_different_endpoints() {
     let (topology, address) = primary(&server);
     let socket = client(address);
     let asked = request(1, |w| {
-        w.u32(attr::CHANGE_REQUEST, attr::CHANGE_IP | attr::CHANGE_PORT).zeros(attr::RECEIPT, 180);
+        w.u32(attr::CHANGE_REQUEST, attr::CHANGE_IP | attr::CHANGE_PORT).zeros(attr::RECEIPT, 140);
     });
     socket.send_to(&asked, address).unwrap();
     let answers = [receive(&socket), receive(&socket)];
     let from = |at| answers.iter().find(|(from, _)| Some(*from) == topology.bound(at)).unwrap().1.clone();
     let receipt = from(Endpoint::Primary);
-    assert_eq!(View::parse(&receipt).unwrap().address(attr::RECEIPT), topology.bound(Endpoint::Alternate));
+    let receipt = View::parse(&receipt).unwrap();
+    assert_eq!(receipt.address(attr::RECEIPT), topology.bound(Endpoint::Alternate));
     assert_eq!(View::parse(&from(Endpoint::Alternate)).unwrap().id(), id(1));
+}
+
+/// What a receipt says on how long this host has not been heard at the other address.
+fn unheard(socket: &UdpSocket, address: SocketAddr) -> u32 {
+    let asked = request(1, |w| {
+        w.u32(attr::CHANGE_REQUEST, attr::CHANGE_IP | attr::CHANGE_PORT).zeros(attr::RECEIPT, 140);
+    });
+    socket.send_to(&asked, address).unwrap();
+    let answers = [receive(socket), receive(socket)];
+    answers.iter().find_map(|(_, bytes)| View::parse(bytes).unwrap().u32(attr::ALTERNATE_UNHEARD)).unwrap()
+}
+
+#[test]
+fn a_receipt_says_for_how_long_the_other_address_has_not_heard_this_host() {
+    // Two workers, two sockets each: whoever hears it, all of them know.
+    for (batch, workers) in [(32, 2), (1, 1)] {
+        let server = Server::start(Config { batch, workers, ..Config::local() }).unwrap();
+        let (topology, address) = primary(&server);
+        let socket = client(address);
+        assert!(unheard(&socket, address) >= 600, "unused before the start");
+        let rubbish = b"no STUN, and no answer";
+        let other = topology.bound(Endpoint::AlternatePrimaryPort).unwrap();
+        UdpSocket::bind(SocketAddr::new(address.ip(), 0)).unwrap().send_to(rubbish, other).unwrap();
+        while server.counters().received.iter().sum::<u64>() < 2 {
+            std::thread::yield_now();
+        }
+        assert_eq!(unheard(&socket, address), 0, "another socket of this host has sent there");
+    }
+    let server = Server::start(Config { unused_before: false, ..Config::local() }).unwrap();
+    let (_, address) = primary(&server);
+    assert!(unheard(&client(address), address) < 60, "nobody knows what was before the start");
 }
 
 #[test]

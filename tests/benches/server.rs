@@ -327,13 +327,14 @@ fn memory() -> Result<bool> {
 /// What the server does for one packet beyond the operating system's part, measured without sockets.
 fn hostile() -> Result<bool> {
     use probe_server::{
+        last_heard::LastHeard,
         limits::{Buckets, Limits},
         respond::{Answers, respond},
         topology::{Endpoint, Topology},
     };
     const TIMES: u32 = 200_000;
     let topology = Topology::new(PRIMARY.into(), Some(ALTERNATE.into()), (3478, 3479));
-    let (buckets, mut out) = (Buckets::new(1), Answers::new());
+    let (last_heard, buckets, mut out) = (LastHeard::new(1, false), Buckets::new(1), Answers::new());
     println!(
         "nanoseconds of processor time for one packet: screen, read, judge, write, limits; from a new source each time"
     );
@@ -345,9 +346,9 @@ fn hostile() -> Result<bool> {
             let before = spent::own_processor_time();
             for i in 0..TIMES {
                 let from = SocketAddr::from((Ipv4Addr::from_bits(0x0a00_0000 + i), 40000));
-                if respond(&topology, Endpoint::Primary, from, std::hint::black_box(&packet), &mut out)
-                    .is_ok()
-                {
+                let unheard = last_heard.note(from.ip(), Endpoint::Primary, 1);
+                let packet = std::hint::black_box(&packet);
+                if respond(&topology, Endpoint::Primary, from, unheard, packet, &mut out).is_ok() {
                     _ = std::hint::black_box(buckets.admit(&Limits::default(), from, 1));
                 }
                 std::hint::black_box(&out);

@@ -6,6 +6,7 @@ pub(crate) mod lies;
 use std::net::SocketAddr;
 
 use probe_server::{
+    last_heard::Unheard,
     respond::{Answers, budget, respond, respond_stream},
     topology::{Endpoint, Topology},
 };
@@ -58,7 +59,7 @@ pub(crate) fn any_respond(bytes: &[u8]) {
     let at = if alone { Endpoint::Primary } else { Endpoint::ALL[usize::from(choice & 3)] };
     let topology = Topology::new(primary, (!alone).then_some(alternate), (3478, 3479));
     let mut out = Answers::new();
-    let outcome = respond(&topology, at, from, datagram, &mut out);
+    let outcome = respond(&topology, at, from, Unheard(600), datagram, &mut out);
     assert_eq!(outcome.is_err(), out.is_empty());
     assert!(out.len() <= budget(datagram.len(), from));
     for (leaves, to, answer) in out.iter() {

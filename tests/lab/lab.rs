@@ -94,7 +94,8 @@ impl Lab {
             command = ip.iter().fold(command, |command, ip| command.args([flag, ip]));
         }
         let [port, alternate] = PORTS.map(|port| port.to_string());
-        let mut server = command.args(["--port", &port, "--alternate-port", &alternate]).start()?;
+        let mut server =
+            command.args(["--unused-before", "--port", &port, "--alternate-port", &alternate]).start()?;
         // One line for each family; the last one is IPv6's.
         server.line(START, |line| line.starts_with("ready udp ["))?;
         Ok(server)

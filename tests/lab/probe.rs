@@ -25,6 +25,7 @@ impl Lab {
         let config = Config {
             limits: Limits::NONE,
             drain: Duration::ZERO,
+            unused_before: true,
             ..Config::new(families.into(), PORTS.into())
         };
         self.server_host().run(|| Server::start(config)).map_err(|e| LabError::Setup {

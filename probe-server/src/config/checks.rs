@@ -72,6 +72,7 @@ impl Settings {
             tcp: !self.no_tcp,
             tls,
             bogon_sources: self.bogon_sources.unwrap_or_default(),
+            unused_before: self.unused_before,
             limits,
             streams,
             http: self.http()?,

@@ -109,6 +109,10 @@ pub struct Settings {
     /// where all addresses of the family are public [default: auto]
     #[arg(long, value_name = "WHAT", help_heading = "Limits")]
     pub bogon_sources: Option<BogonSources>,
+    /// Nobody has sent to these addresses in the last 10 minutes before the start, as in a laboratory just made; clients
+    /// that ask for receipts are told so
+    #[arg(long, help_heading = "Operation")]
+    pub unused_before: bool,
 
     /// UDP workers a family [default: one a core]
     #[arg(long, value_name = "N", help_heading = "Operation")]
@@ -232,6 +236,7 @@ impl Settings {
             net_burst: self.net_burst.or(base.net_burst),
             egress_mbit: self.egress_mbit.or(base.egress_mbit),
             bogon_sources: self.bogon_sources.or(base.bogon_sources),
+            unused_before: self.unused_before || base.unused_before,
             workers: self.workers.or(base.workers),
             batch: self.batch.or(base.batch),
             check: self.check || base.check,

@@ -7,6 +7,8 @@ use shared::stun::{TransactionId, message_type, strict};
 
 use super::*;
 
+const UNHEARD: Unheard = Unheard(77);
+
 fn topologies() -> [(Topology, SocketAddr); 2] {
     let ip = |text: &str| text.parse::<IpAddr>().unwrap();
     [
@@ -69,7 +71,7 @@ fn unknown_list(view: &View<'_>) -> Vec<u16> {
 /// What a refused request gets: error code and list of unknown attributes.
 fn refused(topology: &Topology, from: SocketAddr, datagram: &[u8]) -> (u16, Vec<u16>) {
     let mut out = Answers::new();
-    respond(topology, Endpoint::PrimaryAlternatePort, from, datagram, &mut out).unwrap();
+    respond(topology, Endpoint::PrimaryAlternatePort, from, UNHEARD, datagram, &mut out).unwrap();
     let (leaves, to, view) = one(&out);
     assert_eq!((leaves, to), (Endpoint::PrimaryAlternatePort, from), "errors go the way the request came");
     assert_eq!(view.class(), Class::Error);
@@ -88,7 +90,7 @@ fn all_endpoints_all_changes_both_families_both_dialects() {
                         w.u32(attr::CHANGE_REQUEST, flags);
                     });
                     let mut out = Answers::new();
-                    let outcome = respond(&topology, at, from, &datagram, &mut out).unwrap();
+                    let outcome = respond(&topology, at, from, UNHEARD, &datagram, &mut out).unwrap();
                     assert_eq!(outcome == Outcome::Changed, ip || port);
 
                     let (leaves, to, view) = one(&out);
@@ -132,7 +134,8 @@ fn the_public_addresses_of_a_cloud_host_are_told() {
     let datagram = modern(|w| {
         w.u32(attr::CHANGE_REQUEST, attr::CHANGE_PORT);
     });
-    respond(&topology, Endpoint::Primary, "192.0.2.7:40000".parse().unwrap(), &datagram, &mut out).unwrap();
+    respond(&topology, Endpoint::Primary, "192.0.2.7:40000".parse().unwrap(), UNHEARD, &datagram, &mut out)
+        .unwrap();
     let (_, _, view) = one(&out);
     assert_eq!(view.address(attr::RESPONSE_ORIGIN), Some("203.0.113.4:3479".parse().unwrap()));
     assert_eq!(view.address(attr::OTHER_ADDRESS), Some("203.0.113.5:3479".parse().unwrap()));
@@ -146,7 +149,7 @@ fn response_port_goes_to_the_source_host_and_that_port() {
                 w.bytes(attr::RESPONSE_PORT, value).u32(attr::CHANGE_REQUEST, attr::CHANGE_IP);
             });
             let mut out = Answers::new();
-            let outcome = respond(&topology, Endpoint::Primary, from, &datagram, &mut out);
+            let outcome = respond(&topology, Endpoint::Primary, from, UNHEARD, &datagram, &mut out);
             assert_eq!(outcome, Ok(Outcome::Changed));
             let (leaves, to, view) = one(&out);
             assert_eq!(to, SocketAddr::new(from.ip(), 50000));
@@ -195,7 +198,7 @@ fn one_address_is_honest() {
     let (topology, from) = single();
     let ask = |datagram: &[u8]| {
         let mut out = Answers::new();
-        respond(&topology, Endpoint::Primary, from, datagram, &mut out).unwrap();
+        respond(&topology, Endpoint::Primary, from, UNHEARD, datagram, &mut out).unwrap();
         let (_, _, view) = one(&out);
         (numbers(&view), view.error().map(|e| e.0))
     };
@@ -216,7 +219,10 @@ fn response_address_is_never_honoured() {
     let (topology, from) = topologies()[0].clone();
     let datagram = classic(|w| _ = w.address(attr::RESPONSE_ADDRESS, "203.0.113.99:9".parse().unwrap()));
     let mut out = Answers::new();
-    assert_eq!(respond(&topology, Endpoint::Primary, from, &datagram, &mut out), Ok(Outcome::Success));
+    assert_eq!(
+        respond(&topology, Endpoint::Primary, from, UNHEARD, &datagram, &mut out),
+        Ok(Outcome::Success)
+    );
     assert_eq!(one(&out).1, from);
 }
 
@@ -225,29 +231,32 @@ fn fingerprint_is_checked_and_echoed() {
     let (topology, from) = topologies()[0].clone();
     let mut datagram = modern(|w| _ = w.fingerprint());
     let mut out = Answers::new();
-    assert_eq!(respond(&topology, Endpoint::Primary, from, &datagram, &mut out), Ok(Outcome::Success));
+    assert_eq!(
+        respond(&topology, Endpoint::Primary, from, UNHEARD, &datagram, &mut out),
+        Ok(Outcome::Success)
+    );
     assert_eq!(one(&out).2.fingerprint(), Some(true));
 
     *datagram.last_mut().unwrap() ^= 1;
     let mut out = Answers::new();
     assert_eq!(
-        respond(&topology, Endpoint::Primary, from, &datagram, &mut out),
+        respond(&topology, Endpoint::Primary, from, UNHEARD, &datagram, &mut out),
         Err(DropReason::Fingerprint)
     );
     assert!(out.is_empty());
 
     let not_last = modern(|w| _ = w.fingerprint().bytes(attr::SOFTWARE, b"late"));
     assert_eq!(
-        respond(&topology, Endpoint::Primary, from, &not_last, &mut out),
+        respond(&topology, Endpoint::Primary, from, UNHEARD, &not_last, &mut out),
         Err(DropReason::Fingerprint)
     );
 
     // An error answers it, too; and the classic dialect has no such attribute.
     let unknown = modern(|w| _ = w.bytes(0x7000, &[]).fingerprint());
-    respond(&topology, Endpoint::Primary, from, &unknown, &mut out).unwrap();
+    respond(&topology, Endpoint::Primary, from, UNHEARD, &unknown, &mut out).unwrap();
     assert_eq!(one(&out).2.fingerprint(), Some(true));
     let old = classic(|w| _ = w.bytes(attr::FINGERPRINT, &[1, 2, 3, 4]));
-    respond(&topology, Endpoint::Primary, from, &old, &mut out).unwrap();
+    respond(&topology, Endpoint::Primary, from, UNHEARD, &old, &mut out).unwrap();
     assert_eq!(one(&out).2.find(attr::FINGERPRINT), None);
 }
 
@@ -258,7 +267,10 @@ fn nothing_behind_a_message_integrity_counts() {
         w.bytes(attr::MESSAGE_INTEGRITY, &[0; 20]).u32(attr::CHANGE_REQUEST, 6).bytes(0x7000, &[]);
     });
     let mut out = Answers::new();
-    assert_eq!(respond(&topology, Endpoint::Primary, from, &datagram, &mut out), Ok(Outcome::Success));
+    assert_eq!(
+        respond(&topology, Endpoint::Primary, from, UNHEARD, &datagram, &mut out),
+        Ok(Outcome::Success)
+    );
 }
 
 #[test]
@@ -286,13 +298,16 @@ fn datagrams_that_get_nothing() {
     ];
     for (datagram, reason) in rows {
         let mut out = Answers::new();
-        assert_eq!(respond(&topology, Endpoint::Primary, from, &datagram, &mut out), Err(reason));
+        assert_eq!(respond(&topology, Endpoint::Primary, from, UNHEARD, &datagram, &mut out), Err(reason));
         assert!(out.is_empty());
     }
     let mut out = Answers::new();
     let mirror = "198.51.100.11:3479".parse().unwrap();
     let bare = modern(|_| {});
-    assert_eq!(respond(&topology, Endpoint::Primary, mirror, &bare, &mut out), Err(DropReason::OwnEndpoint));
+    assert_eq!(
+        respond(&topology, Endpoint::Primary, mirror, UNHEARD, &bare, &mut out),
+        Err(DropReason::OwnEndpoint)
+    );
 }
 
 #[test]
@@ -304,25 +319,42 @@ fn a_receipt_comes_from_where_the_request_went() {
             })
         };
         let mut out = Answers::new();
-        respond(&topology, Endpoint::Primary, from, &paid(300), &mut out).unwrap();
+        respond(&topology, Endpoint::Primary, from, UNHEARD, &paid(300), &mut out).unwrap();
         let answers: Vec<_> = out.iter().collect();
-        let both: usize = answers.iter().map(|(_, _, bytes)| bytes.len()).sum();
+        let length = answers[0].2.len();
         assert_eq!((answers[0].0, answers[0].1), (Endpoint::Alternate, from));
         assert_eq!((answers[1].0, answers[1].1), (Endpoint::Primary, from));
         let receipt = View::parse(answers[1].2).unwrap();
         assert_eq!((receipt.class(), receipt.id()), (Class::Success, id(Dialect::Modern)));
-        assert_eq!(numbers(&receipt), [attr::RECEIPT]);
+        assert_eq!(numbers(&receipt), [attr::RECEIPT, attr::ALTERNATE_UNHEARD, attr::FILLER]);
         assert_eq!(receipt.address(attr::RECEIPT), topology.bound(Endpoint::Alternate));
-        assert_eq!(View::parse(answers[0].2).unwrap().find(attr::RECEIPT), None);
+        assert_eq!(receipt.u32(attr::ALTERNATE_UNHEARD), Some(77));
+        assert_eq!(receipt.bytes().len(), length, "what depends on size hits both alike");
+        let answer = View::parse(answers[0].2).unwrap();
+        assert_eq!((answer.find(attr::RECEIPT), answer.find(attr::ALTERNATE_UNHEARD)), (None, None));
 
         // Header, CHANGE-REQUEST, RECEIPT and FILLER take 36 bytes; the filler pays for the rest, to the byte.
-        let exact = both + SECOND_ANSWER - 36;
-        for (filler, expected) in [(exact, 2), (exact - 4, 1)] {
-            respond(&topology, Endpoint::Primary, from, &paid(filler), &mut out).unwrap();
-            assert_eq!(out.iter().count(), expected, "filler {filler}");
+        let shortest = if from.is_ipv4() { 32 } else { 44 };
+        for receipt in [length, length - 4, shortest + 12, shortest + 8, shortest, shortest - 4] {
+            respond(
+                &topology,
+                Endpoint::Primary,
+                from,
+                UNHEARD,
+                &paid(length + receipt + SECOND_ANSWER - 36),
+                &mut out,
+            )
+            .unwrap();
+            let expected = if receipt < shortest { vec![length] } else { vec![length, receipt] };
+            assert_eq!(out.iter().map(|(_, _, bytes)| bytes.len()).collect::<Vec<_>>(), expected);
+            let told = out
+                .iter()
+                .nth(1)
+                .and_then(|(_, _, bytes)| View::parse(bytes).ok()?.u32(attr::ALTERNATE_UNHEARD));
+            assert_eq!(told.is_some(), receipt >= shortest + 8);
         }
         let nothing_moves = modern(|w| _ = w.bytes(attr::RECEIPT, &[0; 200]));
-        respond(&topology, Endpoint::Primary, from, &nothing_moves, &mut out).unwrap();
+        respond(&topology, Endpoint::Primary, from, UNHEARD, &nothing_moves, &mut out).unwrap();
         one(&out);
     }
 }
@@ -345,9 +377,9 @@ fn the_amplification_table() {
         ),
         (
             "RECEIPT, paid",
-            modern(|w| _ = w.u32(attr::CHANGE_REQUEST, 6).bytes(attr::RECEIPT, &[0; 180])),
-            212,
-            [100, 160],
+            modern(|w| _ = w.u32(attr::CHANGE_REQUEST, 6).bytes(attr::RECEIPT, &[0; 228])),
+            260,
+            [136, 232],
         ),
         ("empty PADDING", modern(|w| _ = w.bytes(attr::PADDING, &[])), 24, [72, 120]),
         ("PADDING 1024", modern(|w| _ = w.zeros(attr::PADDING, 1024)), 1048, [1096, 1144]),
@@ -359,12 +391,24 @@ fn the_amplification_table() {
         assert_eq!(datagram.len(), *length, "{name}");
         for ((topology, from), expected) in [&four, &six].into_iter().zip(expected) {
             let mut out = Answers::new();
-            respond(topology, Endpoint::Alternate, *from, datagram, &mut out).unwrap();
+            respond(topology, Endpoint::Alternate, *from, UNHEARD, datagram, &mut out).unwrap();
             println!("{name}: {} -> {} bytes", datagram.len(), out.len());
             assert_eq!(out.len(), *expected, "{name} {from}");
             assert!(out.len() <= budget(datagram.len(), *from), "{name} {from}");
         }
     }
+}
+
+/// A server with one address has no other one that a source could have sent to.
+#[test]
+fn a_receipt_of_a_single_address_says_nothing_of_another() {
+    let (topology, from) = single();
+    let datagram = modern(|w| _ = w.response_port(50000).bytes(attr::RECEIPT, &[0; 228]));
+    let mut out = Answers::new();
+    respond(&topology, Endpoint::Primary, from, UNHEARD, &datagram, &mut out).unwrap();
+    let answers: Vec<_> = out.iter().map(|(_, _, bytes)| bytes).collect();
+    assert_eq!(numbers(&View::parse(answers[1]).unwrap()), [attr::RECEIPT, attr::FILLER]);
+    assert_eq!(answers[0].len(), answers[1].len());
 }
 
 #[test]
@@ -428,7 +472,7 @@ proptest! {
     ) {
         let (topology, from) = topologies()[usize::from(six)].clone();
         let mut out = Answers::new();
-        let outcome = respond(&topology, Endpoint::ALL[at], from, &bytes, &mut out);
+        let outcome = respond(&topology, Endpoint::ALL[at], from, UNHEARD, &bytes, &mut out);
         prop_assert_eq!(outcome.is_err(), out.is_empty());
         prop_assert!(out.len() <= budget(bytes.len(), from));
     }
@@ -444,7 +488,7 @@ proptest! {
             at = Endpoint::Primary;
         }
         let mut out = Answers::new();
-        let outcome = respond(&topology, at, from, &datagram, &mut out);
+        let outcome = respond(&topology, at, from, UNHEARD, &datagram, &mut out);
         prop_assert_eq!(outcome.is_err(), out.is_empty());
         prop_assert!(out.len() <= budget(datagram.len(), from));
         let asked = View::parse(&datagram).unwrap();

@@ -15,6 +15,7 @@ pub(super) fn needed_for(old: &Config, new: &Config) -> Vec<&'static str> {
         ("port", old.ports.0 != new.ports.0),
         ("alternate-port", old.ports.1 != new.ports.1),
         ("bogon-sources", old.bogon_sources != new.bogon_sources),
+        ("unused-before", old.unused_before != new.unused_before),
         ("workers", old.workers != new.workers),
         ("batch", old.batch != new.batch),
         ("no-tcp", old.tcp != new.tcp),

@@ -75,4 +75,8 @@ attributes! {
     /// and where the answer left from". In the answer to that: the address the tested answer was sent from,
     /// in MAPPED-ADDRESS format.
     RECEIPT = 0xD5C1 "RECEIPT";
+    /// Ours, comprehension-optional. Beside RECEIPT in an answer: for so many seconds no datagram from the requester's IP
+    /// address (IPv6: its /64) has come to any endpoint at the server's other IP address; never longer than the server
+    /// has run.
+    ALTERNATE_UNHEARD = 0xD5C2 "ALTERNATE-UNHEARD";
 }

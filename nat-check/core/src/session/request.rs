@@ -46,8 +46,8 @@ pub(super) fn write(
         }
     }
     if let Some(v6) = receipt {
-        // The request pays for both answers in advance: this long, they cannot amplify.
-        let whole: usize = if v6 { 208 } else { 128 };
+        // The request pays for both answers, which are equally long, and for the headers of the second one.
+        let whole: usize = if v6 { 2 * 116 + 28 } else { 2 * 68 + 28 };
         writer.bytes(attr::RECEIPT, &[]);
         writer.zeros(attr::FILLER, whole.saturating_sub(writer.len() + 4));
     }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use probe_server::{
+    last_heard::{UNUSED_BEFORE, Unheard, source},
     rendezvous::{Rendezvous, SessionLimits},
     respond::{Answers, respond, respond_stream},
     topology::{Endpoint, Topology},
@@ -98,6 +99,8 @@ pub(super) struct Server {
     served: BTreeMap<IpAddr, (Duration, u32)>,
     /// When a server that serves one request after another is through with all that wait.
     free_at: Duration,
+    /// When each source was last heard at each address of its family: what the real server keeps in a table.
+    last_heard: BTreeMap<(bool, u64, usize), Duration>,
     rng: fastrand::Rng,
     /// Where clients that want to punch meet.
     pub(super) rendezvous: Arc<Rendezvous>,
@@ -120,6 +123,7 @@ impl Server {
             policers,
             served,
             free_at: Duration::ZERO,
+            last_heard: BTreeMap::new(),
             rng,
             rendezvous,
         }
@@ -156,6 +160,7 @@ impl Server {
     ) -> Result<Vec<Outgoing>, &'static str> {
         let Some((topology, endpoint)) = self.place(at) else { return Err("nobody listens") };
         let topology = topology.clone();
+        let unheard = self.note(from, endpoint, now);
         if self.spec.has(Fault::UdpDead) || self.is_dead(at) {
             return Err("dead");
         }
@@ -172,7 +177,8 @@ impl Server {
             return Ok(vec![Outgoing { from: at, to: from, after, bytes }]);
         }
         let request = self.edited_request(datagram);
-        respond(&topology, endpoint, from, &request, &mut self.answers).map_err(|reason| reason.name())?;
+        respond(&topology, endpoint, from, unheard, &request, &mut self.answers)
+            .map_err(|reason| reason.name())?;
 
         let changes = view.u32(attr::CHANGE_REQUEST).unwrap_or(0);
         if self.drops_change(changes) {
@@ -200,6 +206,18 @@ impl Server {
         respond_stream(&topology, endpoint, from, &request, &mut self.answers).ok()?;
         let answer = self.answers.iter().next().map(|(_, _, bytes)| bytes.to_vec())?;
         Some(self.edited_answer(&answer, at, at))
+    }
+
+    /// Notes that a datagram has come from here; for how long none has come to the other address. Before the simulation
+    /// began, nobody had sent anything.
+    fn note(&mut self, from: SocketAddr, at: Endpoint, now: Duration) -> Unheard {
+        let key = |at: Endpoint| (from.is_ipv6(), source(from.ip()), at.address());
+        let unheard = match self.last_heard.get(&key(at.other())) {
+            Some(heard) => now.saturating_sub(*heard),
+            None => now + Duration::from_secs(UNUSED_BEFORE.into()),
+        };
+        self.last_heard.insert(key(at), now);
+        Unheard(unheard.as_secs() as u32)
     }
 
     fn drops_change(&self, changes: u32) -> bool {

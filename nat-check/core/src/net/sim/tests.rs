@@ -161,6 +161,35 @@ fn a_round_trip_takes_twice_the_delay() {
 }
 
 #[test]
+fn a_receipt_tells_a_second_run_of_the_first() {
+    run(async {
+        let world = world("full-cone");
+        let [server, _, alternate, _] = endpoints(&world);
+        let socket = socket(&world.client()).await;
+        let unheard = async |seed| {
+            let id = TransactionId::modern(&mut fastrand::Rng::with_seed(seed));
+            let mut buffer = [0; 512];
+            let mut writer = Writer::new(&mut buffer, Class::Request, &id);
+            writer.u32(attr::CHANGE_REQUEST, attr::CHANGE_IP).zeros(attr::RECEIPT, 140);
+            let length = writer.finish().expect("room");
+            socket.send_to(&buffer[..length], server).await.expect("sent");
+            for _ in 0..2 {
+                let (length, _) = socket.recv_from(&mut buffer).await.expect("received");
+                let told = View::parse(&buffer[..length]).expect("STUN").u32(attr::ALTERNATE_UNHEARD);
+                if told.is_some() {
+                    return told;
+                }
+            }
+            None
+        };
+        assert_eq!(unheard(1).await, Some(600), "a world that has just begun");
+        ask(&*socket, alternate, 0).await.expect("an answer");
+        tokio::time::sleep(Duration::from_secs(90)).await;
+        assert_eq!(unheard(2).await, Some(90));
+    });
+}
+
+#[test]
 fn tcp_answers_where_udp_is_blocked() {
     run(async {
         let world = world("udp-blocked");
