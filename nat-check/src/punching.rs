@@ -19,12 +19,13 @@ use nat_check_core::{
     net::os::OsNet,
     progress::{Progress, Silent},
     punch::{
-        Audience, Note, punch,
+        Audience, Note, PunchSetup, interrupted, punch,
         report::{PunchDocument, PunchOutcome},
         secure::{Secure, Trust},
     },
     resolve::{Resolver, Service},
     selection::Families,
+    target::Target,
 };
 
 use crate::{
@@ -33,7 +34,7 @@ use crate::{
     output::{complain, log_to_stderr, print},
 };
 
-/// Punches and gives the exit code: 0 direct, 1 failed.
+/// Punches and gives the exit code: 0 direct, 1 failed, 130 or 143 interrupted.
 ///
 /// # Errors
 /// A command line that makes no sense, no server, no peer, or a report that cannot be written.
@@ -47,18 +48,19 @@ pub(crate) fn run(args: &PunchArgs) -> anyhow::Result<u8> {
     let plan = PunchPlan::new(args, Around { server: server.as_deref(), code: code.as_deref() })?;
     log_to_stderr(plan.verbosity);
     let interruption = Interruption::watch();
-    let document = attempt(&plan, &interruption)?;
+    let mut document = attempt(&plan, &interruption)?;
     let interrupted = interruption.end();
-    let Some(document) = document else {
-        complain("interrupted");
-        return Ok(interrupted.unwrap_or(UNMET));
-    };
+    document.partial |= interrupted.is_some();
     let text = if plan.json {
         format!("{}\n", serde_json::to_string_pretty(&document).context("the report as JSON")?)
     } else {
-        table(&document.punch, &style(plan.verbosity >= Verbosity::Evidence))
+        table(&document, &style(plan.verbosity >= Verbosity::Evidence))
     };
     print(&text)?;
+    if let Some(code) = interrupted {
+        complain("interrupted: the report is partial");
+        return Ok(code);
+    }
     Ok(match document.punch.outcome {
         PunchOutcome::Direct => SUCCESS,
         PunchOutcome::Failed | PunchOutcome::Unknown => UNMET,
@@ -75,17 +77,27 @@ fn line_of_input() -> std::io::Result<String> {
 /// Longer than any code, in bytes.
 const LONGEST_CODE: u64 = 128;
 
-/// None, if it was interrupted.
 #[tokio::main(flavor = "current_thread")]
-async fn attempt(plan: &PunchPlan, interruption: &Interruption) -> anyhow::Result<Option<PunchDocument>> {
-    tokio::select! {
+async fn attempt(plan: &PunchPlan, interruption: &Interruption) -> anyhow::Result<PunchDocument> {
+    let (setup, target) = tokio::select! {
         biased;
-        () = interruption.happens() => Ok(None),
-        document = undisturbed(plan) => document.map(Some),
-    }
+        () = interruption.happens() => return Ok(interrupted(&plan.setup)),
+        found = look_up(plan) => found?,
+    };
+    let terminal =
+        (plan.verbosity > Verbosity::Quiet).then(|| Terminal::new(plan.verbosity > Verbosity::Normal));
+    let progress: &dyn Progress = terminal.as_ref().map_or(&Silent, |terminal| terminal);
+    let teller = Teller {
+        invitation: plan.invitation(),
+        terminal: terminal.as_ref(),
+        // A line that is written anew every second would fill a log.
+        waiting: Mutex::new(if std::io::stderr().is_terminal() { None } else { Some(Duration::MAX) }),
+    };
+    Ok(punch(&setup, Arc::new(OsNet), &target, progress, &teller, interruption.flag()).await?)
 }
 
-async fn undisturbed(plan: &PunchPlan) -> anyhow::Result<PunchDocument> {
+/// Where the server is, and how it is reached over TLS.
+async fn look_up(plan: &PunchPlan) -> anyhow::Result<(PunchSetup, Target)> {
     let mut rng = fastrand::Rng::with_seed(plan.setup.seed.unwrap_or_else(|| fastrand::u64(..)));
     let families = Families { v4: true, v6: true };
     let mut setup = plan.setup.clone();
@@ -98,16 +110,7 @@ async fn undisturbed(plan: &PunchPlan) -> anyhow::Result<PunchDocument> {
         let secure = Secure::new(&tls.at.host(), at, trust).map_err(UsageError::from)?;
         setup.tls = Some(secure);
     }
-    let terminal =
-        (plan.verbosity > Verbosity::Quiet).then(|| Terminal::new(plan.verbosity > Verbosity::Normal));
-    let progress: &dyn Progress = terminal.as_ref().map_or(&Silent, |terminal| terminal);
-    let teller = Teller {
-        invitation: plan.invitation(),
-        terminal: terminal.as_ref(),
-        // A line that is written anew every second would fill a log.
-        waiting: Mutex::new(if std::io::stderr().is_terminal() { None } else { Some(Duration::MAX) }),
-    };
-    Ok(punch(&setup, Arc::new(OsNet), &target, progress, &teller).await?)
+    Ok((setup, target))
 }
 
 /// Tells what happens on standard error.

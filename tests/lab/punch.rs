@@ -22,7 +22,10 @@ use shared::{
     nat::model::{SpecError, Stack},
     rendezvous::Code,
 };
-use tokio::{sync::oneshot, time::sleep};
+use tokio::{
+    sync::{oneshot, watch},
+    time::sleep,
+};
 
 /// A pair and everything around it.
 #[derive(Clone, Debug)]
@@ -193,15 +196,20 @@ impl Match {
         let (one, other) = (world.host(0, 0), world.host(1, 0));
         let target = &target;
         // The ear goes with the attempt: if that ends early, nobody waits for a code any more.
-        let opens = async move { punch(&first, one, target, &Silent, &ear).await };
+        let opens = async move { punch(&first, one, target, &Silent, &ear, never()).await };
         let joins = async {
             let Ok(code) = code.await else { return Err(IntroError::Broken) };
             sleep(self.offset).await;
-            punch(&PunchSetup { code: Some(code), ..second }, other, target, &Silent, &Deaf).await
+            punch(&PunchSetup { code: Some(code), ..second }, other, target, &Silent, &Deaf, never()).await
         };
         let (first, second) = tokio::join!(opens, joins);
         [first.map(|d| d.punch), second.map(|d| d.punch)]
     }
+}
+
+/// Nobody interrupts.
+fn never() -> watch::Receiver<bool> {
+    watch::channel(false).1
 }
 
 struct Ear(Mutex<Option<oneshot::Sender<Code>>>);

@@ -30,8 +30,11 @@ mod wire;
 
 use std::{sync::Arc, time::Duration};
 
-use shared::rendezvous::{Code, peer::PeerMessage};
-use tokio::time::{Instant, sleep_until};
+use shared::rendezvous::{Code, Role, peer::PeerMessage};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 
 pub use introducer::IntroError;
 
@@ -48,6 +51,7 @@ use forecast::Pair;
 use introducer::{Introducer, Paired};
 use measure::Known;
 use report::{Predicted, PunchDocument, PunchReport};
+use rounds::Tried;
 use secure::Secure;
 use sockets::Sockets;
 use wire::{Keys, Stamps};
@@ -129,7 +133,7 @@ pub trait Audience: Send + Sync {
     fn note(&self, note: Note<'_>);
 }
 
-/// Opens a session or joins one, and punches.
+/// Opens a session or joins one, and punches. Ends early, with what is known by then, when `stop` becomes true.
 ///
 /// # Errors
 /// When the rendezvous cannot be reached or refuses, or when nobody comes. An attempt that fails is no error but a
@@ -140,15 +144,15 @@ pub async fn punch(
     target: &Target,
     progress: &dyn Progress,
     audience: &dyn Audience,
+    stop: watch::Receiver<bool>,
 ) -> Result<PunchDocument, IntroError> {
-    let mut introducer = Introducer::connect(&*net, target, setup.tls.as_ref()).await?;
-    match setup.code {
-        Some(code) => introducer.join(code).await?,
-        None => audience.note(Note::Code(introducer.open().await?)),
-    }
+    let Some(connected) = unless_stopped(&stop, connect(setup, &*net, target, audience)).await else {
+        return Ok(interrupted(setup));
+    };
+    let mut introducer = connected?;
     let named = measure::Named { server: introducer.server(), endpoints: introducer.stun().to_vec() };
     // Measured while the peer is waited for; but without a peer there is no need for the rest of it.
-    let measuring = measure::measure(setup, &net, target, named, progress);
+    let measuring = measure::measure(setup, &net, target, named, progress, stop.clone());
     let waiting = async {
         let paired = introducer.paired(setup.wait);
         let tell = |waited: Duration| {
@@ -163,10 +167,62 @@ pub async fn punch(
         }
         paired
     };
-    let (paired, known) = tokio::join!(waiting, measuring);
+    let (paired, known) = tokio::join!(unless_stopped(&stop, waiting), measuring);
+    let Some(paired) = paired else {
+        return Ok(document(true, conclude::interrupted(role(setup), Some(&known))));
+    };
     let listeners = Listeners { audience, progress };
-    let punch = attempt(setup, net, introducer, paired?, known, listeners).await?;
-    Ok(PunchDocument { version: 1, tool: concat!("nat-check ", env!("CARGO_PKG_VERSION")).into(), punch })
+    attempt(setup, net, introducer, paired?, known, listeners, &stop).await
+}
+
+/// The report of an attempt that was interrupted before it had begun.
+#[must_use]
+pub fn interrupted(setup: &PunchSetup) -> PunchDocument {
+    document(true, conclude::interrupted(role(setup), None))
+}
+
+async fn connect(
+    setup: &PunchSetup,
+    net: &dyn Net,
+    target: &Target,
+    audience: &dyn Audience,
+) -> Result<Introducer, IntroError> {
+    let mut introducer = Introducer::connect(net, target, setup.tls.as_ref()).await?;
+    match setup.code {
+        Some(code) => introducer.join(code).await?,
+        None => audience.note(Note::Code(introducer.open().await?)),
+    }
+    Ok(introducer)
+}
+
+/// Whoever opens a session is the first one in it.
+fn role(setup: &PunchSetup) -> Role {
+    if setup.code.is_none() { Role::First } else { Role::Second }
+}
+
+fn document(partial: bool, punch: PunchReport) -> PunchDocument {
+    PunchDocument {
+        version: 1,
+        tool: concat!("nat-check ", env!("CARGO_PKG_VERSION")).into(),
+        partial,
+        punch,
+    }
+}
+
+/// What comes of this work; none if `stop` becomes true before it is done.
+async fn unless_stopped<T>(stop: &watch::Receiver<bool>, work: impl Future<Output = T>) -> Option<T> {
+    let mut stop = stop.clone();
+    let stopped = async {
+        if stop.wait_for(|stopped| *stopped).await.is_err() {
+            // Nobody can stop it any more.
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = stopped => None,
+        done = work => Some(done),
+    }
 }
 
 /// Who is told meanwhile.
@@ -209,7 +265,8 @@ async fn attempt(
     paired: Paired,
     known: Known,
     listeners: Listeners<'_>,
-) -> Result<PunchReport, IntroError> {
+    stop: &watch::Receiver<bool>,
+) -> Result<PunchDocument, IntroError> {
     // Behind different NATs there is no local network in common.
     let local = known.servers.v4.filter(|_| paired.you == paired.peer);
     let local = local.and_then(|(_, own)| Some((own, net.prefix_len(own)?)));
@@ -218,11 +275,17 @@ async fn attempt(
     let (nonce, tag) = (random.bytes()?, random.bytes()?);
     let choices = setup.seed.map_or_else(|| random.choices(), |seed| Ok(fastrand::Rng::with_seed(seed)))?;
     let mut sockets = Sockets::new(Arc::clone(&net), contacts, random, choices);
-    let (mine, first) = measure::offer(setup, nonce, &known, introducer.rtt(), &mut sockets).await;
-    let peers = match introducer.exchange(PeerMessage::Offer(Box::new(mine.clone()))).await? {
-        PeerMessage::Offer(peers) => *peers,
-        _ => return Err(IntroError::BadPeerMessage),
+    let exchanging = async {
+        let (mine, first) = measure::offer(setup, nonce, &known, introducer.rtt(), &mut sockets).await;
+        match introducer.exchange(PeerMessage::Offer(Box::new(mine.clone()))).await? {
+            PeerMessage::Offer(peers) => Ok((mine, *peers, first)),
+            _ => Err(IntroError::BadPeerMessage),
+        }
     };
+    let Some(exchanged) = unless_stopped(stop, exchanging).await else {
+        return Ok(document(true, conclude::interrupted(paired.role, Some(&known))));
+    };
+    let (mine, peers, first) = exchanged?;
     let introduced = Instant::now();
     let keys = Keys::new(mine.nonce, peers.nonce);
     let hold = setup.hold.min(Duration::from_millis(peers.hold_ms.into()));
@@ -242,10 +305,16 @@ async fn attempt(
         round: 0,
         seen: Seen::default(),
     };
-    let mut tried = rounds::run(&mut attempt, setup.start_delay, listeners).await;
-    if let Some(found) = &mut tried.found {
-        listeners.audience.note(Note::Through(found.technique));
-        tried.held = rounds::hold(&mut attempt, found, hold).await;
-    }
-    Ok(conclude::report(&attempt, tried, &forecast, predicted, known.nat_type, introduced))
+    let mut tried = Tried::default();
+    let trying = async {
+        rounds::run(&mut attempt, setup.start_delay, listeners, &mut tried).await;
+        if let Some(found) = &mut tried.found {
+            listeners.audience.note(Note::Through(found.technique));
+            rounds::hold(&mut attempt, found, hold, &mut tried.held).await;
+        }
+    };
+    let partial = unless_stopped(stop, trying).await.is_none();
+    tried.is_interrupted = partial;
+    let report = conclude::report(&attempt, tried, &forecast, predicted, known.nat_type, introduced);
+    Ok(document(partial, report))
 }

@@ -1,15 +1,21 @@
 //! The report of a punch for people.
 
-use nat_check_core::punch::report::{PunchOutcome, PunchReport, RoundReport, SideReport};
+use nat_check_core::punch::report::{PunchDocument, PunchOutcome, PunchReport, RoundReport, SideReport};
 
 use super::{Style, layout};
 
 /// The report for a person.
 #[must_use]
-pub fn table(report: &PunchReport, style: &Style) -> String {
-    let width = usize::from(style.width);
+pub fn table(document: &PunchDocument, style: &Style) -> String {
+    let (report, width) = (&document.punch, usize::from(style.width));
     let mut lines = layout::wrapped(&headline(report), width);
     lines.extend(layout::wrapped(&report.why, width));
+    if document.partial {
+        lines.extend(layout::wrapped(
+            "The attempt was ended early: what is unknown may only be unfinished.",
+            width,
+        ));
+    }
     lines.push(String::new());
     lines.extend(layout::table(&[], &rows(report), width));
     lines.push(String::new());
@@ -22,7 +28,8 @@ fn headline(report: &PunchReport) -> String {
             format!("Direct path: {technique}, in round {}.", report.rounds)
         }
         (PunchOutcome::Direct, None) => "Direct path.".into(),
-        (PunchOutcome::Failed | PunchOutcome::Unknown, _) => {
+        (PunchOutcome::Unknown, _) => "Whether there is a direct path is not known.".into(),
+        (PunchOutcome::Failed, _) => {
             let rounds = if report.rounds == 1 { "round" } else { "rounds" };
             format!("No direct path after {} {rounds}; a relay is needed.", report.rounds)
         }

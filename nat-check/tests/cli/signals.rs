@@ -92,6 +92,38 @@ fn a_silent_server_is_not_waited_for_any_longer() {
 }
 
 #[test]
+fn an_interrupted_punch_prints_what_is_known_by_then() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let inside = runtime.enter();
+    let server = Server::start(Config::local()).unwrap();
+    let at = server.topologies().first().and_then(|t| t.bound(Endpoint::Primary)).unwrap();
+    drop(inside);
+    for (signal, expected) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let mut child = started(&format!("punch --server {at} --json"));
+        ended_test(&mut child, "code: ");
+        send(&child, signal);
+        let begun = Instant::now();
+        let (code, out, err) = end(child);
+        assert_eq!(code, Some(expected), "{err}");
+        assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+        let report: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(
+            (&report["partial"], &report["punch"]["outcome"]),
+            (&true.into(), &"unknown".into()),
+            "{out}"
+        );
+        assert!(report["punch"]["why"].as_str().unwrap().starts_with("Interrupted"), "{out}");
+        assert!(err.ends_with("nat-check: interrupted: the report is partial\n"), "{err}");
+    }
+    let mut child = started(&format!("punch --server {at}"));
+    ended_test(&mut child, "code: ");
+    send(&child, Signal::INT);
+    let (code, out, _) = end(child);
+    assert_eq!(code, Some(130));
+    assert!(out.contains("ended early"), "{out}");
+}
+
+#[test]
 fn the_second_signal_ends_even_a_program_that_cannot_write() {
     // A pipe that is full: the report waits for ever.
     let (mut reader, mut writer) = std::io::pipe().unwrap();

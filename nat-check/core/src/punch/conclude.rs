@@ -2,13 +2,17 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use shared::{nat::NatType, rendezvous::peer::Offer};
+use shared::{
+    nat::NatType,
+    rendezvous::{Role, peer::Offer},
+};
 use tokio::time::Instant;
 
 use super::{
     attempt::Attempt,
     behaviour, failure,
     forecast::Forecast,
+    measure::Known,
     report::{Predicted, PunchOutcome, PunchReport, SideReport},
     rounds::{Found, Tried},
 };
@@ -43,7 +47,11 @@ pub(super) fn report(
     let held = &tried.held.held;
     let first_packet = tried.first_heard.filter(|_| found.is_some());
     PunchReport {
-        outcome: if found.is_some() { PunchOutcome::Direct } else { PunchOutcome::Failed },
+        outcome: match (found, tried.is_interrupted) {
+            (Some(_), _) => PunchOutcome::Direct,
+            (None, true) => PunchOutcome::Unknown,
+            (None, false) => PunchOutcome::Failed,
+        },
         technique: found.map(|found| found.technique),
         local: found.and_then(|found| local(attempt, found)),
         remote: path.map(|path| path.remote),
@@ -62,6 +70,43 @@ pub(super) fn report(
         attempts: tried.rounds,
         why,
         warnings: tried.warnings,
+    }
+}
+
+/// The report of an attempt that was interrupted before the two knew of each other, with what was measured by then.
+pub(super) fn interrupted(role: Role, known: Option<&Known>) -> PunchReport {
+    PunchReport {
+        outcome: PunchOutcome::Unknown,
+        technique: None,
+        local: None,
+        remote: None,
+        rtt_s: None,
+        rtt_via_server_s: None,
+        first_packet_s: None,
+        rounds: 0,
+        held_s: None,
+        loss: None,
+        jitter_s: None,
+        packets: 0,
+        predicted: predicted(&Forecast::unknown()),
+        this: known.map_or_else(SideReport::default, measured),
+        peer: SideReport::default(),
+        role,
+        attempts: Vec::new(),
+        why: "Interrupted before the peer was heard of.".into(),
+        warnings: Vec::new(),
+    }
+}
+
+/// This side before it has told anybody what it measured. What was not measured is not blocked.
+fn measured(known: &Known) -> SideReport {
+    let told = known.ipv6.as_ref().filter(|_| known.servers.v4.is_none()).unwrap_or(&known.behaviour);
+    SideReport {
+        nat_type: known.nat_type,
+        mapping: told.mapping,
+        filtering: told.filtering,
+        ports: told.ports.as_ref().map(|ports| ports.policy),
+        external: Vec::new(),
     }
 }
 
@@ -90,6 +135,11 @@ fn why(tried: &Tried, forecast: &Forecast) -> String {
         (Some(found), _) => {
             format!("Found by {}, though something else was expected: {}.", found.technique, forecast.why)
         }
+        (None, _) if tried.is_interrupted => match tried.rounds.len() {
+            0 => "Interrupted in the first round.".into(),
+            1 => "Interrupted after one round without a path.".into(),
+            rounds => format!("Interrupted after {rounds} rounds without a path."),
+        },
         (None, Some(error)) => failure::why_failed(&tried.rounds, &error.to_string()),
         (None, None) => failure::why_failed(&tried.rounds, &forecast.why),
     }

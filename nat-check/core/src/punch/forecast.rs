@@ -193,7 +193,7 @@ impl Pair {
 }
 
 impl Forecast {
-    fn unknown() -> Self {
+    pub(super) fn unknown() -> Self {
         let why = "too little is known of at least one side".into();
         Self { direct: None, probability: None, assumed: false, technique: None, why }
     }

@@ -66,18 +66,24 @@ const LAST_REPLY: Duration = Duration::from_secs(1);
 /// Replies to a peer that floods, as many as an honest one could ask for.
 const MAX_REPLIES: u32 = 4000;
 
+/// How long a path is held, and its round-trip time as far as it is known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    pub(super) hold: Duration,
+    pub(super) rtt: Duration,
+}
+
 /// Over UDP. The peer's address may change meanwhile, as after a gateway has restarted: the path follows it.
 pub(super) async fn over_udp(
     sockets: &mut Sockets,
     keys: &Keys,
     stamps: &Stamps,
     path: &mut Path,
-    hold: Duration,
-    rtt: Duration,
-) -> Held {
+    Terms { hold, rtt }: Terms,
+    held: &mut Held,
+) {
     let begun = Instant::now();
     let (every, end) = (interval(hold), begun + hold);
-    let mut held = Held::default();
     let mut next = begun;
     let mut replied = 0;
     // The last heartbeat gets its time, and the peer's last one its reply.
@@ -92,7 +98,7 @@ pub(super) async fn over_udp(
             next += every;
         }
         if now >= close {
-            return held;
+            return;
         }
         let until = if next < end { next } else { close };
         let arrival = tokio::select! {
@@ -127,12 +133,10 @@ pub(super) async fn over_udp(
 
 /// Over TCP, where nothing gets lost: heartbeats one after another. Ends in time even if the peer reads nothing, so that
 /// nothing can be written any more.
-pub(super) async fn over_tcp(stream: &mut dyn Stream, keys: &Keys, hold: Duration) -> Held {
+pub(super) async fn over_tcp(stream: &mut dyn Stream, keys: &Keys, hold: Duration, held: &mut Held) {
     let begun = Instant::now();
-    let mut held = Held::default();
     // However the exchange ended, what it told until then counts.
-    let _ = timeout_at(begun + hold + LAST_REPLY, exchange(stream, keys, begun, hold, &mut held)).await;
-    held
+    let _ = timeout_at(begun + hold + LAST_REPLY, exchange(stream, keys, begun, hold, held)).await;
 }
 
 async fn exchange(

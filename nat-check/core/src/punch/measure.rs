@@ -9,7 +9,9 @@ use shared::{
 };
 use tokio::sync::watch;
 
-use super::{PunchSetup, attempt::Servers, behaviour, extra_probes, sockets::Sockets, technique};
+use super::{
+    PunchSetup, attempt::Servers, behaviour, extra_probes, sockets::Sockets, technique, unless_stopped,
+};
 use crate::{
     check::{ServerQuery, Setup, check},
     contactable::{Scope, is_contactable},
@@ -56,8 +58,10 @@ pub(super) async fn measure(
     target: &Target,
     named: Named,
     progress: &dyn Progress,
+    stop: watch::Receiver<bool>,
 ) -> Known {
-    let target = completed(setup.randomness, net, target, &named).await;
+    let completing = completed(setup.randomness, net, target, &named);
+    let target = unless_stopped(&stop, completing).await.unwrap_or_else(|| target.clone());
     let randomness = setup.randomness;
     let tests = TESTS.into_iter().filter(|name| crate::probe::REGISTRY.iter().any(|p| p.name == *name));
     let routed = |server: Option<SocketAddr>| server.is_some_and(|server| net.source_for(server).is_ok());
@@ -73,10 +77,8 @@ pub(super) async fn measure(
         randomness,
         ..Setup::default()
     };
-    // Nobody stops it: it ends by itself, soon.
-    let (_never, stop) = watch::channel(false);
-    let report =
-        check(&checking, Arc::clone(net), &[ServerQuery::from(target.clone())], progress, stop).await;
+    let asked = [ServerQuery::from(target.clone())];
+    let report = check(&checking, Arc::clone(net), &asked, progress, stop.clone()).await;
     let servers = servers(&**net, &target, families, &report);
     let tcp = match (servers.v4, setup.techniques.contains(&Technique::Tcp)) {
         (Some((server, local)), true) => {
@@ -85,7 +87,9 @@ pub(super) async fn measure(
                 server.ip(),
                 server.port().checked_add(1).unwrap_or(u16::MAX - 1),
             ));
-            technique::tcp_side(&**net, local, server, other, &mut randomness.split(1).source()).await
+            let mut random = randomness.split(1).source();
+            let asking = technique::tcp_side(&**net, local, server, other, &mut random);
+            unless_stopped(&stop, asking).await.flatten()
         }
         (None, _) | (_, false) => None,
     };
@@ -105,7 +109,8 @@ pub(super) async fn measure(
         Some(mapping) if mapping != Mapping::EndpointIndependent => Some(false),
         _ => udp.and_then(|udp| udp.inbound_first_remap.value),
     };
-    measure_further(&mut known, Arc::clone(net), randomness.split(2)).await;
+    // What it has told until it is stopped counts.
+    unless_stopped(&stop, measure_further(&mut known, Arc::clone(net), randomness.split(2))).await;
     known
 }
 

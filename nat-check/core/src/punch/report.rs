@@ -19,6 +19,9 @@ pub struct PunchDocument {
     pub version: u32,
     /// Name and version of the program.
     pub tool: String,
+    /// Whether the attempt was interrupted, so that what is missing may only be unfinished.
+    #[serde(default)]
+    pub partial: bool,
     /// What came of it.
     pub punch: PunchReport,
 }
@@ -32,7 +35,7 @@ pub enum PunchOutcome {
     Direct,
     /// There is none.
     Failed,
-    /// In a prediction: too little is known.
+    /// In a prediction: too little is known. In a report: the attempt was interrupted.
     Unknown,
 }
 
@@ -100,7 +103,7 @@ pub struct Predicted {
 }
 
 /// One side.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct SideReport {

@@ -10,7 +10,7 @@ use super::{
     attempt::{Attempt, Seen},
     burst::Path,
     checks::Outcome,
-    hold::{self, Held},
+    hold::{self, Held, Terms},
     introducer::IntroError,
     report::RoundReport,
     technique,
@@ -27,6 +27,8 @@ pub(super) struct Tried {
     pub(super) warnings: Vec<String>,
     /// Why the attempt ended before all rounds were tried.
     pub(super) broken: Option<IntroError>,
+    /// Whether somebody ended it early.
+    pub(super) is_interrupted: bool,
 }
 
 /// A path, over UDP or as a TCP connection.
@@ -49,12 +51,15 @@ pub(super) struct HeldPath {
 const LONGEST: Duration = Duration::from_secs(300);
 
 /// Round after round, until one finds a path or all were tried.
-pub(super) async fn run(attempt: &mut Attempt, start_delay: Duration, listeners: Listeners<'_>) -> Tried {
-    let mut tried = Tried::default();
-    let all = run_all(attempt, start_delay, listeners, &mut tried);
+pub(super) async fn run(
+    attempt: &mut Attempt,
+    start_delay: Duration,
+    listeners: Listeners<'_>,
+    tried: &mut Tried,
+) {
+    let all = run_all(attempt, start_delay, listeners, tried);
     let ended = timeout_at(Instant::now() + LONGEST, all).await;
     tried.broken = ended.unwrap_or(Err(IntroError::TooLong(LONGEST.as_secs()))).err();
-    tried
 }
 
 async fn run_all(
@@ -102,22 +107,22 @@ async fn run_all(
 }
 
 /// Measures the round trip through the server, then holds the path.
-pub(super) async fn hold(attempt: &mut Attempt, found: &mut Found, hold: Duration) -> HeldPath {
+pub(super) async fn hold(attempt: &mut Attempt, found: &mut Found, hold: Duration, told: &mut HeldPath) {
     // The peer may be gone as soon as it has what it wants: then there is no figure.
-    let rtt_via_server = attempt.introducer.rtt_through_server().await.ok().flatten();
+    told.rtt_via_server = attempt.introducer.rtt_through_server().await.ok().flatten();
     let together = attempt.introducer.exchange(PeerMessage::RoundReport(peer::RoundReport::default())).await;
     if together.is_err() || hold.is_zero() {
-        return HeldPath { held: Held::default(), rtt_via_server };
+        return;
     }
-    let held = match (&mut found.stream, &mut found.path) {
-        (Some(stream), _) => hold::over_tcp(&mut **stream, &attempt.keys, hold).await,
+    match (&mut found.stream, &mut found.path) {
+        (Some(stream), _) => hold::over_tcp(&mut **stream, &attempt.keys, hold, &mut told.held).await,
         (None, Some(path)) => {
             let rtt = found.rtt.unwrap_or(attempt.introducer.rtt());
-            hold::over_udp(&mut attempt.sockets, &attempt.keys, &attempt.stamps, path, hold, rtt).await
+            let Attempt { sockets, keys, stamps, .. } = attempt;
+            hold::over_udp(sockets, keys, stamps, path, Terms { hold, rtt }, &mut told.held).await;
         }
-        (None, None) => Held::default(),
-    };
-    HeldPath { held, rtt_via_server }
+        (None, None) => {}
+    }
 }
 
 fn report_of(technique: Technique, outcome: &Outcome, seen: Seen) -> RoundReport {

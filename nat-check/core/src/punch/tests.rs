@@ -8,6 +8,7 @@ mod families;
 mod hold;
 mod hostile;
 mod hostile_server;
+mod interrupted;
 mod misuse;
 
 use super::{report::PunchOutcome, *};
@@ -56,6 +57,11 @@ fn target(world: &World) -> Target {
     Target { query: "sim".into(), found_by: FoundBy::Simulated, v4: Some(world.server()), v6: None }
 }
 
+/// Nobody interrupts.
+fn never() -> watch::Receiver<bool> {
+    watch::channel(false).1
+}
+
 fn setup(seed: u8) -> PunchSetup {
     PunchSetup { randomness: Randomness::Seeded(seed.into()), ..PunchSetup::default() }
 }
@@ -72,10 +78,10 @@ async fn between(nets: [Arc<dyn Net>; 2], target: &Target, setups: [PunchSetup; 
     let (told, code) = tokio::sync::oneshot::channel();
     let ear = Ear(Mutex::new(Some(told)));
     // The ear goes with the attempt: if that ends early, nobody waits for a code any more.
-    let opens = async move { punch(&first, a, target, &Silent, &ear).await };
+    let opens = async move { punch(&first, a, target, &Silent, &ear, never()).await };
     tokio::join!(opens, async {
         let second = PunchSetup { code: Some(code.await.expect("a code")), ..second };
-        punch(&second, b, target, &Silent, &Ear::default()).await
+        punch(&second, b, target, &Silent, &Ear::default(), never()).await
     })
 }
 
@@ -124,10 +130,10 @@ fn nobody_comes() {
     run(async {
         let world = world("open", "open");
         let ear = Ear::default();
-        let early = punch(&setup(1), world.host(0, 0), &target(&world), &Silent, &ear).await;
+        let early = punch(&setup(1), world.host(0, 0), &target(&world), &Silent, &ear, never()).await;
         assert_eq!(early.unwrap_err(), IntroError::NoPeer(60));
         let wrong = PunchSetup { code: Some(Code::from_bits(1)), ..setup(1) };
-        let refused = punch(&wrong, world.host(0, 0), &target(&world), &Silent, &ear).await;
+        let refused = punch(&wrong, world.host(0, 0), &target(&world), &Silent, &ear, never()).await;
         assert_eq!(refused.unwrap_err(), IntroError::Refused(shared::rendezvous::Refusal::UnknownCode));
     });
 }

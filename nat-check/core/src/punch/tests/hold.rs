@@ -62,12 +62,13 @@ fn a_peer_that_is_gone_shows_in_the_time_held() {
         let (told, code) = tokio::sync::oneshot::channel();
         let ear = Ear(Mutex::new(Some(told)));
         let (first, second) = (holding(1, 60), holding(2, 60));
-        let (report, gone) = tokio::join!(punch(&first, world.host(0, 0), &target, &Silent, &ear), async {
-            let second = PunchSetup { code: Some(code.await.unwrap()), ..second };
-            let deaf = Ear::default();
-            let punching = punch(&second, world.host(1, 0), &target, &Silent, &deaf);
-            tokio::time::timeout(Duration::from_secs(30), punching).await
-        });
+        let (report, gone) =
+            tokio::join!(punch(&first, world.host(0, 0), &target, &Silent, &ear, never()), async {
+                let second = PunchSetup { code: Some(code.await.unwrap()), ..second };
+                let deaf = Ear::default();
+                let punching = punch(&second, world.host(1, 0), &target, &Silent, &deaf, never());
+                tokio::time::timeout(Duration::from_secs(30), punching).await
+            });
         assert!(gone.is_err(), "it was to be stopped half-way");
         let report = report.unwrap().punch;
         let told = format!("{report:#?}");
@@ -90,7 +91,8 @@ fn a_peer_that_sends_and_never_reads_is_left_in_time() {
         let heartbeat = Packet { kind: Kind::Heartbeat, round: 0, stamp: 0 }.write(&peers);
         let flood = tokio::spawn(async move { while there.write_all(&heartbeat).await.is_ok() {} });
         let begun = Instant::now();
-        let held = super::super::hold::over_tcp(&mut Wire(here), &mine, Duration::from_secs(5)).await;
+        let mut held = super::super::hold::Held::default();
+        super::super::hold::over_tcp(&mut Wire(here), &mine, Duration::from_secs(5), &mut held).await;
         assert!(begun.elapsed() <= Duration::from_secs(6), "{:?}", begun.elapsed());
         assert_eq!(held.replies, 0, "{held:?}");
         flood.abort();
@@ -112,7 +114,8 @@ fn replies_that_nobody_asked_for_are_not_kept() {
             }
         });
         let sink = tokio::spawn(async move { tokio::io::copy(&mut from, &mut tokio::io::sink()).await });
-        let held = super::super::hold::over_tcp(&mut Wire(here), &mine, Duration::from_secs(5)).await;
+        let mut held = super::super::hold::Held::default();
+        super::super::hold::over_tcp(&mut Wire(here), &mine, Duration::from_secs(5), &mut held).await;
         assert!(held.rtts.len() <= held.heartbeats as usize && held.heartbeats <= 26, "{held:?}");
         flood.abort();
         sink.abort();

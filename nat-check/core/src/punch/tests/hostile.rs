@@ -76,7 +76,7 @@ pub(super) async fn against_net<T>(
     let (told, code) = tokio::sync::oneshot::channel();
     let ear = Ear(Mutex::new(Some(told)));
     let (target, first) = (target(world), setup(1));
-    let (punched, rest) = tokio::join!(punch(&first, net, &target, &Silent, &ear), async {
+    let (punched, rest) = tokio::join!(punch(&first, net, &target, &Silent, &ear, never()), async {
         hostile(code.await.expect("a code")).await
     },);
     (punched.map(|d| d.punch), rest)

@@ -129,7 +129,7 @@ where
     let begun = Instant::now();
     let setup = PunchSetup { wait: Duration::from_secs(40), ..setup(1) };
     let target = Target::at("198.51.100.10:3478".parse().unwrap());
-    let ended = punch(&setup, Arc::new(net), &target, &Silent, &Ear::default()).await;
+    let ended = punch(&setup, Arc::new(net), &target, &Silent, &Ear::default(), never()).await;
     (ended.expect_err("there is no peer"), begun.elapsed())
 }
 
@@ -201,7 +201,7 @@ fn a_server_that_says_nothing_is_given_up() {
         });
         let begun = Instant::now();
         let target = Target::at("198.51.100.10:3478".parse().unwrap());
-        let ended = punch(&setup(1), Arc::new(net), &target, &Silent, &Ear::default()).await;
+        let ended = punch(&setup(1), Arc::new(net), &target, &Silent, &Ear::default(), never()).await;
         assert_eq!(ended.unwrap_err(), IntroError::Stalled(10));
         assert!(begun.elapsed() < Duration::from_secs(41));
     });
@@ -221,7 +221,7 @@ fn an_address_that_the_server_says_is_its_own_gets_a_few_packets_until_it_answer
         });
         let sent = Arc::clone(&net.sent);
         let target = Target::at("198.51.100.10:3478".parse().unwrap());
-        let ended = punch(&setup(1), Arc::new(net), &target, &Silent, &Ear::default()).await;
+        let ended = punch(&setup(1), Arc::new(net), &target, &Silent, &Ear::default(), never()).await;
         assert_eq!(ended.unwrap_err(), IntroError::NoPeer(60));
         let sent = sent.lock().unwrap();
         let others = sent.iter().filter(|to| to.ip() != target.v4.unwrap().ip()).count();
