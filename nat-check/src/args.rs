@@ -107,8 +107,8 @@ pub struct Args {
     /// KEY is a path in the JSON report, e.g. ipv4.udp.mapping=endpoint-independent or 'ipv4.udp.rtt_s<0.2'; a finding is
     /// compared by its value. What is not known meets no condition but KEY=null.
     ///
-    /// hole-punching=LEVEL holds at that level or a better one (any-peer, most-peers, some-peers, none);
-    /// hole_punching.level=LEVEL at exactly that level.
+    /// hole-punching=LEVEL holds at that level or a better one (any-peer, most-peers, some-peers, none), and so do
+    /// ipv4.hole-punching=LEVEL and ipv6.hole-punching=LEVEL; hole_punching.level=LEVEL holds at exactly that level.
     #[arg(long = "require", value_name = "CONDITION", help_heading = CI)]
     pub requires: Vec<String>,
 

@@ -37,7 +37,9 @@ pub enum Malformed {
     #[error("no such level; there are: any-peer, most-peers, some-peers, none")]
     Level,
     /// A level compared otherwise than by `=`.
-    #[error("write hole-punching=LEVEL, which holds at that level or a better one")]
+    #[error(
+        "write hole-punching=LEVEL (or ipv4.hole-punching=LEVEL), which holds at that level or a better one"
+    )]
     LevelOperator,
     /// A path that leads nowhere.
     #[error("the report has no `{step}` there; there is: {known}")]
@@ -87,8 +89,12 @@ const OPERATORS: &[(&str, Operator)] = &[
     (">", Operator::Greater),
 ];
 
-/// The key that is no path: a level or a better one.
-const AT_LEAST: &str = "hole-punching";
+/// The keys that are no paths, and where the level stands: it holds as well if it is a better one.
+const AT_LEAST: &[(&str, &str)] = &[
+    ("hole-punching", "hole_punching.level"),
+    ("ipv4.hole-punching", "ipv4.hole_punching.level"),
+    ("ipv6.hole-punching", "ipv6.hole_punching.level"),
+];
 
 const LEVELS: &[(&str, Level)] = &[
     ("any-peer", Level::AnyPeer),
@@ -111,7 +117,7 @@ impl Requirement {
         if key.is_empty() || wanted.is_empty() {
             return Err(Malformed::NoComparison);
         }
-        if key == AT_LEAST {
+        if level_path(key).is_some() {
             level(wanted).ok_or(Malformed::Level)?;
             if operator != Operator::Equal {
                 return Err(Malformed::LevelOperator);
@@ -132,9 +138,10 @@ impl Requirement {
     /// # Errors
     /// What was wanted and what the report says instead.
     pub fn check(&self, report: &Value) -> Result<(), Unmet> {
-        let (holds, got) = if self.key == AT_LEAST {
-            let got = report["hole_punching"]["level"].as_str().unwrap_or_default();
-            (level(got).is_some_and(|got| Some(got) >= level(&self.wanted)), got.to_owned())
+        let (holds, got) = if let Some(path) = level_path(&self.key) {
+            let found = look_up(report, path);
+            let got = found.value.as_str().and_then(level);
+            (got.is_some_and(|got| Some(got) >= level(&self.wanted)), found.to_string())
         } else {
             let found = look_up(report, &self.key);
             (self.operator.holds(found.value, &self.wanted), found.to_string())
@@ -154,6 +161,10 @@ impl fmt::Display for Unmet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "required {}, got {}", self.condition, self.got)
     }
+}
+
+fn level_path(key: &str) -> Option<&'static str> {
+    AT_LEAST.iter().find(|(name, _)| *name == key).map(|(_, path)| *path)
 }
 
 fn level(name: &str) -> Option<Level> {
@@ -298,6 +309,26 @@ mod tests {
         assert!(holds("hole-punching=none", &at("unknown")).is_err());
         assert!(holds("hole_punching.level=most-peers", &at("any-peer")).is_err());
         assert_eq!(holds("hole_punching.level=most-peers", &at("most-peers")), Ok(()));
+    }
+
+    #[test]
+    fn a_level_may_be_that_of_one_family() {
+        let report = json!({
+            "hole_punching": { "level": "some-peers" },
+            "ipv4": { "status": "tested", "reason": null, "hole_punching": { "level": "some-peers" } },
+            "ipv6": { "status": "skipped", "reason": "not asked for", "hole_punching": null }
+        });
+        assert_eq!(holds("ipv4.hole-punching=some-peers", &report), Ok(()));
+        assert_eq!(
+            holds("ipv4.hole-punching=most-peers", &report),
+            Err("required ipv4.hole-punching=most-peers, got some-peers".into())
+        );
+        assert_eq!(
+            holds("ipv6.hole-punching=some-peers", &report),
+            Err("required ipv6.hole-punching=some-peers, got null (not asked for)".into())
+        );
+        assert_eq!(holds("ipv6.hole_punching=null", &report), Ok(()));
+        assert!(refused("ipv6.hole-punching>=most-peers").contains("LEVEL"));
     }
 
     #[test]

@@ -89,6 +89,8 @@ pub async fn check(
         family(setup, &net, servers, Family::V4, progress, stop.clone()),
         family(setup, &net, servers, Family::V6, progress, stop),
     );
+    let [ipv4, ipv6] =
+        [ipv4, ipv6].map(|family| FamilyReport { hole_punching: verdict::over(&family), ..family });
     let mut warnings = v4.warnings;
     for warning in v6.warnings {
         // A name that does not resolve does so for both families.
@@ -274,6 +276,7 @@ async fn family(
             reason_code: None,
             udp,
             tcp: tcp.filter(|t| t.reachable),
+            hole_punching: None,
         },
         aside,
     )
@@ -281,7 +284,7 @@ async fn family(
 
 fn absent(status: FamilyStatus, reason: Reason) -> FamilyReport {
     let Reason { code, text } = reason;
-    FamilyReport { status, reason: Some(text), reason_code: Some(code), udp: None, tcp: None }
+    FamilyReport { status, reason: Some(text), reason_code: Some(code), ..FamilyReport::default() }
 }
 
 /// What an examination took of the timeout; the lifetime measurement comes on top.

@@ -41,7 +41,8 @@ pub struct Report {
     pub ipv4: FamilyReport,
     /// What was found over IPv6.
     pub ipv6: FamilyReport,
-    /// Whether, with whom and how hole punching will work.
+    /// Whether, with whom and how hole punching will work: over IPv4, and what IPv6 adds for peers that have it, too; over
+    /// IPv6 where nothing is known of IPv4.
     pub hole_punching: HolePunching,
     /// What a person should know besides.
     pub warnings: Vec<String>,
@@ -132,6 +133,10 @@ pub struct FamilyReport {
     pub udp: Option<UdpReport>,
     /// TCP reachability.
     pub tcp: Option<TcpReport>,
+    /// Whether, with whom and how hole punching will work over this family alone, with peers that have it, too; null where
+    /// UDP over it was not tested.
+    #[serde(default)]
+    pub hole_punching: Option<HolePunching>,
 }
 
 /// UDP behaviour, finding by finding.
@@ -260,6 +265,9 @@ pub struct PeerVerdict {
     pub technique: Option<Technique>,
     /// Chance of success, 0 to 1.
     pub probability: Option<f64>,
+    /// Whether the chance is the least that is possible, since not everything is known of this side.
+    #[serde(default)]
+    pub at_least: bool,
     /// Packets that it takes.
     pub packets: Option<u32>,
     /// Seconds that it takes at a polite rate.

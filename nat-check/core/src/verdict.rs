@@ -3,77 +3,58 @@
 pub mod odds;
 mod peers;
 pub mod predict;
+mod summary;
 #[cfg(test)]
 mod tests;
 
-pub use peers::{between, candidates};
+pub use peers::{Outlook, between, candidates};
 use shared::nat::{Filtering, Lifetime, Mapping, NatType};
 
-use crate::report::{
-    FamilyReport, FamilyStatus, HolePunching, Level, PeerKind, PeerOutcome, PeerVerdict, Technique, UdpReport,
-};
+use crate::report::{FamilyReport, FamilyStatus, HolePunching, Level, UdpReport};
 
-/// The hole-punching verdict of a run: by the family with the better prospects, IPv4 where they are the same.
+/// The hole-punching verdict of a run: that of IPv4, which every peer has, with what IPv6 adds for peers that have it, too.
+/// Only where nothing is known of IPv4 it is that of IPv6.
 #[must_use]
 pub fn conclude(ipv4: &FamilyReport, ipv6: &FamilyReport) -> HolePunching {
-    let tested = |family: &'static str, report: &FamilyReport| {
-        report.udp.as_ref().map(|udp| Side { family, level: level(udp), verdict: over(udp) })
-    };
-    let sides = [tested("IPv4", ipv4), tested("IPv6", ipv6)];
-    match sides {
-        [Some(four), Some(six)] if four.level == six.level => four.verdict,
-        [Some(four), Some(six)] if rank(six.level) > rank(four.level) => six.beside(&four),
-        [Some(four), Some(six)] => four.beside(&six),
-        [Some(only), None] | [None, Some(only)] => only.verdict,
-        [None, None] => {
+    match (over(ipv4), over(ipv6)) {
+        (Some(four), Some(six)) => joint(four, &six),
+        (Some(four), None) => four,
+        (None, Some(six)) => HolePunching { summary: summary::with_ipv6(&six.summary), ..six },
+        (None, None) => {
             // What was not asked for explains nothing.
             let asked = [ipv4, ipv6].into_iter().filter(|family| family.status != FamilyStatus::Skipped);
             let why = asked.filter_map(|family| family.reason.as_ref()).next();
-            let (level, summary) = (Level::Unknown, not_known(why));
+            let (level, summary) = (Level::Unknown, summary::not_known(why));
             HolePunching { level, summary, keepalive_s: None, peers: Vec::new() }
         }
     }
 }
 
-/// The prospects over one family.
-struct Side {
-    family: &'static str,
-    level: Level,
-    verdict: HolePunching,
-}
-
-impl Side {
-    /// The verdict of this family, which is the better one, with a word on the other.
-    fn beside(self, worse: &Self) -> HolePunching {
-        let mut summary = self.verdict.summary;
-        if let Some(first) = summary.get_mut(..1) {
-            first.make_ascii_lowercase();
-        }
-        let rest = match worse.level {
-            Level::AnyPeer => "it works with any peer",
-            Level::MostPeers => "it works with most peers",
-            Level::SomePeers => "it works with some peers",
-            Level::None => "UDP is blocked",
-            Level::Unknown => "that is not known",
-        };
-        let summary = format!("Over {}, {summary} Over {}, {rest}.", self.family, worse.family);
-        HolePunching { summary, ..self.verdict }
-    }
-}
-
-/// The order of levels by what to hope for: where nothing is known, more than where UDP is blocked.
-fn rank(level: Level) -> (bool, Level) {
-    (level != Level::None, level)
-}
-
-fn over(udp: &UdpReport) -> HolePunching {
-    let level = level(udp);
-    let peers = peers::table(udp);
-    HolePunching {
+/// The prospects over one family; none where UDP over it was not tested.
+#[must_use]
+pub fn over(family: &FamilyReport) -> Option<HolePunching> {
+    let udp = family.udp.as_ref()?;
+    let (level, peers) = (level(udp), peers::table(udp));
+    Some(HolePunching {
         level,
-        summary: summary(level, udp, &peers),
+        summary: summary::of(level, udp, &peers),
         keepalive_s: udp.lifetime.value.as_ref().and_then(keepalive),
         peers,
+    })
+}
+
+/// Where UDP over IPv4 is blocked, peers that have IPv6 are left: some, however good that is.
+fn joint(four: HolePunching, six: &HolePunching) -> HolePunching {
+    let level = match four.level {
+        Level::None => six.level.min(Level::SomePeers).max(Level::None),
+        level => level,
+    };
+    let keepalives = [four.keepalive_s, six.keepalive_s];
+    HolePunching {
+        level,
+        summary: summary::of_both(&four, six),
+        keepalive_s: keepalives.into_iter().flatten().reduce(f64::min),
+        peers: four.peers,
     }
 }
 
@@ -92,71 +73,6 @@ fn level(udp: &UdpReport) -> Level {
         }
         (None, Some(Filtering::AddressAndPortDependent)) | (_, None) => Level::Unknown,
     }
-}
-
-fn summary(level: Level, udp: &UdpReport, peers: &[PeerVerdict]) -> String {
-    let with = |kind| peers.iter().find(|peer| peer.peer == kind);
-    let direct =
-        |kind| with(kind).filter(|peer| peer.outcome == PeerOutcome::Direct).and_then(|peer| peer.technique);
-    match level {
-        Level::AnyPeer => {
-            let hard =
-                [PeerKind::PortRestrictedCone, PeerKind::SymmetricSequential, PeerKind::SymmetricRandom];
-            let at_once =
-                |&kind: &PeerKind| matches!(direct(kind), Some(Technique::Direct | Technique::Simultaneous));
-            if hard.iter().all(at_once) {
-                "Hole punching works with any peer whose UDP is not blocked.".into()
-            } else if hard.iter().all(|&kind| direct(kind).is_some()) {
-                let who = if at_once(&PeerKind::PortRestrictedCone) {
-                    "symmetric"
-                } else {
-                    "port-restricted cone or a symmetric"
-                };
-                format!(
-                    "Hole punching works with any peer whose UDP is not blocked: immediately with peers \
-                     that do not filter by port, by guessing ports with those behind a {who} NAT."
-                )
-            } else {
-                "Hole punching works immediately with peers that do not filter by port; whether it does with those behind \
-                 other NATs is not certain."
-                    .into()
-            }
-        }
-        Level::MostPeers => match direct(PeerKind::SymmetricRandom) {
-            Some(_) => {
-                "Hole punching works with most peers: immediately with all but those behind a symmetric \
-                        NAT, and with most of these by guessing ports."
-                    .into()
-            }
-            None => "Hole punching works with most peers: with all but those behind a symmetric NAT.".into(),
-        },
-        Level::SomePeers => {
-            let home = match direct(PeerKind::PortRestrictedCone) {
-                Some(Technique::Prediction | Technique::Birthday) => {
-                    "with a port-restricted cone NAT (typical home router) by guessing ports"
-                }
-                Some(_) => "with a port-restricted cone NAT (typical home router), too",
-                None => "with a port-restricted cone NAT (typical home router) only through a relay",
-            };
-            let strict = match (direct(PeerKind::SymmetricSequential), direct(PeerKind::SymmetricRandom)) {
-                (Some(_), Some(_)) => "with a symmetric NAT by guessing ports",
-                (Some(_), None) => "with a symmetric NAT only if its ports can be predicted",
-                (None, _) => "with a symmetric NAT only through a relay",
-            };
-            format!(
-                "Hole punching works with some peers: immediately with those that do not filter by port, {home}, {strict}."
-            )
-        }
-        Level::None => {
-            "Hole punching does not work: UDP is blocked here, so only TCP or a relay is left.".into()
-        }
-        Level::Unknown => not_known(udp.filtering.reason.as_ref().or(udp.mapping.reason.as_ref())),
-    }
-}
-
-fn not_known(why: Option<&String>) -> String {
-    let because = why.map_or(String::new(), |why| format!(": {why}"));
-    format!("Whether hole punching works is not known{because}.")
 }
 
 /// The interval that keeps a mapping alive: a fifth below the shortest idle time that was seen to be survived.

@@ -4,7 +4,7 @@
 use std::fmt::{self, Display, Write};
 
 use super::{Format, Style};
-use nat_check_core::report::{self, FamilyReport, FamilyStatus, Report, UdpReport, json_word};
+use nat_check_core::report::{self, FamilyReport, FamilyStatus, Level, Report, UdpReport, json_word};
 
 pub(super) const FORMAT: Format = Format { name: "line", render };
 
@@ -27,11 +27,12 @@ struct Line<'a> {
 impl Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { report, family } = self;
-        write!(f, "status={} level={}", json_word(&family.status), json_word(&report.hole_punching.level))?;
+        let level = family.hole_punching.as_ref().map_or(Level::Unknown, |verdict| verdict.level);
+        write!(f, "status={} level={}", json_word(&family.status), json_word(&level))?;
         if let Some(udp) = &family.udp {
             write!(f, " {}", Udp(udp))?;
         }
-        if let Some(seconds) = report.hole_punching.keepalive_s {
+        if let Some(seconds) = family.hole_punching.as_ref().and_then(|verdict| verdict.keepalive_s) {
             write!(f, " keepalive_s={seconds}")?;
         }
         let faults = report.server.faults.len();

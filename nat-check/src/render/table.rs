@@ -17,7 +17,7 @@ fn render(report: &Report, style: &Style) -> String {
     page.answer(report);
     page.family("IPv4", &report.ipv4);
     page.family("IPv6", &report.ipv6);
-    page.peers(&report.hole_punching.peers, style.evidence);
+    page.hole_punching(report, style.evidence);
     page.server(report);
     page.list("Note", &report.warnings);
     if style.evidence {
@@ -83,9 +83,8 @@ impl Page {
             rows.push(row("TCP", format!("{reached}{seen}"), ""));
         }
         if rows.is_empty() {
-            let status = serde_json::to_value(family.status).unwrap_or_default();
             let reason = family.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
-            let line = format!("{name}: {}{reason}", status.as_str().unwrap_or("not tested"));
+            let line = format!("{name}: {}{reason}", words::status(family));
             self.text.push('\n');
             self.paragraph(DIM, &line);
             return;
@@ -95,13 +94,32 @@ impl Page {
         self.table(&[], &rows);
     }
 
-    fn peers(&mut self, peers: &[PeerVerdict], with_reasons: bool) {
-        if peers.is_empty() {
-            return;
+    /// One table where both families have the same prospects.
+    fn hole_punching(&mut self, report: &Report, with_reasons: bool) {
+        let of = |family: &FamilyReport| family.hole_punching.as_ref().map(|verdict| verdict.peers.clone());
+        match (of(&report.ipv4), of(&report.ipv6)) {
+            (Some(four), Some(six)) if four == six => {
+                self.peers("Hole punching, over IPv4 and IPv6 alike", &four, with_reasons);
+            }
+            (Some(four), Some(six)) => {
+                self.peers("Hole punching over IPv4", &four, with_reasons);
+                self.peers("Hole punching over IPv6, with peers that have it, too", &six, with_reasons);
+            }
+            (Some(four), None) => self.peers("Hole punching", &four, with_reasons),
+            (None, Some(six)) => {
+                self.peers("Hole punching over IPv6, with peers that have it, too", &six, with_reasons);
+            }
+            (None, None) => {}
         }
-        self.heading("Hole punching");
+    }
+
+    fn peers(&mut self, heading: &str, peers: &[PeerVerdict], with_reasons: bool) {
+        self.heading(heading);
         let rows = peers.iter().map(|peer| {
             let chance = match (peer.outcome, peer.probability) {
+                (PeerOutcome::Direct, Some(least)) if peer.at_least && least < 1.0 => {
+                    format!("at least {}", words::chance(least).trim_start_matches("over "))
+                }
                 (PeerOutcome::Direct, Some(probability)) => words::chance(probability),
                 (PeerOutcome::Direct | PeerOutcome::Unknown, _) => "not known".into(),
                 (PeerOutcome::Relay, _) => String::new(),

@@ -4,9 +4,12 @@ use serde_json::json;
 use shared::nat::{Bracket, Filtering, Lifetime, Mapping, NatType, PortAllocation, PortPolicy, Refresh};
 
 use super::*;
-use nat_check_core::report::{
-    Confidence, FamilyReport, FamilyStatus, Finding, HolePunching, ReasonCode, ServerAddresses, TcpReport,
-    UdpReport,
+use nat_check_core::{
+    report::{
+        Confidence, FamilyReport, FamilyStatus, Finding, HolePunching, ReasonCode, ServerAddresses,
+        TcpReport, UdpReport,
+    },
+    verdict,
 };
 
 const STYLE: Style = Style { width: 100, evidence: false };
@@ -21,6 +24,14 @@ fn certain<T>(value: T) -> Finding<T> {
 
 fn unknown<T>(reason: &str) -> Finding<T> {
     Finding::unknown((ReasonCode::NotAskedFor, reason), "RFC 4787")
+}
+
+/// The verdict, as a check draws it.
+fn conclude(report: &mut Report) {
+    for family in [&mut report.ipv4, &mut report.ipv6] {
+        family.hole_punching = verdict::over(family);
+    }
+    report.hole_punching = verdict::conclude(&report.ipv4, &report.ipv6);
 }
 
 fn skipped(reason: &str) -> FamilyReport {
@@ -79,7 +90,7 @@ fn home() -> Report {
     report.ipv4.status = FamilyStatus::Tested;
     report.ipv4.udp = Some(udp);
     report.ipv6 = skipped("this host has no IPv6 address");
-    report.hole_punching = nat_check_core::verdict::conclude(&report.ipv4, &report.ipv6);
+    conclude(&mut report);
     report
 }
 
@@ -101,7 +112,7 @@ fn poor() -> Report {
     report.server.features.change_request = certain(false);
     report.server.faults = vec!["names itself as its other address".into()];
     report.warnings = vec!["the port 53211 was already mapped by an earlier run".into()];
-    report.hole_punching = nat_check_core::verdict::conclude(&report.ipv4, &report.ipv6);
+    conclude(&mut report);
     report
 }
 
@@ -118,7 +129,7 @@ fn blocked() -> Report {
     let mut tcp = TcpReport::default();
     (tcp.reachable, tcp.external) = (true, Some("203.0.113.1:40112".parse().unwrap()));
     report.ipv4.tcp = Some(tcp);
-    report.hole_punching = nat_check_core::verdict::conclude(&report.ipv4, &report.ipv6);
+    conclude(&mut report);
     report
 }
 
@@ -127,9 +138,31 @@ fn unreachable() -> Report {
     let mut report = home();
     let reason = "198.51.100.10:3478 did not answer over UDP or TCP";
     report.ipv4 = absent(FamilyStatus::Unreachable, ReasonCode::ServerUnreachable, reason);
+    let reason = "probe.example.org has no IPv6 address; this host has one, 2001:db8::2";
+    report.ipv6 = absent(FamilyStatus::Unavailable, ReasonCode::ServerHasNoAddress, reason);
     report.hole_punching = HolePunching::default();
     report.hole_punching.summary = "Whether hole punching works is not known: no server answered.".into();
     report
+}
+
+/// IPv4 behind a symmetric NAT, IPv6 behind no filter at all.
+fn dual() -> Report {
+    let mut report = home();
+    report.ipv6 = report.ipv4.clone();
+    let [four, six] = [&mut report.ipv4, &mut report.ipv6].map(|family| family.udp.as_mut().unwrap());
+    four.mapping = certain(Mapping::AddressAndPortDependent);
+    four.nat_type = certain(NatType::Symmetric);
+    six.mapping = certain(Mapping::Direct);
+    six.filtering = certain(Filtering::EndpointIndependent);
+    six.nat_type = certain(NatType::OpenInternet);
+    conclude(&mut report);
+    report
+}
+
+#[test]
+fn two_families_are_two_verdicts() {
+    insta::assert_snapshot!("dual", text("table", &dual(), STYLE));
+    insta::assert_snapshot!("dual_lines", text("line", &dual(), STYLE));
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The report's values in plain English, by the terms of RFC 3489 and RFC 4787.
 
-use nat_check_core::report::{Confidence, PeerKind, PeerOutcome, Technique};
+use nat_check_core::report::{
+    Confidence, FamilyReport, FamilyStatus, PeerKind, PeerOutcome, ReasonCode, Technique,
+};
 pub(super) use nat_check_core::report::{number, percent as chance};
 
 pub(super) fn confidence(confidence: Confidence) -> &'static str {
@@ -9,6 +11,17 @@ pub(super) fn confidence(confidence: Confidence) -> &'static str {
         Confidence::Strong => "strong",
         Confidence::Weak => "weak",
         Confidence::Unknown => "unknown",
+    }
+}
+
+/// What there is to say of a family that was not tested. That the server has no address says nothing of this host.
+pub(super) fn status(family: &FamilyReport) -> &'static str {
+    match (family.status, family.reason_code) {
+        (FamilyStatus::Unavailable, Some(ReasonCode::ServerHasNoAddress)) => "not tested",
+        (FamilyStatus::Unavailable, _) => "unavailable",
+        (FamilyStatus::Unreachable, _) => "unreachable",
+        (FamilyStatus::Skipped, _) => "skipped",
+        (FamilyStatus::Tested | _, _) => "tested",
     }
 }
 

@@ -1,14 +1,18 @@
-//! The table by kind of peer: what is known of this side against each of them. What is not known is tried both ways:
-//! where the outcome is the same, the worse chance is told, else the outcome is unknown.
+//! The table by kind of peer: what is known of this side against each of them. What is not known is tried in every way
+//! it can be: where the outcome is the same, the least chance is told, else the outcome is unknown. A reason is given
+//! only where it holds whatever the unknown part turns out to be.
 
 use shared::nat::{Filtering, Keying, Mapping, NatType, PortAllocation};
 
 use super::predict::{Behaviour, Budget, CROSS_TRAFFIC, Next, Ports, Prediction, Side, Strategy, predict};
-use crate::report::{Finding, PeerKind, PeerOutcome, PeerVerdict, UdpReport};
+use crate::{
+    report::{Confidence, Finding, PeerKind, PeerOutcome, PeerVerdict, UdpReport},
+    technique::Technique,
+};
 
 pub(super) fn table(udp: &UdpReport) -> Vec<PeerVerdict> {
-    let selves = candidates(udp);
-    KINDS.iter().map(|kind| against(*kind, &selves, udp)).collect()
+    let (selves, if_unlikely) = (candidates(udp), candidates(&without_weak(udp)));
+    KINDS.iter().map(|kind| against(*kind, &selves, &if_unlikely, udp)).collect()
 }
 
 const KINDS: [PeerKind; 7] = [
@@ -21,38 +25,73 @@ const KINDS: [PeerKind; 7] = [
     PeerKind::UdpBlocked,
 ];
 
-fn against(peer: PeerKind, selves: &[Side], udp: &UdpReport) -> PeerVerdict {
+const HERE: &str = "this side";
+const THERE: &str = "the peer";
+
+/// One row. `if_unlikely` is what this side may be if its weak findings are wrong.
+fn against(peer: PeerKind, selves: &[Side], if_unlikely: &[Side], udp: &UdpReport) -> PeerVerdict {
     let others = [side(peer)];
-    if let Some(found) = between(selves, &others, &Budget::DEFAULT) {
-        let why = found.why("this side", "the peer");
+    let Some(found) = between(selves, &others, &Budget::DEFAULT) else {
         return PeerVerdict {
             peer,
-            outcome: found.outcome,
-            technique: Some(found.technique),
-            probability: found.probability.map(|p| (p * 10_000.0).floor() / 10_000.0),
-            packets: found.packets,
-            seconds: found.seconds,
-            why: if found.strategy == Strategy::BothSend { why + hazard(udp) } else { why },
+            outcome: PeerOutcome::Unknown,
+            technique: None,
+            probability: None,
+            at_least: false,
+            packets: None,
+            seconds: None,
+            why: format!("not enough is known of this side: {}", unknown(udp)),
         };
+    };
+    let Outlook { worst, at_least, .. } = found;
+    let mut why = match found.has_one_reason {
+        true => worst.why(HERE, THERE),
+        false => format!(
+            "not everything is known of this side ({}), but whatever that is, there is a way",
+            unknown(udp)
+        ),
+    };
+    if found.has_one_reason && worst.strategy == Strategy::BothSend {
+        why += hazard(udp);
+    }
+    if between(if_unlikely, &others, &Budget::DEFAULT) != Some(found) {
+        why += &doubt(udp);
     }
     PeerVerdict {
         peer,
-        outcome: PeerOutcome::Unknown,
-        technique: None,
-        probability: None,
-        packets: None,
-        seconds: None,
-        why: format!("not enough is known of this side: {}", unknown(udp)),
+        outcome: worst.outcome,
+        technique: Some(worst.technique),
+        probability: worst.probability.map(|p| (p * 10_000.0).floor() / 10_000.0),
+        at_least,
+        packets: worst.packets,
+        seconds: worst.seconds,
+        why,
     }
 }
 
-/// Predicts for two sides of which not everything is known: each is one of several. The worst chance where the
-/// outcome is the same for all of them, else nothing.
+/// What is to be expected of two sides of which not everything is known.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Outlook {
+    /// The least good of what is possible.
+    pub worst: Prediction,
+    /// Whether something better is possible, too.
+    pub at_least: bool,
+    /// Whether the reason is the same in every case.
+    pub has_one_reason: bool,
+}
+
+/// Predicts for two sides of which not everything is known: each is one of several. None where the outcome depends on
+/// what is not known.
 #[must_use]
-pub fn between(a: &[Side], b: &[Side], budget: &Budget) -> Option<Prediction> {
+pub fn between(a: &[Side], b: &[Side], budget: &Budget) -> Option<Outlook> {
     let all: Vec<Prediction> = a.iter().flat_map(|a| b.iter().map(move |b| predict(a, b, budget))).collect();
     let worst = *all.iter().reduce(|worst, next| if is_worse(next, worst) { next } else { worst })?;
-    all.iter().all(|p| p.outcome == worst.outcome).then_some(worst)
+    let reason = worst.why(HERE, THERE);
+    all.iter().all(|p| p.outcome == worst.outcome).then(|| Outlook {
+        worst,
+        at_least: all.iter().any(|p| p.probability > worst.probability),
+        has_one_reason: all.iter().all(|p| p.why(HERE, THERE) == reason),
+    })
 }
 
 /// A peer of each kind. Filters of strict NATs belong to the mapping.
@@ -133,9 +172,37 @@ fn ports(finding: &Finding<PortAllocation>) -> Vec<Ports> {
     vec![Ports::of(allocation, allocation.cross_traffic_per_s.map(f64::from))]
 }
 
+/// Less likely; with the same chance dearer; at the same cost the one that does not count on being let in by anybody.
 fn is_worse(a: &Prediction, b: &Prediction) -> bool {
     let chance = |p: &Prediction| p.probability.unwrap_or(0.0);
-    chance(a) < chance(b) || chance(a) <= chance(b) && a.packets > b.packets
+    let asks_for = |p: &Prediction| (p.packets, p.technique != Technique::Direct);
+    chance(a) < chance(b) || chance(a) <= chance(b) && asks_for(a) > asks_for(b)
+}
+
+/// What is left of a report if nothing counts that is only likely.
+fn without_weak(udp: &UdpReport) -> UdpReport {
+    fn sure<T: Clone>(finding: &Finding<T>) -> Finding<T> {
+        let value = finding.value.clone().filter(|_| finding.confidence > Confidence::Weak);
+        Finding { value, ..finding.clone() }
+    }
+    UdpReport {
+        mapping: sure(&udp.mapping),
+        filtering: sure(&udp.filtering),
+        port_allocation: sure(&udp.port_allocation),
+        ..udp.clone()
+    }
+}
+
+/// Which of the findings that a prediction rests on are only likely.
+fn doubt(udp: &UdpReport) -> String {
+    let weak = [
+        (udp.mapping.confidence, "mapping"),
+        (udp.filtering.confidence, "filtering"),
+        (udp.port_allocation.confidence, "port allocation"),
+    ];
+    let names: Vec<&str> =
+        weak.into_iter().filter(|(sure, _)| *sure == Confidence::Weak).map(|(_, name)| name).collect();
+    format!("; only likely here: {}", names.join(", "))
 }
 
 fn unknown(udp: &UdpReport) -> &'static str {

@@ -3,7 +3,7 @@
 use shared::nat::{PortAllocation, PortPolicy};
 
 use super::*;
-use crate::report::{Confidence, Finding, ReasonCode};
+use crate::report::{Confidence, Finding, PeerKind, PeerOutcome, PeerVerdict, ReasonCode, Technique};
 
 const MAPPINGS: [Mapping; 5] = [
     Mapping::Direct,
@@ -46,7 +46,7 @@ fn tested(
         port_allocation: finding(policy.map(ports)),
         ..UdpReport::default()
     };
-    FamilyReport { status: FamilyStatus::Tested, reason: None, reason_code: None, udp: Some(udp), tcp: None }
+    FamilyReport { status: FamilyStatus::Tested, udp: Some(udp), ..FamilyReport::default() }
 }
 
 fn absent() -> FamilyReport {
@@ -54,8 +54,7 @@ fn absent() -> FamilyReport {
         status: FamilyStatus::Skipped,
         reason: Some("not asked for".into()),
         reason_code: Some(ReasonCode::NotAskedFor),
-        udp: None,
-        tcp: None,
+        ..FamilyReport::default()
     }
 }
 
@@ -147,26 +146,52 @@ fn ipv6_serves_where_ipv4_was_not_tested() {
 }
 
 #[test]
-fn the_better_family_makes_the_headline_and_is_named_where_they_differ() {
+fn ipv6_promises_nothing_to_peers_that_have_none() {
     use Filtering as F;
-    let family = |mapping, filtering| tested(Some(mapping), Some(filtering), Some(PortPolicy::Preserving));
+    let family = |mapping, filtering| tested(Some(mapping), Some(filtering), Some(PortPolicy::Random));
     let home = family(Mapping::EndpointIndependent, F::AddressAndPortDependent);
     let open = family(Mapping::Direct, F::EndpointIndependent);
+    let symmetric = family(Mapping::AddressAndPortDependent, F::AddressAndPortDependent);
     let mut blocked = tested(None, None, None);
     blocked.udp.as_mut().unwrap().nat_type = finding(Some(NatType::UdpBlocked));
     let undecided = tested(None, None, None);
 
+    let verdict = conclude(&symmetric, &open);
+    assert_eq!(verdict.level, Level::SomePeers, "a peer without IPv6 finds a symmetric NAT");
+    assert_eq!(row(&verdict, PeerKind::SymmetricRandom).outcome, PeerOutcome::Relay);
+    assert_eq!(over(&open).unwrap().level, Level::AnyPeer);
+    assert!(verdict.summary.starts_with("Over IPv4, hole punching works with some"), "{}", verdict.summary);
+    let addition = "Over IPv6, if the peer has it, too, it works with any peer.";
+    assert!(verdict.summary.ends_with(addition), "{}", verdict.summary);
+
     let verdict = conclude(&blocked, &home);
-    assert_eq!(verdict.level, Level::MostPeers, "blocked IPv4 does not spoil IPv6");
-    assert!(verdict.summary.starts_with("Over IPv6, hole punching works"), "{}", verdict.summary);
+    assert_eq!(verdict.level, Level::SomePeers, "blocked IPv4 does not spoil IPv6");
+    assert!(verdict.summary.starts_with("If the peer has IPv6, too, hole punching"), "{}", verdict.summary);
     assert!(verdict.summary.ends_with("Over IPv4, UDP is blocked."), "{}", verdict.summary);
-    assert_eq!(row(&verdict, PeerKind::FullCone).outcome, PeerOutcome::Direct);
-    assert_eq!(conclude(&home, &open).level, Level::AnyPeer);
-    assert!(conclude(&open, &home).summary.starts_with("Over IPv4,"));
-    assert_eq!(conclude(&blocked, &undecided).level, Level::Unknown, "unknown is not blocked");
-    for same in [conclude(&home, &home), conclude(&home, &absent()), conclude(&absent(), &home)] {
+    assert_eq!(row(&verdict, PeerKind::FullCone).outcome, PeerOutcome::Relay);
+    assert_eq!(conclude(&blocked, &blocked).level, Level::None);
+
+    assert_eq!(conclude(&open, &home).level, Level::AnyPeer);
+    assert_eq!(conclude(&undecided, &open).level, Level::Unknown);
+    assert_eq!(conclude(&blocked, &undecided).level, Level::None);
+    assert!(conclude(&absent(), &home).summary.starts_with("If the peer has IPv6, too,"));
+    for same in [conclude(&home, &home), conclude(&home, &absent())] {
         assert!(!same.summary.contains("IPv"), "{}", same.summary);
     }
+}
+
+#[test]
+fn the_shorter_keepalive_serves_both_families() {
+    let living = |alive_s| {
+        let mut family = tested(Some(Mapping::Direct), Some(Filtering::EndpointIndependent), None);
+        let refresh = shared::nat::Refresh { outbound: None, inbound: None, elsewhere: None };
+        let stream = Some(shared::nat::Bracket { alive_s, expired_s: None });
+        family.udp.as_mut().unwrap().lifetime =
+            finding(Some(Lifetime { unreplied: None, stream, refresh, granularity: None }));
+        family
+    };
+    assert_eq!(conclude(&living(100.0), &living(50.0)).keepalive_s, Some(40.0));
+    assert_eq!(over(&living(100.0)).unwrap().keepalive_s, Some(80.0));
 }
 
 #[test]
@@ -211,4 +236,103 @@ fn the_keepalive_is_shorter_than_what_was_survived() {
     assert_eq!(lifetime(None, Some(120.0)), Some(96.0));
     assert_eq!(lifetime(None, None), None);
     assert_eq!(lifetime(Some(1.0), None), None);
+}
+
+/// Every combination of known and unknown axes.
+fn all_knowledge() -> impl Iterator<Item = Knowledge> {
+    fn some<T: Copy>(values: &[T]) -> Vec<Option<T>> {
+        values.iter().copied().map(Some).chain([None]).collect()
+    }
+    let policies = some(&POLICIES);
+    some(&MAPPINGS).into_iter().flat_map(move |mapping| {
+        let policies = policies.clone();
+        some(&FILTERINGS).into_iter().flat_map(move |filtering| {
+            policies.clone().into_iter().map(move |policy| (mapping, filtering, policy))
+        })
+    })
+}
+
+type Knowledge = (Option<Mapping>, Option<Filtering>, Option<PortPolicy>);
+const POLICIES: [PortPolicy; 4] =
+    [PortPolicy::Preserving, PortPolicy::Sequential, PortPolicy::Random, PortPolicy::Block];
+
+fn peers((mapping, filtering, policy): Knowledge) -> Vec<PeerVerdict> {
+    over(&tested(mapping, filtering, policy)).unwrap().peers
+}
+
+#[test]
+fn nothing_is_promised_that_the_unknown_part_could_deny() {
+    let fits = |known: Knowledge, whole: Knowledge| {
+        (known.0.is_none() || known.0 == whole.0)
+            && (known.1.is_none() || known.1 == whole.1)
+            && (known.2.is_none() || known.2 == whole.2)
+    };
+    let complete: Vec<(Knowledge, Vec<PeerVerdict>)> = all_knowledge()
+        .filter(|k| k.0.is_some() && k.1.is_some() && k.2.is_some())
+        .map(|k| (k, peers(k)))
+        .collect();
+    let mut partial = 0;
+    for known in all_knowledge() {
+        let completions: Vec<&Vec<PeerVerdict>> =
+            complete.iter().filter(|(whole, _)| fits(known, *whole)).map(|(_, peers)| peers).collect();
+        partial += usize::from(completions.len() > 1);
+        for (at, told) in peers(known).iter().enumerate() {
+            let possible: Vec<&PeerVerdict> = completions.iter().map(|peers| &peers[at]).collect();
+            let context = || format!("{known:?}: {told:?} of {possible:#?}");
+            match told.outcome {
+                PeerOutcome::Unknown => assert_eq!(told.probability, None, "{}", context()),
+                outcome => assert!(possible.iter().all(|p| p.outcome == outcome), "{}", context()),
+            }
+            let least = possible.iter().filter_map(|p| p.probability).reduce(f64::min);
+            if told.outcome != PeerOutcome::Unknown {
+                assert!(told.probability <= least, "{}", context());
+                let better = possible.iter().any(|p| p.probability > told.probability);
+                assert!(told.at_least || !better, "{}", context());
+            }
+            let claimed = possible.iter().any(|p| p.why == told.why);
+            assert!(!claimed || possible.iter().all(|p| p.why == told.why), "{}", context());
+        }
+    }
+    assert!(partial > 40, "{partial}");
+}
+
+#[test]
+fn what_is_not_known_is_in_no_reason() {
+    for peer in peers((None, None, None)) {
+        assert!(!peer.why.contains("send to this side"), "{peer:?}");
+        assert!(!peer.why.contains("its own gateway"), "{peer:?}");
+    }
+}
+
+#[test]
+fn a_headline_over_a_table_of_yes_is_no_not_known() {
+    for known in all_knowledge() {
+        let verdict = over(&tested(known.0, known.1, known.2)).unwrap();
+        let direct = verdict.peers.iter().any(|peer| peer.outcome == PeerOutcome::Direct);
+        assert!(!direct || verdict.summary.starts_with("Hole punching works"), "{known:?}: {verdict:#?}");
+    }
+}
+
+#[test]
+fn what_is_only_likely_is_said_to_be() {
+    let weaken = |mapping: Confidence, filtering: Confidence, kind| {
+        let mut family = tested(
+            Some(Mapping::EndpointIndependent),
+            Some(Filtering::EndpointIndependent),
+            Some(PortPolicy::Random),
+        );
+        let udp = family.udp.as_mut().unwrap();
+        (udp.mapping.confidence, udp.filtering.confidence) = (mapping, filtering);
+        let verdict = over(&family).unwrap();
+        let summary = verdict.summary.clone();
+        (row(&verdict, kind).why.clone(), summary)
+    };
+    use Confidence::{Certain, Weak};
+    let (why, summary) = weaken(Certain, Weak, PeerKind::SymmetricRandom);
+    assert!(why.ends_with("; only likely here: filtering"), "{why}");
+    assert!(summary.ends_with("That rests on the filtering, which is only likely."), "{summary}");
+    let (why, _) = weaken(Certain, Weak, PeerKind::OpenInternet);
+    assert!(!why.contains("likely"), "what this side is does not matter: {why}");
+    let (why, summary) = weaken(Certain, Certain, PeerKind::SymmetricRandom);
+    assert!(!why.contains("likely") && !summary.contains("likely"), "{why} {summary}");
 }
