@@ -1,5 +1,5 @@
-//! Programs that others wrote, through the router hop: our client against coturn, and coturn's natdiscovery and the
-//! classic `stun` client against our server. Versions: Debian's coturn 4.6.1 and stun-client 0.97.
+//! Programs that others wrote, through the router hop: our client against coturn and stund, and coturn's natdiscovery and
+//! the classic `stun` client against our server. Versions: Debian's coturn 4.6.1, stun-client and stun-server 0.97.
 
 lab::on_linux!(linux);
 
@@ -12,7 +12,9 @@ mod linux {
         address::{SERVER4, server_endpoint},
         client::nat_check,
         harness::{self, trial},
+        oracle,
         process::Running,
+        tun::TunSite,
     };
     use shared::{
         nat::model::{SpecError, Stack},
@@ -77,6 +79,20 @@ mod linux {
         "linux+linux",
     ];
 
+    /// The classes of NAT, where our client is tried against the servers of others, which give no receipts.
+    const CLASSES: [&str; 10] = [
+        "open",
+        "firewall",
+        "firewall-address",
+        "full-cone",
+        "restricted-cone",
+        "port-restricted-cone",
+        "mapping=ad,filtering=ad",
+        "mapping=ad,filtering=apd,ports=random",
+        "mapping=apd,filtering=ad,ports=random",
+        "symmetric",
+    ];
+
     pub(crate) fn main() -> ExitCode {
         harness::main(|| {
             let mut trials = Vec::new();
@@ -86,6 +102,12 @@ mod linux {
             }
             for nat in BEFORE_COTURN {
                 trials.push(trial(format!("coturn::{nat}"), || our_client_agrees_about_coturn(nat)));
+            }
+            for nat in CLASSES {
+                for (server, start) in [("coturn", coturn as StartServer), ("stund", stund)] {
+                    let name = format!("{server}::tun::{nat}");
+                    trials.push(trial(name, move || our_client_is_right_with(nat, start)));
+                }
             }
             trials
         })
@@ -120,7 +142,30 @@ mod linux {
         Ok(())
     }
 
-    /// Starts coturn on two addresses as a STUN server, and waits until it answers.
+    /// Starts a server, and waits until it answers. It may put files into the directory.
+    type StartServer = fn(&Lab, &std::path::Path) -> Result<Running, LabError>;
+
+    /// Right in everything, the rewriting of payloads included, though not everything can be known.
+    fn our_client_is_right_with(nat: &str, start: StartServer) -> Result<(), LabError> {
+        let nat: Stack = nat.parse().map_err(|e: SpecError| LabError::Words(e.to_string()))?;
+        let lab = Lab::tun(&[TunSite::new(nat.clone())], 1)?;
+        let directory = tempfile::tempdir().map_err(LabError::io("making a directory"))?;
+        let _server = start(&lab, directory.path())?;
+        let run = nat_check(lab.host(0), SERVER4[0].into(), &[])?;
+        run.must_say(&nat.behaviour());
+        let wrong = oracle::judge_json(&oracle::expected(&nat), &run.report).wrong;
+        assert!(wrong.is_empty(), "{}", wrong.join("; "));
+        Ok(())
+    }
+
+    /// Starts Vovida's stund on two addresses.
+    fn stund(lab: &Lab, _: &std::path::Path) -> Result<Running, LabError> {
+        let [first, second] = SERVER4.map(|ip| ip.to_string());
+        let command = lab.server_host().command("stund").args(["-h", &first, "-a", &second]);
+        answering(lab, command.start()?, "stund")
+    }
+
+    /// Starts coturn on two addresses as a STUN server.
     fn coturn(lab: &Lab, directory: &std::path::Path) -> Result<Running, LabError> {
         let file = |name: &str| directory.join(name).into_os_string();
         let mut command =
@@ -130,7 +175,11 @@ mod linux {
             command = command.arg(format!("--listening-ip={ip}"));
         }
         command = command.arg("--pidfile").arg(file("pid")).arg("--userdb").arg(file("db"));
-        let coturn = command.start()?;
+        answering(lab, command.start()?, "coturn")
+    }
+
+    /// Waits until a server answers.
+    fn answering(lab: &Lab, server: Running, name: &str) -> Result<Running, LabError> {
         // It says nothing when it begins to answer, so it is asked until it does.
         let socket =
             lab.host(0).run(|| UdpSocket::bind(("0.0.0.0", 0))).map_err(LabError::io("opening a socket"))?;
@@ -145,15 +194,15 @@ mod linux {
             let _ = socket.send_to(&request[..length], server_endpoint(false, 0, 0));
             match socket.recv(&mut answer) {
                 Ok(n) if View::parse(&answer[..n]).is_ok_and(|answer| answer.id() == id) => {
-                    return Ok(coturn);
+                    return Ok(server);
                 }
                 Ok(_) | Err(_) => {}
             }
         }
         Err(LabError::Timeout {
-            operation: "waiting for coturn".into(),
+            operation: format!("waiting for {name}"),
             within: PATIENCE,
-            printed: coturn.printed(),
+            printed: server.printed(),
         })
     }
 

@@ -111,9 +111,9 @@ pub struct Response {
     pub mapped: Option<SocketAddr>,
     /// XOR-MAPPED-ADDRESS.
     pub xor_mapped: Option<SocketAddr>,
-    /// RESPONSE-ORIGIN, or SOURCE-ADDRESS in the classic dialect.
+    /// RESPONSE-ORIGIN, or SOURCE-ADDRESS of RFC 3489.
     pub origin: Option<SocketAddr>,
-    /// OTHER-ADDRESS, or CHANGED-ADDRESS in the classic dialect.
+    /// OTHER-ADDRESS, or CHANGED-ADDRESS of RFC 3489.
     pub other: Option<SocketAddr>,
 }
 
@@ -277,7 +277,6 @@ impl ObservationLog {
         if transaction.responses.len() == MOST_RESPONSES {
             return Some(transaction);
         }
-        let classic = view.dialect() == Dialect::Classic;
         transaction.responses.push(Response {
             at,
             from,
@@ -285,11 +284,9 @@ impl ObservationLog {
             class,
             error: (class == Class::Error).then(|| view.error().map_or(0, |e| e.0)),
             mapped: view.address(attr::MAPPED_ADDRESS),
-            xor_mapped: view
-                .xor_address(attr::XOR_MAPPED_ADDRESS)
-                .or_else(|| view.xor_address(attr::XOR_MAPPED_ADDRESS_OLD)),
-            origin: view.address(if classic { attr::SOURCE_ADDRESS } else { attr::RESPONSE_ORIGIN }),
-            other: view.address(if classic { attr::CHANGED_ADDRESS } else { attr::OTHER_ADDRESS }),
+            xor_mapped: view.xor_mapped(),
+            origin: view.response_origin(),
+            other: view.other_address(),
         });
         if class == Class::Success && !self.judged {
             self.judged = true;

@@ -129,12 +129,42 @@ impl<'a> View<'a> {
         decode_address(self.find(number)?).map(|masked| unmask(masked, &self.id()))
     }
 
-    /// The address under which the server saw the request: masked where present, in clear otherwise.
+    /// XOR-MAPPED-ADDRESS, also under the number that it had before RFC 5389.
+    ///
+    /// Classic answers have no standard for it: there is no cookie, and servers of that time (Vovida's stund) XOR with
+    /// the first bytes of the transaction id instead. There it counts only where one of the two forms confirms
+    /// MAPPED-ADDRESS.
+    #[must_use]
+    pub fn xor_mapped(&self) -> Option<SocketAddr> {
+        let masked = self.find(attr::XOR_MAPPED_ADDRESS).or_else(|| self.find(attr::XOR_MAPPED_ADDRESS_OLD));
+        let masked = decode_address(masked?)?;
+        let by_cookie = unmask(masked, &self.id());
+        match self.dialect() {
+            Dialect::Modern => Some(by_cookie),
+            Dialect::Classic => {
+                let mapped = self.address(attr::MAPPED_ADDRESS)?;
+                [by_cookie, unmask_by_id(masked, &self.id())].contains(&mapped).then_some(mapped)
+            }
+        }
+    }
+
+    /// The address under which the server saw the request: XORed where present, in clear otherwise.
     #[must_use]
     pub fn mapped(&self) -> Option<SocketAddr> {
-        self.xor_address(attr::XOR_MAPPED_ADDRESS)
-            .or_else(|| self.xor_address(attr::XOR_MAPPED_ADDRESS_OLD))
-            .or_else(|| self.address(attr::MAPPED_ADDRESS))
+        self.xor_mapped().or_else(|| self.address(attr::MAPPED_ADDRESS))
+    }
+
+    /// The server's other address: OTHER-ADDRESS, or CHANGED-ADDRESS of RFC 3489, which classic servers send in
+    /// either dialect.
+    #[must_use]
+    pub fn other_address(&self) -> Option<SocketAddr> {
+        self.address(attr::OTHER_ADDRESS).or_else(|| self.address(attr::CHANGED_ADDRESS))
+    }
+
+    /// Where the answer was sent from: RESPONSE-ORIGIN, or SOURCE-ADDRESS of RFC 3489.
+    #[must_use]
+    pub fn response_origin(&self) -> Option<SocketAddr> {
+        self.address(attr::RESPONSE_ORIGIN).or_else(|| self.address(attr::SOURCE_ADDRESS))
     }
 
     /// An attribute of four bytes.
@@ -206,7 +236,16 @@ fn decode_address(value: &[u8]) -> Option<SocketAddr> {
 
 /// Masks an address as XOR-MAPPED-ADDRESS does, or takes the mask off: it is its own inverse.
 pub(super) fn unmask(address: SocketAddr, id: &TransactionId) -> SocketAddr {
-    let cookie = COOKIE.to_be_bytes();
+    unmask_with(COOKIE.to_be_bytes(), address, id)
+}
+
+/// The same as classic servers do it, with the first bytes of the transaction id in the place of the cookie.
+fn unmask_by_id(address: SocketAddr, id: &TransactionId) -> SocketAddr {
+    let [a, b, c, d, ..] = id.0;
+    unmask_with([a, b, c, d], address, id)
+}
+
+fn unmask_with(cookie: [u8; 4], address: SocketAddr, id: &TransactionId) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) => {
             let mut octets = ip.octets();
@@ -229,4 +268,31 @@ fn u16_at(bytes: &[u8], at: usize) -> u16 {
 
 const fn padded(length: usize) -> usize {
     length.next_multiple_of(4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stun::Writer;
+
+    /// A classic answer that shows `mapped` in clear, and `masked` under XOR-MAPPED-ADDRESS as it stands.
+    fn classic(mapped: &str, masked: SocketAddr) -> Option<SocketAddr> {
+        let mut bytes = [0; 64];
+        let mut writer = Writer::new(&mut bytes, Class::Success, &ID);
+        writer.address(attr::MAPPED_ADDRESS, mapped.parse().unwrap());
+        let length = writer.address(attr::XOR_MAPPED_ADDRESS, masked).finish().unwrap();
+        View::parse(&bytes[..length]).unwrap().xor_mapped()
+    }
+
+    const ID: TransactionId = TransactionId([0xde, 0xad, 0xbe, 0xef, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+
+    #[test]
+    fn classic_servers_xor_with_the_transaction_id() {
+        // As stund 0.97 answered on the wire: 198.51.100.10:53497, id de ad be ef ...
+        let seen: SocketAddr = "198.51.100.10:53497".parse().unwrap();
+        assert_eq!(classic("198.51.100.10:53497", "24.158.218.229:3668".parse().unwrap()), Some(seen));
+        assert_eq!(classic("198.51.100.10:53497", unmask(seen, &ID)), Some(seen), "with the cookie");
+        assert_eq!(classic("198.51.100.10:53497", seen), None, "not XORed at all");
+        assert_eq!(classic("192.168.1.2:53497", "24.158.218.229:3668".parse().unwrap()), None, "rewritten");
+    }
 }

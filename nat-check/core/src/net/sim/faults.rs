@@ -41,6 +41,12 @@ pub enum Fault {
     OriginLies,
     /// There is one address only, and the server says so.
     SingleAddress,
+    /// As Vovida's stund: SOURCE-ADDRESS and CHANGED-ADDRESS of RFC 3489 in every answer, XOR-MAPPED-ADDRESS XORed with
+    /// the transaction id where there is no cookie, no receipts.
+    Stund,
+    /// A NAT stands in front of it, as a container's proxy or a load balancer does: it sees one private address, and what
+    /// it sends from another endpoint than the one that was asked goes nowhere.
+    BehindNat,
     /// Requests with the magic cookie get no answer.
     ClassicOnly,
     /// Requests without the magic cookie get no answer.
@@ -96,6 +102,17 @@ pub(super) fn rewritten(message: &[u8], mut edit: impl FnMut(Attribute<'_>) -> E
             Edit::Address(address) => {
                 writer.address(attribute.number, address);
             }
+            Edit::Number(number) => {
+                writer.bytes(number, attribute.value);
+            }
+            Edit::AlsoXoredWithId => {
+                writer.bytes(attribute.number, attribute.value);
+                let mut value = attribute.value.to_vec();
+                let id = view.id().0;
+                // The port is XORed with the first half of what the address is XORed with.
+                value.iter_mut().skip(2).zip(id[..2].iter().chain(&id)).for_each(|(byte, key)| *byte ^= key);
+                writer.bytes(attr::XOR_MAPPED_ADDRESS, &value);
+            }
         }
     }
     let length = writer.finish().ok()?;
@@ -108,6 +125,10 @@ pub(super) enum Edit {
     Keep,
     Drop,
     Address(SocketAddr),
+    /// Another number, the same value.
+    Number(u16),
+    /// As it is, and once more as an old server XORs it.
+    AlsoXoredWithId,
 }
 
 impl Fault {
@@ -116,14 +137,14 @@ impl Fault {
         match (self, number) {
             (Self::ChangeIgnored | Self::ChangeFaked, attr::CHANGE_REQUEST)
             | (Self::ResponsePortIgnored, attr::RESPONSE_PORT)
-            | (Self::NoReceipt, attr::RECEIPT) => Edit::Drop,
+            | (Self::NoReceipt | Self::Stund, attr::RECEIPT) => Edit::Drop,
             _ => Edit::Keep,
         }
     }
 
     /// What it does to an attribute of an answer. `asked` is where the request came to, `wanted` the endpoint that
-    /// it wanted its answer from.
-    pub(super) fn on_answer(self, number: u16, asked: SocketAddr, wanted: SocketAddr) -> Edit {
+    /// it wanted its answer from, `classic` whether it is in the classic dialect.
+    pub(super) fn on_answer(self, number: u16, asked: SocketAddr, wanted: SocketAddr, classic: bool) -> Edit {
         let other = number == attr::OTHER_ADDRESS || number == attr::CHANGED_ADDRESS;
         let origin = number == attr::RESPONSE_ORIGIN || number == attr::SOURCE_ADDRESS;
         let port = asked.port() ^ 1;
@@ -139,6 +160,12 @@ impl Fault {
                 Edit::Address(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 99)), 3478))
             }
             Self::ChangeFaked if origin => Edit::Address(wanted),
+            Self::Stund => match number {
+                attr::RESPONSE_ORIGIN => Edit::Number(attr::SOURCE_ADDRESS),
+                attr::OTHER_ADDRESS => Edit::Number(attr::CHANGED_ADDRESS),
+                attr::MAPPED_ADDRESS if classic => Edit::AlsoXoredWithId,
+                _ => Edit::Keep,
+            },
             Self::NoXor if number == attr::XOR_MAPPED_ADDRESS => Edit::Drop,
             Self::NoOrigin if origin => Edit::Drop,
             _ => Edit::Keep,

@@ -78,6 +78,8 @@ impl ServerSpec {
 const LOCKOUT: Duration = Duration::from_secs(10);
 /// Requests that wait for a server that serves one after another.
 const MOST_WAITING: u32 = 256;
+/// What the server sees of all clients where it stands behind a NAT of its own.
+const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 17, 0, 1));
 
 /// One datagram that the server sends.
 #[derive(Debug)]
@@ -177,7 +179,9 @@ impl Server {
             return Ok(vec![Outgoing { from: at, to: from, after, bytes }]);
         }
         let request = self.edited_request(datagram);
-        respond(&topology, endpoint, from, unheard, &request, &mut self.answers)
+        let behind_nat = self.spec.has(Fault::BehindNat);
+        let seen = if behind_nat { SocketAddr::new(PROXY, from.port()) } else { from };
+        respond(&topology, endpoint, seen, unheard, &request, &mut self.answers)
             .map_err(|reason| reason.name())?;
 
         let changes = view.u32(attr::CHANGE_REQUEST).unwrap_or(0);
@@ -191,6 +195,10 @@ impl Server {
             let stuck = self.spec.has(Fault::ChangeIpIgnored) && changes & attr::CHANGE_IP != 0;
             let endpoint = if stuck { endpoint.change(true, false) } else { endpoint };
             let Some(source) = topology.bound(endpoint).filter(|a| !self.is_dead(*a)) else { continue };
+            if behind_nat && (source, to) != (at, seen) {
+                continue;
+            }
+            let to = if behind_nat { from } else { to };
             let bytes = self.edited_answer(bytes, at, wanted);
             sent.push(Outgoing { from: source, to, after, bytes });
         }
@@ -314,7 +322,8 @@ impl Server {
     }
 
     fn edited_answer(&self, answer: &[u8], asked: SocketAddr, wanted: SocketAddr) -> Vec<u8> {
-        let edit = |number| self.spec.faults.iter().map(move |f| f.on_answer(number, asked, wanted));
+        let classic = View::parse(answer).is_ok_and(|view| view.dialect() == Dialect::Classic);
+        let edit = |number| self.spec.faults.iter().map(move |f| f.on_answer(number, asked, wanted, classic));
         self.edited(answer, |number| edit(number).find(|e| !matches!(e, Edit::Keep)).unwrap_or(Edit::Keep))
     }
 
