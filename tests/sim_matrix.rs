@@ -129,7 +129,7 @@ fn scenarios_and_model_agree() {
         let model = oracle::expected(&scenario.nat);
         let said = serde_json::to_value(&scenario.report).expect("TOML is JSON");
         for (path, value) in leaves("", &said) {
-            if let Some(opinion) = model.pointer(&path) {
+            if let Some(opinion) = model.pointer(&path).filter(|_| value != oracle::UNSURE) {
                 assert_eq!(opinion, &value, "{}: {path}", scenario.name);
             }
         }

@@ -205,7 +205,7 @@ impl Internet {
 
     fn out_through(&mut self, site: usize, nat: usize, mut moving: Moving, now: Duration) {
         let customer = &mut self.customers[site];
-        if !moving.datagram.hop() {
+        if !moving.datagram.pass(customer.nats[nat].spec().hops) {
             let router = customer.router(moving.datagram.is_v6());
             let back = self.inward(site, nat, moving.datagram.source());
             return self.report(&moving.datagram, router, IcmpReason::Expired, back, now);
@@ -247,7 +247,7 @@ impl Internet {
 
     fn in_through(&mut self, site: usize, nat: usize, mut moving: Moving, now: Duration) {
         let customer = &mut self.customers[site];
-        if !moving.datagram.hop() {
+        if !moving.datagram.pass(customer.nats[nat].spec().hops) {
             let router = customer.outside(moving.datagram.is_v6());
             let back = match self.outward(site, nat + 1) {
                 Place::Core => Place::Core,

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use etherparse::{Icmpv4Type, Icmpv6Type, PacketBuilder, icmpv4, icmpv6};
-use shared::nat::model::{Fragment, Packet, Protocol, TcpFlags};
+use shared::nat::model::{Fragment, Packet, Protocol, TcpFlags, spec::Hops};
 
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
@@ -188,13 +188,19 @@ impl Datagram {
         self.bytes[self.ttl_at()]
     }
 
-    /// Decrements the TTL; `false` when it has expired.
+    /// Passes a router, which decrements the TTL; `false` when it has expired.
     pub(crate) fn hop(&mut self) -> bool {
+        self.pass(Hops::Counted)
+    }
+
+    /// Passes a device that does this to the TTL; `false` when it has expired.
+    pub(crate) fn pass(&mut self, hops: Hops) -> bool {
         let at = self.ttl_at();
-        if self.bytes[at] <= 1 {
+        let left = hops.after(self.bytes[at]);
+        if left == 0 {
             return false;
         }
-        self.bytes[at] -= 1;
+        self.bytes[at] = left;
         self.sum_header();
         true
     }

@@ -7,6 +7,9 @@ use nat_check_core::{probe::REGISTRY, report::Report};
 use serde_json::{Map, Value, json};
 use shared::nat::model::{Behaviour, Stack};
 
+/// Asks for a finding that is not sure of itself, whatever it says.
+pub const UNSURE: &str = "unsure";
+
 /// How a report fares.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Judgement {
@@ -33,7 +36,8 @@ impl Judgement {
 }
 
 /// Holds a report against the part of it that must be so. `expected` is shaped like the report; a finding is compared by
-/// its value, `"unknown"` asks for a finding without one, a list of words asks that each occur in one of the sentences.
+/// its value, `"unknown"` asks for a finding without one, [`UNSURE`] for one that is neither certain nor strong, a list of
+/// words asks that each occur in one of the sentences.
 #[must_use]
 pub fn judge(expected: &Value, report: &Report) -> Judgement {
     let report = serde_json::to_value(report).unwrap_or_default();
@@ -90,12 +94,15 @@ fn compare(path: &str, expected: &Value, found: &Value, sure: bool, judgement: &
         if expected == "unknown" {
             return note(path, expected, &found["value"], found["value"].is_null(), true, judgement);
         }
+        let sure = confidence == "certain" || confidence == "strong";
+        if expected == UNSURE {
+            return note(path, expected, &json!(confidence), !sure, true, judgement);
+        }
         if found["value"].is_null() {
             let why = found["reason"].as_str().unwrap_or("no reason given");
             judgement.undecided.push(format!("{path}: unknown, {why}"));
             return;
         }
-        let sure = confidence == "certain" || confidence == "strong";
         return compare(path, expected, &found["value"], sure, judgement);
     }
     match expected {

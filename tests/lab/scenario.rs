@@ -13,7 +13,7 @@
 //! [server]                           # optional
 //! faults = ["alternate-dead", { slow = 0.3 }]
 //!
-//! [report]                           # paths and values of the JSON report; "unknown" = no value, with a reason
+//! [report]                           # paths and values of the JSON report; "unknown" = no value, "unsure" = at most weak
 //! ipv4.udp.mapping = "endpoint-independent"
 //! ```
 
@@ -72,6 +72,8 @@ pub struct Network {
     pub reorder: f64,
     /// Share of packets that arrive twice.
     pub duplicate: f64,
+    /// How long nothing passes after the first packet, in milliseconds.
+    pub dark_ms: f64,
     /// Kilobits a second that the uplink passes.
     pub uplink_kbit: Option<u32>,
     /// Packets a second that are let out.
@@ -91,6 +93,7 @@ impl Default for Network {
             loss,
             reorder: 0.0,
             duplicate: 0.0,
+            dark_ms: 0.0,
             uplink_kbit: None,
             policed: None,
             only_port: None,
@@ -139,6 +142,7 @@ impl Network {
             duplicate: self.duplicate,
             uplink_bits_per_s: self.uplink_kbit.map(|kbit| kbit * 1000),
             policed_per_s: self.policed,
+            dark: millis(self.dark_ms),
             only_port: self.only_port,
             ..PathSpec::default().with_loss(loss)
         }

@@ -16,6 +16,7 @@ mod tests;
 mod timers;
 
 use std::{
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -27,9 +28,9 @@ pub use stack::Stack;
 pub use syntax::{KEYS, Key, PRESETS, Preset, SpecError};
 
 use crate::nat::{Filtering, Mapping};
-use packet::rewrite_address;
+use packet::{rewrite_address, rewrite_mapped};
 use ports::Allocator;
-use spec::{Fragments, Hairpin, Keying, Pooling, Refusal, Rules, Scope, Tracking};
+use spec::{Alg, Fragments, Hairpin, Keying, Pooling, Refusal, Rules, Scope, Tracking};
 use table::{Binding, Map, Owner, Table, any_endpoint, by_filter, by_mapping};
 use timers::{Clock, Direction};
 
@@ -45,6 +46,8 @@ pub struct Nat {
     /// First fragments seen: the fragments that follow them may pass.
     fragments: Map<(IpAddr, IpAddr, u32), ()>,
     rng: fastrand::Rng,
+    /// Spreads flows over several Internet connections.
+    flow_hash: BuildHasherDefault<DefaultHasher>,
 }
 
 impl Nat {
@@ -65,6 +68,7 @@ impl Nat {
             paired: Map::default(),
             fragments: Map::default(),
             rng,
+            flow_hash: BuildHasherDefault::default(),
         }
     }
 
@@ -109,7 +113,7 @@ impl Nat {
         self.permit(rules, slot, &packet, now);
         let inside = packet.source;
         packet.source = self.table[slot].outside;
-        if self.spec.alg && inside.ip() != packet.source.ip() {
+        if self.spec.alg == Alg::Addresses && inside.ip() != packet.source.ip() {
             rewrite_address(&mut packet.payload, inside.ip(), packet.source.ip());
         }
         if hairpin { self.accept_inbound(packet, now, true).hairpinned() } else { Verdict::Forward(packet) }
@@ -175,8 +179,12 @@ impl Nat {
         }
         let outside = packet.destination;
         packet.destination = self.table[slot].inside;
-        if self.spec.alg && outside.ip() != packet.destination.ip() {
-            rewrite_address(&mut packet.payload, outside.ip(), packet.destination.ip());
+        match self.spec.alg {
+            Alg::Addresses if outside.ip() != packet.destination.ip() => {
+                rewrite_address(&mut packet.payload, outside.ip(), packet.destination.ip());
+            }
+            Alg::Stun => rewrite_mapped(&mut packet.payload, outside, packet.destination),
+            Alg::Off | Alg::Addresses => {}
         }
         Verdict::Forward(packet)
     }
@@ -237,10 +245,11 @@ impl Nat {
     fn binding_for(&mut self, rules: Rules, packet: &Packet, now: Duration) -> Result<usize, DropReason> {
         let Packet { protocol, source, destination, .. } = *packet;
         let translates = self.translates(rules, source.ip());
+        let connection = self.connection(source, destination);
         let keyed_by = |mapping| match self.spec.tracking {
             Tracking::Flow => destination,
             Tracking::Mapping if !translates => any_endpoint(),
-            Tracking::Mapping => by_mapping(mapping, destination),
+            Tracking::Mapping => by_mapping(mapping, destination, connection),
         };
         if let Some(slot) = self.table.session_of(protocol, source, destination, now) {
             self.touch(slot, packet, Direction::Outbound, now);
@@ -286,15 +295,17 @@ impl Nat {
     fn allocate(&mut self, rules: Rules, packet: &Packet, now: Duration) -> Option<SocketAddr> {
         let Packet { protocol, source, destination, .. } = *packet;
         let shared = self.shared(destination);
+        let fixed = (self.spec.pool.pooling == Pooling::Flow).then(|| self.pool_address(source, destination));
         if self.spec.tracking == Tracking::Flow && rules.mapping == Mapping::EndpointIndependent {
             // An internal endpoint keeps one external endpoint as long as no other flow conflicts.
             for outside in self.table.outsides_of(protocol, source, now) {
-                if self.table.is_free(protocol, outside, shared, now) {
+                let fits = fixed.is_none_or(|ip| ip == Some(outside.ip()));
+                if fits && self.table.is_free(protocol, outside, shared, now) {
                     return Some(outside);
                 }
             }
         }
-        let ip = self.pool_address(source.ip(), destination.ip())?;
+        let ip = fixed.unwrap_or_else(|| self.pool_address(source, destination))?;
         let table = &mut self.table;
         let port = self.ports.pick(source, ip, now, &mut self.rng, |port| {
             table.is_free_and_rested(protocol, SocketAddr::new(ip, port), shared, now)
@@ -302,19 +313,31 @@ impl Nat {
         Some(SocketAddr::new(ip, port))
     }
 
-    fn pool_address(&mut self, inside: IpAddr, remote: IpAddr) -> Option<IpAddr> {
+    fn pool_address(&mut self, inside: SocketAddr, remote: SocketAddr) -> Option<IpAddr> {
         let pool: Vec<IpAddr> =
             self.external.iter().copied().filter(|ip| ip.is_ipv4() == inside.is_ipv4()).collect();
         let at = match self.spec.pool.pooling {
             _ if pool.len() < 2 => 0,
-            Pooling::Paired => *self.paired.entry(inside).or_insert_with(|| self.rng.usize(..pool.len())),
+            Pooling::Paired => {
+                *self.paired.entry(inside.ip()).or_insert_with(|| self.rng.usize(..pool.len()))
+            }
             Pooling::Arbitrary => self.rng.usize(..pool.len()),
-            Pooling::Destination => match remote {
+            Pooling::Destination => match remote.ip() {
                 IpAddr::V4(ip) => ip.to_bits() as usize % pool.len(),
                 IpAddr::V6(ip) => ip.to_bits() as usize % pool.len(),
             },
+            Pooling::Flow => usize::from(self.connection(inside, remote)),
         };
         pool.get(at).copied()
+    }
+
+    /// Which of several Internet connections a flow leaves over.
+    fn connection(&self, inside: SocketAddr, remote: SocketAddr) -> u8 {
+        let count = self.external.iter().filter(|ip| ip.is_ipv4() == inside.is_ipv4()).count() as u64;
+        if self.spec.pool.pooling != Pooling::Flow || count < 2 {
+            return 0;
+        }
+        (self.flow_hash.hash_one((inside, remote)) % count) as u8
     }
 
     /// Restarts the timer of a binding where the refresh rule allows this packet to.

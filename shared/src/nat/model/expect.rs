@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    spec::{Hairpin, NatSpec, Pooling, Refreshing, Scope, Tracking},
+    spec::{Alg, Hairpin, Hops, NatSpec, Pooling, Refreshing, Scope, Tracking},
     stack::Stack,
 };
 use crate::nat::{Filtering, Mapping, NatType, PortPolicy};
@@ -63,8 +63,11 @@ impl NatSpec {
             return Behaviour { nat_type: NatType::UdpBlocked, udp: None, tcp };
         }
         let translated = self.udp.mapping != Mapping::Direct;
+        // Over several Internet connections, each flow may show another external address.
+        let spread = translated && self.pool.ips > 1 && self.pool.pooling == Pooling::Flow;
+        let mapping = if spread { Mapping::AddressAndPortDependent } else { self.udp.mapping };
         let policy = translated.then_some(self.ports.policy);
-        let hairpinning = match (self.hairpin, self.udp.mapping) {
+        let hairpinning = match (self.hairpin, mapping) {
             (_, Mapping::Direct) => None,
             (Hairpin::Off, _) => Some(false),
             (_, Mapping::EndpointIndependent) => Some(true),
@@ -74,7 +77,7 @@ impl NatSpec {
             }
         };
         let udp = UdpBehaviour {
-            mapping: self.udp.mapping,
+            mapping,
             filtering: self.udp.filtering,
             ports: policy,
             delta: (policy == Some(PortPolicy::Sequential)).then_some(self.ports.step),
@@ -85,9 +88,9 @@ impl NatSpec {
             external_ips: (translated && (self.pool.ips == 1 || self.pool.pooling == Pooling::Paired))
                 .then_some(1),
             hairpinning,
-            alg: self.alg && translated,
+            alg: self.alg != Alg::Off && translated,
             inbound_first_remap: self.inbound_first,
-            distance: filter_shows(self.udp.mapping, self.udp.filtering).then_some(1),
+            distance: (filter_shows(mapping, self.udp.filtering) && self.hops == Hops::Counted).then_some(1),
             unreplied: self.timers.unreplied,
             stream: self.timers.stream,
             slack: self.timers.jitter + self.timers.sweep,
@@ -107,7 +110,8 @@ impl Stack {
         if let Some(udp) = &mut all.udp {
             let outermost =
                 self.0.iter().rposition(|nat| nat.udp.filtering != Filtering::EndpointIndependent);
-            let shows = filter_shows(udp.mapping, udp.filtering);
+            let counted = self.0.iter().all(|nat| nat.hops == Hops::Counted);
+            let shows = counted && filter_shows(udp.mapping, udp.filtering);
             udp.distance = outermost.filter(|_| shows).and_then(|at| u8::try_from(at + 1).ok());
         }
         all

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use crate::stun::{View, Writer, attr};
+
 /// The transport of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Protocol {
@@ -167,6 +169,28 @@ pub(super) fn rewrite_address(payload: &mut [u8], from: IpAddr, to: IpAddr) {
         (IpAddr::V4(from), IpAddr::V4(to)) => replace(payload, &from.octets(), &to.octets()),
         (IpAddr::V6(from), IpAddr::V6(to)) => replace(payload, &from.octets(), &to.octets()),
         (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => {}
+    }
+}
+
+/// Replaces an endpoint by another in both forms of the mapped address of a STUN message, as gateways do that know STUN.
+pub(super) fn rewrite_mapped(payload: &mut [u8], from: SocketAddr, to: SocketAddr) {
+    let Ok(view) = View::parse(payload) else { return };
+    let mut rewritten = vec![0; payload.len()];
+    let mut writer = Writer::new(&mut rewritten, view.class(), &view.id());
+    for attribute in view.attributes() {
+        match attribute.number {
+            attr::MAPPED_ADDRESS if view.address(attr::MAPPED_ADDRESS) == Some(from) => {
+                writer.address(attribute.number, to)
+            }
+            attr::XOR_MAPPED_ADDRESS if view.xor_mapped() == Some(from) => {
+                writer.xor_address(attribute.number, to)
+            }
+            attr::FINGERPRINT => writer.fingerprint(),
+            number => writer.bytes(number, attribute.value),
+        };
+    }
+    if writer.finish() == Ok(payload.len()) {
+        payload.copy_from_slice(&rewritten);
     }
 }
 

@@ -29,7 +29,9 @@ pub struct NatSpec {
     /// How packets from inside to an external address of the NAT are treated.
     pub hairpin: Hairpin,
     /// Whether addresses inside payloads are rewritten (RFC 4787 section 7).
-    pub alg: bool,
+    pub alg: Alg,
+    /// Whether the time to live of packets that pass is counted down.
+    pub hops: Hops,
     /// Whether an unsolicited packet from outside creates connection tracking state that occupies the external port, so
     /// that the internal endpoint is remapped towards that sender: Linux routers that accept input on their WAN side.
     pub inbound_first: bool,
@@ -116,6 +118,42 @@ pub enum Pooling {
     Arbitrary,
     /// By the destination address.
     Destination,
+    /// By both endpoints of the flow, whatever the mapping depends on: a router with several Internet connections.
+    Flow,
+}
+
+/// Rewriting of payloads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alg {
+    /// None.
+    Off,
+    /// The bytes of an address, wherever they occur.
+    Addresses,
+    /// Both forms of the mapped address in STUN answers become the internal endpoint.
+    Stun,
+}
+
+/// What a device does to the time to live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hops {
+    /// It counts it down by one, as a router does.
+    Counted,
+    /// It leaves it alone, as a bridge does.
+    Ignored,
+    /// It sets it anew.
+    Reset,
+}
+
+impl Hops {
+    /// The time to live after a device that was reached by a packet with this one; 0 = the packet ends here.
+    #[must_use]
+    pub fn after(self, ttl: u8) -> u8 {
+        match self {
+            Self::Counted => ttl.saturating_sub(1),
+            Self::Ignored => ttl,
+            Self::Reset => 64,
+        }
+    }
 }
 
 /// Lifetimes (RFC 4787 section 4.3).
@@ -241,7 +279,8 @@ impl Default for NatSpec {
             refresh: Refreshing { outbound: true, inbound: true },
             quota: None,
             hairpin: Hairpin::Off,
-            alg: false,
+            alg: Alg::Off,
+            hops: Hops::Counted,
             inbound_first: false,
             change: None,
             fragments: Fragments::Pass,

@@ -13,7 +13,8 @@ pub use presets::{PRESETS, Preset};
 use values::{Passage, Value};
 
 use super::spec::{
-    Change, Fallback, Fragments, Hairpin, Keying, NatSpec, Pooling, Refreshing, Refusal, Scope, Tracking,
+    Alg, Change, Fallback, Fragments, Hairpin, Hops, Keying, NatSpec, Pooling, Refreshing, Refusal, Scope,
+    Tracking,
 };
 use crate::nat::{Filtering, Mapping, PortPolicy};
 
@@ -174,7 +175,8 @@ pub const KEYS: &[Key] = &[
     key!("refresh", "packets that refresh a mapping", Refreshing, refresh),
     key!("quota", "limit of mappings per internal host", Option<u32>, quota),
     key!("hairpin", "packets from inside to an external address", Hairpin, hairpin),
-    key!("alg", "rewrites addresses in payloads", bool, alg),
+    key!("alg", "rewrites addresses in payloads, or in both forms in STUN answers", Alg, alg),
+    key!("hops", "what becomes of the time to live", Hops, hops),
     key!("inbound-first", "unsolicited packets create state", bool, inbound_first),
     key!(
         "change-after",

@@ -271,13 +271,15 @@ pub(super) const fn any_endpoint() -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0)
 }
 
-/// The part of a destination on which a mapping depends.
-pub(super) fn by_mapping(mapping: Mapping, remote: SocketAddr) -> SocketAddr {
+/// The part of a destination on which a mapping depends. Mappings over different Internet connections are different
+/// ones: the number of the connection takes the place of what does not matter.
+pub(super) fn by_mapping(mapping: Mapping, remote: SocketAddr, connection: u8) -> SocketAddr {
+    let any_address = IpAddr::V4(Ipv4Addr::new(0, 0, 0, connection));
     match mapping {
-        Mapping::Direct | Mapping::EndpointIndependent => any_endpoint(),
-        Mapping::AddressDependent => SocketAddr::new(remote.ip(), 0),
+        Mapping::Direct | Mapping::EndpointIndependent => SocketAddr::new(any_address, 0),
+        Mapping::AddressDependent => SocketAddr::new(remote.ip(), connection.into()),
         Mapping::AddressAndPortDependent => remote,
-        Mapping::PortDependent => SocketAddr::new(any_endpoint().ip(), remote.port()),
+        Mapping::PortDependent => SocketAddr::new(any_address, remote.port()),
     }
 }
 

@@ -222,7 +222,8 @@ impl Fabric {
         if let Some(target) = self.places.get(&(Some(gate), packet.destination.ip())).copied() {
             return self.descend(target, packet);
         }
-        if !count_down(&mut packet, 1) {
+        packet.ttl = self.gates[gate].nat.spec().hops.after(packet.ttl);
+        if packet.ttl == 0 {
             return self.note(Place::Gate(gate), Fate::Expired, &packet);
         }
         let about = self.tracing.then(|| Entry::new(self.now, Place::Gate(gate), Fate::Outbound, &packet));
@@ -306,7 +307,8 @@ impl Fabric {
             // Servers are on the Internet only.
             Target::Server(_) | Target::Echo => return,
         };
-        if !count_down(&mut packet, 1) {
+        packet.ttl = self.gates[gate].nat.spec().hops.after(packet.ttl);
+        if packet.ttl == 0 {
             return self.note(Place::Gate(gate), Fate::Expired, &packet);
         }
         let about = self.tracing.then(|| Entry::new(self.now, Place::Gate(gate), Fate::Inbound, &packet));

@@ -29,6 +29,8 @@ pub struct PathSpec {
     pub policed_per_s: Option<u32>,
     /// A firewall lets out what is sent to this port alone.
     pub only_port: Option<u16>,
+    /// Nothing passes for so long after the first packet: a radio link that wakes up, a VPN on demand.
+    pub dark: Duration,
 }
 
 impl Default for PathSpec {
@@ -44,6 +46,7 @@ impl Default for PathSpec {
             uplink_bits_per_s: None,
             policed_per_s: None,
             only_port: None,
+            dark: Duration::ZERO,
         }
     }
 }
@@ -95,6 +98,7 @@ pub struct Line {
     down: Lane,
     uplink: Option<Uplink>,
     policer: Option<Policer>,
+    first_used: Option<Duration>,
 }
 
 /// A direction.
@@ -121,7 +125,7 @@ impl Line {
         let (up, down) = (lane(spec.loss_up), lane(spec.loss_down));
         let uplink = spec.uplink_bits_per_s.map(Uplink::new);
         let policer = spec.policed_per_s.map(|rate| Policer::new(f64::from(rate), POLICED_BURST));
-        Self { spec, up, down, uplink, policer }
+        Self { spec, up, down, uplink, policer, first_used: None }
     }
 
     pub(super) fn hops(&self) -> u8 {
@@ -139,6 +143,9 @@ impl Line {
 
     /// Sends a packet of this size along at `now` and tells after how long it arrives.
     pub fn carry(&mut self, way: Way, bytes: usize, now: Duration) -> Arrivals {
+        if now < *self.first_used.get_or_insert(now) + self.spec.dark {
+            return [None, None];
+        }
         if way == Way::Up && self.policer.as_mut().is_some_and(|policer| !policer.passes(now)) {
             return [None, None];
         }

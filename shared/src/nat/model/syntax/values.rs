@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::list;
 use crate::nat::{
     Filtering, Mapping, PortPolicy,
-    model::spec::{Fallback, Fragments, Hairpin, Keying, Pooling, Refreshing, Refusal, Scope, Tracking},
+    model::spec::{
+        Alg, Fallback, Fragments, Hairpin, Hops, Keying, Pooling, Refreshing, Refusal, Scope, Tracking,
+    },
 };
 
 /// A value of a setting, as text.
@@ -77,6 +79,7 @@ keywords! {
         Pooling::Paired => "paired";
         Pooling::Arbitrary => "arbitrary";
         Pooling::Destination => "destination";
+        Pooling::Flow => "flow";
     }
     Refreshing {
         Refreshing { outbound: true, inbound: true } => "both";
@@ -89,6 +92,8 @@ keywords! {
         Hairpin::InternalSource => "internal";
         Hairpin::ExternalSource => "external";
     }
+    Alg { Alg::Off => "no" | "false" | "off"; Alg::Addresses => "yes" | "true" | "on"; Alg::Stun => "stun"; }
+    Hops { Hops::Counted => "counted"; Hops::Ignored => "ignored"; Hops::Reset => "reset"; }
     Fragments { Fragments::Pass => "pass"; Fragments::InOrder => "in-order"; Fragments::Drop => "drop"; }
     Refusal { Refusal::Drop => "drop"; Refusal::Reset => "reset"; Refusal::Unreachable => "icmp"; }
     bool { true => "yes" | "true" | "on"; false => "no" | "false" | "off"; }
