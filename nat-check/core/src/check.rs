@@ -17,7 +17,8 @@ use crate::{
     progress::Progress,
     randomness::Randomness,
     report::{
-        FamilyReport, FamilyStatus, Reason, ReasonCode, Report, ServerFeatures, ServerReport, UdpReport,
+        FamilyReport, FamilyStatus, Finding, LayersKind, Reason, ReasonCode, Report, ServerFeatures,
+        ServerReport, UdpReport,
     },
     selection::{Families, Selection},
     target::{FoundBy, Target},
@@ -115,6 +116,7 @@ pub async fn check(
         partial: v4.partial || v6.partial,
         server: first,
         more_servers: reports,
+        layers: v4.layers.or(v6.layers).map(Into::into),
         hole_punching: verdict::conclude(&ipv4, &ipv6),
         ipv4,
         ipv6,
@@ -176,6 +178,8 @@ struct FamilyNotes {
     /// One slot for each server that was asked for.
     servers: Vec<Option<ServerSide>>,
     warnings: Vec<String>,
+    /// What kind of way to the Internet was seen.
+    layers: Option<Finding<LayersKind>>,
     partial: bool,
 }
 
@@ -262,6 +266,10 @@ async fn family(
     for (_, observed, found) in &results {
         let open = found.udp.filtering.value == Some(Filtering::EndpointIndependent);
         aside.warnings.extend(mapping::leftover(&observed.log, open));
+        if aside.layers.is_none() {
+            aside.layers = mapping::spread::several_connections(&observed.log);
+            aside.warnings.extend(mapping::spread::warning(&observed.log));
+        }
     }
     let tcp = results.iter().find_map(|(_, observed, _)| observed.tcp.clone());
     let mut verdicts: Vec<(String, Found)> =

@@ -4,8 +4,8 @@ use shared::nat::{Filtering, Mapping, NatType};
 
 use crate::{
     engine::Observed,
-    observation::ObservationLog,
-    probe::{self, Found, mapping},
+    observation::{ObservationLog, Transaction},
+    probe::{self, Found, contact, mapping},
     report::{Confidence, Finding, ReasonCode, ServerAddresses, ServerFeatures, UdpReport},
     server_endpoints::{ServerEndpoint, ServerEndpoints},
     server_faults,
@@ -98,14 +98,23 @@ pub(crate) fn nat_type(mapping: &Finding<Mapping>, filtering: &Finding<Filtering
 
 /// UDP does not pass, though the server was reached otherwise.
 fn blocked(log: &ObservationLog) -> Finding<NatType> {
-    let reason = (
-        ReasonCode::UdpBlocked,
-        "the server answers over TCP but not over UDP: UDP is blocked on the way, or not served there",
-    );
-    Finding::known(NatType::UdpBlocked, Confidence::Strong, "RFC 3489 10.1, test I, beside TCP")
-        .because(reason)
-        .with("udp_sent", log.transactions.len())
-        .with("udp_answered", 0)
+    const METHOD: &str = "RFC 3489 10.1, test I, beside TCP";
+    if let Some(code) = log.transactions.iter().find_map(Transaction::error_code) {
+        let text = format!("the server answers over UDP, but every request with error {code}");
+        return Finding::unknown((ReasonCode::ServerRefuses, text), METHOD);
+    }
+    let finding = Finding::known(NatType::UdpBlocked, Confidence::Strong, METHOD)
+        .with("udp_sent", log.transactions.iter().filter(|t| !t.unsent).count())
+        .with("udp_answered", 0);
+    let text = "the server answers over TCP but not over UDP: UDP is blocked on the way, or not served there";
+    match contact::is_udp_dead(log, log.ended) {
+        true => finding.because((ReasonCode::UdpBlocked, text)),
+        false => {
+            let text =
+                "the server answers over TCP, and the run ended before it was clear that no UDP passes";
+            finding.at_most(Confidence::Weak).because((ReasonCode::EndedEarly, text))
+        }
+    }
 }
 
 fn round(value: f64, digits: i32) -> f64 {

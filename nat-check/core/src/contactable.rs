@@ -67,6 +67,12 @@ pub fn is_contactable(address: IpAddr, port: u16, scope: Scope) -> bool {
     }
 }
 
+/// Whether an address is one of the Internet: not private, not a carrier's, not this host's own.
+#[must_use]
+pub(crate) fn is_global(address: IpAddr) -> bool {
+    realm(address) == Realm::Global
+}
+
 /// Ports below this one belong to well-known services (RFC 6335 section 6).
 pub const LOWEST_PORT: u16 = 1024;
 

@@ -68,6 +68,7 @@ pub mod schema;
 pub mod selection;
 pub mod server_endpoints;
 pub mod server_faults;
+mod server_position;
 pub mod session;
 mod stun_over_tcp;
 pub mod target;

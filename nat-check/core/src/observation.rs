@@ -203,6 +203,8 @@ pub struct ObservationLog {
     pub unmatched: Unmatched,
     /// How long a TCP handshake with the server took; tried only when UDP answers late or not at all.
     pub handshake: Option<Duration>,
+    /// When that handshake was done.
+    pub connected: Option<Duration>,
     /// SOFTWARE of the first answer that had one.
     pub software: Option<String>,
     /// What the strict reader objects to in the first answer.
@@ -231,6 +233,7 @@ impl ObservationLog {
             sockets: Vec::new(),
             unmatched: Unmatched::default(),
             handshake: None,
+            connected: None,
             software: None,
             objection: None,
             lifetime: None,
@@ -373,21 +376,38 @@ impl ObservationLog {
             .any(|t| t.to == endpoint && t.kind == RequestKind::Binding && t.direct().is_some())
     }
 
+    /// When the first request left that came to something, if nothing at all passed for long before: a line that had yet
+    /// to wake up tells nothing of its loss. Zero for all others.
+    fn awake_from(&self) -> Duration {
+        let first = self.transactions.iter().find(|t| t.first_reaction().is_some()).map(|t| t.sent);
+        let begun = self.transactions.first().map_or(Duration::ZERO, |t| t.sent);
+        first.filter(|&first| first >= begun + DARK).unwrap_or_default()
+    }
+
     /// The controls on the way to the primary endpoint that have had their time: those whose fate tells the loss.
     pub fn controls(&self, until: Duration) -> impl Iterator<Item = &Transaction> + Clone {
         let receipts = self.gives_receipts();
         let dialect = self.dialect();
         let limit = RateLimit::seen(self, until);
+        let awake = self.awake_from();
         self.transactions.iter().filter(move |t| {
             let control = t.kind == RequestKind::Binding || (receipts && t.wants_receipt);
             // Before the dialect was known, some were in one that the server does not speak.
             let spoken = dialect.is_none_or(|d| d == t.dialect);
             let limited = limit.is_some_and(|l| t.sent >= l.from && t.sent <= l.cooled);
-            control && spoken && !limited && !t.unsent && t.to == self.server && t.sent <= until
+            control
+                && spoken
+                && !limited
+                && t.sent >= awake
+                && !t.unsent
+                && t.to == self.server
+                && t.sent <= until
         })
     }
 }
 
+/// Silence of this length at the beginning is a line that sleeps: bursts of loss are shorter.
+const DARK: Duration = Duration::from_secs(1);
 /// More answers to one request tell nothing more.
 const MOST_RESPONSES: usize = 8;
 

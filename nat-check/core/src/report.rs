@@ -6,10 +6,12 @@ use serde::{Deserialize, Serialize};
 use shared::nat::{Filtering, Lifetime, Mapping, NatType, PortAllocation};
 
 mod finding;
+mod layers;
 mod reason;
 mod rows;
 
 pub use finding::{Confidence, Evidence, Finding};
+pub use layers::{Layers, LayersKind};
 pub use reason::{Reason, ReasonCode};
 pub use rows::{Basis, Row, json_word, number, percent, udp as udp_rows};
 
@@ -41,6 +43,9 @@ pub struct Report {
     pub ipv4: FamilyReport,
     /// What was found over IPv6.
     pub ipv6: FamilyReport,
+    /// What stands between this host and the Internet, as far as something was seen of it.
+    #[serde(default)]
+    pub layers: Option<Layers>,
     /// Whether, with whom and how hole punching will work: over IPv4, and what IPv6 adds for peers that have it, too; over
     /// IPv6 where nothing is known of IPv4.
     pub hole_punching: HolePunching,
@@ -167,7 +172,8 @@ pub struct UdpReport {
     /// Whether a packet from outside that arrives first changes the mapping towards its sender: true on Linux
     /// routers that accept input on their WAN side.
     pub inbound_first_remap: Finding<bool>,
-    /// Routers up to the outermost one that filters; 0 = this host itself does, 2 or more = another gateway stands behind
+    /// Routers up to the outermost one that filters; 0 = this host itself does, or a device that does not count hops; 2 or
+    /// more = another gateway stands behind
     /// the first.
     pub distance: Finding<u8>,
     /// How long mappings live.

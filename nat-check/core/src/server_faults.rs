@@ -7,6 +7,7 @@ use crate::{
     probe::Found,
     rate_limit::RateLimit,
     server_endpoints::{AlternateFault, ServerEndpoint, ServerEndpoints},
+    server_position::nat_before_server,
 };
 
 /// What is wrong with the server, or with the way to it: each a sentence.
@@ -22,6 +23,7 @@ type FindFault = fn(&ObservationLog, &Found, &ServerEndpoints) -> Vec<String>;
 
 const FAULTS: &[FindFault] = &[
     |_, _, endpoints| endpoints.fault().map(AlternateFault::sentence).into_iter().collect(),
+    |log, _, _| nat_before_server(log).map(|reason| reason.text).into_iter().collect(),
     dead_endpoints,
     lying_origin,
     wrong_alternate,

@@ -319,7 +319,10 @@ impl Session {
 
     /// Notes how long a TCP handshake with the server took.
     pub fn shook_hands(&self, took: Duration) {
-        self.lock().log.handshake = Some(took);
+        let now = self.now();
+        let mut state = self.lock();
+        state.log.handshake = Some(took);
+        state.log.connected = Some(now);
     }
 
     /// Takes the log out at the end.

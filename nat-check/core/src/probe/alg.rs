@@ -5,9 +5,11 @@ use crate::{
     observation::{ObservationLog, Response, Transaction},
     probe::{Found, Measured, Probe, Slot, slot},
     report::{Confidence, Finding, ReasonCode},
+    server_position::sees_private_address,
 };
 #[cfg(feature = "sim")]
 use shared::nat::model::UdpBehaviour;
+use shared::stun::Dialect;
 
 /// The measurement.
 pub const PROBE: Probe = Probe {
@@ -26,6 +28,7 @@ impl Measured for Alg {
     type Value = bool;
     const KEY: &'static str = "alg";
     const LABEL: &'static str = "ALG";
+    const OF_THE_NAT: bool = false;
     slot!(udp.alg);
 
     fn conclude(log: &ObservationLog, _: &Found) -> Finding<bool> {
@@ -49,11 +52,12 @@ impl Measured for Alg {
 
 const METHOD: &str = "MAPPED-ADDRESS against XOR-MAPPED-ADDRESS in every answer (RFC 5780 3.6)";
 
-/// Draws the conclusion.
+/// Draws the conclusion. Classic answers tell nothing: their XORed form counts only where it confirms the other one.
 fn conclude(log: &ObservationLog) -> Finding<bool> {
     let both: Vec<&Response> = log
         .transactions
         .iter()
+        .filter(|t| t.dialect == Dialect::Modern)
         .flat_map(Transaction::successes)
         .filter(|a| a.mapped.is_some() && a.xor_mapped.is_some())
         .collect();
@@ -72,8 +76,10 @@ fn conclude(log: &ObservationLog) -> Finding<bool> {
     let finding = Finding::known(!rewritten.is_empty(), sure, METHOD)
         .with("answers", both.len())
         .with("rewritten", rewritten.len());
-    match rewritten.first() {
-        Some(answer) => finding.with("in_clear", answer.mapped).with("masked", answer.xor_mapped),
-        None => finding,
+    match (rewritten.first(), sees_private_address(log)) {
+        (Some(answer), _) => finding.with("in_clear", answer.mapped).with("masked", answer.xor_mapped),
+        // A gateway that understands STUN rewrites both forms alike.
+        (None, Some(reason)) => finding.at_most(Confidence::Weak).because(reason),
+        (None, None) => finding,
     }
 }

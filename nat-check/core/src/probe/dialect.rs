@@ -32,6 +32,7 @@ impl Measured for ClassicDialect {
     type Value = bool;
     const KEY: &'static str = "classic";
     const LABEL: &'static str = "RFC 3489 clients";
+    const OF_THE_NAT: bool = false;
     slot!(server.classic);
 
     fn conclude(log: &ObservationLog, _: &Found) -> Finding<bool> {

@@ -51,7 +51,7 @@ impl Measured for Distance {
 
     fn text(value: &u8) -> String {
         match *value {
-            0 => "0 hops: only this host itself filters".into(),
+            0 => "0 hops: this host itself filters, or a device that does not count hops".into(),
             1 => "1 hop: the first router is the outermost device that filters".into(),
             _ => {
                 format!("{value} hops: a second device filters beyond the first router, as with nested NATs")
@@ -197,7 +197,12 @@ fn conclude(log: &ObservationLog, found: &Found) -> Finding<u8> {
             let text = format!("no packet that dies within {MOST} hops opens the way");
             Finding::unknown((ReasonCode::TooFarAway, text), METHOD)
         }
-        () if tally.is_filtered() => Finding::known(silent, Confidence::Strong, METHOD),
+        () if tally.is_filtered() => match uncounted(log, found, silent) {
+            None => Finding::known(silent, Confidence::Strong, METHOD),
+            Some(why) => {
+                Finding::known(silent, Confidence::Weak, METHOD).because((ReasonCode::HopsNotCounted, why))
+            }
+        },
         () if tally.log_ratio() <= LIKELY => Finding::known(silent, Confidence::Weak, METHOD)
             .because((ReasonCode::LossLeavesDoubt, "loss leaves room for doubt")),
         () => Finding::unknown(
@@ -210,6 +215,25 @@ fn conclude(log: &ObservationLog, found: &Found) -> Finding<u8> {
         .with("silent_beside_controls", tally.silent)
         .with("controls_sent", tally.controls_sent)
         .with("controls_answered", tally.controls_answered)
+}
+
+/// Why the hops may have been counted wrongly: devices on the way that leave the time to live alone, or set it anew.
+fn uncounted(log: &ObservationLog, found: &Found, silent: u8) -> Option<String> {
+    if silent == 0 && found.udp.mapping.value != Some(Mapping::Direct) {
+        let text = "the filter seems to be this host's own, but the device that translates may be one that does not \
+                    count hops";
+        return Some(text.into());
+    }
+    // Servers are farther away than gateways: the shortest-lived opener that was enough has no business there.
+    let enough = RequestKind::LimitedTtl { hops: silent + 1 };
+    let arrived = log.of(PURPOSE).any(|t| t.kind == enough && t.direct().is_some());
+    arrived.then(|| {
+        format!(
+            "packets that die after {} hops reach the server: either it is that near, or a device on the way sets the \
+             time to live anew",
+            silent + 1
+        )
+    })
 }
 
 #[cfg(test)]
@@ -280,12 +304,23 @@ mod tests {
     fn the_outermost_filter_is_where_openers_stop_being_enough() {
         for distance in 0..MOST {
             let finding = conclude(&run(|hops| hops > distance, 5));
-            assert_eq!(
-                (finding.value, finding.confidence),
-                (Some(distance), Confidence::Strong),
-                "{finding:?}"
-            );
+            // Where something translates, a filter of this host's own is more likely a device that counts no hops.
+            let sure = if distance == 0 { Confidence::Weak } else { Confidence::Strong };
+            assert_eq!((finding.value, finding.confidence), (Some(distance), sure), "{finding:?}");
         }
+    }
+
+    #[test]
+    fn a_time_to_live_that_is_set_anew_leaves_doubt() {
+        let mut log = run(|hops| hops > 1, 5);
+        let opener =
+            log.transactions.iter_mut().find(|t| t.kind == RequestKind::LimitedTtl { hops: 2 }).unwrap();
+        opener.responses.push(made::answer(opener.socket, opener.to, "203.0.113.1:5"));
+        let finding = conclude(&log);
+        assert_eq!(
+            (finding.confidence, finding.reason_code),
+            (Confidence::Weak, Some(ReasonCode::HopsNotCounted))
+        );
     }
 
     #[test]

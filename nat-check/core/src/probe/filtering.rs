@@ -14,7 +14,7 @@ use shared::{nat::Filtering, stun::Dialect};
 use crate::{
     loss_test::{LIKELY, LossCounts},
     observation::{ObservationLog, Purpose, RequestKind, SocketId, Transaction},
-    probe::{Found, Measured, Probe, Slot, Stage, Step, slot},
+    probe::{Found, Measured, Probe, Slot, Stage, Step, mapping, slot},
     report::{Confidence, Finding, Reason, ReasonCode},
     server_endpoints::ServerEndpoint,
     server_endpoints::ServerEndpoints,
@@ -79,7 +79,7 @@ impl Measured for FilteringBehaviour {
 const METHOD: &str = "RFC 5780 4.4, all four CHANGE-REQUEST cases, silence judged beside controls";
 /// The endpoints that are asked to answer.
 const TESTED: [ServerEndpoint; 3] = [ServerEndpoint::BOTH, ServerEndpoint::PORT, ServerEndpoint::IP];
-/// What later measurements need of the budget.
+/// What later measurements need of the budget at least.
 const RESERVE: usize = 42;
 /// Rounds, at the most, and with a server that limits the rate.
 const ROUNDS: u32 = 34;
@@ -115,7 +115,7 @@ async fn ask_from_elsewhere(session: Arc<Session>) {
             session.retained_sockets(|retained| retained.filtering = Some(another.clone()));
             socket = another;
         }
-        let afford = session.budget() > RESERVE;
+        let afford = session.budget() > session.read(reserve);
         if done
             || (kinds.is_empty() && last + response_timeout < now)
             || (!afford && last + response_timeout < now)
@@ -133,6 +133,12 @@ async fn ask_from_elsewhere(session: Arc<Session>) {
         };
         session.until(next, |log| Sight { log, now: session.now(), response_timeout }.is_decided()).await;
     }
+}
+
+/// What later measurements need of the budget. Several external addresses take more.
+fn reserve(log: &ObservationLog) -> usize {
+    let several = mapping::external_addresses(log).len() > 1;
+    RESERVE + if several { mapping::SPREAD_PACKETS } else { 0 }
 }
 
 /// One round: the tests between two controls. Where the server gives receipts, each test is its own control.

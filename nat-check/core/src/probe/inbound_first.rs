@@ -87,8 +87,13 @@ fn conclude(log: &ObservationLog, found: &Found) -> Finding<bool> {
             && t.kind == RequestKind::ChangeRequest(ServerEndpoint::BOTH)
             && (t.receipt.is_some() || t.successes().count() > 0)
     });
-    let independent = matches!(found.udp.mapping.value, Some(Mapping::Direct | Mapping::EndpointIndependent));
+    let mapping = &found.udp.mapping;
+    let independent = matches!(mapping.value, Some(Mapping::Direct | Mapping::EndpointIndependent));
     let finding = match before {
+        Some(_) if mapping.value.is_none() => {
+            let unknown = (ReasonCode::MappingUnknown, "the mapping is not known");
+            Finding::unknown(mapping.reason_or(unknown), METHOD)
+        }
         None => Finding::unknown((ReasonCode::NoAnswer, "no answer showed the socket's external endpoint"), METHOD),
         Some(_) if !independent => Finding::unknown(
             (

@@ -1,9 +1,18 @@
 //! Mapping behaviour (RFC 4787 section 4.1, RFC 5780 section 4.3): does the external endpoint depend on the
 //! destination? One socket, all four endpoints, and the first one again.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+pub(crate) mod spread;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use shared::nat::Mapping;
+use tokio::task::JoinSet;
 
 use crate::{
     observation::{ObservationLog, Purpose, RequestKind, SocketId, Transaction},
@@ -11,6 +20,7 @@ use crate::{
     report::{Confidence, Finding, Reason, ReasonCode},
     server_endpoints::ServerEndpoint,
     server_endpoints::ServerEndpoints,
+    server_position::sees_private_address,
     session::{Contact, Request, Session, Socket},
 };
 #[cfg(feature = "sim")]
@@ -72,6 +82,10 @@ impl Measured for MappingBehaviour {
 const METHOD: &str = "RFC 5780 4.3, all four endpoints and the first again";
 /// What the requests that look for an earlier run's mapping are sent for.
 const EARLIER_RUN: Purpose = PURPOSE.role("earlier-run");
+/// Sockets that ask all four endpoints in the end where there are several external addresses.
+const SPREAD_SOCKETS: usize = 8;
+/// What they take of the budget, without loss.
+pub(crate) const SPREAD_PACKETS: usize = 4 * SPREAD_SOCKETS;
 /// Requests to an endpoint that does not answer, at the most.
 const TRIES: u32 = 7;
 
@@ -155,13 +169,26 @@ async fn ask_everywhere(session: Arc<Session>) {
 }
 
 /// A second socket, opened after all others: a NAT that changes its ways under load shows it here. It also makes up
-/// for an endpoint that did not answer the first one.
+/// for an endpoint that did not answer the first one. Where there are several external addresses, one socket may have
+/// met with the same one by chance: more of them ask.
 async fn ask_again_late(session: Arc<Session>) {
     if session.contact().await == Contact::None {
         return;
     }
-    let Ok(late) = session.open().await else { return };
-    ask(&session, &late, &session.endpoints(), &ServerEndpoint::ALL).await;
+    ask_from_another(session.clone()).await;
+    if session.read(|log| external_addresses(log).len() < 2) {
+        return;
+    }
+    let mut others = JoinSet::new();
+    for _ in 1..SPREAD_SOCKETS {
+        others.spawn(ask_from_another(session.clone()));
+    }
+    while others.join_next().await.is_some() {}
+}
+
+async fn ask_from_another(session: Arc<Session>) {
+    let Ok(another) = session.open().await else { return };
+    ask(&session, &another, &session.endpoints(), &ServerEndpoint::ALL).await;
 }
 
 /// Asks these endpoints from one socket until each has answered or has had its tries.
@@ -218,28 +245,58 @@ impl Readings {
         readings
     }
 
-    /// The behaviour that explains the readings, and how sure that is: `None` when they are too few.
-    fn behaviour(&self, local: Option<SocketAddr>) -> Option<(Mapping, Confidence)> {
-        let count = self.seen.len();
-        if count > 0 && self.seen.values().all(|&seen| Some(seen) == local) {
-            let sure = if count > 1 { Confidence::Certain } else { Confidence::Strong };
-            return Some((Mapping::Direct, sure));
-        }
-        let pairs = || {
-            let seen = self.seen.iter();
-            seen.clone().flat_map(move |a| seen.clone().map(move |b| (a, b))).filter(|(a, b)| a.0 < b.0)
-        };
-        // Pairs that differ in one thing only tell whether the mapping depends on it.
-        let depends = |concerns: fn(&ServerEndpoint, &ServerEndpoint) -> bool| {
-            let mut pairs = pairs().filter(|(a, b)| concerns(a.0, b.0)).peekable();
+    /// Whether no reading differs from the local endpoint.
+    fn is_direct(&self, local: Option<SocketAddr>) -> bool {
+        !self.seen.is_empty() && self.seen.values().all(|&seen| Some(seen) == local)
+    }
+
+    /// Pairs of readings by endpoints that differ in one thing only tell whether the mapping depends on it.
+    fn axes(&self) -> Axes {
+        let pairs = |concerns: fn(&ServerEndpoint, &ServerEndpoint) -> bool| {
+            let all = self.seen.iter().flat_map(|a| self.seen.iter().map(move |b| (a, b)));
+            let mut pairs = all.filter(|(a, b)| a.0 < b.0 && concerns(a.0, b.0)).peekable();
             pairs.peek()?;
             Some(pairs.any(|(a, b)| a.1 != b.1))
         };
-        let on_port = depends(|a, b| a.other_ip == b.other_ip && a.other_port != b.other_port);
-        let on_ip = depends(|a, b| a.other_ip != b.other_ip && a.other_port == b.other_port);
-        let same = self.seen.values().collect::<std::collections::BTreeSet<_>>().len() == 1;
-        match (on_ip, on_port) {
-            (Some(false), Some(false)) if same => Some((Mapping::EndpointIndependent, Confidence::Certain)),
+        Axes {
+            on_ip: pairs(|a, b| a.other_ip != b.other_ip && a.other_port == b.other_port),
+            on_port: pairs(|a, b| a.other_ip == b.other_ip && a.other_port != b.other_port),
+        }
+    }
+
+    /// Whether all readings show the same external endpoint.
+    fn is_uniform(&self) -> bool {
+        self.seen.values().collect::<BTreeSet<_>>().len() <= 1
+    }
+}
+
+/// What of the destination the external endpoint depends on, as far as that is known. The strictness of mappings is a
+/// partial order: dependence on the address and on the port are neither above the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Axes {
+    on_ip: Option<bool>,
+    on_port: Option<bool>,
+}
+
+impl Axes {
+    /// Both taken together: what depends on a thing in one of them does so.
+    fn join(self, other: Self) -> Self {
+        let either = |a: Option<bool>, b: Option<bool>| match (a, b) {
+            (Some(a), Some(b)) => Some(a || b),
+            (a, b) => a.or(b),
+        };
+        Self { on_ip: either(self.on_ip, other.on_ip), on_port: either(self.on_port, other.on_port) }
+    }
+
+    fn contradicts(self, other: Self) -> bool {
+        let differ = |a: Option<bool>, b: Option<bool>| a.zip(b).is_some_and(|(a, b)| a != b);
+        differ(self.on_ip, other.on_ip) || differ(self.on_port, other.on_port)
+    }
+
+    /// The mapping, and how sure that is: `None` when too little is known.
+    fn mapping(self) -> Option<(Mapping, Confidence)> {
+        match (self.on_ip, self.on_port) {
+            (Some(false), Some(false)) => Some((Mapping::EndpointIndependent, Confidence::Certain)),
             (Some(true), Some(false)) => Some((Mapping::AddressDependent, Confidence::Certain)),
             (Some(false), Some(true)) => Some((Mapping::PortDependent, Confidence::Certain)),
             (Some(true), Some(true)) => Some((Mapping::AddressAndPortDependent, Confidence::Certain)),
@@ -247,7 +304,7 @@ impl Readings {
             (Some(true), None) | (None, Some(true)) => {
                 Some((Mapping::AddressAndPortDependent, Confidence::Weak))
             }
-            (Some(false), Some(false) | None) | (None, Some(false) | None) => None,
+            (Some(false), None) | (None, Some(false) | None) => None,
         }
     }
 }
@@ -291,33 +348,71 @@ fn judge(
         );
         return Finding::unknown((ReasonCode::NotDeterministic, text), METHOD);
     }
-    let Some((value, confidence)) = readings.behaviour(log.local(socket)) else {
+    let sockets = all_readings(log, endpoints);
+    if readings.is_direct(log.local(socket)) {
+        let translated = sockets.iter().any(|(s, r)| !r.seen.is_empty() && !r.is_direct(log.local(*s)));
+        let finding = direct(log, readings);
+        let text = "the NAT is not deterministic: the first socket was not translated, a later one was";
+        return match translated {
+            true => finding.at_most(Confidence::Weak).because((ReasonCode::NotDeterministic, text)),
+            false => finding,
+        };
+    }
+    if external_addresses(log).len() > 1 {
+        return spread::judge(&sockets)
+            .unwrap_or_else(|| Finding::unknown(why_unknown(log, endpoints, readings), METHOD));
+    }
+    let others = sockets.iter().filter(|(s, _)| *s != socket).map(|(_, other)| other);
+    let (axes, late) = (readings.axes(), others.map(Readings::axes).fold(Axes::default(), Axes::join));
+    let known = axes.join(late).mapping();
+    // Equal readings by endpoints that differ in both things exclude a dependence; different ones show it.
+    let known = known.filter(|(value, _)| *value != Mapping::EndpointIndependent || readings.is_uniform());
+    let Some((value, confidence)) = known else {
         return Finding::unknown(why_unknown(log, endpoints, readings), METHOD);
     };
-    if value == Mapping::Direct && !log.has_xor_mapped() {
-        return Finding::known(value, confidence.min(Confidence::Weak), METHOD).because((
-            ReasonCode::AddressNotMasked,
-            "the server shows the external endpoint in clear only, where a gateway may have put the local one",
-        ));
-    }
     let finding = Finding::known(value, confidence, METHOD);
-    let late = log.of(PURPOSE).map(|t| t.socket).find(|&s| s != socket);
-    let late = late.and_then(|s| Readings::of(log, endpoints, s).behaviour(log.local(s)));
-    let differs = |other: Mapping| {
+    if axes.contradicts(late) {
+        let word = |axes: Axes| axes.mapping().map_or_else(|| "otherwise".to_owned(), |(m, _)| m.to_string());
+        let (first, other) = (word(axes), word(late));
         let text =
-            format!("the NAT is not deterministic: the first socket behaved {value}, a later one {other}");
-        (ReasonCode::NotDeterministic, text)
-    };
-    match late {
-        Some((other, _)) if other > value => Finding::known(other, Confidence::Weak, METHOD)
-            .because(differs(other))
-            .with("first_socket", value),
-        Some((other, _)) if other < value && confidence == Confidence::Certain => {
-            finding.because(differs(other)).at_most(Confidence::Weak)
-        }
-        _ if confidence == Confidence::Weak => finding.because(why_unknown(log, endpoints, readings)),
+            format!("the NAT is not deterministic: the first socket behaved {first}, a later one {other}");
+        return finding
+            .at_most(Confidence::Weak)
+            .because((ReasonCode::NotDeterministic, text))
+            .with("first_socket", first);
+    }
+    match confidence {
+        Confidence::Weak => finding.because(why_unknown(log, endpoints, readings)),
         _ => finding,
     }
+}
+
+/// No reading differs from the local endpoint.
+fn direct(log: &ObservationLog, readings: &Readings) -> Finding<Mapping> {
+    let sure = if readings.seen.len() > 1 { Confidence::Certain } else { Confidence::Strong };
+    let finding = Finding::known(Mapping::Direct, sure, METHOD);
+    let doubt = if log.has_xor_mapped() {
+        sees_private_address(log)
+    } else {
+        let text = "the server shows the external endpoint in clear only, where a gateway may have put the local one";
+        Some((ReasonCode::AddressNotMasked, text).into())
+    };
+    match doubt {
+        Some(doubt) => finding.at_most(Confidence::Weak).because(doubt),
+        None => finding,
+    }
+}
+
+/// What the server's endpoints saw of each socket of the mapping test, in the order of opening.
+fn all_readings(log: &ObservationLog, endpoints: &ServerEndpoints) -> Vec<(SocketId, Readings)> {
+    let sockets: BTreeSet<SocketId> = log.of(PURPOSE).map(|t| t.socket).collect();
+    sockets.into_iter().map(|socket| (socket, Readings::of(log, endpoints, socket))).collect()
+}
+
+/// The external addresses that answers to Binding requests of any socket show.
+pub(crate) fn external_addresses(log: &ObservationLog) -> BTreeSet<IpAddr> {
+    let asked = log.transactions.iter().filter(|t| t.kind == RequestKind::Binding);
+    asked.filter_map(|t| log.external(t.direct()?)).map(|external| external.ip()).collect()
 }
 
 fn why_unknown(log: &ObservationLog, endpoints: &ServerEndpoints, readings: &Readings) -> Reason {
@@ -345,100 +440,5 @@ fn why_unknown(log: &ObservationLog, endpoints: &ServerEndpoints, readings: &Rea
     } else {
         (ReasonCode::ServerEndpointSilent, format!("the server does not answer at {}", dead.join(", ")))
             .into()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::observation::made;
-
-    const LOCAL: &str = "192.168.1.2:40000";
-
-    /// What four endpoints saw (A1:P1, A1:P2, A2:P1, A2:P2), as ports at one external address; 0 = no answer.
-    fn finding(seen: [u16; 4]) -> Finding<Mapping> {
-        let mut log = made::log();
-        let socket = made::socket(&mut log, LOCAL);
-        for (endpoint, port) in ServerEndpoint::ALL.into_iter().zip(seen) {
-            let external = format!("203.0.113.1:{port}");
-            log.transactions.push(match port {
-                0 => made::transaction(PURPOSE, socket, made::address_of(endpoint), RequestKind::Binding),
-                _ => made::answered(PURPOSE, socket, endpoint, &external),
-            });
-        }
-        conclude(&log)
-    }
-
-    #[test]
-    fn four_readings_tell_every_mapping() {
-        let certain = |seen| {
-            let finding = finding(seen);
-            assert_eq!(finding.confidence, Confidence::Certain, "{seen:?}");
-            finding.value.unwrap()
-        };
-        assert_eq!(certain([5, 5, 5, 5]), Mapping::EndpointIndependent);
-        assert_eq!(certain([5, 5, 6, 6]), Mapping::AddressDependent);
-        assert_eq!(certain([5, 6, 5, 6]), Mapping::PortDependent);
-        assert_eq!(certain([5, 6, 7, 8]), Mapping::AddressAndPortDependent);
-    }
-
-    #[test]
-    fn one_missing_reading_changes_nothing() {
-        for (full, value) in [
-            ([5, 5, 5, 5], Mapping::EndpointIndependent),
-            ([5, 5, 6, 6], Mapping::AddressDependent),
-            ([5, 6, 5, 6], Mapping::PortDependent),
-            ([5, 6, 7, 8], Mapping::AddressAndPortDependent),
-        ] {
-            for missing in 1..4 {
-                let mut seen = full;
-                seen[missing] = 0;
-                assert_eq!(finding(seen).value, Some(value), "{seen:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn two_readings_never_prove_independence() {
-        for seen in [[5, 5, 0, 0], [5, 0, 5, 0], [5, 0, 0, 5], [5, 0, 0, 0], [0, 0, 0, 0]] {
-            let finding = finding(seen);
-            assert_eq!((finding.value, finding.confidence), (None, Confidence::Unknown), "{seen:?}");
-            assert!(finding.reason.is_some());
-        }
-    }
-
-    #[test]
-    fn no_translation_is_direct() {
-        let mut log = made::log();
-        let socket = made::socket(&mut log, LOCAL);
-        for endpoint in ServerEndpoint::ALL {
-            log.transactions.push(made::answered(PURPOSE, socket, endpoint, LOCAL));
-        }
-        assert_eq!(conclude(&log).value, Some(Mapping::Direct));
-    }
-
-    #[test]
-    fn what_could_have_been_rewritten_on_the_way_proves_no_direct_mapping() {
-        let mut log = made::log();
-        let socket = made::socket(&mut log, LOCAL);
-        for endpoint in ServerEndpoint::ALL {
-            let mut transaction = made::answered(PURPOSE, socket, endpoint, LOCAL);
-            transaction.responses[0].xor_mapped = None;
-            log.transactions.push(transaction);
-        }
-        let finding = conclude(&log);
-        assert_eq!((finding.value, finding.confidence), (Some(Mapping::Direct), Confidence::Weak));
-        assert!(finding.reason.unwrap().contains("in clear only"));
-    }
-
-    #[test]
-    fn a_mapping_that_drifts_is_no_behaviour() {
-        let mut log = made::log();
-        let socket = made::socket(&mut log, LOCAL);
-        for endpoint in ServerEndpoint::ALL {
-            log.transactions.push(made::answered(PURPOSE, socket, endpoint, "203.0.113.1:5"));
-        }
-        log.transactions.push(made::answered(PURPOSE, socket, ServerEndpoint::PRIMARY, "203.0.113.1:9"));
-        assert!(conclude(&log).reason.unwrap().contains("not deterministic"));
     }
 }

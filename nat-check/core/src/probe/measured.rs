@@ -7,6 +7,7 @@ use super::{Probe, REGISTRY, merge::Merge};
 use crate::{
     observation::ObservationLog,
     report::{Finding, ReasonCode, Row, ServerFeatures, UdpReport, json_word},
+    server_position::nat_before_server,
 };
 
 /// Everything that is concluded from one server over one family.
@@ -30,6 +31,10 @@ pub trait Measured {
     /// Its key in the line format; none = it is left out there.
     const LINE_KEY: Option<&'static str> = Some(Self::KEY);
 
+    /// Whether it tells of the NAT in front of this host: where the server stands behind one of its own, that is what it
+    /// would tell of.
+    const OF_THE_NAT: bool = true;
+
     /// Its slot; write `slot!(udp.mapping);` for both.
     fn slot(found: &Found) -> &Finding<Self::Value>;
     /// The same, to write into.
@@ -46,7 +51,7 @@ pub trait Measured {
         if log.dialect().is_none() {
             return Finding::unknown(NO_UDP, probe.about);
         }
-        let finding = Self::conclude(log, found);
+        let finding = concluded::<Self>(log, found);
         match (&finding.value, &log.socket_error) {
             (None, Some(error)) => finding.because((ReasonCode::SystemRefused, error.as_str())),
             (None, None) if log.ended_early => {
@@ -79,6 +84,15 @@ pub trait Measured {
     #[cfg(feature = "sim")]
     fn expected(_nat: &shared::nat::model::UdpBehaviour) -> Option<serde_json::Value> {
         None
+    }
+}
+
+/// The conclusion, where the server stands where it can be drawn from.
+fn concluded<M: Measured + ?Sized>(log: &ObservationLog, found: &Found) -> Finding<M::Value> {
+    let finding = M::conclude(log, found);
+    match nat_before_server(log).filter(|_| M::OF_THE_NAT) {
+        Some(reason) => Finding { evidence: finding.evidence, ..Finding::unknown(reason, &finding.method) },
+        None => finding,
     }
 }
 
@@ -119,7 +133,7 @@ impl Slot {
     pub const fn of<M: Measured>() -> Self {
         Self {
             key: M::KEY,
-            conclude: |log, found| *M::slot_mut(found) = M::conclude(log, found),
+            conclude: |log, found| *M::slot_mut(found) = concluded::<M>(log, found),
             finish: |probe, log, found| *M::slot_mut(found) = M::finish(probe, log, found),
             set_unknown: |found, reason, method| *M::slot_mut(found) = Finding::unknown(reason, method),
             rows: |found| {

@@ -30,6 +30,7 @@ impl Measured for ResponsePort {
     type Value = bool;
     const KEY: &'static str = "response_port";
     const LABEL: &'static str = "RESPONSE-PORT";
+    const OF_THE_NAT: bool = false;
     slot!(server.response_port);
 
     fn conclude(log: &ObservationLog, _: &Found) -> Finding<bool> {

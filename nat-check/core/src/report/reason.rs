@@ -51,6 +51,10 @@ pub enum ReasonCode {
     ServerNotProven,
     /// It leaves out an attribute that is needed.
     ServerOmitsAttribute,
+    /// A NAT stands in front of it, so that it sees that one's addresses and not this host's.
+    NatBeforeServer,
+    /// It shows this host's own private address, which nobody in the Internet can see.
+    PrivateAddressShown,
     /// It shows the external endpoint in a form that gateways can rewrite.
     AddressNotMasked,
     // Several servers.
@@ -80,6 +84,8 @@ pub enum ReasonCode {
     NoClass,
     /// The filter knows hosts only, not their ports.
     FilterCountsHosts,
+    /// A device on the way may not count hops, or count them anew.
+    HopsNotCounted,
     /// The outermost filter is farther away than is looked.
     TooFarAway,
     /// One host cannot tell: it takes two.

@@ -57,6 +57,7 @@ impl Measured for ChangeRequest {
     type Value = bool;
     const KEY: &'static str = "change_request";
     const LABEL: &'static str = "CHANGE-REQUEST";
+    const OF_THE_NAT: bool = false;
     slot!(server.change_request);
 
     fn conclude(log: &ObservationLog, found: &Found) -> Finding<bool> {
