@@ -16,6 +16,7 @@ use probe_server::{
     Server, Service, SocketPool, StartError,
     config::{LogFormat, LogLevel},
 };
+use service_manager::ServiceManager;
 use shared::log_writer::LogWriter;
 use signals::{Signal, Signals};
 use tracing::{error, info, warn};
@@ -29,7 +30,7 @@ const USAGE: u8 = 2;
 const ADDRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the end of the certificate is looked at.
 const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(24 * 3600);
-/// How long the end waits for whoever reads the log.
+/// How long the end waits for whoever reads the log, or what the service manager is told.
 const LAST_LINES: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
@@ -73,6 +74,7 @@ fn run(
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| failed(&e))?;
     runtime.block_on(async {
         let log = (chosen.log, chosen.log_format);
+        let manager = ServiceManager::start().map_err(|e| failed(&e))?;
         // Before anything is served, so that no signal finds the system's own way of ending a program.
         let mut signals = Signals::new().map_err(|e| failed(&e))?;
         let files = chosen.config.most_files() as u64;
@@ -90,10 +92,10 @@ fn run(
             Err(error) => return Err(failed(&error)),
         };
         server.observe_log(log_writer);
-        service_manager::keep(&server.take_sockets_to_keep(), server.unused_sockets());
+        manager.keep(server.take_sockets_to_keep(), server.unused_sockets());
         tell_topology(&server);
         let mut readiness = Readiness::default();
-        readiness.announce(&server);
+        readiness.announce(&server, &manager);
         if let Some(allowed) = allowed.filter(|&allowed| allowed < files) {
             warn!(
                 allowed,
@@ -101,7 +103,7 @@ fn run(
                 "fewer open files are allowed than there may be connections (ulimit -n)"
             );
         }
-        service_manager::ready();
+        manager.ready();
         let mut watchdog =
             tokio::time::interval(service_manager::watchdog().unwrap_or(Duration::from_secs(10)));
         let mut addresses = tokio::time::interval(ADDRESS_INTERVAL);
@@ -111,9 +113,9 @@ fn run(
                 signal = signals.next() => match signal {
                     Signal::Stop => break,
                     Signal::Reload => {
-                        service_manager::reloading();
+                        manager.reloading();
                         reload(args, &mut server, log);
-                        service_manager::ready();
+                        manager.ready();
                     }
                 },
                 _ = watchdog.tick() => {
@@ -123,7 +125,7 @@ fn run(
                     if server.is_stuck() {
                         error!("a worker does not move");
                     } else {
-                        service_manager::alive();
+                        manager.alive();
                     }
                 }
                 _ = addresses.tick() => {
@@ -134,14 +136,15 @@ fn run(
                             warn!(ip = %change.ip, "an address is gone: not an address of this host");
                         }
                     }
-                    readiness.announce(&server);
+                    readiness.announce(&server, &manager);
                 }
                 _ = certificate.tick() => tell_certificate(&server),
             }
         }
         info!("stopping");
-        service_manager::stopping();
+        manager.stopping();
         server.stop();
+        manager.finish_within(LAST_LINES);
         Ok(())
     })
 }
@@ -154,7 +157,7 @@ struct Readiness {
 
 impl Readiness {
     /// The ready lines, on standard output, of those families that are complete now and were not before.
-    fn announce(&mut self, server: &Server) {
+    fn announce(&mut self, server: &Server, manager: &ServiceManager) {
         let mut lines = String::new();
         let mut complete = Vec::new();
         for Service { transport, family, addresses } in server.services() {
@@ -171,7 +174,7 @@ impl Readiness {
         }
         self.announced.append(&mut complete);
         let missing = server.missing_addresses();
-        service_manager::status(&if missing.is_empty() {
+        manager.status(&if missing.is_empty() {
             "serving all addresses".into()
         } else {
             format!("missing {}", missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))

@@ -11,10 +11,12 @@ use std::{
     collections::HashMap,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream, UdpSocket},
+    os::unix::net::UnixDatagram,
     process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc::{self, RecvTimeoutError},
     },
     thread,
     time::{Duration, Instant},
@@ -218,6 +220,45 @@ fn two_thousand_reloads_leave_no_request_unanswered() {
     assert!(asked > 100);
     assert_eq!(before.0, after.0);
     assert!(after.1 < before.1 + 1024, "{before:?}, then {after:?}");
+}
+
+/// A service manager that does not read, and whose queue is full from the beginning: the server starts, reloads and ends
+/// all the same.
+#[test]
+fn a_service_manager_that_never_reads_holds_nothing_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let _never_read = UnixDatagram::bind(&path).unwrap();
+    let sender = UnixDatagram::unbound().unwrap();
+    sender.set_nonblocking(true).unwrap();
+    while sender.send_to(b"STATUS=full", &path).is_ok() {}
+
+    let mut command = Command::new(PROGRAM);
+    command.args(["--local", "--port", "0", "--alternate-port", "0"]).env("NOTIFY_SOCKET", &path);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (lines, said) = mpsc::channel();
+    let hear = |output: Box<dyn Read + Send>, lines: mpsc::Sender<String>| {
+        let pass_on =
+            move || BufReader::new(output).lines().map_while(Result::ok).try_for_each(|l| lines.send(l));
+        thread::spawn(pass_on);
+    };
+    hear(Box::new(child.stdout.take().unwrap()), lines.clone());
+    hear(Box::new(child.stderr.take().unwrap()), lines);
+    let says = |what: &str| {
+        let mut lines = std::iter::from_fn(|| said.recv_timeout(Duration::from_secs(10)).ok());
+        lines.any(|line| line.contains(what))
+    };
+    let is_ready = says("ready udp ");
+    let reloads = is_ready && {
+        kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
+        says("reloaded")
+    };
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let stops =
+        says("stopping") && said.recv_timeout(Duration::from_secs(10)) == Err(RecvTimeoutError::Disconnected);
+    _ = child.kill();
+    child.wait().unwrap();
+    assert_eq!((is_ready, reloads, stops), (true, true, true));
 }
 
 /// Two sockets of the same port on loopback that nobody has just now.

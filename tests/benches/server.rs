@@ -418,9 +418,11 @@ fn endurance(seconds: u64) -> Result<bool> {
     let mut manager = ServiceManager::new(folder.path());
     let start = |manager: &mut ServiceManager| -> Result<Running> {
         let passing = manager.passing();
-        let [count, notify] = passing.environment.clone();
         let mut command = network.command("bash").args(&passing.arguments).arg(&program).arg("--config");
-        command = command.arg(&config).arg("--check").env(count.0, count.1).env(notify.0, notify.1);
+        command = command.arg(&config).arg("--check");
+        for (name, value) in passing.environment.clone() {
+            command = command.env(name, value);
+        }
         let server = command.start()?;
         manager.wait_until_ready();
         Ok(server)
@@ -439,7 +441,7 @@ fn endurance(seconds: u64) -> Result<bool> {
             break;
         }
         server.signal(Signal::HUP)?;
-        // Whoever does not hear what it reports blocks it.
+        // What it reports is heard: a reload that is over.
         manager.wait_until_ready();
         reloads += 1;
         if reloads % 6 == 0 {

@@ -1,5 +1,6 @@
 //! What systemd is to a service: it keeps what it is given (FDSTORE of sd_notify(3)), and passes it to the next process
-//! (LISTEN_FDS of sd_listen_fds(3)). For tests and benchmarks that restart the server.
+//! (LISTEN_FDS of sd_listen_fds(3)). Like systemd it keeps a file once, at most so many, and none that has an error or has
+//! hung up. For tests and benchmarks that restart the server.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(dead_code, reason = "not every user needs all of it")]
 
@@ -15,10 +16,14 @@ use std::{
 };
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::fstat,
     io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd},
     net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
 };
 
+/// The unit's FileDescriptorStoreMax=.
+const STORE_MAX: usize = 1024;
 /// How long a program may say nothing before it is ready.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -34,7 +39,7 @@ pub(crate) struct Passing {
     /// Arguments of `bash`, before the program and its own.
     pub arguments: [String; 2],
     /// Variables of its environment.
-    pub environment: [(&'static str, String); 2],
+    pub environment: [(&'static str, String); 3],
     _copies: Vec<OwnedFd>,
 }
 
@@ -53,7 +58,8 @@ impl ServiceManager {
     }
 
     /// The stored sockets, from file descriptor 3 on.
-    pub(crate) fn passing(&self) -> Passing {
+    pub(crate) fn passing(&mut self) -> Passing {
+        self.stored.retain(|(_, socket)| is_sound(socket));
         let mut script = String::from("exec");
         let mut copies = Vec::new();
         for (i, (_, socket)) in self.stored.iter().enumerate() {
@@ -64,8 +70,10 @@ impl ServiceManager {
             copies.push(copy);
         }
         script += "; export LISTEN_PID=$$; exec \"$0\" \"$@\"";
+        let names: Vec<_> = self.stored.iter().map(|(name, _)| name.as_str()).collect();
         let environment = [
             ("LISTEN_FDS", self.stored.len().to_string()),
+            ("LISTEN_FDNAMES", names.join(":")),
             ("NOTIFY_SOCKET", self.path.to_string_lossy().into_owned()),
         ];
         Passing { arguments: ["-c".into(), script], environment, _copies: copies }
@@ -88,7 +96,7 @@ impl ServiceManager {
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(sockets) = message {
                 assert!(text.contains("FDSTORE=1"), "{text}");
-                self.stored.extend(sockets.map(|socket| (name.clone(), socket)));
+                sockets.for_each(|socket| self.store(&name, socket));
             }
         }
         if text.contains("FDSTOREREMOVE=1") {
@@ -96,4 +104,23 @@ impl ServiceManager {
         }
         text
     }
+
+    fn store(&mut self, name: &str, socket: OwnedFd) {
+        let is_stored = self.stored.iter().any(|(_, stored)| is_same(stored, &socket));
+        if !is_stored && is_sound(&socket) && self.stored.len() < STORE_MAX {
+            self.stored.push((name.to_owned(), socket));
+        }
+    }
+}
+
+fn is_same(one: &OwnedFd, other: &OwnedFd) -> bool {
+    let [one, other] = [one, other].map(|file| fstat(file).unwrap());
+    (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+}
+
+/// Whether it has neither an error nor hung up: systemd lets go of those.
+fn is_sound(socket: &OwnedFd) -> bool {
+    let mut polled = [PollFd::new(socket, PollFlags::empty())];
+    poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap();
+    polled[0].revents().is_empty()
 }
