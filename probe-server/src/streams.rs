@@ -71,6 +71,16 @@ enum Transport {
     Tls,
 }
 
+impl Transport {
+    /// What a connection costs, in answers.
+    const fn cost(self) -> u32 {
+        match self {
+            Self::Tcp => CONNECTION_COST,
+            Self::Tls => TLS_CONNECTION_COST,
+        }
+    }
+}
+
 /// Everything that a listener's task needs.
 #[derive(Clone)]
 struct Context {
@@ -96,7 +106,7 @@ struct ListenerEndpoint {
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long clients may take to hear that the server ends, when the time of the drain is over.
 const STOP_NOTICE_TIMEOUT: Duration = Duration::from_secs(1);
-/// What a connection costs, in answers.
+/// What a connection over TCP costs, in answers.
 const CONNECTION_COST: u32 = 5;
 /// What one over TLS costs: signing takes as long as a thousand answers.
 const TLS_CONNECTION_COST: u32 = 50;
@@ -158,13 +168,35 @@ impl Running {
 }
 
 impl Context {
+    /// A slot for a connection that has just come, or none.
+    fn admit(&self, listener: ListenerEndpoint, from: SocketAddr) -> Option<ConnectionSlot> {
+        if self.is_self_check(listener.family, from) {
+            return Some(ConnectionLimiter::enter_unlimited(&self.limiter));
+        }
+        let current = self.shared.current();
+        let mut limits = current.streams;
+        if current.http.is_proxy(from.ip()) {
+            // Its clients have their limits; it has none but the room that there is.
+            (limits.most_per_host, limits.most_per_net) = (usize::MAX, usize::MAX);
+        } else if !self.take(listener.family, from, listener.transport.cost()) {
+            // The connection is closed at once: it must not cost what the limits protect.
+            self.limiter.count(Event::TooFast);
+            return None;
+        }
+        let now = self.shared.clock.now();
+        ConnectionLimiter::enter(&self.limiter, &limits, listener.transport, from, now)
+    }
+
     /// Whether this source may have what costs so much.
     fn take(&self, family: usize, from: SocketAddr, cost: u32) -> bool {
-        let current = self.shared.current();
-        let is_self_check =
-            current.topologies.get(family).is_some_and(|own| self.shared.self_check.asks_from(own, from));
         let buckets = &self.shared.stream_buckets[family];
-        is_self_check || buckets.take(&current.limits, from, cost, self.shared.clock.now()).is_ok()
+        self.is_self_check(family, from)
+            || buckets.take(&self.shared.current().limits, from, cost, self.shared.clock.now()).is_ok()
+    }
+
+    fn is_self_check(&self, family: usize, from: SocketAddr) -> bool {
+        let topologies = &self.shared.current().topologies;
+        topologies.get(family).is_some_and(|own| self.shared.self_check.asks_from(own, from))
     }
 }
 
@@ -214,10 +246,6 @@ async fn accept(listener: TcpListener, endpoint: ListenerEndpoint, context: Cont
     _ = socket.set_send_buffer_size(SOCKET_BUFFER);
     let mut connections = JoinSet::new();
     let mut stop = context.stop.clone();
-    let cost = match endpoint.transport {
-        Transport::Tcp => CONNECTION_COST,
-        Transport::Tls => TLS_CONNECTION_COST,
-    };
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -226,22 +254,7 @@ async fn accept(listener: TcpListener, endpoint: ListenerEndpoint, context: Cont
         };
         match accepted {
             Ok((stream, from)) => {
-                let current = context.shared.current();
-                let mut limits = current.streams;
-                if current.http.is_proxy(from.ip()) {
-                    // Its clients have their limits; it has none but the room that there is.
-                    (limits.most_per_host, limits.most_per_net) = (usize::MAX, usize::MAX);
-                } else if !context.take(endpoint.family, from, cost) {
-                    // The connection is closed at once: it must not cost what the limits protect.
-                    context.limiter.count(Event::TooFast);
-                    continue;
-                }
-                let now = context.shared.clock.now();
-                let Some(slot) =
-                    ConnectionLimiter::enter(&context.limiter, &limits, endpoint.transport, from, now)
-                else {
-                    continue;
-                };
+                let Some(slot) = context.admit(endpoint, from) else { continue };
                 let handle = slot.handle();
                 let task = connections.spawn(connection(stream, from, endpoint, context.clone(), slot));
                 handle.set_task(task);

@@ -410,6 +410,24 @@ fn a_server_at_its_egress_cap_is_ready() {
     assert!(server.counters().dropped(DropReason::EgressCap) >= 1000);
 }
 
+/// With a single slot, the checks over TCP of four endpoints take it from nobody, and find the server ready.
+#[test]
+fn the_check_over_tcp_takes_no_slot_of_a_client() {
+    let admin = Some("127.0.0.1:0".parse().unwrap());
+    let streams = Streams { most: 1, ..Streams::default() };
+    let server = Server::start(Config { admin, streams, ..Config::local() }).unwrap();
+    let (_, address) = primary(&server);
+    let mut open = connect(address);
+    open.write_all(&request(1, |_| {})).unwrap();
+    assert_eq!(View::parse(&read_message(&mut open)).unwrap().id(), id(1));
+    let operators = server.services().into_iter().find(|s| s.transport == "admin").unwrap().addresses[0];
+    let health = get(operators, "/readyz");
+    assert!(health.ends_with("4 endpoints over tcp\n"), "{health}");
+    assert_eq!((server.stream_counts().evicted, server.stream_counts().accepted), (0, 5));
+    open.write_all(&request(2, |_| {})).unwrap();
+    assert_eq!(View::parse(&read_message(&mut open)).unwrap().id(), id(2));
+}
+
 #[test]
 fn a_sign_of_life_from_every_thread() {
     for batch in [32, 1] {

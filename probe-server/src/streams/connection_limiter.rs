@@ -40,7 +40,7 @@ struct Table {
     /// When the handshakes so far have been had at their rate, in nanoseconds (GCRA).
     handshakes_had: u64,
     /// Connections whose number is bounded elsewhere.
-    handed_over: usize,
+    unlimited: usize,
 }
 
 #[derive(Debug)]
@@ -54,8 +54,9 @@ struct Connection {
 #[derive(Debug)]
 pub(crate) struct ConnectionSlot {
     limiter: Arc<ConnectionLimiter>,
+    /// Counted from 1.
     number: u64,
-    is_handed_over: bool,
+    is_unlimited: bool,
 }
 
 /// Whose slot it is.
@@ -84,7 +85,14 @@ impl ConnectionLimiter {
         limiter.count(Event::Accepted);
         let number = table.insert(from, is_tls, now);
         drop(table);
-        Some(ConnectionSlot { limiter: Arc::clone(limiter), number, is_handed_over: false })
+        Some(ConnectionSlot { limiter: Arc::clone(limiter), number, is_unlimited: false })
+    }
+
+    /// A slot for the server's own check, which takes none of those that clients have.
+    pub(super) fn enter_unlimited(limiter: &Arc<Self>) -> ConnectionSlot {
+        limiter.count(Event::Accepted);
+        limiter.lock().unlimited += 1;
+        ConnectionSlot { limiter: Arc::clone(limiter), number: 0, is_unlimited: true }
     }
 
     pub(crate) fn counts(&self) -> StreamCounts {
@@ -135,16 +143,16 @@ impl ConnectionSlot {
     pub(crate) fn hand_over(&mut self) {
         let mut table = self.limiter.lock();
         table.remove(self.number);
-        table.handed_over += 1;
-        self.is_handed_over = true;
+        table.unlimited += 1;
+        self.is_unlimited = true;
     }
 }
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let mut table = self.limiter.lock();
-        if self.is_handed_over {
-            table.handed_over -= 1;
+        if self.is_unlimited {
+            table.unlimited -= 1;
         } else {
             table.remove(self.number);
         }
@@ -210,7 +218,7 @@ impl Table {
     }
 
     fn open(&self) -> u64 {
-        (self.connections.len() + self.handed_over) as u64
+        (self.connections.len() + self.unlimited) as u64
     }
 }
 
