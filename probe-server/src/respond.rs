@@ -481,4 +481,4 @@ impl<const N: usize> Answer<N> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -431,7 +431,7 @@ struct Piece {
 }
 
 /// Requests that look like STUN: mostly known attributes, mostly sensible lengths.
-fn hostile_request() -> impl Strategy<Value = Vec<u8>> {
+pub(crate) fn hostile_request() -> impl Strategy<Value = Vec<u8>> {
     let number = prop_oneof![
         4 => prop::sample::select(vec![
             attr::CHANGE_REQUEST, attr::RESPONSE_PORT, attr::PADDING, attr::FINGERPRINT, attr::RECEIPT, attr::FILLER,
@@ -504,5 +504,10 @@ proptest! {
                 prop_assert_eq!(strict::objection(bytes), None);
             }
         }
+        // Over a stream, too, and on the same one.
+        let outcome = respond_stream(&topology, at, from, &datagram, &mut out);
+        prop_assert_eq!(outcome.is_err(), out.is_empty());
+        prop_assert!(out.len() <= budget(datagram.len(), from));
+        prop_assert!(out.iter().all(|(leaves, to, _)| (leaves, to) == (at, from)));
     }
 }
