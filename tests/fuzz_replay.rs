@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 
 #[test]
 fn the_corpus_finds_no_fault() {
-    for (name, target) in targets::TARGETS {
+    for &(name, target) in targets::TARGETS {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
         let mut replayed = 0;
         for entry in fs::read_dir(&folder).expect("every target has a corpus") {

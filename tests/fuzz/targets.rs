@@ -2,6 +2,7 @@
 //! and the replay of its corpus in the ordinary tests run exactly this.
 
 pub(crate) mod lies;
+pub(crate) mod rendezvous;
 
 use std::net::SocketAddr;
 
@@ -17,12 +18,14 @@ use stun_rs::MessageDecoderBuilder;
 pub(crate) type Target = fn(&[u8]);
 
 /// All targets, by the name of their corpus.
-pub(crate) const TARGETS: [(&str, Target); 5] = [
+pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("parser", parser),
     ("respond", any_respond),
     ("framing", framing),
     ("against_stun_rs", against_stun_rs),
     ("lies", lies::lies),
+    ("http", rendezvous::http),
+    ("sessions", rendezvous::sessions),
 ];
 
 /// The reader never panics, covers the message to the last byte, and what is read can be written again to the same.
