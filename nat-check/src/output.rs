@@ -8,6 +8,8 @@ use nat_check::{
     terminal::{self, tell},
     usage::Verbosity,
 };
+use tracing::Level;
+use tracing_subscriber::{Layer, filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::SUCCESS;
 
@@ -43,14 +45,13 @@ pub(crate) fn one_line(message: &str) -> String {
 /// Log lines, where they are asked for. One that cannot be written is lost, and the run goes on.
 pub(crate) fn log_to_stderr(verbosity: Verbosity) {
     let Some(writer) = terminal::log_writer().filter(|_| verbosity >= Verbosity::Logs) else { return };
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("nat_check_core=debug"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let chosen = std::env::var("RUST_LOG").ok().and_then(|directives| directives.parse::<Targets>().ok());
+    let filter = chosen.unwrap_or_else(|| Targets::new().with_target("nat_check_core", Level::DEBUG));
+    let lines = fmt::layer()
         .with_ansi(AutoStream::choice(&io::stderr()) != ColorChoice::Never)
         .with_writer(move || writer.clone())
-        .log_internal_errors(false)
-        .init();
+        .log_internal_errors(false);
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
 }
 
 /// Whether standard output was closed when the program began (`>&-`). Before `main`, Rust opens the null device in the place

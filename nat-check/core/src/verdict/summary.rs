@@ -56,7 +56,9 @@ fn because(why: Option<&String>) -> String {
 /// A sentence that goes on behind a comma.
 fn continued(sentence: &str) -> String {
     let mut characters = sentence.chars();
-    characters.next().map_or(String::new(), |first| first.to_ascii_lowercase().to_string() + characters.as_str())
+    characters
+        .next()
+        .map_or(String::new(), |first| first.to_ascii_lowercase().to_string() + characters.as_str())
 }
 
 /// What is expected of each kind of peer.
