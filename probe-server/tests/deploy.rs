@@ -88,11 +88,13 @@ fn the_unit_runs_under_systemd() {
         "started: 0 active",
         "health: ok, 16 combinations answered, 4 endpoints over tcp",
         "reloaded: 0 active",
+        "restarted: 0 active",
         "later: active, restarts 0",
         "health: ok, 16 combinations answered, 4 endpoints over tcp",
         "stopped: success 0",
     ];
     assert_eq!(result.lines().collect::<Vec<_>>(), steps);
+    assert!(log.contains("taken over from the predecessor"), "systemd kept the sockets");
     assert!(log.contains("unknown field `bogus`"), "the wrong file is named");
 }
 

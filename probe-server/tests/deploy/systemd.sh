@@ -1,6 +1,6 @@
 #!/bin/bash
-# The unit file under a real systemd, in namespaces of its own: ready, healthy, reloaded, not reloaded from a wrong
-# file, alive after the watchdog's time, stopped. Run by tests/deploy.rs; root and systemd are needed.
+# The unit file under a real systemd, in namespaces of its own: ready, healthy, reloaded, restarted with the sockets that
+# systemd kept, not reloaded from a wrong file, alive after the watchdog's time, stopped. Run by tests/deploy.rs; root and systemd are needed.
 #   systemd.sh PROGRAM DEPLOY-DIRECTORY WORK-DIRECTORY
 # What happened is left in WORK-DIRECTORY/result, a line a step.
 set -euo pipefail
@@ -69,6 +69,8 @@ say "started: $? $(shows ActiveState)"
 say "health: $(ask)"
 systemctl reload probe-server
 say "reloaded: $? $(shows ActiveState)"
+systemctl restart probe-server
+say "restarted: $? $(shows ActiveState)"
 echo 'bogus = 1' >>/etc/probe-server.toml
 systemctl reload probe-server
 sleep 40 # the watchdog's 30 s and some
