@@ -30,14 +30,23 @@ pub struct Args {
     #[command(subcommand)]
     pub command: Option<Command>,
 
-    /// Probe server, a name or an address; may be repeated [default: $NAT_CHECK_SERVER]
+    /// Probe server, a name or an address, or @FILE with one a line; may be repeated [default: $NAT_CHECK_SERVER]
     ///
-    /// Results of several servers are merged and disagreements shown. A name without a port is looked up as SRV
+    /// Several servers are asked together: results are merged and disagreements shown. Two with one address each tell whether
+    /// the mapping depends on the destination; filtering takes one with two addresses. A name without a port is looked up as SRV
     /// (_stun-behavior._udp, then _stun._udp), then as an address with port 3478. An IPv6 address with a port is written
     /// in brackets: `[2001:db8::1]:3478`.
     #[arg(short, long = "server", value_name = "HOST[:PORT]", conflicts_with_all = ["local", "simulate"],
           help_heading = SERVERS)]
     pub servers: Vec<String>,
+
+    /// Ask five well-known public STUN servers, chosen at random, a few packets each
+    ///
+    /// They tell mapping and port allocation, not filtering. The names are built in; --public=FILE takes them from a file with
+    /// one server a line. They are strangers' machines, and learn this host's address.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true,
+          conflicts_with_all = ["local", "simulate"], help_heading = SERVERS)]
+    pub public: Option<Option<PathBuf>>,
 
     /// Use an embedded probe server on loopback: no setup needed; there is no NAT on this path
     #[arg(long, conflicts_with = "simulate", help_heading = SERVERS)]
@@ -255,6 +264,13 @@ mod tests {
         assert_eq!(tls("punch --tls"), Some(None));
         assert_eq!(tls("punch --tls=444"), Some(Some(444)));
         assert_eq!(tls("punch --tls 444 --json"), Some(Some(444)));
+    }
+
+    #[test]
+    fn the_list_of_public_servers_stands_behind_an_equals_sign() {
+        assert_eq!(parsed("--public --json").public, Some(None));
+        assert_eq!(parsed("--public=list.txt").public, Some(Some("list.txt".into())));
+        assert_eq!(parsed("").public, None);
     }
 
     #[test]

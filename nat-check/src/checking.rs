@@ -1,6 +1,6 @@
 //! `nat-check` without a subcommand: looks the servers up, measures, prints the report, judges it.
 
-use std::{io, net::IpAddr, sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, io, net::IpAddr, sync::Arc, time::SystemTime};
 
 use anyhow::Context;
 use nat_check::{
@@ -19,6 +19,7 @@ use nat_check_core::{
     target::{FoundBy, Target},
 };
 use probe_server::{Server, config::Config, topology::Endpoint};
+use tokio::task::JoinSet;
 
 use crate::{
     SUCCESS, UNMET, UNREACHED,
@@ -112,19 +113,40 @@ fn can_bind(ip: IpAddr) -> bool {
     bound.map_or_else(|error| error.kind() != io::ErrorKind::AddrNotAvailable, |_| true)
 }
 
-async fn look_up(plan: &Plan, queries: &[Query], interruption: &Interruption) -> Vec<ServerQuery> {
-    let resolver = Resolver::system();
-    let mut rng = fastrand::Rng::with_seed(plan.seed);
-    let mut servers = Vec::with_capacity(queries.len());
-    for query in queries {
-        let target = tokio::select! {
-            biased;
-            () = interruption.happens() => Err("the run was interrupted before its name was resolved".to_owned()),
-            found = resolver.resolve(query, plan.families, &mut rng) => found.map_err(|e| e.to_string()),
-        };
-        servers.push(ServerQuery { query: query.given().to_owned(), target });
+/// Looks all servers up at the same time, so that a dead name server does not cost its wait for each of them.
+async fn look_up(plan: &Plan, named: &[Query], interruption: &Interruption) -> Vec<ServerQuery> {
+    let resolver = Arc::new(Resolver::system());
+    let mut seeds = fastrand::Rng::with_seed(plan.seed);
+    let mut lookups = JoinSet::new();
+    let queries =
+        || named.iter().map(|query| (query, false)).chain(plan.public.iter().map(|query| (query, true)));
+    for (at, (query, _)) in queries().enumerate() {
+        let (resolver, query, families, mut rng) =
+            (resolver.clone(), query.clone(), plan.families, seeds.fork());
+        lookups.spawn(async move { (at, resolver.resolve(&query, families, &mut rng).await) });
     }
-    servers
+    let mut found = BTreeMap::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = interruption.happens() => break,
+            ended = lookups.join_next() => match ended {
+                None => break,
+                Some(ended) => found.extend(ended.ok()),
+            },
+        }
+    }
+    let interrupted = || Err("the run was interrupted before its name was resolved".to_owned());
+    let target = |at| found.remove(&at).map_or_else(interrupted, |found| found.map_err(|e| e.to_string()));
+    let targets: Vec<_> = (0..queries().count()).map(target).collect();
+    queries()
+        .zip(targets)
+        .map(|((query, few_packets), target)| {
+            let mut server = ServerQuery::new(query.given(), target);
+            server.few_packets = few_packets;
+            server
+        })
+        .collect()
 }
 
 /// The exit code that the report deserves, and why, on standard error.

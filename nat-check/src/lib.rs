@@ -6,5 +6,6 @@ pub mod plan;
 pub mod punch_plan;
 pub mod render;
 pub mod require;
+pub mod server_list;
 pub mod terminal;
 pub mod usage;

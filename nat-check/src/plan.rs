@@ -11,6 +11,7 @@ use crate::{
     args::Args,
     render::{self, Format},
     require::Requirement,
+    server_list::{self, Columns},
     usage::{self, UsageError, Verbosity},
 };
 use nat_check_core::{
@@ -25,6 +26,8 @@ use nat_check_core::{
 pub struct Plan {
     /// Which network is measured.
     pub network: Network,
+    /// Public servers that are asked besides, a few packets each.
+    pub public: Vec<Query>,
     /// Which IP families are tested.
     pub families: Families,
     /// The local address to send from; port 0 means a random one for every test.
@@ -75,8 +78,10 @@ impl Plan {
     pub fn new(args: Args, around: Surroundings<'_>) -> Result<Self, UsageError> {
         let bind = args.bind.as_deref().map(parse_bind).transpose()?;
         let families = families(&args, bind)?;
+        let seed = args.seed.unwrap_or(around.seed);
         Ok(Self {
             network: network(&args, around.server, families, bind)?,
+            public: public(&args, families, seed)?,
             families,
             bind,
             tests: selection(&args, around.tests)?,
@@ -85,7 +90,7 @@ impl Plan {
                 asked => asked.map(|s| usage::seconds("lifetime", s, 5.0, LONGEST_S)).transpose()?,
             },
             timeout: usage::seconds("timeout", args.timeout.unwrap_or(DEFAULT_TIMEOUT_S), 0.1, LONGEST_S)?,
-            seed: args.seed.unwrap_or(around.seed),
+            seed,
             format: render::by_name(if args.json { "json" } else { &args.format }),
             requires: args.requires.iter().map(|r| requirement(r)).collect::<Result<_, _>>()?,
             verbosity: Verbosity::new(args.quiet, args.verbose),
@@ -133,22 +138,46 @@ fn network(
     }
     let environment: Vec<String> =
         from_environment.filter(|server| !server.is_empty()).map(str::to_owned).into_iter().collect();
-    let given = if args.servers.is_empty() { &environment } else { &args.servers };
-    if given.is_empty() {
+    let given = match (&args.servers, &args.public) {
+        (none, None) if none.is_empty() => &environment,
+        (given, _) => given,
+    };
+    if given.is_empty() && args.public.is_none() {
         return Err(UsageError::NoServer);
     }
     let mut servers: Vec<Query> = Vec::with_capacity(given.len());
     for value in given {
-        let query = usage::server(value)?;
-        if let Some(ip) = query.literal() {
-            let means = bind.map(|bind| format!("--bind {} means", bind.ip()));
-            contained("server", value, ip, families, means.as_deref())?;
-        }
-        if !servers.contains(&query) {
-            servers.push(query);
+        for query in listed(value)? {
+            if let Some(ip) = query.literal() {
+                let means = bind.map(|bind| format!("--bind {} means", bind.ip()));
+                contained("server", query.given(), ip, families, means.as_deref())?;
+            }
+            if !servers.contains(&query) {
+                servers.push(query);
+            }
         }
     }
     Ok(Network::Servers(servers))
+}
+
+/// One server, or those of the file behind an `@`.
+fn listed(value: &str) -> Result<Vec<Query>, UsageError> {
+    let Some(file) = value.strip_prefix('@') else { return Ok(vec![usage::server(value)?]) };
+    let servers = server_list::read(file.as_ref()).and_then(|text| server_list::parse(&text, Columns::One));
+    servers.map_err(|reason| UsageError::value("server", value, reason))
+}
+
+/// Some of the public servers, if they are asked for.
+fn public(args: &Args, families: Families, seed: u64) -> Result<Vec<Query>, UsageError> {
+    let Some(list) = &args.public else { return Ok(Vec::new()) };
+    let (name, text) = match list {
+        None => (String::from("(built in)"), Ok(server_list::PUBLIC.to_owned())),
+        Some(file) => (file.display().to_string(), server_list::read(file)),
+    };
+    let servers = text.and_then(|text| server_list::parse(&text, Columns::Remarks));
+    let mut servers = servers.map_err(|reason| UsageError::value("public", name, reason))?;
+    servers.retain(|server| server.literal().is_none_or(|ip| families.contain(ip)));
+    Ok(server_list::choose(servers, &mut fastrand::Rng::with_seed(seed)))
 }
 
 /// The families that are asked for; a local address to send from decides.
@@ -233,8 +262,12 @@ mod tests {
     #[test]
     fn every_message_names_the_value() {
         for (line, wanted) in [
+            ("", "--server HOST"),
+            ("", "--public"),
             ("", "--local"),
             ("", "--simulate"),
+            ("--server @/nonexistent", "--server @/nonexistent: No such file"),
+            ("--public=/nonexistent", "--public /nonexistent: No such file"),
             ("--server example.org:99999", "99999"),
             ("--server 192.0.2.1 -6", "192.0.2.1: an IPv4 address, but the only family asked for is IPv6"),
             ("--server 2001:db8::1 -4", "2001:db8::1: an IPv6 address"),
@@ -253,6 +286,35 @@ mod tests {
             assert!(message.contains(wanted), "{line:?} gives {message:?}");
             assert!(!message.contains('\n'));
         }
+    }
+
+    #[test]
+    fn public_servers_are_asked_beside_those_that_are_named_and_instead_of_the_environment() {
+        let with = |line: &str| {
+            let argv = std::iter::once("nat-check").chain(line.split_whitespace());
+            let around = Surroundings { server: Some("env.example"), tests: TESTS, seed: 7 };
+            Plan::new(Args::try_parse_from(argv).unwrap(), around).unwrap()
+        };
+        let public = with("--public");
+        assert_eq!((public.network, public.public.len()), (Network::Servers(Vec::new()), 5));
+        let both = with("--public --server a.example");
+        assert_eq!(both.network, Network::Servers(vec![Query::parse("a.example").unwrap()]));
+        assert_eq!(both.public, with("--public").public, "the seed decides");
+        assert_ne!(both.public, with("--public --seed 8").public);
+        assert!(with("--server a.example").public.is_empty());
+    }
+
+    #[test]
+    fn a_list_may_stand_in_a_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, "a.example # ours\n192.0.2.1:5\n").unwrap();
+        let line = format!("--server @{} --server a.example", file.path().display());
+        let Network::Servers(servers) = plan(&line).unwrap().network else { panic!() };
+        assert_eq!(servers.iter().map(Query::given).collect::<Vec<_>>(), ["a.example", "192.0.2.1:5"]);
+        std::fs::write(&file, "a.example\nb.example:x\n").unwrap();
+        assert!(message(&line).ends_with(": line 2: `x` is not a port (1 to 65535)"), "{}", message(&line));
+        std::fs::write(&file, "192.0.2.1\n").unwrap();
+        assert!(message(&format!("{line} -6")).contains("192.0.2.1: an IPv4 address"));
     }
 
     #[test]

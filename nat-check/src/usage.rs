@@ -12,7 +12,7 @@ pub enum UsageError {
     Trust(#[from] TrustError),
     /// No server to measure against.
     #[error(
-        "no probe server: give --server HOST, or set NAT_CHECK_SERVER; --local and --simulate NAT need none"
+        "no probe server: give --server HOST or --public, or set NAT_CHECK_SERVER; --local and --simulate NAT need none"
     )]
     NoServer,
     /// No server to meet the peer at.

@@ -91,7 +91,10 @@ pub(crate) fn nat_type(mapping: &Finding<Mapping>, filtering: &Finding<Filtering
         }
         (Some(m), f) => {
             let f = f.unwrap_or(Filtering::AddressAndPortDependent);
-            Finding::known(NatType::derive(m, f), mapping.confidence, DERIVED)
+            // Several kinds of mapping have the same name.
+            let is_certain = mapping.reason_code == Some(ReasonCode::MappingKindUnknown);
+            let sure = if is_certain { Confidence::Certain } else { mapping.confidence };
+            Finding::known(NatType::derive(m, f), sure, DERIVED)
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The network as the probes see it: datagram sockets, byte streams, local addresses. One trait, two worlds: the
 //! operating system's and the simulated one.
 
+#[cfg(target_os = "linux")]
+mod if_inet6;
 pub mod os;
 pub mod owned;
 #[cfg(any(test, feature = "sim"))]
@@ -14,6 +16,8 @@ use std::{
 };
 
 use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::report::OwnAddress;
 
 /// A future that can be kept in a trait object.
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -32,6 +36,11 @@ pub trait Net: Send + Sync {
         local: Option<SocketAddr>,
         remote: SocketAddr,
     ) -> Boxed<'_, io::Result<Box<dyn Stream>>>;
+
+    /// This host's IPv6 addresses that lead beyond its link; none where that cannot be told.
+    fn ipv6_addresses(&self) -> Vec<OwnAddress> {
+        Vec::new()
+    }
 
     /// Length in bits of the prefix of the local network that this own address belongs to; none where that cannot be told.
     fn prefix_len(&self, own: IpAddr) -> Option<u8> {

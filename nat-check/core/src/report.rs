@@ -7,11 +7,13 @@ use shared::nat::{Filtering, Lifetime, Mapping, NatType, PortAllocation};
 
 mod finding;
 mod layers;
+mod own_address;
 mod reason;
 mod rows;
 
 pub use finding::{Confidence, Evidence, Finding};
 pub use layers::{Layers, LayersKind};
+pub use own_address::{AddressKind, OwnAddress};
 pub use reason::{Reason, ReasonCode};
 pub use rows::{Basis, Row, json_word, number, percent, udp as udp_rows};
 
@@ -142,6 +144,9 @@ pub struct FamilyReport {
     /// UDP over it was not tested.
     #[serde(default)]
     pub hole_punching: Option<HolePunching>,
+    /// This host's own addresses in this family; IPv6 only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<OwnAddress>,
 }
 
 /// UDP behaviour, finding by finding.

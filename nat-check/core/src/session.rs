@@ -216,6 +216,12 @@ impl Session {
         self.lock().budget = usize::MAX;
     }
 
+    /// Counts these addresses as the server's: the user named them.
+    pub(crate) fn named_by_user(&self, servers: impl IntoIterator<Item = IpAddr>) {
+        let mut state = self.lock();
+        servers.into_iter().for_each(|server| state.strangers.named_by_user(server));
+    }
+
     /// Sends one request in the dialect that the server speaks, as far as that is known. Like [`Self::send_as`], sends
     /// nothing once the budget is spent.
     pub async fn send(&self, socket: &Socket, request: Request) {

@@ -21,7 +21,7 @@ pub const CHECK: Reference = Reference {
         ("130", "interrupted (143: by SIGTERM): the report is partial; a second signal ends at once"),
     ],
     environment: &[
-        ("NAT_CHECK_SERVER", "the probe server, if there is no --server"),
+        ("NAT_CHECK_SERVER", "the probe server, if there is neither --server nor --public"),
         ("NAT_CHECK_CODE", "the peer's code of punch, if there is no --code"),
         ("COLUMNS", "width of the report; 40 to 120"),
         ("NO_COLOR", "no colour, even on a terminal"),
@@ -31,6 +31,7 @@ pub const CHECK: Reference = Reference {
     examples: &[
         ("nat-check --local", "a first try, without any setup"),
         ("nat-check --server probe.example.org", "this network, asked about by a probe server"),
+        ("nat-check --public", "this network, asked about by public STUN servers"),
         ("nat-check --simulate symmetric", "what the report of a symmetric NAT looks like"),
         ("nat-check --lifetime 120 --only lifetime", "how long mappings live, up to two minutes idle"),
         ("nat-check --json | jq -r .hole_punching.level", "one value, for a script"),

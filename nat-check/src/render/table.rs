@@ -82,6 +82,9 @@ impl Page {
             let reached = if tcp.reachable { "reaches the server" } else { "does not reach the server" };
             rows.push(row("TCP", format!("{reached}{seen}"), ""));
         }
+        if !rows.is_empty() && !family.addresses.is_empty() {
+            rows.push(row("Own addresses", words::addresses(&family.addresses), ""));
+        }
         if rows.is_empty() {
             let reason = family.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
             let line = format!("{name}: {}{reason}", words::status(family));

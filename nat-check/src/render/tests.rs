@@ -6,8 +6,8 @@ use shared::nat::{Bracket, Filtering, Lifetime, Mapping, NatType, PortAllocation
 use super::*;
 use nat_check_core::{
     report::{
-        Confidence, FamilyReport, FamilyStatus, Finding, HolePunching, ReasonCode, ServerAddresses,
-        TcpReport, UdpReport,
+        AddressKind, Confidence, FamilyReport, FamilyStatus, Finding, HolePunching, OwnAddress, ReasonCode,
+        ServerAddresses, TcpReport, UdpReport,
     },
     verdict,
 };
@@ -155,6 +155,10 @@ fn dual() -> Report {
     six.mapping = certain(Mapping::Direct);
     six.filtering = certain(Filtering::EndpointIndependent);
     six.nat_type = certain(NatType::OpenInternet);
+    let own = |address: &str, kind| OwnAddress::new(address.parse().unwrap(), kind);
+    report.ipv6.addresses =
+        vec![own("2001:db8::5", AddressKind::Stable), own("2001:db8::dead:beef", AddressKind::Temporary)];
+    report.ipv6.addresses[1].used = true;
     conclude(&mut report);
     report
 }

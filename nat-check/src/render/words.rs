@@ -1,7 +1,8 @@
 //! The report's values in plain English, by the terms of RFC 3489 and RFC 4787.
 
 use nat_check_core::report::{
-    Confidence, FamilyReport, FamilyStatus, PeerKind, PeerOutcome, ReasonCode, Technique,
+    AddressKind, Confidence, FamilyReport, FamilyStatus, OwnAddress, PeerKind, PeerOutcome, ReasonCode,
+    Technique,
 };
 pub(super) use nat_check_core::report::{number, percent as chance};
 
@@ -23,6 +24,23 @@ pub(super) fn status(family: &FamilyReport) -> &'static str {
         (FamilyStatus::Skipped, _) => "skipped",
         (FamilyStatus::Tested | _, _) => "tested",
     }
+}
+
+pub(super) fn addresses(own: &[OwnAddress]) -> String {
+    let address = |own: &OwnAddress| {
+        let kind = match own.kind {
+            AddressKind::Stable => Some("stable"),
+            AddressKind::Temporary => Some("temporary"),
+            AddressKind::Deprecated => Some("deprecated"),
+            AddressKind::UniqueLocal => Some("unique local"),
+            AddressKind::Unknown | _ => None,
+        };
+        let used = own.used.then_some("used by applications");
+        let words: Vec<&str> = kind.into_iter().chain(used).collect();
+        let remark = if words.is_empty() { String::new() } else { format!(" ({})", words.join(", ")) };
+        format!("{}{remark}", own.address)
+    };
+    own.iter().map(address).collect::<Vec<_>>().join(", ")
 }
 
 pub(super) fn peer(kind: PeerKind) -> &'static str {

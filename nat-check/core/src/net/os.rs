@@ -11,6 +11,10 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
 use super::{Boxed, Datagram, Net, Stream};
+#[cfg(all(not(target_os = "linux"), feature = "punch"))]
+use crate::report::AddressKind;
+#[cfg(any(target_os = "linux", feature = "punch"))]
+use crate::report::OwnAddress;
 
 /// Sockets of this machine.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,6 +42,22 @@ impl Net for OsNet {
             if_addrs::IfAddr::V4(v4) => v4.prefixlen,
             if_addrs::IfAddr::V6(v6) => v6.prefixlen,
         })
+    }
+
+    #[cfg(target_os = "linux")]
+    fn ipv6_addresses(&self) -> Vec<OwnAddress> {
+        super::if_inet6::read()
+    }
+
+    #[cfg(all(not(target_os = "linux"), feature = "punch"))]
+    fn ipv6_addresses(&self) -> Vec<OwnAddress> {
+        let is_local = |ip: &IpAddr| match ip {
+            IpAddr::V4(_) => true,
+            IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local(),
+        };
+        let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+        let addresses = interfaces.into_iter().map(|interface| interface.ip());
+        addresses.filter(|ip| !is_local(ip)).map(|ip| OwnAddress::new(ip, AddressKind::Unknown)).collect()
     }
 
     #[cfg(target_os = "linux")]

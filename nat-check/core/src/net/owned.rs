@@ -44,6 +44,7 @@ use tokio::{
 };
 
 use super::{Boxed, Datagram, Net, Stream};
+use crate::report::OwnAddress;
 
 /// A socket that the program owns. Clones stand for the same socket.
 ///
@@ -232,6 +233,10 @@ impl Net for OwnedNet {
         remote: SocketAddr,
     ) -> Boxed<'_, io::Result<Box<dyn Stream>>> {
         self.others.connect(local, remote)
+    }
+
+    fn ipv6_addresses(&self) -> Vec<OwnAddress> {
+        self.others.ipv6_addresses()
     }
 
     fn suspended(&self) -> Option<Duration> {

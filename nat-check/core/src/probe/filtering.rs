@@ -14,7 +14,7 @@ use shared::{nat::Filtering, stun::Dialect};
 use crate::{
     loss_test::{LIKELY, LossCounts},
     observation::{ObservationLog, Purpose, RequestKind, SocketId, Transaction},
-    probe::{Found, Measured, Probe, Slot, Stage, Step, mapping, slot},
+    probe::{Found, Measured, Merge, Probe, Slot, Stage, Step, mapping, slot},
     report::{Confidence, Finding, Reason, ReasonCode},
     server_endpoints::ServerEndpoint,
     server_endpoints::ServerEndpoints,
@@ -70,10 +70,20 @@ impl Measured for FilteringBehaviour {
         text.into()
     }
 
+    fn merge(merge: Merge<'_>, mine: &mut Finding<Filtering>, other: &Finding<Filtering>) {
+        merge.stricter(mine, other, is_stricter);
+    }
+
     #[cfg(feature = "sim")]
     fn expected(nat: &UdpBehaviour) -> Option<serde_json::Value> {
         Some(serde_json::json!(nat.filtering))
     }
+}
+
+/// Whether one filter lets in less than another, where one lets in everything that the other does.
+fn is_stricter(a: &Filtering, b: &Filtering) -> bool {
+    use Filtering::{AddressAndPortDependent, EndpointIndependent};
+    a != b && (*a == AddressAndPortDependent || *b == EndpointIndependent)
 }
 
 const METHOD: &str = "RFC 5780 4.4, all four CHANGE-REQUEST cases, silence judged beside controls";

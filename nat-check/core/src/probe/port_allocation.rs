@@ -198,7 +198,7 @@ fn samples(log: &ObservationLog) -> Vec<Sample> {
 }
 
 /// Draws the conclusion.
-fn conclude(log: &ObservationLog) -> Finding<PortAllocation> {
+pub(crate) fn conclude(log: &ObservationLog) -> Finding<PortAllocation> {
     let samples = samples(log);
     if samples.is_empty() {
         return Finding::unknown((ReasonCode::NoAnswer, "no external endpoint was seen"), METHOD);

@@ -60,6 +60,10 @@ pub enum ReasonCode {
     // Several servers.
     /// Two servers that are equally sure contradict each other.
     ServersDisagree,
+    /// All servers have the same address.
+    ServersShareAddress,
+    /// All servers have the same port number.
+    OnePortNumber,
     // Packets.
     /// More packets were lost than a conclusion allows.
     TooMuchLoss,
@@ -104,6 +108,8 @@ pub enum ReasonCode {
     NewMappingLooksLikeOld,
     /// A peer's packet that arrives first changes the mapping.
     InboundFirstRemaps,
+    /// The mapping depends on the destination for certain, but not on what of it is known.
+    MappingKindUnknown,
     /// The mapping is not known, which this builds on.
     MappingUnknown,
     /// The filtering is not known, which this builds on.

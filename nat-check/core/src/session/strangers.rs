@@ -24,6 +24,11 @@ impl Strangers {
         is_left
     }
 
+    /// Notes that the user named this address.
+    pub(super) fn named_by_user(&mut self, ip: IpAddr) {
+        self.answered.insert(ip, true);
+    }
+
     /// Notes that a request was answered from there.
     pub(super) fn answered(&mut self, from: IpAddr) {
         if let Some(answered) = self.answered.get_mut(&from) {

@@ -4,7 +4,8 @@
 use shared::nat::Mapping;
 
 use crate::report::{
-    Confidence, Finding, HolePunching, Level, PeerKind, PeerOutcome, PeerVerdict, Technique, UdpReport,
+    Confidence, Finding, HolePunching, Level, PeerKind, PeerOutcome, PeerVerdict, ReasonCode, Technique,
+    UdpReport,
 };
 
 /// Over one family.
@@ -155,7 +156,9 @@ fn caveat(level: Level, udp: &UdpReport) -> String {
     fn is_weak<T>(finding: &Finding<T>) -> bool {
         finding.confidence == Confidence::Weak
     }
-    match (is_weak(&udp.mapping), is_weak(&udp.filtering)) {
+    // Of what kind a mapping is that depends on the destination does not matter here.
+    let mapping = is_weak(&udp.mapping) && udp.mapping.reason_code != Some(ReasonCode::MappingKindUnknown);
+    match (mapping, is_weak(&udp.filtering)) {
         _ if level == Level::None => String::new(),
         (true, true) => " That rests on mapping and filtering, which are only likely.".into(),
         (true, false) => " That rests on the mapping, which is only likely.".into(),

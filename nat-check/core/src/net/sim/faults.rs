@@ -75,6 +75,10 @@ pub enum Fault {
     ResponsePort4Only,
     /// Answers carry MAPPED-ADDRESS, but not its masked form.
     NoXor,
+    /// It shows everybody the same external endpoint, which is nobody's.
+    MappedConstant,
+    /// A public proxy stands in front of it: it sees that one's address, and ports of its choice.
+    MappedByProxy,
     /// Answers carry neither RESPONSE-ORIGIN nor its classic form.
     NoOrigin,
     /// The receipt of our own servers is unknown here.
@@ -102,6 +106,11 @@ pub(super) fn rewritten(message: &[u8], mut edit: impl FnMut(Attribute<'_>) -> E
             Edit::Address(address) => {
                 writer.address(attribute.number, address);
             }
+            Edit::XorAddress(change) => {
+                if let Some(seen) = view.xor_address(attribute.number) {
+                    writer.xor_address(attribute.number, change(seen));
+                }
+            }
             Edit::Number(number) => {
                 writer.bytes(number, attribute.value);
             }
@@ -125,6 +134,8 @@ pub(super) enum Edit {
     Keep,
     Drop,
     Address(SocketAddr),
+    /// The XORed address, changed.
+    XorAddress(fn(SocketAddr) -> SocketAddr),
     /// Another number, the same value.
     Number(u16),
     /// As it is, and once more as an old server XORs it.
@@ -166,6 +177,13 @@ impl Fault {
                 attr::MAPPED_ADDRESS if classic => Edit::AlsoXoredWithId,
                 _ => Edit::Keep,
             },
+            Self::MappedConstant | Self::MappedByProxy if number == attr::MAPPED_ADDRESS => Edit::Drop,
+            Self::MappedConstant if number == attr::XOR_MAPPED_ADDRESS => {
+                Edit::XorAddress(|_| (Ipv4Addr::new(192, 0, 2, 77), 7777).into())
+            }
+            Self::MappedByProxy if number == attr::XOR_MAPPED_ADDRESS => Edit::XorAddress(|seen| {
+                (Ipv4Addr::new(192, 0, 2, 50), seen.port().wrapping_mul(31) | 1024).into()
+            }),
             Self::NoXor if number == attr::XOR_MAPPED_ADDRESS => Edit::Drop,
             Self::NoOrigin if origin => Edit::Drop,
             _ => Edit::Keep,

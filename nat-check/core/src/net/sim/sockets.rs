@@ -12,7 +12,10 @@ use std::{
 use shared::nat::model::Packet;
 
 use super::{driver::Shared, host::Inbox, tcp};
-use crate::net::{Boxed, Datagram, Net, Stream};
+use crate::{
+    net::{Boxed, Datagram, Net, Stream},
+    report::{AddressKind, OwnAddress},
+};
 
 /// The network of one simulated host.
 #[derive(Debug)]
@@ -55,6 +58,11 @@ impl Net for SimNet {
     fn source_for(&self, remote: SocketAddr) -> io::Result<IpAddr> {
         let ip = self.shared.with(|fabric| fabric.hosts[self.host].ip_like(remote.ip()));
         ip.ok_or_else(|| io::ErrorKind::NetworkUnreachable.into())
+    }
+
+    fn ipv6_addresses(&self) -> Vec<OwnAddress> {
+        let ips = self.shared.with(|fabric| fabric.hosts[self.host].ips.clone());
+        ips.into_iter().filter(IpAddr::is_ipv6).map(|ip| OwnAddress::new(ip, AddressKind::Stable)).collect()
     }
 
     /// Every site has one local network.

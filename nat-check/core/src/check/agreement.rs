@@ -1,0 +1,116 @@
+//! One verdict from several servers: each finding is merged as its measurement says.
+
+use std::net::IpAddr;
+
+use shared::nat::NatType;
+
+use crate::{
+    classify,
+    probe::{Found, Merge, REGISTRY, merge::Source},
+    report::UdpReport,
+};
+
+/// What one server says, or several together.
+#[derive(Clone, Debug)]
+pub(super) struct Verdict {
+    pub(super) by: String,
+    /// Its addresses.
+    pub(super) ips: Vec<IpAddr>,
+    pub(super) found: Found,
+}
+
+/// Merges what servers say each by itself, and what they say `together`.
+pub(super) fn merge(
+    mut verdicts: Vec<Verdict>,
+    together: Option<Verdict>,
+    warnings: &mut Vec<String>,
+) -> Option<UdpReport> {
+    // A server that answers over UDP says more than one that does not.
+    verdicts.sort_by_key(|verdict| is_blocked(&verdict.found));
+    let mut all = verdicts.into_iter().chain(together);
+    let Verdict { by, mut ips, found: mut merged } = all.next()?;
+    if is_blocked(&merged) {
+        // Those who answer over UDP come first: nobody does.
+        return Some(merged.udp);
+    }
+    let slots = || REGISTRY.iter().flat_map(|probe| probe.udp);
+    let mut sources: Vec<Source> = slots().map(|_| Source::of(&by)).collect();
+    for other in all {
+        if is_blocked(&other.found) {
+            warnings.push(only_over_tcp(&other.by));
+            continue;
+        }
+        let shares_address = other.ips.iter().any(|ip| ips.contains(ip));
+        ips.extend(&other.ips);
+        let mapping_before = merged.udp.mapping.clone();
+        for (slot, source) in slots().zip(&mut sources) {
+            let merge = Merge { key: slot.key, source, by: &other.by, shares_address, warnings };
+            slot.merge(merge, &mut merged, &other.found);
+        }
+        // The addresses are those of the socket that the mapping was concluded from.
+        if merged.udp.mapping != mapping_before && merged.udp.mapping == other.found.udp.mapping {
+            (merged.udp.local, merged.udp.external) = (other.found.udp.local, other.found.udp.external);
+        }
+    }
+    let nat_type = classify::nat_type(&merged.udp.mapping, &merged.udp.filtering);
+    Some(UdpReport { nat_type, ..merged.udp })
+}
+
+/// What to say of a server that another one, which answers over UDP, puts to shame.
+pub(super) fn only_over_tcp(query: &str) -> String {
+    format!("{query} answers over TCP only, others over UDP: it is not the network that blocks UDP")
+}
+
+fn is_blocked(found: &Found) -> bool {
+    found.udp.nat_type.value == Some(NatType::UdpBlocked)
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::nat::{Filtering, Mapping};
+
+    use super::*;
+    use crate::report::{Confidence, Finding};
+
+    /// What a server says of the axes, with these confidences.
+    fn says(query: &str, mapping: (Mapping, Confidence), filtering: (Filtering, Confidence)) -> Verdict {
+        let (mapping, filtering) =
+            (Finding::known(mapping.0, mapping.1, "test"), Finding::known(filtering.0, filtering.1, "test"));
+        let nat_type = classify::nat_type(&mapping, &filtering);
+        let udp = UdpReport { nat_type, mapping, filtering, ..UdpReport::default() };
+        Verdict { by: query.to_owned(), ips: Vec::new(), found: Found { udp, ..Found::default() } }
+    }
+
+    const INDEPENDENT: Mapping = Mapping::EndpointIndependent;
+    const SURE: Confidence = Confidence::Certain;
+
+    #[test]
+    fn the_name_follows_the_merged_axes() {
+        // Each is sure of another axis, so neither one's own name is right.
+        let mut warnings = Vec::new();
+        let a = says("a", (INDEPENDENT, SURE), (Filtering::EndpointIndependent, Confidence::Weak));
+        let b = says("b", (INDEPENDENT, Confidence::Weak), (Filtering::AddressDependent, Confidence::Strong));
+        let udp = merge(vec![a, b], None, &mut warnings).unwrap();
+        assert_eq!(udp.nat_type.value, Some(NatType::RestrictedCone));
+        assert_eq!(udp.nat_type.confidence, Confidence::Strong);
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+    }
+
+    #[test]
+    fn of_three_servers_the_right_ones_are_named() {
+        let mut warnings = Vec::new();
+        let open = Filtering::EndpointIndependent;
+        let a = says("a", (INDEPENDENT, Confidence::Weak), (open, SURE));
+        let b = says("b", (INDEPENDENT, SURE), (open, SURE));
+        let c = says("c", (Mapping::AddressDependent, SURE), (open, SURE));
+        let d = says("d", (INDEPENDENT, SURE), (open, SURE));
+        let udp = merge(vec![a, b, c, d], None, &mut warnings).unwrap();
+        assert_eq!(
+            warnings,
+            ["the servers disagree on mapping: b says endpoint-independent, c says address-dependent"]
+        );
+        assert_eq!(udp.mapping.confidence, Confidence::Weak, "a dispute is not settled by who comes later");
+        assert_eq!(udp.mapping.reason.as_deref(), Some("c says otherwise"));
+        assert_eq!(udp.nat_type.confidence, Confidence::Weak);
+    }
+}

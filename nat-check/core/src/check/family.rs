@@ -1,0 +1,264 @@
+//! One IP family of a check: which servers are asked, in which order, and what comes of it.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use shared::nat::Filtering;
+use tokio::sync::watch;
+
+use super::{
+    ServerQuery, Setup,
+    address_family::Family,
+    agreement::{self, Verdict},
+};
+use crate::{
+    classify::{self, ServerSide},
+    engine::{self, Observed, Settings},
+    net::Net,
+    probe::{lifetime, mapping},
+    progress::Progress,
+    report::{FamilyReport, FamilyStatus, Finding, LayersKind, Reason, ReasonCode, TcpReport},
+    selection::Selection,
+};
+
+/// A check that is under way.
+pub(super) struct Run<'a> {
+    pub(super) setup: &'a Setup,
+    pub(super) net: &'a Arc<dyn Net>,
+    pub(super) servers: &'a [ServerQuery],
+    pub(super) progress: &'a dyn Progress,
+    pub(super) stop: watch::Receiver<bool>,
+}
+
+/// What else is known after a family was tested.
+#[derive(Default)]
+pub(super) struct FamilyNotes {
+    /// One slot for each server that was asked for.
+    pub(super) servers: Vec<Option<ServerSide>>,
+    pub(super) warnings: Vec<String>,
+    /// What kind of way to the Internet was seen.
+    pub(super) layers: Option<Finding<LayersKind>>,
+    pub(super) partial: bool,
+}
+
+/// Tests one family.
+pub(super) async fn test(run: &Run<'_>, family: Family) -> (FamilyReport, FamilyNotes) {
+    let mut test = FamilyTest {
+        run,
+        family,
+        bind: family.bind(run.setup.bind),
+        left: run.setup.timeout,
+        lifetime: run.setup.lifetime,
+        notes: FamilyNotes { servers: vec![None; run.servers.len()], ..FamilyNotes::default() },
+        examined: Vec::new(),
+        together: None,
+        failures: Vec::new(),
+    };
+    if !family.wanted(run.setup.families) {
+        let reason = (ReasonCode::NotAskedFor, "not asked for").into();
+        return (absent(FamilyStatus::Skipped, reason), test.notes);
+    }
+    let candidates = test.candidates();
+    match candidates.as_slice() {
+        [] => {}
+        [only] => test.examine(only).await,
+        _ => test.ask_together(candidates).await,
+    }
+    test.report()
+}
+
+/// A server that can be asked over this family.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate {
+    /// Its number among all servers.
+    pub(super) at: usize,
+    pub(super) query: String,
+    pub(super) address: SocketAddr,
+    pub(super) few_packets: bool,
+}
+
+pub(super) struct FamilyTest<'a> {
+    pub(super) run: &'a Run<'a>,
+    pub(super) family: Family,
+    pub(super) bind: SocketAddr,
+    /// What is left of the timeout, which is that of the whole run.
+    pub(super) left: Duration,
+    /// The lifetime measurement that is still to be made.
+    pub(super) lifetime: Option<Duration>,
+    pub(super) notes: FamilyNotes,
+    pub(super) examined: Vec<(Observed, Verdict)>,
+    /// What all servers say together.
+    pub(super) together: Option<Verdict>,
+    pub(super) failures: Vec<(FamilyStatus, Reason)>,
+}
+
+/// Measurements that need few packets, or none of their own: what strangers' servers are asked for.
+const FEW_PACKETS: [&str; 4] = ["mapping", "filtering", "hairpinning", "alg"];
+
+impl FamilyTest<'_> {
+    /// The servers that have an address here, each once.
+    fn candidates(&mut self) -> Vec<Candidate> {
+        let mut candidates: Vec<Candidate> = Vec::new();
+        for (at, asked) in self.run.servers.iter().enumerate() {
+            let target = match &asked.target {
+                Ok(target) => target,
+                Err(why) => {
+                    self.fail(FamilyStatus::Unreachable, (ReasonCode::NameNotResolved, why.as_str()));
+                    continue;
+                }
+            };
+            let Some(address) = self.family.address(target) else {
+                let own = match self.family.source(&**self.run.net) {
+                    Some(own) => format!("; this host has one, {own}"),
+                    None => ", nor has this host".into(),
+                };
+                let why = format!("{} has no {} address{own}", asked.query, self.family.name());
+                self.fail(FamilyStatus::Unavailable, (ReasonCode::ServerHasNoAddress, why));
+                continue;
+            };
+            if let Some(same) = candidates.iter().find(|c| c.address == address) {
+                self.notes.warnings.push(format!("{} is the same server as {}", asked.query, same.query));
+                continue;
+            }
+            let (query, few_packets) = (asked.query.clone(), asked.few_packets);
+            candidates.push(Candidate { at, query, address, few_packets });
+        }
+        candidates
+    }
+
+    pub(super) fn fail(&mut self, status: FamilyStatus, reason: impl Into<Reason>) {
+        self.failures.push((status, reason.into()));
+    }
+
+    /// Examines one server, with all measurements that were asked for.
+    pub(super) async fn examine(&mut self, candidate: &Candidate) {
+        if self.left.is_zero() {
+            self.notes.partial = true;
+            let why = format!("no time was left to ask {}", candidate.query);
+            return self.fail(FamilyStatus::Unreachable, (ReasonCode::NoTimeLeft, why));
+        }
+        let wanted = &self.run.setup.tests;
+        let tests = match candidate.few_packets {
+            false => wanted.clone(),
+            true => {
+                let names = FEW_PACKETS.into_iter().filter(|name| wanted.wants(name, true));
+                Selection::Only(names.map(str::to_owned).collect())
+            }
+        };
+        let settings = self.settings(candidate, tests);
+        let (net, stop) = (self.run.net.clone(), self.run.stop.clone());
+        let (address, bind) = (candidate.address, self.bind);
+        match engine::examine(net, address, bind, &settings, self.run.progress, stop).await {
+            Err(error) => self.no_way_to(address, &error),
+            Ok(observed) => {
+                self.left = self.left.saturating_sub(spent(&observed));
+                self.keep(candidate, observed);
+            }
+        }
+    }
+
+    pub(super) fn settings(&self, candidate: &Candidate, tests: Selection) -> Settings {
+        // What one server is shown must not tell what another one will be.
+        let part = 2 * candidate.at as u64 + u64::from(self.family == Family::V6);
+        Settings {
+            tests,
+            timeout: self.left,
+            lifetime: self.lifetime,
+            randomness: self.run.setup.randomness.split(part),
+        }
+    }
+
+    pub(super) fn no_way_to(&mut self, address: SocketAddr, error: &std::io::Error) {
+        let why = format!("no way to {address} over {}: {error}", self.family.name());
+        self.fail(FamilyStatus::Unavailable, (ReasonCode::NoRoute, why));
+    }
+
+    pub(super) fn keep(&mut self, candidate: &Candidate, observed: Observed) {
+        self.notes.partial |= observed.partial;
+        if !observed.reached() {
+            return self.fail(FamilyStatus::Unreachable, unreached(&observed));
+        }
+        let found = classify::found(&observed);
+        // One server that can measure it is enough.
+        if found.udp.lifetime.value.is_some() {
+            self.lifetime = None;
+        }
+        let side = classify::server(&observed, &found);
+        let addresses = std::iter::once(side.addresses.primary).chain(side.addresses.alternate);
+        let ips = addresses.map(|at| at.ip()).collect();
+        self.notes.servers[candidate.at] = Some(side);
+        self.examined.push((observed, Verdict { by: candidate.query.clone(), ips, found }));
+    }
+
+    fn report(self) -> (FamilyReport, FamilyNotes) {
+        let Self { mut notes, examined, together, failures, .. } = self;
+        if examined.is_empty() && together.is_none() {
+            let worst = failures.iter().any(|(status, _)| *status == FamilyStatus::Unreachable);
+            let status = if worst { FamilyStatus::Unreachable } else { FamilyStatus::Unavailable };
+            let mut why = failures.into_iter().filter(|(s, _)| *s == status).map(|(_, why)| why);
+            // Several servers, several sentences; the code is the first one's.
+            let first = why.next().unwrap_or_else(|| (ReasonCode::NotAskedFor, "no server was given").into());
+            let joined = why.fold(first, |all, next| all.map(|text| format!("{text}; {next}")));
+            return (absent(status, joined), notes);
+        }
+        // That a server lacks this family is nothing to warn of.
+        let silent = failures.into_iter().filter(|(_, why)| why.code != ReasonCode::ServerHasNoAddress);
+        notes.warnings.extend(silent.map(|(_, why)| why.text));
+        for (observed, verdict) in &examined {
+            let open = verdict.found.udp.filtering.value == Some(Filtering::EndpointIndependent);
+            notes.warnings.extend(mapping::leftover(&observed.log, open));
+            if notes.layers.is_none() {
+                notes.layers = mapping::spread::several_connections(&observed.log);
+                notes.warnings.extend(mapping::spread::warning(&observed.log));
+            }
+        }
+        let tcp: Option<TcpReport> = examined.iter().find_map(|(observed, _)| observed.tcp.clone());
+        let verdicts = examined.into_iter().map(|(_, verdict)| verdict).collect();
+        let udp = agreement::merge(verdicts, together, &mut notes.warnings);
+        let report = FamilyReport {
+            status: FamilyStatus::Tested,
+            udp,
+            tcp: tcp.filter(|t| t.reachable),
+            ..FamilyReport::default()
+        };
+        (report, notes)
+    }
+}
+
+fn absent(status: FamilyStatus, reason: Reason) -> FamilyReport {
+    let Reason { code, text } = reason;
+    FamilyReport { status, reason: Some(text), reason_code: Some(code), ..FamilyReport::default() }
+}
+
+/// What an examination took of the timeout; the lifetime measurement comes on top.
+fn spent(observed: &Observed) -> Duration {
+    let log = &observed.log;
+    match log.of_measurement(lifetime::PROBE.name).next() {
+        None => log.ended,
+        Some(_) => {
+            let others = log.transactions.iter().filter(|t| t.purpose.measurement != lifetime::PROBE.name);
+            others.map(|t| t.sent).max().unwrap_or_default()
+        }
+    }
+}
+
+/// What was tried, when nothing answered.
+fn unreached(observed: &Observed) -> Reason {
+    let log = &observed.log;
+    let (sent, unsent) = (log.transactions.len(), log.transactions.iter().filter(|t| t.unsent).count());
+    if sent > 0 && sent == unsent {
+        let text = format!("the system refused to send anything to {}", log.server);
+        return (ReasonCode::SystemRefused, text).into();
+    }
+    let refusal = log.transactions.iter().find_map(crate::observation::Transaction::error_code);
+    match refusal {
+        Some(code) => {
+            let text = format!("{} answers every request with error {code}", log.server);
+            (ReasonCode::ServerRefuses, text).into()
+        }
+        None => {
+            let tcp = if observed.tcp.is_some() { ", nor over TCP" } else { "" };
+            let text = format!("{} answered none of {sent} UDP requests{tcp}", log.server);
+            (ReasonCode::ServerUnreachable, text).into()
+        }
+    }
+}
