@@ -114,6 +114,7 @@ fn transaction(choose: &mut Choices<'_>, sent: Duration) -> Transaction {
         responses: Vec::new(),
         unsent: choose.byte() % 16 == 15,
         receipt: None,
+        alternate_unheard: None,
     }
 }
 

@@ -50,6 +50,7 @@ pub mod classify;
 pub mod contactable;
 pub mod engine;
 pub mod loss_test;
+mod mapping_limit;
 pub mod net;
 pub mod observation;
 pub mod printable;

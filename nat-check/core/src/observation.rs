@@ -1,10 +1,16 @@
 //! The observation log: every request that was sent and what came of it. Probes write it, conclusions are drawn from it alone.
 
+#[cfg(test)]
+pub(crate) mod made;
+
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use shared::stun::{Class, Dialect, TransactionId, View, attr};
 
-use crate::{printable::printable, rate_limit::RateLimit, server_endpoints::ServerEndpoint};
+use crate::{
+    mapping_limit::MappingLimit, printable::printable, rate_limit::RateLimit,
+    server_endpoints::ServerEndpoint,
+};
 
 /// A socket of this run, numbered in the order of opening.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -92,6 +98,8 @@ pub struct Transaction {
     pub unsent: bool,
     /// The server's word that it saw the request and answered from elsewhere.
     pub receipt: Option<Duration>,
+    /// The server's word in that receipt: for so long nobody at this external address has sent to its other address.
+    pub alternate_unheard: Option<Duration>,
 }
 
 /// One datagram that came back under a transaction's id.
@@ -275,6 +283,8 @@ impl ObservationLog {
         }
         if from == transaction.to && transaction.wants_receipt && view.address(attr::RECEIPT).is_some() {
             transaction.receipt.get_or_insert(at);
+            let unheard = view.u32(attr::ALTERNATE_UNHEARD).map(|s| Duration::from_secs(s.into()));
+            transaction.alternate_unheard = transaction.alternate_unheard.or(unheard);
             return Some(transaction);
         }
         if transaction.responses.len() == MOST_RESPONSES {
@@ -390,13 +400,16 @@ impl ObservationLog {
         let dialect = self.dialect();
         let limit = RateLimit::seen(self, until);
         let awake = self.awake_from();
+        let mappings = MappingLimit::seen(self, until);
         self.transactions.iter().filter(move |t| {
             let control = t.kind == RequestKind::Binding || (receipts && t.wants_receipt);
             // Before the dialect was known, some were in one that the server does not speak.
             let spoken = dialect.is_none_or(|d| d == t.dialect);
             let limited = limit.is_some_and(|l| t.sent >= l.from && t.sent <= l.cooled);
+            let mapped = mappings.as_ref().is_none_or(|limit| !limit.concerns(t.socket));
             control
                 && spoken
+                && mapped
                 && !limited
                 && t.sent >= awake
                 && !t.unsent
@@ -410,80 +423,3 @@ impl ObservationLog {
 const DARK: Duration = Duration::from_secs(1);
 /// More answers to one request tell nothing more.
 const MOST_RESPONSES: usize = 8;
-
-/// Ledgers made by hand, for the tests of conclusions.
-#[cfg(test)]
-pub(crate) mod made {
-    use super::*;
-
-    pub(crate) const SERVER: &str = "198.51.100.10:3478";
-    pub(crate) const OTHER: &str = "198.51.100.11:3479";
-
-    pub(crate) fn at(address: &str) -> SocketAddr {
-        address.parse().unwrap()
-    }
-
-    pub(crate) fn address_of(endpoint: ServerEndpoint) -> SocketAddr {
-        let ip = if endpoint.other_ip { at(OTHER) } else { at(SERVER) }.ip();
-        let port = if endpoint.other_port { at(OTHER) } else { at(SERVER) }.port();
-        SocketAddr::new(ip, port)
-    }
-
-    pub(crate) fn log() -> ObservationLog {
-        ObservationLog::new(at(SERVER))
-    }
-
-    pub(crate) fn socket(log: &mut ObservationLog, local: &str) -> SocketId {
-        log.sockets.push(LocalSocket { local: at(local) });
-        SocketId(log.sockets.len() - 1)
-    }
-
-    /// A request that nothing has come of.
-    pub(crate) fn transaction(
-        purpose: Purpose,
-        socket: SocketId,
-        to: SocketAddr,
-        kind: RequestKind,
-    ) -> Transaction {
-        Transaction {
-            purpose,
-            socket,
-            to,
-            kind,
-            round: 0,
-            dialect: Dialect::Modern,
-            wants_receipt: matches!(kind, RequestKind::ChangeRequest(_)),
-            sent: Duration::ZERO,
-            responses: Vec::new(),
-            unsent: false,
-            receipt: None,
-        }
-    }
-
-    /// An answer from `from` that shows `mapped`.
-    pub(crate) fn answer(on: SocketId, from: SocketAddr, mapped: &str) -> Response {
-        Response {
-            at: Duration::from_millis(10),
-            from,
-            on,
-            class: Class::Success,
-            error: None,
-            mapped: Some(at(mapped)),
-            xor_mapped: Some(at(mapped)),
-            origin: Some(from),
-            other: Some(at(OTHER)),
-        }
-    }
-
-    /// A Binding request to `endpoint`, answered.
-    pub(crate) fn answered(
-        purpose: Purpose,
-        socket: SocketId,
-        endpoint: ServerEndpoint,
-        mapped: &str,
-    ) -> Transaction {
-        let mut transaction = transaction(purpose, socket, address_of(endpoint), RequestKind::Binding);
-        transaction.responses.push(answer(socket, address_of(endpoint), mapped));
-        transaction
-    }
-}

@@ -270,6 +270,7 @@ impl Session {
                     responses: Vec::new(),
                     unsent: false,
                     receipt: None,
+                    alternate_unheard: None,
                 },
             );
             (length, transaction)

@@ -9,7 +9,7 @@ use nat_check_core::{
         sim::{Fault, PathSpec, ServerSpec, World},
     },
     progress::Silent,
-    report::{Confidence, FamilyStatus, PeerKind, Report, Technique},
+    report::{Confidence, FamilyStatus, PeerKind, ReasonCode, Report, Technique},
     selection::Selection,
     target::{FoundBy, Target},
 };
@@ -273,5 +273,41 @@ async fn a_nat_that_gives_few_mappings_is_no_server_that_limits_the_rate() {
         let report = run(&world, &Setup::default()).await;
         assert!(!report.server.faults.iter().any(|f| f.contains("limit the rate")), "quota {quota}");
         assert!(report.duration_s < 8.0, "quota {quota}: {} s", report.duration_s);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_nat_that_gives_no_more_mappings_is_neither_loss_nor_a_silent_server() {
+    for (nat, quota) in [("symmetric", 16), ("mapping=ad,filtering=ad", 16), ("linux", 16)] {
+        let world = world(&format!("{nat},quota={quota}"), &[&[]]);
+        let report = run(&world, &Setup::default()).await;
+        let udp = report.ipv4.udp.unwrap();
+        assert_eq!(
+            udp.mapping.reason_code,
+            Some(ReasonCode::MappingLimit),
+            "{nat}: {:?}",
+            udp.mapping.reason
+        );
+        assert_eq!(
+            udp.filtering.reason_code,
+            Some(ReasonCode::MappingLimit),
+            "{nat}: {:?}",
+            udp.filtering.reason
+        );
+        assert_eq!(report.server.faults, [""; 0], "{nat}");
+        assert_eq!(udp.loss, Some(0.0), "{nat}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_run_behind_a_filter_for_the_whole_host_is_not_sure_of_an_open_one() {
+    for kind in ["ad", "apd"] {
+        let world = world(&format!("mapping=ei,filtering={kind},keyed=host"), &[&[]]);
+        let first = run(&world, &Setup::default()).await.ipv4.udp.unwrap().filtering;
+        assert_eq!(first.confidence, Confidence::Strong, "{kind}: {:?}", first.reason);
+        // The first run has sent to the alternate address, which the filter remembers.
+        let second = run(&world, &Setup::default()).await.ipv4.udp.unwrap().filtering;
+        let doubtful = (Confidence::Weak, Some(ReasonCode::AlternateNotFresh));
+        assert_eq!((second.confidence, second.reason_code), doubtful, "{kind}: {:?}", second.value);
     }
 }

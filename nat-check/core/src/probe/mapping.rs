@@ -15,6 +15,7 @@ use shared::nat::Mapping;
 use tokio::task::JoinSet;
 
 use crate::{
+    mapping_limit::MappingLimit,
     observation::{ObservationLog, Purpose, RequestKind, SocketId, Transaction},
     probe::{Found, Measured, Probe, Slot, Stage, Step, slot},
     report::{Confidence, Finding, Reason, ReasonCode},
@@ -82,6 +83,8 @@ impl Measured for MappingBehaviour {
 const METHOD: &str = "RFC 5780 4.3, all four endpoints and the first again";
 /// What the requests that look for an earlier run's mapping are sent for.
 const EARLIER_RUN: Purpose = PURPOSE.role("earlier-run");
+/// What an old socket asks for once new ones hear nothing.
+const LATE_CONTROL: Purpose = PURPOSE.role("late-control");
 /// Sockets that ask all four endpoints in the end where there are several external addresses.
 const SPREAD_SOCKETS: usize = 8;
 /// What they take of the budget, without loss.
@@ -175,20 +178,41 @@ async fn ask_again_late(session: Arc<Session>) {
     if session.contact().await == Contact::None {
         return;
     }
-    ask_from_another(session.clone()).await;
+    let late = ask_from_another(session.clone(), &ServerEndpoint::ALL).await;
+    let heard = late.is_some_and(|id| session.read(|log| log.mapped(id, session.server()).is_some()));
+    if !heard {
+        return ask_for_more_mappings(session).await;
+    }
     if session.read(|log| external_addresses(log).len() < 2) {
         return;
     }
     let mut others = JoinSet::new();
     for _ in 1..SPREAD_SOCKETS {
-        others.spawn(ask_from_another(session.clone()));
+        others.spawn(ask_from_another(session.clone(), &ServerEndpoint::ALL));
     }
     while others.join_next().await.is_some() {}
 }
 
-async fn ask_from_another(session: Arc<Session>) {
-    let Ok(another) = session.open().await else { return };
-    ask(&session, &another, &session.endpoints(), &ServerEndpoint::ALL).await;
+/// A NAT that gives no more mappings shows it by several new sockets that hear nothing beside an old one that does.
+async fn ask_for_more_mappings(session: Arc<Session>) {
+    let mut others = JoinSet::new();
+    for _ in 0..2 {
+        others.spawn(ask_from_another(session.clone(), &[ServerEndpoint::PRIMARY]));
+    }
+    while others.join_next().await.is_some() {}
+    if let Some(old) = session.retained_sockets(|retained| retained.contact.clone()) {
+        let round = session.round();
+        let to = session.server();
+        session.send(&old, Request { purpose: LATE_CONTROL, to, kind: RequestKind::Binding, round }).await;
+        let answered = |log: &ObservationLog| log.of(LATE_CONTROL).any(Transaction::returned);
+        session.until(session.now() + session.response_timeout(), answered).await;
+    }
+}
+
+async fn ask_from_another(session: Arc<Session>, which: &[ServerEndpoint]) -> Option<SocketId> {
+    let another = session.open().await.ok()?;
+    ask(&session, &another, &session.endpoints(), which).await;
+    Some(another.id)
 }
 
 /// Asks these endpoints from one socket until each has answered or has had its tries.
@@ -214,7 +238,10 @@ async fn ask(session: &Arc<Session>, socket: &Socket, endpoints: &ServerEndpoint
             let lost = log.controls(timed_out_before).filter(|t| !t.returned()).count();
             lost * 10 <= log.controls(timed_out_before).count()
         };
-        if attempt >= 3 && session.read(nearly_all) {
+        // A socket that hears nothing at all has no mapping, or a port that the server does not talk to.
+        let deaf =
+            |log: &ObservationLog| targets.iter().chain([&session.server()]).all(|&to| is_open(log, to));
+        if attempt >= 3 && session.read(|log| nearly_all(log) || deaf(log)) {
             return;
         }
     }
@@ -421,6 +448,9 @@ fn why_unknown(log: &ObservationLog, endpoints: &ServerEndpoints, readings: &Rea
     }
     if readings.seen.is_empty() {
         return (ReasonCode::NoAnswer, "no answer showed the external endpoint of the test socket").into();
+    }
+    if let Some(limit) = MappingLimit::seen(log, log.timed_out_before) {
+        return limit.reason();
     }
     if let Some(fault) = endpoints.fault() {
         return fault

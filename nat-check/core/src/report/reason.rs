@@ -86,6 +86,8 @@ pub enum ReasonCode {
     NotDeterministic,
     /// RFC 4787 has no class for this behaviour.
     NoClass,
+    /// Something may have been sent to the server's other address lately, and a filter may remember it.
+    AlternateNotFresh,
     /// The filter knows hosts only, not their ports.
     FilterCountsHosts,
     /// A device on the way may not count hops, or count them anew.
