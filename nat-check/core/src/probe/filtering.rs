@@ -3,6 +3,7 @@
 //! One fresh socket sends to A1:P1 alone and asks for answers from the other three endpoints. What arrives proves
 //! that it is let in; what does not is judged by [`crate::loss_test`].
 
+mod fresh;
 mod proof;
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,7 @@ use shared::{nat::Filtering, stun::Dialect};
 
 use crate::{
     loss_test::{LIKELY, LossCounts},
+    mapping_limit::MappingLimit,
     observation::{ObservationLog, Purpose, RequestKind, SocketId, Transaction},
     probe::{Found, Measured, Merge, Probe, Slot, Stage, Step, mapping, slot},
     report::{Confidence, Finding, Reason, ReasonCode},
@@ -151,7 +153,8 @@ fn reserve(log: &ObservationLog) -> usize {
     RESERVE + if several { mapping::SPREAD_PACKETS } else { 0 }
 }
 
-/// One round: the tests between two controls. Where the server gives receipts, each test is its own control.
+/// One round: the tests between two controls. Where the server gives receipts, each test is its own control. Each round
+/// begins with another kind, so that a short queue on the way does not always drop the same one.
 async fn round(session: &Arc<Session>, socket: &Socket, kinds: &[ServerEndpoint]) {
     let (to, round) = (session.server(), session.round());
     let request = |kind| Request { purpose: PURPOSE, to, kind, round };
@@ -159,7 +162,8 @@ async fn round(session: &Arc<Session>, socket: &Socket, kinds: &[ServerEndpoint]
     if !receipts {
         session.send(socket, request(RequestKind::Binding)).await;
     }
-    for &kind in kinds {
+    let first = round as usize % kinds.len().max(1);
+    for &kind in kinds.iter().cycle().skip(first).take(kinds.len()) {
         session.send(socket, request(RequestKind::ChangeRequest(kind))).await;
     }
     if !receipts {
@@ -272,8 +276,11 @@ pub(crate) fn control_tally(
     if !kind.other_ip {
         return near;
     }
-    let elsewhere =
-        |t: &&Transaction| t.kind == RequestKind::Binding && !t.unsent && t.to.ip() != log.server.ip();
+    let limit = MappingLimit::seen(log, timed_out_before);
+    let elsewhere = |t: &&Transaction| {
+        let mapped = limit.as_ref().is_none_or(|limit| !limit.concerns(t.socket));
+        mapped && t.kind == RequestKind::Binding && !t.unsent && t.to.ip() != log.server.ip()
+    };
     let far = log
         .transactions
         .iter()
@@ -359,7 +366,13 @@ fn judge(log: &ObservationLog, found: &Found, endpoints: &ServerEndpoints) -> Fi
     };
     use Fate::{LetIn, ShutOut, Unknown};
     let finding = match (both, port, ip) {
-        (LetIn, _, _) => Finding::known(Filtering::EndpointIndependent, Confidence::Certain, METHOD),
+        (LetIn, _, _) => {
+            let finding = Finding::known(Filtering::EndpointIndependent, Confidence::Certain, METHOD);
+            return match fresh::doubt(log) {
+                Some(doubt) => finding.at_most(Confidence::Weak).because(doubt),
+                None => finding,
+            };
+        }
         (ShutOut(_), LetIn, ShutOut(_)) => {
             Finding::known(Filtering::AddressDependent, weakest(&[both, ip]), METHOD)
         }
@@ -416,6 +429,9 @@ fn why_undecided(
     }
     if let Some(reason) = half_hearted(log, found) {
         return reason.map(|text| text + known);
+    }
+    if let Some(limit) = MappingLimit::seen(log, log.timed_out_before) {
+        return limit.reason().map(|text| text + known);
     }
     if let Some(dead) = dead {
         let text = format!(

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// What the requests that show it are sent for.
-const PROOF: Purpose = PURPOSE.role("proof");
+pub(super) const PROOF: Purpose = PURPOSE.role("proof");
 /// Requests for a proof, at the most: so many unanswered ones on a clean way prove the opposite.
 const PROOFS: u32 = 5;
 
@@ -35,15 +35,14 @@ pub(super) async fn prove_the_server(session: Arc<Session>) {
         if kinds.is_empty() {
             return;
         }
-        let round = session.round();
+        let (round, endpoints) = (session.round(), session.endpoints());
         for kind in kinds {
-            let request = Request {
-                purpose: PROOF,
-                to: session.server(),
-                kind: RequestKind::ChangeRequest(kind),
-                round,
-            };
-            session.send(&socket, request).await;
+            // The NAT may have dropped the mapping or the filter's entry since the mapping test.
+            let opens = endpoints.get(kind).map(|to| (to, RequestKind::Binding));
+            let asks = (session.server(), RequestKind::ChangeRequest(kind));
+            for (to, kind) in opens.into_iter().chain([asks]) {
+                session.send(&socket, Request { purpose: PROOF, to, kind, round }).await;
+            }
         }
         let response_timeout = session.response_timeout();
         session.until(session.now() + response_timeout, |log| unproven(log).is_empty()).await;
@@ -145,16 +144,18 @@ pub(super) fn is_misdirected(log: &ObservationLog, kind: ServerEndpoint) -> bool
 /// Whether a socket that had opened every filter towards this endpoint still heard nothing from it: the server never
 /// answers from there. It takes a mapping that stays the same, else the answer goes to a closed one.
 pub(super) fn is_disproved(log: &ObservationLog, found: &Found, kind: ServerEndpoint) -> bool {
-    let asked: Vec<&Transaction> = log
+    let endpoint = ServerEndpoints::of(log.server, log).get(kind);
+    // The packet to the endpoint just before has opened the way, as its own answer shows.
+    let opened =
+        |round| log.of(PROOF).any(|t| t.round == round && Some(t.to) == endpoint && t.direct().is_some());
+    let asked = log
         .of(PROOF)
         .filter(|t| t.kind == RequestKind::ChangeRequest(kind) && t.sent <= log.timed_out_before)
-        .collect();
+        .filter(|t| opened(t.round));
     let stays = matches!(found.udp.mapping.value, Some(Mapping::Direct | Mapping::EndpointIndependent));
-    let endpoint = ServerEndpoints::of(log.server, log).get(kind);
-    let opened = asked.first().zip(endpoint).is_some_and(|(t, to)| log.mapped(t.socket, to).is_some());
     let mut tally = control_tally(log, log.timed_out_before, kind);
-    tally.silent = asked.len() as u32;
-    stays && opened && !honours(log, kind) && tally.log_ratio() <= LIKELY
+    tally.silent = asked.count() as u32;
+    stays && !honours(log, kind) && tally.log_ratio() <= LIKELY
 }
 
 /// Judged by what the source differs in from the endpoint that was asked, so that a server that misnames its

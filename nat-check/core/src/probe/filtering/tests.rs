@@ -27,6 +27,7 @@ fn run(let_in: &[ServerEndpoint], rounds: u32, receipts: bool, alive: bool) -> O
             match kind {
                 RequestKind::ChangeRequest(kind) => {
                     transaction.receipt = receipts.then_some(Duration::from_millis(10));
+                    transaction.alternate_unheard = receipts.then_some(Duration::from_secs(600));
                     if let_in.contains(&kind) {
                         transaction.responses.push(from(socket, kind));
                     }
@@ -107,4 +108,51 @@ fn an_answer_from_the_address_that_was_asked_accuses_the_server() {
     }
     let finding = conclude(&log);
     assert!(finding.value.is_none() && finding.reason.unwrap().contains("ignores CHANGE-REQUEST"));
+}
+
+#[test]
+fn whoever_may_have_been_contacted_lately_proves_no_open_filter() {
+    let told = |change: fn(&mut Transaction)| {
+        let mut log = run(&TESTED, 8, true, true);
+        log.transactions.iter_mut().for_each(change);
+        let finding = conclude(&log);
+        assert_eq!(finding.value, Some(Filtering::EndpointIndependent));
+        (finding.confidence, finding.reason_code)
+    };
+    let doubtful = (Confidence::Weak, Some(ReasonCode::AlternateNotFresh));
+    assert_eq!(told(|_| {}), (Confidence::Certain, None));
+    assert_eq!(told(|t| t.alternate_unheard = Some(Duration::from_secs(599))), doubtful);
+    assert_eq!(told(|t| t.alternate_unheard = None), doubtful, "a server without this extension");
+    // The server's word is about one external address.
+    let other = |t: &mut Transaction| {
+        let elsewhere = t.to != made::address_of(ServerEndpoint::PRIMARY);
+        t.responses.iter_mut().filter(|_| elsewhere).for_each(|r| {
+            r.xor_mapped = Some("203.0.113.2:5".parse().unwrap());
+        });
+    };
+    assert_eq!(told(other), doubtful);
+}
+
+#[test]
+fn a_server_is_disproved_only_where_the_way_was_open() {
+    let asked = |opened: bool| {
+        let mut log = run(&[], 8, false, true);
+        let socket = log.transactions[0].socket;
+        for endpoint in ServerEndpoint::ALL {
+            log.transactions.push(made::answered(mapping::PURPOSE, socket, endpoint, "203.0.113.1:5"));
+        }
+        for round in 100..105 {
+            let to = made::address_of(ServerEndpoint::BOTH);
+            let opens = match opened {
+                true => made::answered(proof::PROOF, socket, ServerEndpoint::BOTH, "203.0.113.1:5"),
+                false => made::transaction(proof::PROOF, socket, to, RequestKind::Binding),
+            };
+            let asks = RequestKind::ChangeRequest(ServerEndpoint::BOTH);
+            let asks = made::transaction(proof::PROOF, socket, log.server, asks);
+            log.transactions.extend([opens, asks].map(|t| Transaction { round, ..t }));
+        }
+        is_disproved(&log, &crate::probe::so_far(&log, PROBE.needs), ServerEndpoint::BOTH)
+    };
+    assert!(asked(true));
+    assert!(!asked(false), "the NAT may have dropped the mapping");
 }
