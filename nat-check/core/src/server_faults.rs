@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::{
+    mapping_limit::MappingLimit,
     observation::{ObservationLog, RequestKind, Response, Transaction},
     probe::Found,
     rate_limit::RateLimit,
@@ -53,17 +54,7 @@ const FAULTS: &[FindFault] = &[
     |log, found, _| {
         crate::probe::filtering::half_hearted(log, found).map(|reason| reason.text).into_iter().collect()
     },
-    |log, _, _| {
-        let doubled = log
-            .transactions
-            .iter()
-            .filter(|t| {
-                t.kind == RequestKind::Binding && t.successes().filter(|a| a.from == t.to).count() > 1
-            })
-            .count();
-        let sentence = || format!("{doubled} of its answers came more than once");
-        (doubled > 1).then(sentence).into_iter().collect()
-    },
+    doubled,
     |log, _, _| {
         let not_stun = log.unmatched.not_stun;
         let sentence = || format!("{not_stun} datagrams that are not STUN came in beside its answers");
@@ -83,22 +74,49 @@ fn slow(log: &ObservationLog, _: &Found, _: &ServerEndpoints) -> Vec<String> {
     slow.then(sentence).into_iter().collect()
 }
 
+/// Endpoints that stay silent while the others answer what travels beside it. A NAT that gives no more mappings is not
+/// their fault.
 fn dead_endpoints(log: &ObservationLog, _: &Found, endpoints: &ServerEndpoints) -> Vec<String> {
-    let asked = |endpoint: SocketAddr| {
-        let timed_out_before = |t: &&Transaction| {
-            t.to == endpoint && t.kind == RequestKind::Binding && t.sent <= log.timed_out_before
-        };
-        log.transactions.iter().filter(timed_out_before).count()
+    if MappingLimit::seen(log, log.timed_out_before).is_some() {
+        return Vec::new();
+    }
+    let asked = || {
+        let had_its_time = |t: &&Transaction| !t.unsent && t.sent <= log.timed_out_before;
+        log.transactions.iter().filter(|t| t.kind == RequestKind::Binding).filter(had_its_time)
     };
-    let lossless = log.controls(log.timed_out_before).filter(|t| !t.returned()).count() == 0;
-    // Loss may swallow a few requests, hardly more.
-    let enough = if lossless { 2 } else { 6 };
+    let is_dead = |&endpoint: &SocketAddr| {
+        let silent = || asked().filter(|t| t.to == endpoint);
+        let (Some(first), Some(last)) = (silent().next(), silent().last()) else { return false };
+        let beside = || {
+            let others = asked().filter(|t| log.is_alive(t.to) && (first.sent..=last.sent).contains(&t.sent));
+            others.filter(|t| log.dialect() == Some(t.dialect))
+        };
+        let lost = beside().filter(|t| !t.returned()).count();
+        // Loss may swallow a few requests, hardly more; what swallows the others, too, is not the endpoint.
+        let enough = if lost == 0 { 2 } else { 6 };
+        !log.is_alive(endpoint) && silent().count() >= enough && lost * 2 <= beside().count()
+    };
     ServerEndpoint::ALL
         .into_iter()
         .filter_map(|endpoint| endpoints.get(endpoint))
-        .filter(|&endpoint| asked(endpoint) >= enough && !log.is_alive(endpoint))
+        .filter(is_dead)
         .map(|endpoint| format!("its endpoint {endpoint} does not answer from here"))
         .collect()
+}
+
+/// Answers that came more than once. Who doubles them cannot be seen, save where requests are doubled as well.
+fn doubled(log: &ObservationLog, _: &Found, _: &ServerEndpoints) -> Vec<String> {
+    let copies = |t: &Transaction| t.successes().filter(|a| a.from == t.to).count();
+    let asked = log.transactions.iter().filter(|t| t.kind == RequestKind::Binding);
+    let doubled: Vec<usize> = asked.map(copies).filter(|&copies| copies > 1).collect();
+    let sentence = match doubled.iter().max() {
+        Some(3..) => "packets to it and from it are doubled on the way".to_owned(),
+        _ => format!(
+            "{} of its answers came more than once: it sends them twice, or they are doubled on the way",
+            doubled.len()
+        ),
+    };
+    (doubled.len() > 1).then_some(sentence).into_iter().collect()
 }
 
 fn lying_origin(log: &ObservationLog, _: &Found, _: &ServerEndpoints) -> Vec<String> {
@@ -132,4 +150,61 @@ fn wrong_alternate(log: &ObservationLog, _: &Found, endpoints: &ServerEndpoints)
     };
     let mapped = log.transactions.iter().filter(|t| t.kind == RequestKind::Binding);
     mapped.filter(|t| t.to != log.server).find(wrong).map(sentence).into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observation::{Purpose, made};
+
+    /// A run in which each endpoint was asked four times, at the same moments; `answers` tells which requests came back,
+    /// by endpoint and number.
+    fn run(answers: impl Fn(ServerEndpoint, u64) -> bool) -> ObservationLog {
+        let mut log = made::log();
+        let socket = made::socket(&mut log, "192.168.1.2:40000");
+        let purpose = Purpose::main("any");
+        for number in 0..8 {
+            for endpoint in ServerEndpoint::ALL {
+                let mut transaction = made::answered(purpose, socket, endpoint, "203.0.113.1:5");
+                transaction.sent = std::time::Duration::from_millis(60 * number);
+                transaction.responses[0].at += transaction.sent;
+                if !answers(endpoint, number) {
+                    transaction.responses.clear();
+                }
+                log.transactions.push(transaction);
+            }
+        }
+        log
+    }
+
+    fn dead(log: &ObservationLog) -> usize {
+        let found = faults(log, &Found::default());
+        found.iter().filter(|fault| fault.contains("does not answer from here")).count()
+    }
+
+    #[test]
+    fn an_endpoint_is_dead_if_it_alone_is_silent() {
+        let alone = run(|endpoint, _| endpoint != ServerEndpoint::BOTH);
+        assert_eq!(dead(&alone), 1);
+        let mut unsent = alone.clone();
+        unsent.transactions.iter_mut().filter(|t| t.responses.is_empty()).for_each(|t| t.unsent = true);
+        assert_eq!(dead(&unsent), 0, "this host refused to send");
+        let policed = run(|endpoint, number| endpoint != ServerEndpoint::BOTH && number == 0);
+        assert_eq!(dead(&policed), 0, "whatever leaves later is lost");
+    }
+
+    #[test]
+    fn who_doubles_packets_is_said_only_where_it_shows() {
+        let fault = |copies: usize| {
+            let mut log = run(|_, _| true);
+            for transaction in &mut log.transactions {
+                let answer = transaction.responses[0].clone();
+                transaction.responses = vec![answer; copies];
+            }
+            faults(&log, &Found::default()).into_iter().find(|f| f.contains("doubled")).unwrap_or_default()
+        };
+        assert_eq!(fault(1), "");
+        assert!(fault(2).contains("32 of its answers came more than once"), "{}", fault(2));
+        assert!(fault(4).contains("doubled on the way"));
+    }
 }
