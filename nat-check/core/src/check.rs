@@ -22,7 +22,9 @@ use crate::{
     probe::{Found, REGISTRY},
     progress::Progress,
     randomness::Randomness,
-    report::{AddressKind, FamilyReport, OwnAddress, ReasonCode, Report, ServerFeatures, ServerReport},
+    report::{
+        AddressKind, FamilyReport, FamilyStatus, OwnAddress, ReasonCode, Report, ServerFeatures, ServerReport,
+    },
     selection::{Families, Selection},
     target::{FoundBy, Target},
     verdict,
@@ -118,6 +120,15 @@ pub async fn check(
         .enumerate()
         .map(|(at, asked)| server_report(asked, &v4.servers[at], &v6.servers[at]))
         .collect();
+    let is_v6_only = |asked: &ServerQuery| {
+        setup.families.v4 && asked.target.as_ref().is_ok_and(|t| t.v4.is_none() && t.v6.is_some())
+    };
+    for (asked, report) in servers.iter().zip(&reports).filter(|(asked, _)| is_v6_only(asked)) {
+        if report.ipv6.is_none() && ipv4.status == FamilyStatus::Tested {
+            let why = ipv6.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+            warnings.push(format!("{} has no IPv4 address, and was not reached over IPv6{why}", asked.query));
+        }
+    }
     // The first that answered; where nobody did, the first.
     let answered = |report: &ServerReport| report.ipv4.is_some() || report.ipv6.is_some();
     let first = reports.iter().position(answered).unwrap_or(0);

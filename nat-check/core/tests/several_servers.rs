@@ -6,13 +6,15 @@ use nat_check_core::{
     check::{ServerQuery, Setup, check},
     net::{
         Net,
-        sim::{Fault, PathSpec, ServerSpec, World},
+        sim::{Fault, Loss, PathSpec, ServerSpec, World},
     },
+    probe::REGISTRY,
     progress::Silent,
     report::{Confidence, FamilyStatus, Report, UdpReport},
     target::{FoundBy, Target},
 };
-use shared::nat::{Filtering, Mapping, NatType};
+use serde_json::Value;
+use shared::nat::{Filtering, Mapping, NatType, model::Stack};
 use tokio::sync::watch;
 
 const SINGLE: &[Fault] = &[Fault::SingleAddress];
@@ -231,4 +233,93 @@ async fn that_the_server_lacks_a_family_says_nothing_of_this_host() {
     let report = ask(&without, &queries(&without)).await;
     assert_eq!(report.ipv6.reason.unwrap(), "server-0 has no IPv6 address, nor has this host");
     assert!(report.ipv6.addresses.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_with_ipv6_alone_is_named_where_there_is_none() {
+    let world = world("full-cone", 3478, &[&[]]);
+    let mut queries = queries(&world);
+    let v6 = Some("[2001:db8::9]:3478".parse().unwrap());
+    let target = Target { query: "six.example".into(), found_by: FoundBy::Address, v4: None, v6 };
+    queries.push(target.into());
+    let report = ask(&world, &queries).await;
+    let named = |line: &String| line.starts_with("six.example has no IPv4 address, and was not reached");
+    assert!(report.warnings.iter().any(named), "{:?}", report.warnings);
+    assert_eq!(udp(&report).nat_type.value, Some(NatType::FullCone));
+}
+
+/// What a report is sure of, and what the NAT does not do.
+fn wrong(report: &Report, nat: &Stack) -> Vec<String> {
+    let behaviour = nat.behaviour();
+    let Some(udp) = behaviour.udp else { return Vec::new() };
+    let mut expected: Vec<(&str, Value)> = REGISTRY
+        .iter()
+        .flat_map(|probe| probe.udp)
+        .filter_map(|slot| Some((slot.key, slot.expected(&udp)?)))
+        .collect();
+    expected.push(("nat_type", serde_json::to_value(behaviour.nat_type).unwrap()));
+    let found = serde_json::to_value(report).unwrap()["ipv4"]["udp"].clone();
+    let is_so = |found: &Value, wanted: &Value| match wanted.as_object() {
+        Some(parts) => parts.iter().all(|(key, part)| found[key] == *part),
+        None => found == wanted,
+    };
+    let is_sure = |finding: &Value| finding["confidence"] == "certain" || finding["confidence"] == "strong";
+    expected
+        .into_iter()
+        .filter(|(key, wanted)| is_sure(&found[key]) && !is_so(&found[key]["value"], wanted))
+        .map(|(key, wanted)| format!("{key}: {} instead of {wanted}", found[key]["value"]))
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_certain_and_wrong_whoever_answers() {
+    let liar: &[Fault] = &[Fault::SingleAddress, Fault::MappedByProxy];
+    let constant: &[Fault] = &[Fault::SingleAddress, Fault::MappedConstant];
+    let sets: [(u16, Vec<&[Fault]>); 7] = [
+        (3478, vec![SINGLE, SINGLE]),
+        (19_302, vec![SINGLE, SINGLE]),
+        (19_302, vec![SINGLE, SINGLE, SINGLE]),
+        (19_302, vec![SINGLE, liar]),
+        (3478, vec![liar, SINGLE, SINGLE]),
+        (19_302, vec![constant, SINGLE, DEAD, SINGLE]),
+        (3478, vec![&[], liar, SINGLE]),
+    ];
+    let mut nats: Vec<String> = vec!["mapping=direct,filtering=apd".into()];
+    for mapping in ["ei", "ad", "apd", "pd"] {
+        for ports in ["preserving", "sequential", "random"] {
+            nats.push(format!("mapping={mapping},filtering=apd,ports={ports}"));
+        }
+    }
+    for pooling in ["flow", "destination"] {
+        nats.push(format!("port-restricted-cone,ips=2,pooling={pooling}"));
+    }
+    let (mut complaints, mut runs) = (Vec::new(), 0);
+    for nat in &nats {
+        let stack: Stack = nat.parse().unwrap();
+        for (port, faults) in &sets {
+            for (seed, loss) in [(1, Loss::None), (2, Loss::Independent(0.1)), (3, Loss::Independent(0.2))] {
+                let path = PathSpec::with_delay_ms(25).with_loss(loss);
+                let builder = World::builder(seed).nat(stack.clone()).path(path);
+                let placed = |(number, faults): (usize, &&[Fault])| ServerSpec {
+                    ports: if number == 0 { (*port, *port + 1) } else { (3478, 3479) },
+                    ..ServerSpec::with_faults(faults.iter().copied())
+                };
+                let servers = faults.iter().enumerate().map(placed);
+                let world = servers.fold(builder, |builder, server| builder.server(server)).build();
+                let report = ask(&world, &queries(&world)).await;
+                runs += 1;
+                let wrong = wrong(&report, &stack);
+                if !wrong.is_empty() {
+                    complaints
+                        .push(format!("{nat}, port {port}, {faults:?}, loss {loss:?}: {}", wrong.join("; ")));
+                }
+            }
+        }
+    }
+    assert!(
+        runs > 300 && complaints.is_empty(),
+        "{} of {runs}:\n{}",
+        complaints.len(),
+        complaints.join("\n")
+    );
 }

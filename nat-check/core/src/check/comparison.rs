@@ -14,7 +14,7 @@ use shared::nat::Mapping;
 use crate::{
     contactable::{LOWEST_PORT, Scope, is_contactable},
     observation::{ObservationLog, RequestKind},
-    report::{Confidence, Finding, ReasonCode},
+    report::{Confidence, Finding, LayersKind, ReasonCode},
 };
 
 /// What the servers say together.
@@ -23,6 +23,20 @@ pub(super) struct Comparison {
     pub(super) mapping: Finding<Mapping>,
     /// Servers whose word does not count.
     pub(super) distrusted: Vec<Distrusted>,
+    /// The external addresses that the others see.
+    pub(super) external_ips: BTreeSet<IpAddr>,
+}
+
+impl Comparison {
+    /// Several Internet connections, if they see several external addresses.
+    pub(super) fn several_connections(&self) -> Option<Finding<LayersKind>> {
+        let text = "a NAT with a pool of addresses, or a server that is wrong, looks the same";
+        (self.external_ips.len() > 1).then(|| {
+            Finding::known(LayersKind::MultiWan, Confidence::Weak, METHOD)
+                .because((ReasonCode::SeveralExternalAddresses, text))
+                .with("external_addresses", &self.external_ips)
+        })
+    }
 }
 
 /// A server whose word does not count.
@@ -60,11 +74,17 @@ pub(super) fn conclude(log: &ObservationLog, measurement: &str, independent: Opt
             let others = sound.servers().into_iter().filter(|&server| !sound.agree(server, reference));
             others.map(|server| sound.outlier(server)).collect()
         }
-        None => sound.lone_outlier().map(|server| sound.outlier(server)).into_iter().collect(),
+        None => {
+            let lone =
+                sound.lone(|a, b| sound.agree(a, b)).or_else(|| sound.lone(|a, b| sound.share_address(a, b)));
+            lone.map(|server| sound.outlier(server)).into_iter().collect()
+        }
     };
     let kept = sound.without(|at| outliers.iter().any(|d| d.is_at(at)));
     let mut mapping = kept.mapping();
-    if let Some(doubtful) = outliers.iter().find(|d| !d.is_wrong) {
+    // That the mapping depends on the destination the others show by themselves, that it does not they cannot.
+    let is_independent = matches!(mapping.value, Some(Mapping::Direct | Mapping::EndpointIndependent));
+    if let Some(doubtful) = outliers.iter().find(|d| is_independent && !d.is_wrong) {
         mapping =
             mapping.at_most(Confidence::Weak).because((ReasonCode::ServersDisagree, doubtful.why.as_str()));
     } else if mapping.value == Some(Mapping::Direct) && !log.has_xor_mapped() {
@@ -77,7 +97,7 @@ pub(super) fn conclude(log: &ObservationLog, measurement: &str, independent: Opt
     let seen: BTreeMap<String, SocketAddr> =
         all.rows.iter().take(1).flat_map(|row| &row.seen).map(|(to, at)| (to.to_string(), *at)).collect();
     mapping = mapping.with("sockets", all.rows.len()).with("seen", seen).with("left_out", left_out);
-    Comparison { mapping, distrusted }
+    Comparison { mapping, distrusted, external_ips: kept.external_ips() }
 }
 
 /// Two ways out that take turns at random look like one in so many comparisons once in 16,000 runs.
@@ -164,17 +184,21 @@ impl Readings {
         })
     }
 
-    /// The one server that contradicts all others, while these, at least two, agree with each other.
-    fn lone_outlier(&self) -> Option<IpAddr> {
+    /// Whether two servers saw this host at the same external address at least once.
+    fn share_address(&self, a: IpAddr, b: IpAddr) -> bool {
+        let ips = |server: IpAddr| self.without(|at| at.ip() != server).external_ips();
+        !ips(a).is_disjoint(&ips(b))
+    }
+
+    /// The one server that fits none of the others, while these, at least two, fit each other.
+    fn lone(&self, fit: impl Fn(IpAddr, IpAddr) -> bool) -> Option<IpAddr> {
         let servers: Vec<IpAddr> = self.servers().into_iter().collect();
-        let agree = |without: IpAddr| {
-            let rest: Vec<IpAddr> = servers.iter().copied().filter(|&s| s != without).collect();
-            rest.len() >= 2 && rest.iter().all(|&a| rest.iter().all(|&b| self.agree(a, b)))
+        let others = |server: IpAddr| servers.iter().copied().filter(move |&other| other != server);
+        let is_lone = |server: IpAddr| {
+            servers.len() > 2
+                && others(server).all(|a| !fit(server, a) && others(server).all(|b| a == b || fit(a, b)))
         };
-        let mut outliers = servers.iter().copied().filter(|&server| {
-            agree(server) && servers.iter().all(|&other| other == server || !self.agree(server, other))
-        });
-        outliers.next().filter(|_| outliers.next().is_none())
+        servers.iter().copied().find(|&server| is_lone(server))
     }
 
     /// What an outlier shows, and whether a NAT can have done it: by another way out, or by the port number.

@@ -203,14 +203,17 @@ impl FamilyTest<'_> {
         // That a server lacks this family is nothing to warn of.
         let silent = failures.into_iter().filter(|(_, why)| why.code != ReasonCode::ServerHasNoAddress);
         notes.warnings.extend(silent.map(|(_, why)| why.text));
+        let mut by_one = None;
         for (observed, verdict) in &examined {
             let open = verdict.found.udp.filtering.value == Some(Filtering::EndpointIndependent);
             notes.warnings.extend(mapping::leftover(&observed.log, open));
-            if notes.layers.is_none() {
-                notes.layers = mapping::spread::several_connections(&observed.log);
+            if by_one.is_none() {
+                by_one = mapping::spread::several_connections(&observed.log);
                 notes.warnings.extend(mapping::spread::warning(&observed.log));
             }
         }
+        // What one server has shown says more than what several contradict each other in.
+        notes.layers = by_one.or(notes.layers);
         let tcp: Option<TcpReport> = examined.iter().find_map(|(observed, _)| observed.tcp.clone());
         let verdicts = examined.into_iter().map(|(_, verdict)| verdict).collect();
         let udp = agreement::merge(verdicts, together, &mut notes.warnings);

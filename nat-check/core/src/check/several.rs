@@ -20,11 +20,14 @@ use super::{
 use crate::{
     classify::ServerSide,
     engine::{self, Settings},
-    progress::Silent,
+    progress::{Event, Silent},
     report::{Confidence, FamilyStatus, ReasonCode, ServerAddresses},
     selection::Selection,
     server_endpoints::{AlternateFault, ServerEndpoint},
 };
+
+/// What asking all of them is called where progress is told.
+const SURVEY: &str = "servers";
 
 impl FamilyTest<'_> {
     /// Asks several servers: all at the same time who is there and what they see of the same sockets, then one after
@@ -38,6 +41,11 @@ impl FamilyTest<'_> {
         }
         candidates.retain(|candidate| net.source_for(candidate.address).is_ok());
         let Some(first) = candidates.first().cloned() else { return };
+        self.run.progress.event(Event::Started {
+            test: SURVEY,
+            about: "which servers answer, and what they see together",
+        });
+        let begun = Instant::now();
         let part = 2 * self.run.servers.len() as u64 + u64::from(self.family == Family::V6);
         let ips: Vec<IpAddr> = candidates.iter().map(|c| c.address.ip()).collect();
         let randomness = self.run.setup.randomness.split(part);
@@ -64,6 +72,7 @@ impl FamilyTest<'_> {
         self.in_time(async { while search.join_next().await.is_some() {} }).await;
         // Whoever took longer.
         self.examine_those_found(&survey, &candidates).await;
+        self.run.progress.event(Event::Finished { test: SURVEY, took: begun.elapsed() });
         if self.examined.is_empty() && survey.alive(&addresses).is_empty() {
             self.contact_all(&candidates).await;
         } else {
@@ -162,6 +171,7 @@ impl FamilyTest<'_> {
                 }
             }
         }
+        self.notes.layers = comparison.several_connections();
         let found = survey.found(comparison);
         let ips = alive.iter().map(SocketAddr::ip).collect();
         self.together = Some(Verdict { by: "all servers together".into(), ips, found });

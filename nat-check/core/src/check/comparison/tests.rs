@@ -118,6 +118,19 @@ fn one_against_all_others_is_left_out_and_leaves_doubt_where_a_nat_may_do_it() {
 }
 
 #[test]
+fn behind_a_symmetric_nat_another_address_gives_a_server_away() {
+    let rows: &[&[&str]] = &[
+        &["203.0.113.1:5", "192.0.2.50:4000", "203.0.113.1:700"],
+        &["203.0.113.1:90", "192.0.2.50:4777", "203.0.113.1:6"],
+        &["203.0.113.1:44", "192.0.2.50:5001", "203.0.113.1:43"],
+    ];
+    let found = compared(&[A, B, D], rows);
+    assert_eq!(told(&found), (SYMMETRIC, Weak, Some(ReasonCode::MappingKindUnknown)));
+    assert!(found.distrusted.len() == 1 && found.distrusted[0].is_at(made::at(B)));
+    assert!(!found.distrusted[0].is_wrong, "it may be another way out");
+}
+
+#[test]
 fn where_all_differ_nobody_is_blamed() {
     let rows: &[&[&str]] = &[
         &["203.0.113.1:5", "203.0.113.1:60", "203.0.113.1:7"],
@@ -162,6 +175,9 @@ fn more_than_one_external_address_is_called_so() {
         &["203.0.113.1:7", "203.0.113.2:7"],
     ];
     assert_eq!(told(&compared(&[A, B], rows)), (None, Unknown, Some(ReasonCode::SeveralExternalAddresses)));
+    let layers = compared(&[A, B], rows).several_connections().unwrap();
+    assert_eq!((layers.value, layers.confidence), (Some(LayersKind::MultiWan), Weak));
+    assert!(compared(&[A, B], &[&["203.0.113.1:5", "203.0.113.1:6"]]).several_connections().is_none());
 }
 
 #[test]
