@@ -1,6 +1,6 @@
 //! Servers with one address each, asked together, in virtual time.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use nat_check_core::{
     check::{ServerQuery, Setup, check},
@@ -233,6 +233,25 @@ async fn that_the_server_lacks_a_family_says_nothing_of_this_host() {
     let report = ask(&without, &queries(&without)).await;
     assert_eq!(report.ipv6.reason.unwrap(), "server-0 has no IPv6 address, nor has this host");
     assert!(report.ipv6.addresses.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_that_wakes_up_late_is_no_blocked_one() {
+    let path = PathSpec { dark: Duration::from_millis(2300), ..PathSpec::with_delay_ms(25) };
+    let builder = World::builder(7).nat("symmetric".parse().unwrap()).path(path);
+    let single = || ServerSpec::with_faults([Fault::SingleAddress]);
+    let world = builder.server(single()).server(single()).build();
+    let report = ask(&world, &queries(&world)).await;
+    assert_eq!(udp(&report).nat_type.value, Some(NatType::Symmetric), "{:?}", udp(&report).nat_type);
+    assert_eq!(report.warnings, [""; 0]);
+    assert!(report.duration_s < 6.0, "{} s", report.duration_s);
+}
+
+#[tokio::test(start_paused = true)]
+async fn blocked_udp_is_told_of_all_servers_at_once() {
+    let report = report("udp-blocked", 3478, &[SINGLE; 4]).await;
+    assert_eq!(udp(&report).nat_type.value, Some(NatType::UdpBlocked), "{:?}", udp(&report).nat_type);
+    assert!(report.duration_s < 6.0, "{} s", report.duration_s);
 }
 
 #[tokio::test(start_paused = true)]

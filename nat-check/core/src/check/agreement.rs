@@ -113,4 +113,27 @@ mod tests {
         assert_eq!(udp.mapping.reason.as_deref(), Some("c says otherwise"));
         assert_eq!(udp.nat_type.confidence, Confidence::Weak);
     }
+
+    #[test]
+    fn of_two_filters_the_stricter_one_counts() {
+        let merged = |address: [u8; 4]| {
+            let mut warnings = Vec::new();
+            let strict = Filtering::AddressDependent;
+            let mut first = says("a", (INDEPENDENT, SURE), (strict, Confidence::Strong));
+            let mut second = says("b", (INDEPENDENT, SURE), (Filtering::EndpointIndependent, SURE));
+            first.ips.push([198, 51, 100, 10].into());
+            second.ips.push(address.into());
+            let both = [vec![first.clone(), second.clone()], vec![second, first]].map(|verdicts| {
+                let filtering = merge(verdicts, None, &mut warnings).unwrap().filtering;
+                (filtering.value, filtering.confidence, filtering.reason_code)
+            });
+            assert_eq!(both[0], both[1], "whoever is asked first");
+            assert!(warnings.iter().all(|line| line.contains("to which nothing was sent for ten minutes")));
+            both[0]
+        };
+        let strict = Some(Filtering::AddressDependent);
+        assert_eq!(merged([198, 51, 100, 10]), (strict, Confidence::Strong, None), "each other's past");
+        let disputed = Some(crate::report::ReasonCode::ServersDisagree);
+        assert_eq!(merged([203, 0, 113, 5]), (strict, Confidence::Weak, disputed));
+    }
 }

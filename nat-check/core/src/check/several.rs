@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     classify::ServerSide,
-    engine::{self, Settings},
+    engine::{self, Observed, Settings},
     progress::{Event, Silent},
     report::{Confidence, FamilyStatus, ReasonCode, ServerAddresses},
     selection::Selection,
@@ -32,14 +32,33 @@ const SURVEY: &str = "servers";
 impl FamilyTest<'_> {
     /// Asks several servers: all at the same time who is there and what they see of the same sockets, then one after
     /// another for the rest, since what one server's test opens must not look like another's allocation.
-    pub(super) async fn ask_together(&mut self, mut candidates: Vec<Candidate>) {
-        let net = self.run.net.clone();
-        for candidate in &candidates {
-            if let Err(error) = net.source_for(candidate.address) {
-                self.no_way_to(candidate.address, &error);
+    pub(super) async fn ask_together(&mut self, candidates: Vec<Candidate>) {
+        // Packets to all of them have to leave from one address.
+        let mut groups: Vec<(IpAddr, Vec<Candidate>)> = Vec::new();
+        for candidate in candidates {
+            let source = match self.run.net.source_for(candidate.address) {
+                Ok(_) if !self.bind.ip().is_unspecified() => self.bind.ip(),
+                Ok(source) => source,
+                Err(error) => {
+                    self.no_way_to(candidate.address, &error);
+                    continue;
+                }
+            };
+            match groups.iter_mut().find(|(of, _)| *of == source) {
+                Some((_, group)) => group.push(candidate),
+                None => groups.push((source, vec![candidate])),
             }
         }
-        candidates.retain(|candidate| net.source_for(candidate.address).is_ok());
+        for (_, group) in groups {
+            match group.as_slice() {
+                [only] => self.examine(only).await,
+                _ => self.ask_group(group).await,
+            }
+        }
+    }
+
+    async fn ask_group(&mut self, mut candidates: Vec<Candidate>) {
+        let net = self.run.net.clone();
         let Some(first) = candidates.first().cloned() else { return };
         self.run.progress.event(Event::Started {
             test: SURVEY,
@@ -73,11 +92,15 @@ impl FamilyTest<'_> {
         // Whoever took longer.
         self.examine_those_found(&survey, &candidates).await;
         self.run.progress.event(Event::Finished { test: SURVEY, took: begun.elapsed() });
-        if self.examined.is_empty() && survey.alive(&addresses).is_empty() {
-            self.contact_all(&candidates).await;
-        } else {
-            self.tell_of_the_silent(&survey, &candidates);
+        if survey.alive(&addresses).is_empty() {
+            if !self.contact_all(&candidates).await {
+                return;
+            }
+            // A line that took its time to wake up.
+            self.in_time(survey.find(&addresses)).await;
+            self.examine_those_found(&survey, &candidates).await;
         }
+        self.tell_of_the_silent(&survey, &candidates);
     }
 
     /// Of a server with two addresses the second is no server of its own.
@@ -177,13 +200,15 @@ impl FamilyTest<'_> {
         self.together = Some(Verdict { by: "all servers together".into(), ips, found });
     }
 
-    /// Nobody answers over UDP. All at the same time: is it the way, are they slow, is there TCP?
-    async fn contact_all(&mut self, candidates: &[Candidate]) {
+    /// Nobody answers over UDP. All at the same time: is it the way, are they slow, is there TCP? Tells whether somebody
+    /// answers over UDP after all; if not, that is noted.
+    async fn contact_all(&mut self, candidates: &[Candidate]) -> bool {
         if self.left.is_zero() {
             self.notes.partial = true;
             let names: Vec<&str> = candidates.iter().map(|c| c.query.as_str()).collect();
             let why = format!("no time was left to ask {}", names.join(", "));
-            return self.fail(FamilyStatus::Unreachable, (ReasonCode::NoTimeLeft, why));
+            self.fail(FamilyStatus::Unreachable, (ReasonCode::NoTimeLeft, why));
+            return false;
         }
         let begun = Instant::now();
         let mut contacts = JoinSet::new();
@@ -203,14 +228,16 @@ impl FamilyTest<'_> {
         }
         ended.sort_by_key(|(candidate, _)| candidate.at);
         self.left = self.left.saturating_sub(begun.elapsed());
+        if ended.iter().any(|(_, contact)| contact.as_ref().is_ok_and(Observed::udp_works)) {
+            return true;
+        }
         for (candidate, contact) in ended {
             match contact {
                 Err(error) => self.no_way_to(candidate.address, &error),
-                // A line that took its time to wake up.
-                Ok(observed) if observed.udp_works() => self.examine(&candidate).await,
                 Ok(observed) => self.keep(&candidate, observed),
             }
         }
+        false
     }
 
     fn tell_of_the_silent(&mut self, survey: &Survey, candidates: &[Candidate]) {
