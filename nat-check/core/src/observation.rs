@@ -311,7 +311,7 @@ impl ObservationLog {
         if self.software.is_none()
             && let Some(text) = view.find(attr::SOFTWARE)
         {
-            self.software = Some(printable(&String::from_utf8_lossy(text)));
+            self.software = Some(printable(String::from_utf8_lossy(text).trim_end_matches('\0')));
         }
         Some(transaction)
     }

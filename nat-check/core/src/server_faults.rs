@@ -127,7 +127,10 @@ fn lying_origin(log: &ObservationLog, _: &Found, _: &ServerEndpoints) -> Vec<Str
         .find(|a| a.origin.is_some_and(|o| o != a.from));
     let sentence = |a: &Response| {
         let origin = a.origin.map(|o| o.to_string()).unwrap_or_default();
-        format!("it says that an answer came from {origin} (RESPONSE-ORIGIN), but it came from {}", a.from)
+        format!(
+            "it says that an answer came from {origin} (RESPONSE-ORIGIN or SOURCE-ADDRESS), but it came from {}",
+            a.from
+        )
     };
     lie.map(sentence).into_iter().collect()
 }
