@@ -231,7 +231,7 @@ async fn that_the_server_lacks_a_family_says_nothing_of_this_host() {
     assert_eq!(own, [("2001:db8:77::2".to_owned(), true)]);
     let without = World::builder(7).nat("full-cone".parse().unwrap()).build();
     let report = ask(&without, &queries(&without)).await;
-    assert_eq!(report.ipv6.reason.unwrap(), "server-0 has no IPv6 address, nor has this host");
+    assert_eq!(report.ipv6.reason.unwrap(), "server-0 has no IPv6 address; this host has none either");
     assert!(report.ipv6.addresses.is_empty());
 }
 

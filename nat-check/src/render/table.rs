@@ -215,6 +215,9 @@ fn udp_rows(udp: &UdpReport) -> impl Iterator<Item = Row> {
 fn server_line(server: &ServerReport) -> String {
     let mut line = server.query.clone();
     let families = [&server.ipv4, &server.ipv6];
+    if families.iter().all(|addresses| addresses.is_none()) {
+        line.push_str("; not reached");
+    }
     for addresses in families.into_iter().flatten() {
         let _ = write!(line, "; asked at {}", addresses.primary);
         if let Some(alternate) = addresses.alternate {

@@ -67,6 +67,14 @@ impl Family {
     }
 }
 
+/// Whether an address leads to the Internet only where something translates it (RFC 1918, RFC 4193).
+pub(super) fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => v4.is_private(),
+        IpAddr::V6(v6) => v6.is_unique_local(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::{
     ServerQuery, Setup,
-    address_family::Family,
+    address_family::{Family, is_private},
     agreement::{self, Verdict},
 };
 use crate::{
@@ -107,11 +107,7 @@ impl FamilyTest<'_> {
                 }
             };
             let Some(address) = self.family.address(target) else {
-                let own = match self.family.source(&**self.run.net) {
-                    Some(own) => format!("; this host has one, {own}"),
-                    None => ", nor has this host".into(),
-                };
-                let why = format!("{} has no {} address{own}", asked.query, self.family.name());
+                let why = format!("{} has no {} address", asked.query, self.family.name());
                 self.fail(FamilyStatus::Unavailable, (ReasonCode::ServerHasNoAddress, why));
                 continue;
             };
@@ -189,7 +185,17 @@ impl FamilyTest<'_> {
         self.examined.push((observed, Verdict { by: candidate.query.clone(), ips, found }));
     }
 
+    /// That the servers have no address of this family must not read as if this host had none.
+    fn own_address(&self) -> String {
+        match self.family.source(&**self.run.net) {
+            Some(own) if is_private(own) => format!("this host has a private one only, {own}"),
+            Some(own) => format!("this host has one, {own}"),
+            None => "this host has none either".into(),
+        }
+    }
+
     fn report(self) -> (FamilyReport, FamilyNotes) {
+        let own = self.own_address();
         let Self { mut notes, examined, together, failures, .. } = self;
         if examined.is_empty() && together.is_none() {
             let worst = failures.iter().any(|(status, _)| *status == FamilyStatus::Unreachable);
@@ -197,7 +203,10 @@ impl FamilyTest<'_> {
             let mut why = failures.into_iter().filter(|(s, _)| *s == status).map(|(_, why)| why);
             // Several servers, several sentences; the code is the first one's.
             let first = why.next().unwrap_or_else(|| (ReasonCode::NotAskedFor, "no server was given").into());
-            let joined = why.fold(first, |all, next| all.map(|text| format!("{text}; {next}")));
+            let mut joined = why.fold(first, |all, next| all.map(|text| format!("{text}; {next}")));
+            if joined.code == ReasonCode::ServerHasNoAddress {
+                joined = joined.map(|text| format!("{text}; {own}"));
+            }
             return (absent(status, joined), notes);
         }
         // That a server lacks this family is nothing to warn of.

@@ -2,14 +2,14 @@
 //! nobody's time but their own.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use shared::stun::Dialect;
+use shared::{nat::Filtering, stun::Dialect};
 use tokio::{task::JoinSet, time::timeout};
 
 use super::comparison::{self, Comparison};
@@ -18,7 +18,7 @@ use crate::{
     observation::{ObservationLog, Purpose, RequestKind, Transaction},
     probe::{Found, port_allocation},
     randomness::Randomness,
-    report::{Finding, ReasonCode},
+    report::{Confidence, Finding, ReasonCode},
     server_endpoints::ServerEndpoints,
     session::{Contact, Request, Session, Socket},
     stun_over_tcp,
@@ -188,7 +188,7 @@ impl Survey {
         self.session.read(|log| {
             let mut log = log.clone();
             log.transactions = log.transactions.iter().filter(trusted).cloned().collect();
-            let sockets: std::collections::BTreeSet<_> = log.transactions.iter().map(|t| t.socket).collect();
+            let sockets: BTreeSet<_> = log.transactions.iter().map(|t| t.socket).collect();
             if sockets.len() > SOCKETS + 1 {
                 found.udp.port_allocation = port_allocation::conclude(&log);
             }
@@ -202,10 +202,7 @@ impl Survey {
         });
         found.udp.rtt_s = self.session.rtt().map(|rtt| (rtt.smoothed.as_secs_f64() * 1e6).round() / 1e6);
         found.udp.mapping = comparison.mapping.clone();
-        found.udp.filtering = Finding::unknown(
-            (ReasonCode::ServerHasNoAlternate, "no server here can answer from a second address"),
-            "RFC 5780 4.4",
-        );
+        found.udp.filtering = self.session.read(filtering);
         found
     }
 
@@ -238,11 +235,16 @@ impl Survey {
         self.session.read(|log| {
             let asked = || log.transactions.iter().filter(|t| t.to == server);
             let nonsense = log.unmatched.not_stun > 0;
-            match asked().find_map(Transaction::error_code) {
-                Some(code) => {
+            let elsewhere = asked().flat_map(|t| &t.responses).find(|answer| answer.from != server);
+            match (asked().find_map(Transaction::error_code), elsewhere) {
+                (Some(code), _) => {
                     (ReasonCode::ServerRefuses, format!("{server} answers every request with error {code}"))
                 }
-                None => {
+                (None, Some(answer)) => {
+                    let text = format!("{server} does not answer from there, but from {}", answer.from);
+                    (ReasonCode::ServerUnreachable, text)
+                }
+                (None, None) => {
                     let count = asked().count();
                     let remark = if nonsense { "; something that is not STUN came in" } else { "" };
                     let text =
@@ -251,6 +253,25 @@ impl Survey {
                 }
             }
         })
+    }
+}
+
+/// Nobody can be asked to answer from elsewhere; but a server that does so by mistake shows that it is let in.
+fn filtering(log: &ObservationLog) -> Finding<Filtering> {
+    const METHOD: &str = "responses from addresses that nothing was sent to";
+    let sent_to: BTreeSet<IpAddr> = log.transactions.iter().map(|t| t.to.ip()).collect();
+    let responses = || log.transactions.iter().flat_map(Transaction::successes);
+    match responses().find(|response| !sent_to.contains(&response.from.ip())) {
+        Some(stranger) => {
+            let text = "an earlier run may have sent something there, which some filters remember for the whole host";
+            Finding::known(Filtering::EndpointIndependent, Confidence::Weak, METHOD)
+                .because((ReasonCode::AlternateNotFresh, text))
+                .with("let_in", stranger.from)
+        }
+        None => {
+            let text = "no server here can answer from a second address";
+            Finding::unknown((ReasonCode::ServerHasNoAlternate, text), METHOD)
+        }
     }
 }
 
@@ -267,4 +288,28 @@ fn further_endpoints(servers: &[SocketAddr]) -> Vec<SocketAddr> {
     }
     let others = |server: &SocketAddr| FURTHER_PORTS.map(|port| SocketAddr::new(server.ip(), port));
     servers.iter().flat_map(others).filter(|at| at.port() != port).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observation::made;
+
+    #[test]
+    fn an_answer_from_where_nothing_was_sent_bounds_the_filter() {
+        let mut log = made::log();
+        let socket = made::socket(&mut log, "192.168.1.2:40000");
+        let mut ask = |from: &str| {
+            let mut transaction =
+                made::transaction(PURPOSE, socket, made::at("198.51.100.10:3478"), RequestKind::Binding);
+            transaction.responses.push(made::answer(socket, made::at(from), "203.0.113.1:5"));
+            log.transactions.push(transaction);
+            filtering(&log)
+        };
+        assert_eq!(ask("198.51.100.10:3478").reason_code, Some(ReasonCode::ServerHasNoAlternate));
+        assert_eq!(ask("198.51.100.10:3479").value, None, "another port of an address that was sent to");
+        let stranger = ask("198.51.100.99:3478");
+        assert_eq!(stranger.value, Some(Filtering::EndpointIndependent));
+        assert_eq!(stranger.confidence, Confidence::Weak);
+    }
 }
