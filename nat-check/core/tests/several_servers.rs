@@ -1,5 +1,7 @@
 //! Servers with one address each, asked together, in virtual time.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use nat_check_core::{

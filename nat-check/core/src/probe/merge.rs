@@ -75,7 +75,7 @@ impl Merge<'_> {
     ) {
         let (Some(a), Some(b)) = (&mine.value, &other.value) else { return self.agree(mine, other) };
         let theirs = is_stricter(b, a);
-        let (strict, open) = if theirs { (&*other, &*mine) } else { (&*mine, other) };
+        let (strict, open) = if theirs { (other, &*mine) } else { (&*mine, other) };
         let comparable = theirs || is_stricter(a, b);
         let disputed = self.source.disputed.is_some();
         if !comparable
