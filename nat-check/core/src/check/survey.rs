@@ -190,7 +190,16 @@ impl Survey {
             log.transactions = log.transactions.iter().filter(trusted).cloned().collect();
             let sockets: BTreeSet<_> = log.transactions.iter().map(|t| t.socket).collect();
             if sockets.len() > SOCKETS + 1 {
-                found.udp.port_allocation = port_allocation::conclude(&log);
+                let ports = port_allocation::conclude(&log);
+                // Whose ports are these, if one of the servers is wrong?
+                found.udp.port_allocation = match comparison.external_ips.len() {
+                    0 | 1 => ports,
+                    _ => {
+                        let text =
+                            "the servers show different external addresses, and one of them may be wrong";
+                        ports.at_most(Confidence::Weak).because((ReasonCode::SeveralExternalAddresses, text))
+                    }
+                };
             }
             found.udp.local = log.local(self.main.id);
             let seen = log.transactions.iter().filter(|t| t.socket == self.main.id);
