@@ -297,7 +297,7 @@ async fn nothing_is_certain_and_wrong_whoever_answers() {
     let liar: &[Fault] = &[Fault::SingleAddress, Fault::MappedByProxy];
     let constant: &[Fault] = &[Fault::SingleAddress, Fault::MappedConstant];
     let behind: &[Fault] = &[Fault::SingleAddress, Fault::BehindNat];
-    let sets: [(u16, Vec<&[Fault]>); 8] = [
+    let sets: [(u16, Vec<&[Fault]>); 10] = [
         (3478, vec![SINGLE, SINGLE]),
         (19_302, vec![SINGLE, SINGLE]),
         (19_302, vec![SINGLE, SINGLE, SINGLE]),
@@ -306,6 +306,8 @@ async fn nothing_is_certain_and_wrong_whoever_answers() {
         (19_302, vec![constant, SINGLE, DEAD, SINGLE]),
         (3478, vec![&[], liar, SINGLE]),
         (19_302, vec![behind, SINGLE, SINGLE]),
+        (3478, vec![&[], &[]]),
+        (3478, vec![SINGLE, &[]]),
     ];
     let mut nats: Vec<String> = vec!["mapping=direct,filtering=apd".into()];
     for mapping in ["ei", "ad", "apd", "pd"] {
@@ -315,6 +317,19 @@ async fn nothing_is_certain_and_wrong_whoever_answers() {
     }
     for pooling in ["flow", "destination"] {
         nats.push(format!("port-restricted-cone,ips=2,pooling={pooling}"));
+    }
+    for nat in [
+        "open",
+        "full-cone",
+        "restricted-cone",
+        "mapping=ei,filtering=ad,keyed=host",
+        "mapping=ad,filtering=ad,ports=random",
+        "linux-open-input",
+        "symmetric,quota=20",
+        "carrier",
+        "linux+symmetric",
+    ] {
+        nats.push(nat.into());
     }
     let (mut complaints, mut runs) = (Vec::new(), 0);
     for nat in &nats {
