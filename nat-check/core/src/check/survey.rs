@@ -31,7 +31,7 @@ const SOCKETS: usize = 3;
 /// Servers that are compared, at the most.
 const MOST_COMPARED: usize = 8;
 /// Further sockets that ask one server each: together they show the allocation of ports, and further ways out.
-const SAMPLES: usize = 12;
+const SAMPLES: usize = 16;
 /// How long is waited for an answer before the next request to the same server; after the last one it is called silent.
 const PAUSES: [Duration; 5] = [ms(100), ms(100), ms(200), ms(300), ms(300)];
 /// From here on servers that are silent over UDP are asked over TCP.
@@ -141,7 +141,9 @@ impl Survey {
             order.rotate_left(number % servers.len().max(1));
             asked.push((socket, order));
         }
-        for server in servers.iter().cycle().take(if servers.is_empty() { 0 } else { SAMPLES }) {
+        // All of one server, then all of the next: what a server's answers show has no gaps in it.
+        let each = SAMPLES.div_ceil(servers.len().max(1));
+        for server in servers.iter().flat_map(|server| std::iter::repeat_n(server, each)) {
             let Ok(socket) = self.session.open().await else { return };
             asked.push((socket, vec![*server]));
         }
@@ -183,11 +185,12 @@ impl Survey {
 
     /// What is known of the network from all servers together; those that are not trusted left out.
     pub(super) fn found(&self, comparison: &Comparison) -> Found {
-        let trusted = |t: &&Transaction| !comparison.distrusted.iter().any(|d| d.is_at(t.to));
+        let is_distrusted = |t: &Transaction| comparison.distrusted.iter().any(|d| d.is_at(t.to));
         let mut found = Found::default();
         self.session.read(|log| {
             let mut log = log.clone();
-            log.transactions = log.transactions.iter().filter(trusted).cloned().collect();
+            // What was sent there has made mappings, too.
+            log.transactions.iter_mut().filter(|t| is_distrusted(t)).for_each(|t| t.responses.clear());
             let sockets: BTreeSet<_> = log.transactions.iter().map(|t| t.socket).collect();
             if sockets.len() > SOCKETS + 1 {
                 let ports = port_allocation::conclude(&log);
