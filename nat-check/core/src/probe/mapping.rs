@@ -61,15 +61,15 @@ impl Measured for MappingBehaviour {
         let text = match *value {
             Mapping::Direct => "direct: address and port are not translated",
             Mapping::EndpointIndependent => {
-                "endpoint-independent: the same external port for every destination"
+                "endpoint-independent: the same external endpoint for every destination"
             }
             Mapping::AddressDependent => {
-                "address-dependent: a different external port for each destination address"
+                "address-dependent: a different external endpoint for each destination address"
             }
             Mapping::AddressAndPortDependent => {
-                "address-and-port-dependent: a different external port for each destination address and port"
+                "address-and-port-dependent: a different external endpoint for each destination address and port"
             }
-            Mapping::PortDependent => "port-dependent: a different external port for each destination port",
+            Mapping::PortDependent => "port-dependent: a different external endpoint for each destination port",
         };
         text.into()
     }
