@@ -69,7 +69,9 @@ impl Measured for MappingBehaviour {
             Mapping::AddressAndPortDependent => {
                 "address-and-port-dependent: a different external endpoint for each destination address and port"
             }
-            Mapping::PortDependent => "port-dependent: a different external endpoint for each destination port",
+            Mapping::PortDependent => {
+                "port-dependent: a different external endpoint for each destination port"
+            }
         };
         text.into()
     }
