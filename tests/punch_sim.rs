@@ -1,7 +1,7 @@
 //! Pairs of real clients that punch in the simulated laboratory: a sample of the matrix. All of it:
 //! `cargo bench -p natlab --bench punch`.
 
-use lab::punch::{classes, further_classes, further_matrix, matrix, run_all};
+use lab::punch::{classes, further_classes, further_matrix, matrix, run_all, several_addresses};
 
 /// Every so many cells of the matrix are in the sample; with 68 classes, this step walks through all of them on both
 /// sides.
@@ -36,4 +36,13 @@ fn so_do_they_where_filters_remember_more_and_routers_remap() {
     let complaints = tally.complaints();
     assert!(complaints.is_empty(), "{}\n{}", tally.figures(), complaints.join("\n"));
     assert!(tally.by_technique.get("low-ttl").is_some_and(|n| *n >= 5), "{}", tally.figures());
+}
+
+#[test]
+fn so_do_they_behind_several_external_addresses() {
+    for (name, matches) in several_addresses(8, 1) {
+        let tally = run_all(&matches, 2);
+        let complaints = tally.complaints();
+        assert!(complaints.is_empty(), "{name}:\n{}\n{}", tally.figures(), complaints.join("\n"));
+    }
 }

@@ -121,6 +121,9 @@ pub struct PortAllocation {
     pub range: (u16, u16),
     /// Number of external IP addresses seen.
     pub external_ips: u32,
+    /// Of several external addresses, whether each destination address sees one only; absent with one, or not determined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_ip_by_destination: Option<bool>,
     /// Whether external ports keep the parity of internal ones (RFC 4787 REQ-4); null = not determined.
     #[serde(default)]
     pub parity: Option<bool>,

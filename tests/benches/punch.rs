@@ -1,6 +1,6 @@
 //! Every ordered pair of NAT classes really punches, in the simulated laboratory: `cargo bench -p natlab --bench punch`.
 //!
-//! `-- SEED PASSES` chooses other delays, losses, offsets; PASSES times the matrix of mapping x filtering x allocation (2
+//! `-- addresses` runs the part about NATs with several external addresses alone. `-- SEED PASSES` chooses other delays, losses, offsets; PASSES times the matrix of mapping x filtering x allocation (2
 //! if not said otherwise), then once all pairs with filters that remember more than that, and with routers that remap.
 //! In the end pairs that have TCP alone, by what their gateways answer to a connection that nobody asked for: no
 //! client can measure that, so the chance that is stated for TCP is an assumption, and this is what it stands on.
@@ -8,9 +8,14 @@
 
 use std::process::ExitCode;
 
-use lab::punch::{Match, REFUSALS, classes, further_classes, further_matrix, matrix, over_tcp, run_all};
+use lab::punch::{
+    Match, REFUSALS, classes, further_classes, further_matrix, matrix, over_tcp, run_all, several_addresses,
+};
 
 fn main() -> ExitCode {
+    if std::env::args().any(|argument| argument == "addresses") {
+        return if addresses(1) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let mut numbers = std::env::args().skip(1).filter_map(|argument| argument.parse::<u64>().ok());
     let (seed, passes) = (numbers.next().unwrap_or(1), numbers.next().unwrap_or(2));
     let (usual, further) = (classes().len(), further_classes().len());
@@ -22,8 +27,30 @@ fn main() -> ExitCode {
             &further_matrix(seed),
         ),
     ];
+    let agreed = [agreed[0], agreed[1], addresses(seed)];
     tcp(seed);
-    if agreed == [true; 2] { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if agreed == [true; 3] { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// NATs with several external addresses: by pair, what was predicted and what was met.
+fn addresses(seed: u64) -> bool {
+    const PAIRS: usize = 40;
+    println!("Several external addresses; {PAIRS} punches each:");
+    let mut agreed = true;
+    for (name, matches) in several_addresses(PAIRS, seed) {
+        let tally = run_all(&matches, 2);
+        let (known, expected, met) = tally.predicted_and_met();
+        let unknown = tally.unknown;
+        let direct: usize = tally.by_technique.values().sum();
+        println!(
+            "  {name}: predicted {known}, expected {expected:.1}, met {met}; not predicted {unknown}, met {}",
+            direct - met
+        );
+        let complaints = tally.complaints();
+        complaints.iter().take(5).for_each(|complaint| println!("    {complaint}"));
+        agreed &= complaints.is_empty();
+    }
+    agreed
 }
 
 fn tcp(seed: u64) {

@@ -93,6 +93,30 @@ pub fn further_classes() -> Vec<String> {
     classes
 }
 
+/// NATs with several external addresses, chosen for each mapping (as by a router that spreads flows over several
+/// providers), by destination, or once for each host: behind each of the two sides, with peers that let only expected packets in.
+#[must_use]
+pub fn several_addresses(count: usize, seed: u64) -> Vec<(String, Vec<Match>)> {
+    const LIMITED: [&str; 7] = [
+        "mapping=apd,filtering=apd,ports=preserving,ips=2,pooling=arbitrary",
+        "mapping=apd,filtering=apd,ports=random,ips=2,pooling=arbitrary",
+        "mapping=ei,filtering=apd,ports=random,ips=4,pooling=arbitrary",
+        "mapping=apd,filtering=apd,ports=random,ips=4,pooling=arbitrary",
+        "mapping=apd,filtering=apd,ports=preserving,ips=2,pooling=destination",
+        "mapping=apd,filtering=apd,ports=random,ips=2,pooling=destination",
+        "mapping=apd,filtering=apd,ports=random,ips=4,pooling=paired",
+    ];
+    const PEERS: [&str; 3] = ["port-restricted-cone", "restricted-cone", LIMITED[0]];
+    let all = LIMITED.iter().flat_map(|limited| PEERS.map(|peer| [*limited, peer]));
+    let cell = |nats: [&str; 2], turn: usize| {
+        let [limited, peer] = nats.map(String::from);
+        // Whether it is the first or the second one must not matter.
+        let (first, second) = if turn % 2 == 0 { (limited, peer) } else { (peer, limited) };
+        pairs(&[first], &vec![second; count / 2], seed.wrapping_add(turn as u64))
+    };
+    all.map(|nats| (nats.join(" with "), (0..2).flat_map(|turn| cell(nats, turn)).collect())).collect()
+}
+
 /// Every ordered pair of classes, each with its own delays, loss, offset and lag.
 #[must_use]
 pub fn matrix(seed: u64) -> Vec<Match> {
@@ -347,6 +371,15 @@ impl Tally {
             complaints.push(format!("a plain punch takes {:.2} round trips", self.median()));
         }
         complaints
+    }
+
+    /// Of the punches with a prediction: how many there were, how many were expected to be direct, and were.
+    #[must_use]
+    pub fn predicted_and_met(&self) -> (usize, f64, usize) {
+        let (sure, hopeless, (between, expected, _, successes)) = (&self.sure, &self.hopeless, self.between);
+        let sure_expected = sure.0 as f64 - self.allowed.0;
+        let met = sure.0 - sure.1.len() + successes + hopeless.1.len();
+        (sure.0 + hopeless.0 + between, sure_expected + expected, met)
     }
 
     /// Median of the round trips, without loss.

@@ -39,10 +39,12 @@ impl Class {
         spec.ports.cross_traffic = CROSS_TRAFFIC;
         let all = u32::from(RANGE.1 - RANGE.0) + 1;
         let ports = match policy {
-            PortPolicy::Preserving => Ports { next: Next::Local, range: all },
-            PortPolicy::Sequential => Ports { next: Next::Step { cross_traffic: CROSS_TRAFFIC }, range: all },
-            PortPolicy::Random => Ports { next: Next::Anywhere, range: all },
-            PortPolicy::Block => Ports { next: Next::Anywhere, range: u32::from(BLOCK) },
+            PortPolicy::Preserving => Ports { next: Next::Local, range: all, ..Ports::ANYWHERE },
+            PortPolicy::Sequential => {
+                Ports { next: Next::Step { cross_traffic: CROSS_TRAFFIC }, range: all, ..Ports::ANYWHERE }
+            }
+            PortPolicy::Random => Ports { next: Next::Anywhere, range: all, ..Ports::ANYWHERE },
+            PortPolicy::Block => Ports { next: Next::Anywhere, range: u32::from(BLOCK), ..Ports::ANYWHERE },
         };
         Self { spec, side: Behaviour { mapping, filtering, keying, ports }, policy }
     }

@@ -63,6 +63,7 @@ fn home() -> Report {
         range: (1024, 65535),
         external_ips: 1,
         parity: None,
+        external_ip_by_destination: None,
         cross_traffic_per_s: None,
     });
     udp.hairpinning = unknown("no answer, which a filter on this host would explain as well");

@@ -7,7 +7,10 @@
 mod technique;
 mod wire_names;
 
-use std::{fmt, net::SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -113,6 +116,9 @@ pub struct Behaviour {
     /// RFC 4787 section 6.
     #[serde(default)]
     pub hairpinning: Option<bool>,
+    /// Its external addresses, as many as were seen.
+    #[serde(default, deserialize_with = "ips")]
+    pub addresses: Vec<IpAddr>,
 }
 
 /// How TCP of a client looks from outside.
@@ -187,6 +193,10 @@ impl TryFrom<String> for Nonce {
 }
 
 fn addresses<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<SocketAddr>, D::Error> {
+    bounded(Vec::deserialize(from)?, MAX_ADDRESSES)
+}
+
+fn ips<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpAddr>, D::Error> {
     bounded(Vec::deserialize(from)?, MAX_ADDRESSES)
 }
 

@@ -71,7 +71,11 @@ impl Measured for Allocation {
             text.push_str("; parity is kept (even to even, odd to odd)");
         }
         if value.external_ips > 1 {
-            text.push_str(&format!("; spread over {} external addresses", value.external_ips));
+            let how = match value.external_ip_by_destination {
+                Some(true) => "each destination sees one of",
+                Some(false) | None => "spread over",
+            };
+            text.push_str(&format!("; {how} {} external addresses", value.external_ips));
         }
         text
     }
@@ -159,6 +163,8 @@ struct Sample {
     socket: SocketId,
     local: SocketAddr,
     external: SocketAddr,
+    /// Which address it was made for.
+    destination: IpAddr,
     /// When the packet left that made it.
     sent: Duration,
     /// Mappings of ours that may have been made since the one before, without an answer to show them.
@@ -188,6 +194,7 @@ fn samples(log: &ObservationLog) -> Vec<Sample> {
                 socket: transaction.socket,
                 local,
                 external,
+                destination: transaction.to.ip(),
                 sent: transaction.sent,
                 unseen,
             });
@@ -235,6 +242,7 @@ pub(crate) fn conclude(log: &ObservationLog) -> Finding<PortAllocation> {
         delta,
         range,
         external_ips: ips.len() as u32,
+        external_ip_by_destination: is_by_destination(&samples).filter(|_| ips.len() > 1),
         // Sixteen in a row happen by chance once in 65,536.
         parity: (firsts.len() >= 16).then_some(parity == firsts.len()),
         cross_traffic_per_s: None,
@@ -266,6 +274,20 @@ pub(crate) fn conclude(log: &ObservationLog) -> Finding<PortAllocation> {
     }
     let (policy, range) = spread(&ports);
     evidence(Finding::known(allocation(policy, None, range), sure, METHOD))
+}
+
+/// Whether each destination address has seen one external address only; none where too few mappings were made for that
+/// to mean anything: of two addresses that are drawn at random, this many draws are the same once in 10,000 times.
+fn is_by_destination(samples: &[Sample]) -> Option<bool> {
+    const ENOUGH_ALIKE: usize = 14;
+    let mut seen: BTreeMap<IpAddr, BTreeSet<IpAddr>> = BTreeMap::new();
+    for sample in samples {
+        seen.entry(sample.destination).or_default().insert(sample.external.ip());
+    }
+    if seen.values().any(|addresses| addresses.len() > 1) {
+        return Some(false);
+    }
+    (samples.len() >= ENOUGH_ALIKE + seen.len()).then_some(true)
 }
 
 /// The step, if each mapping follows the one before by a fixed step, a few left out where other hosts took a port.
@@ -401,6 +423,25 @@ mod tests {
         assert_eq!(rate(&[burst(0, 5000), lost, burst(50, 5010)].concat()), Some(0.0));
         // Across the end of the range nothing is known.
         assert_eq!(rate(&[burst(0, 65530), burst(50, 1030)].concat()), None);
+    }
+
+    #[test]
+    fn several_external_addresses_are_chosen_by_destination_or_for_each_mapping() {
+        let allocated = |address: fn(ServerEndpoint, u32) -> u32| {
+            let mut log = made::log();
+            for (number, endpoint) in
+                (0..20).zip([ServerEndpoint::PRIMARY, ServerEndpoint::IP].into_iter().cycle())
+            {
+                let socket = made::socket(&mut log, &format!("192.168.1.2:{}", 40_000 + 7 * number));
+                let external = format!("203.0.113.{}:{}", address(endpoint, number), 40_000 + 7 * number);
+                log.transactions.push(made::answered(PURPOSE, socket, endpoint, &external));
+            }
+            let value = conclude(&log).value.unwrap();
+            (value.external_ips, value.external_ip_by_destination)
+        };
+        assert_eq!(allocated(|_, _| 1), (1, None));
+        assert_eq!(allocated(|to, _| if to == ServerEndpoint::IP { 1 } else { 2 }), (2, Some(true)));
+        assert_eq!(allocated(|_, number| 1 + number / 3 % 2), (2, Some(false)));
     }
 
     #[test]

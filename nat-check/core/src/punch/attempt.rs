@@ -20,6 +20,7 @@ use super::{
 use crate::{
     contactable::LOWEST_PORT,
     net::{Net, Stream},
+    verdict::predict::ADDRESSES_TRIED,
 };
 
 /// An attempt under way.
@@ -90,13 +91,26 @@ const USUAL_TTL: u32 = 64;
 /// Answers to the last packets of a round are waited for no longer than this.
 const LONGEST_GRACE: Duration = Duration::from_secs(1);
 /// Endpoints of one list that are tried.
-const FEW: usize = 4;
+const FEW: usize = ADDRESSES_TRIED as usize;
+/// Sockets that are opened for one at the right one of several external addresses, for each of these: among two the
+/// right one is missed once in 256 times, among four once in 100.
+const SOCKETS_AN_ADDRESS: usize = 4;
+const MOST_SOCKETS: usize = 16;
 
 impl Attempt {
-    /// A fresh IPv4 socket and its external endpoint.
+    /// A fresh IPv4 socket and its external endpoint: behind several external addresses one at the address that the
+    /// server vouches for, where chance gives one, since the peer may send but little to others.
     pub(super) async fn fresh(&mut self) -> Option<(usize, SocketAddr)> {
         let (server, ip) = self.servers.v4?;
-        self.sockets.open_seen(ip, server).await
+        let several = self.pair.mine.behaviour.addresses.len();
+        let mut fresh = self.sockets.open_seen(ip, server).await?;
+        for _ in 1..(several * SOCKETS_AN_ADDRESS).min(MOST_SOCKETS) {
+            if several < 2 || fresh.1.ip() == self.pair.you {
+                break;
+            }
+            fresh = self.sockets.open_seen(ip, server).await?;
+        }
+        Some(fresh)
     }
 
     /// A socket whose next mapping gets a port that can be predicted, by how this side's NAT chooses them. The two have to begin
@@ -173,6 +187,18 @@ impl Attempt {
         }
     }
 
+    /// The endpoints of those that the peer named, and the same port at its other external addresses, where its packets
+    /// may come from. Every address comes first once, since only a few are tried.
+    pub(super) fn reachable(&self, named: &[SocketAddr]) -> Vec<SocketAddr> {
+        let mut each: Vec<SocketAddr> = Vec::new();
+        for at in named.iter().copied().chain(named.first().into_iter().flat_map(|at| self.elsewhere(*at))) {
+            if !each.iter().any(|other| other.ip() == at.ip()) {
+                each.push(at);
+            }
+        }
+        self.contactable(&[&each, named].concat())
+    }
+
     /// The endpoints of those that the peer named which packets may go to: it may have named somebody who wants none.
     pub(super) fn contactable(&self, named: &[SocketAddr]) -> Vec<SocketAddr> {
         let mut few: Vec<SocketAddr> = Vec::new();
@@ -183,6 +209,18 @@ impl Attempt {
             }
         }
         few
+    }
+
+    /// The same port at the external addresses that the peer has measured besides: where its packets may come from.
+    pub(super) fn elsewhere(&self, at: SocketAddr) -> Vec<SocketAddr> {
+        let others = self.pair.peers.behaviour.addresses.iter().filter(|ip| **ip != at.ip());
+        others.map(|ip| SocketAddr::new(*ip, at.port())).collect()
+    }
+
+    /// This port at the address where the server has seen the peer.
+    pub(super) fn vouched_at(&self, port: u16) -> Option<SocketAddr> {
+        let at = SocketAddr::new(self.sockets.contacts().peer(), port);
+        self.sockets.contacts().is_vouched(at).then_some(at)
     }
 
     /// The endpoint that many packets, or a connection, may go to: only one at which the server has seen the peer.

@@ -1,9 +1,11 @@
 //! How a network behaves, from the report to what the peer is told, and from what the peer tells to the prediction. Both
 //! sides predict from what is told, so that they come to the same plan. Pure.
 
+use std::net::{IpAddr, SocketAddr};
+
 use shared::{
     nat::{Keying, NatType},
-    rendezvous::peer,
+    rendezvous::peer::{self, MAX_ADDRESSES},
 };
 
 use crate::{
@@ -25,21 +27,36 @@ pub(super) fn of_report(udp: Option<&UdpReport>) -> peer::Behaviour {
         cross_traffic: ports.as_ref().and_then(|ports| ports.cross_traffic_per_s).map(f64::from),
         ports,
         hairpinning: udp.hairpinning.value,
+        addresses: distinct(udp.external.iter().map(SocketAddr::ip)),
     }
 }
 
+/// Each address once, as many as may be told.
+pub(super) fn distinct(addresses: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
+    let mut list: Vec<IpAddr> = Vec::new();
+    for address in addresses {
+        if list.len() < MAX_ADDRESSES && !list.contains(&address) {
+            list.push(address);
+        }
+    }
+    list
+}
+
 /// What is told, as the prediction wants it; none where too little is known. Where it could not be measured what a filter
-/// entry belongs to, it is taken to be the mapping: that is usual, and promises less.
-pub(super) fn side(told: &peer::Behaviour) -> Option<Side> {
+/// entry belongs to, it is taken to be the mapping: that is usual, and promises less. `seen` is where the server that
+/// introduces the two has seen this side: nothing but a few packets goes to any other address.
+pub(super) fn side(told: &peer::Behaviour, seen: IpAddr) -> Option<Side> {
     if !told.udp {
         return Some(Side::UdpBlocked);
     }
-    let ports = told.ports.as_ref();
+    let mut ports =
+        told.ports.as_ref().map_or(Ports::ANYWHERE, |measured| Ports::of(measured, told.cross_traffic));
+    ports.addresses.is_vouched = told.addresses.is_empty() || told.addresses.contains(&seen);
     Some(Side::Udp(Behaviour {
         mapping: told.mapping?,
         filtering: told.filtering?,
         keying: if told.shared_filter == Some(true) { Keying::Endpoint } else { Keying::Mapping },
-        ports: ports.map_or(Ports::ANYWHERE, |measured| Ports::of(measured, told.cross_traffic)),
+        ports,
     }))
 }
 

@@ -14,6 +14,8 @@ pub(super) struct Path {
 pub(super) struct Burst {
     /// From which socket to where, in order.
     pub(super) targets: Vec<Path>,
+    /// How many at the end of them get only the first [`BRIEF`] packets of a repeated burst.
+    pub(super) brief: usize,
     /// Whether all of it is sent again and again, or goes through once, [`SEND_INTERVAL`] apart.
     pub(super) is_repeated: bool,
     /// When the first one leaves.
@@ -30,6 +32,8 @@ pub(super) const FIRST_PASS_INTERVAL: Duration = Duration::from_millis(2);
 pub(super) const SHORT_WINDOW: Duration = Duration::from_secs(3);
 /// When a short burst is sent again, in milliseconds from its beginning.
 pub(super) const RESEND_AT_MS: [u64; 12] = [0, 60, 140, 250, 400, 600, 850, 1150, 1500, 1900, 2350, 2700];
+/// Packets for each target that nobody vouches for: one may get lost.
+const BRIEF: usize = 2;
 /// Targets to which all packets may leave in nearly the same moment, again and again.
 const FEW: usize = 8;
 /// For responses to the last packet of a long burst.
@@ -47,7 +51,14 @@ impl Burst {
         let count = u32::try_from(targets.len()).unwrap_or(u32::MAX);
         let long = (FIRST_PASS_INTERVAL + SEND_INTERVAL * 2) * count + LAST_RESPONSE;
         let window = if targets.len() > FEW { SHORT_WINDOW.max(long) } else { SHORT_WINDOW };
-        Self { targets, is_repeated: true, after: Duration::ZERO, window }
+        Self { targets, brief: 0, is_repeated: true, after: Duration::ZERO, window }
+    }
+
+    /// And to these, but twice only.
+    pub(super) fn and_briefly(mut self, targets: Vec<Path>) -> Self {
+        self.brief = targets.len();
+        self.targets.extend(targets);
+        self
     }
 
     /// When packet `number` leaves; none where there is no such packet.
@@ -59,7 +70,7 @@ impl Burst {
             let count = u32::try_from(number).unwrap_or(u32::MAX);
             return (number < self.targets.len()).then(|| self.after + SEND_INTERVAL * count);
         }
-        let (pass, place) = (number / self.targets.len(), number % self.targets.len());
+        let (pass, place) = self.place(number)?;
         // Several targets: not all in one moment. Where ports are predicted, others must not take them in between, so the
         // first pass is quick; many packets keep to the usual interval from then on.
         let (apart, earliest) = match u32::try_from(pass).unwrap_or(u32::MAX) {
@@ -74,7 +85,19 @@ impl Burst {
 
     /// Where packet `number` goes.
     pub(super) fn target(&self, number: usize) -> Option<Path> {
-        self.targets.get(number % self.targets.len().max(1)).copied()
+        self.targets.get(self.place(number)?.1).copied()
+    }
+
+    /// In which pass packet `number` is, and at which place in it.
+    fn place(&self, number: usize) -> Option<(usize, usize)> {
+        let all = self.targets.len();
+        match number.checked_sub(BRIEF * all) {
+            None => Some((number / all, number % all)),
+            Some(later) => {
+                let kept = all - self.brief;
+                Some((BRIEF + later.checked_div(kept)?, later % kept))
+            }
+        }
     }
 
     fn count(&self) -> u32 {
@@ -100,6 +123,17 @@ mod tests {
         assert!(times.iter().all(|at| *at < burst.window));
         assert_eq!(burst.target(3), burst.target(1));
         assert_eq!(Burst::short(Vec::new()).at(0), None);
+    }
+
+    #[test]
+    fn targets_that_nobody_vouches_for_get_two_packets() {
+        let burst = Burst::short(targets(2)).and_briefly(targets(5)[2..].to_vec());
+        let sent: Vec<_> =
+            (0..).take_while(|n| burst.at(*n).is_some()).filter_map(|n| burst.target(n)).collect();
+        let times = |n: usize| sent.iter().filter(|path| **path == targets(5)[n]).count();
+        assert_eq!([0, 1, 2, 3, 4].map(times), [12, 12, 2, 2, 2]);
+        let nothing_else = Burst::short(Vec::new()).and_briefly(targets(3));
+        assert_eq!((0..).map_while(|n| nothing_else.at(n)).count(), 6);
     }
 
     #[test]

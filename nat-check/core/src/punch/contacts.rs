@@ -37,6 +37,11 @@ impl Contacts {
         Self { server, stun, peer, local, answered: Vec::new(), unvouched_left: UNVOUCHED_PACKETS }
     }
 
+    /// Where the server has seen the peer.
+    pub(super) fn peer(&self) -> IpAddr {
+        self.peer
+    }
+
     /// Whether any number of packets, and connections, may go there: the server has seen the peer at this address.
     pub(super) fn is_vouched(&self, to: SocketAddr) -> bool {
         let scope = Scope::VouchedPeer { server: self.server, address: self.peer };

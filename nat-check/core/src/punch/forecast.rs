@@ -1,6 +1,8 @@
 //! What is to be expected of an attempt, said before it is made: [`verdict::predict`](crate::verdict::predict) for UDP
 //! over IPv4, and what else the two have in common. Pure.
 
+use std::net::IpAddr;
+
 use shared::rendezvous::{
     Role,
     peer::{self, Offer},
@@ -19,6 +21,10 @@ pub(super) struct Pair {
     pub(super) role: Role,
     pub(super) mine: Offer,
     pub(super) peers: Offer,
+    /// Where the server has seen this side.
+    pub(super) you: IpAddr,
+    /// Where it has seen the peer.
+    pub(super) peer: IpAddr,
     /// Whether the server sees both at the same address: then they are behind the same NAT.
     pub(super) neighbours: bool,
     /// Over UDP and IPv4; none where too little is known. A is the first side.
@@ -39,33 +45,28 @@ pub(super) struct Forecast {
     pub(super) why: String,
 }
 
-/// Chance that neighbours reach each other on their own network. Assumed: nothing but the attempt shows whether a network
-/// isolates its clients, or the common NAT is a carrier's with a network of its own for each.
-const NEIGHBOURS: f64 = 0.9;
 /// Chance over TCP where both mappings stay the same. Assumed: no server can show a client what its gateway answers to a
 /// SYN that nobody asked for, and a refusal that comes too early spoils it (RFC 5382 REQ-4).
 const OVER_TCP: f64 = 0.9;
 
 impl Pair {
-    pub(super) fn new(
-        role: Role,
-        mine: Offer,
-        peers: Offer,
-        you: std::net::IpAddr,
-        peer_ip: std::net::IpAddr,
-    ) -> Self {
+    pub(super) fn new(role: Role, mine: Offer, peers: Offer, you: IpAddr, peer_ip: IpAddr) -> Self {
         let (first, second) = match role {
             Role::First => (&mine, &peers),
             Role::Second => (&peers, &mine),
         };
         let budget = Budget { gap_s: gap_s(&mine, &peers), ..Budget::DEFAULT };
+        let seen = match role {
+            Role::First => [you, peer_ip],
+            Role::Second => [peer_ip, you],
+        };
         let both = |a: Option<&peer::Behaviour>, b: Option<&peer::Behaviour>| {
-            Some(predict(&behaviour::side(a?)?, &behaviour::side(b?)?, &budget))
+            Some(predict(&behaviour::side(a?, seen[0])?, &behaviour::side(b?, seen[1])?, &budget))
         };
         let udp = both(Some(&first.behaviour), Some(&second.behaviour));
         let udp6 = both(first.ipv6.as_ref(), second.ipv6.as_ref());
         let neighbours = you == peer_ip;
-        Self { role, mine, peers, neighbours, udp, udp6 }
+        Self { role, mine, peers, you, peer: peer_ip, neighbours, udp, udp6 }
     }
 
     /// Which side of the prediction is mine.
@@ -104,24 +105,25 @@ impl Pair {
             technique: Some(technique),
             why: why.into(),
         };
+        // Between neighbours a connection would have to be turned back by their NAT, which was not measured.
         let others = [
-            lan.then(|| {
-                let why = "both are behind the same NAT and may share a network";
-                assumed(Technique::Lan, NEIGHBOURS, why)
-            }),
             self.over_ipv6(),
-            (tcp(&self.mine) && tcp(&self.peers)).then(|| {
+            (tcp(&self.mine) && tcp(&self.peers) && !self.neighbours).then(|| {
                 let why = "both TCP mappings stay the same, so both sides can connect at once";
                 assumed(Technique::Tcp, OVER_TCP, why)
             }),
         ];
         let willing = |f: &Forecast| f.technique.is_some_and(|technique| self.agrees_on(technique));
         let chance = |f: &Forecast| f.probability.unwrap_or(0.0);
-        std::iter::once(self.over_udp())
-            .chain(others.into_iter().flatten().filter(willing))
-            .reduce(|a, b| if chance(&b) > chance(&a) { b } else { a })
-            // There is always the one over UDP.
-            .unwrap_or_else(Forecast::unknown)
+        let best =
+            others.into_iter().flatten().filter(willing).fold(self.over_udp(), |best, other| {
+                if chance(&other) > chance(&best) { other } else { best }
+            });
+        if lan && best.direct != Some(true) && self.agrees_on(Technique::Lan) {
+            Forecast::lan()
+        } else {
+            best
+        }
     }
 
     /// Both send at once, where no port has to be guessed: nothing else is tried over IPv6.
@@ -193,6 +195,14 @@ impl Pair {
 }
 
 impl Forecast {
+    /// Nothing but the attempt shows whether a network isolates its clients, or the common NAT is a carrier's with a network
+    /// of its own for each.
+    fn lan() -> Self {
+        let why = "both are behind the same NAT, but whether they share a network that lets them talk to each other is not \
+                   known";
+        Self { technique: Some(Technique::Lan), why: why.into(), ..Self::unknown() }
+    }
+
     pub(super) fn unknown() -> Self {
         let why = "too little is known of at least one side".into();
         Self { direct: None, probability: None, assumed: false, technique: None, why }

@@ -141,6 +141,11 @@ async fn measure_further(known: &mut Known, net: Arc<dyn Net>, randomness: Rando
     {
         known.behaviour.cross_traffic = Some(rate);
     }
+    if known.behaviour.ports.as_ref().is_some_and(|ports| ports.external_ips > 1) {
+        let seen = extra_probes::external_addresses(&session, known.behaviour.ports.as_ref()).await;
+        let all = known.behaviour.addresses.iter().copied().chain(seen);
+        known.behaviour.addresses = behaviour::distinct(all);
+    }
     let differs = |other: &SocketAddr| other.ip() != server.ip() && other.port() != server.port();
     let Some(other) = known.servers.other.filter(differs) else { return };
     let moves =

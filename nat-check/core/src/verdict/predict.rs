@@ -11,10 +11,11 @@
 mod ports;
 #[cfg(test)]
 mod tests;
+mod why;
 
 use shared::nat::{Filtering, Keying, Mapping};
 
-pub use ports::{CROSS_TRAFFIC, Next, Ports, ports_to_try};
+pub use ports::{Addresses, CROSS_TRAFFIC, Next, Ports, ports_to_try};
 
 use super::odds;
 use crate::report::{PeerOutcome, Technique};
@@ -41,6 +42,17 @@ pub struct Behaviour {
     pub ports: Ports,
 }
 
+impl Side {
+    /// Its external addresses, where it has UDP.
+    #[must_use]
+    pub fn addresses(self) -> Option<Addresses> {
+        match self {
+            Self::Udp(behaviour) => Some(behaviour.ports.addresses),
+            Self::UdpBlocked => None,
+        }
+    }
+}
+
 impl Behaviour {
     /// Whether every destination sees the same external endpoint.
     fn is_fixed(self) -> bool {
@@ -55,6 +67,13 @@ impl Behaviour {
     /// Whether the filter looks at the port that a packet comes from.
     fn looks_at_ports(self) -> bool {
         matches!(self.filtering, Filtering::AddressAndPortDependent | Filtering::PortDependent)
+    }
+
+    /// Whether its packets to a peer may come from an external address that the peer has sent nothing to: one that
+    /// the destination decides, or one of more than the peer tries.
+    fn surprises(self) -> bool {
+        let Addresses { count, by_destination, .. } = self.ports.addresses;
+        !self.is_fixed() && (count > 1 && by_destination || count > ADDRESSES_TRIED)
     }
 
     /// Whether the endpoint that a server saw accepts nothing from the peer, whatever was sent to it.
@@ -213,7 +232,19 @@ pub fn predict(a: &Side, b: &Side, budget: &Budget) -> Prediction {
             let chance = |p: &Prediction| p.probability.unwrap_or(0.0);
             chance(x).total_cmp(&chance(y)).then(cost(y).cmp(&cost(x)))
         });
-    best.unwrap_or(relay(Obstacle::Ports))
+    let best = best.unwrap_or(relay(Obstacle::Ports));
+    let is_chance = match best.strategy {
+        Strategy::PredictOne { hard, .. } | Strategy::Birthday { hard, .. } => match hard {
+            Who::A => a.ports.addresses.by_destination,
+            Who::B => b.ports.addresses.by_destination,
+        },
+        Strategy::PredictBoth(_) | Strategy::GuessBoth { .. } => {
+            a.ports.addresses.by_destination || b.ports.addresses.by_destination
+        }
+        Strategy::OneSends(_) | Strategy::BothSend | Strategy::Tcp(_) | Strategy::Relay(_) => false,
+    };
+    // It may be tried, but which address the peer's own brings up cannot be known before.
+    if is_chance { Prediction { outcome: PeerOutcome::Unknown, probability: None, ..best } } else { best }
 }
 
 fn relay(obstacle: Obstacle) -> Prediction {
@@ -246,10 +277,14 @@ fn without_udp(other: Option<Behaviour>, blocked: Who) -> Prediction {
     }
 }
 
-/// What a packet from `from` to `to` has to guess: the port that `to` has open, the port that `from` sends from.
+/// What a packet from `from` to `to` has to guess: the endpoint that `to` has open, the one that `from` sends from.
 fn needs(from: Behaviour, to: Behaviour) -> (bool, bool) {
-    (to.hides(), to.looks_at_ports() && !from.is_fixed())
+    let is_refused = to.filtering != Filtering::EndpointIndependent && from.surprises();
+    (to.hides(), to.looks_at_ports() && !from.is_fixed() || is_refused)
 }
+
+/// External addresses of the other side that plain punching sends to.
+pub const ADDRESSES_TRIED: u32 = 4;
 
 fn plain(a: Behaviour, b: Behaviour) -> Option<Prediction> {
     let free = |from, to| needs(from, to) == (false, false);
@@ -281,23 +316,32 @@ fn one_guess(from: Behaviour, to: Behaviour, who: Who, budget: &Budget) -> Optio
     let limit = if guesser.spends_ports() { budget.packets.min(guesser.spare()) } else { budget.packets };
     if let Some(mean) = hard.ports.passed_over(budget.gap_s) {
         let ports = odds::window_for(SURE, mean, MAX_WINDOW).min(limit);
-        let chance = odds::once_in(budget.rounds, odds::fewer_than(ports, mean));
+        let round = hard.ports.addresses.round(ports, |ports| odds::fewer_than(ports, mean));
+        let chance = odds::once_in(budget.rounds, round);
         // Where others take too many ports meanwhile, the next one is as good as random.
         if chance >= budget.worth {
             let strategy = Strategy::PredictOne { hard: hard_is, ports };
             return Some(found(Technique::Prediction, chance, ports, strategy, budget));
         }
     }
+    // Many packets go to an address that the server vouches for, or to none.
+    if !hard.ports.addresses.is_vouched || !guesser.ports.addresses.is_vouched {
+        return None;
+    }
     let range = hard.ports.range;
     let sockets = budget.sockets.min(hard.spare());
-    let guesses = guesses(sockets, range, limit, budget);
+    let guesses = guesses(sockets, range, limit.min(hard.ports.of_one_address()), budget);
     let strategy = Strategy::Birthday { hard: hard_is, sockets, guesses };
     Some(found(Technique::Birthday, odds::hit(sockets, guesses, range), guesses, strategy, budget))
 }
 
 /// Both ports have to be guessed at once.
 fn two_guesses(a: Behaviour, b: Behaviour, budget: &Budget) -> Option<Prediction> {
-    if needs(a, b) != (true, true) || needs(b, a) != (true, true) {
+    let addresses = [a, b].map(|side| side.ports.addresses);
+    if needs(a, b) != (true, true)
+        || needs(b, a) != (true, true)
+        || addresses.iter().any(|addresses| !addresses.is_vouched)
+    {
         return None;
     }
     let crossed = |chance, a: Tries, b: Tries| {
@@ -308,16 +352,16 @@ fn two_guesses(a: Behaviour, b: Behaviour, budget: &Budget) -> Option<Prediction
         (Some(mean_a), Some(mean_b)) => Some(mutual(a, b, mean_a, mean_b, budget)),
         (Some(mean), None) if !a.spends_ports() => {
             let (known, random, chance) = known_against_random(b, mean, budget);
-            crossed(chance, known, random)
+            crossed(chance * a.ports.addresses.vouched(), known, random)
         }
         (None, Some(mean)) if !b.spends_ports() => {
             let (known, random, chance) = known_against_random(a, mean, budget);
-            crossed(chance, random, known)
+            crossed(chance * b.ports.addresses.vouched(), random, known)
         }
         (None, None) if !a.spends_ports() && !b.spends_ports() => {
             // One port on each side: each tries all that the other may have.
-            let all = |range: u32| Tries { sockets: 1, ports: range.min(budget.packets) };
-            let (by_a, by_b) = (all(b.ports.range), all(a.ports.range));
+            let all = |of: Ports| Tries { sockets: 1, ports: of.of_one_address().min(budget.packets) };
+            let (by_a, by_b) = (all(b.ports), all(a.ports));
             let share = |tries: Tries, range: u32| f64::from(tries.ports) / f64::from(range);
             crossed(share(by_a, b.ports.range) * share(by_b, a.ports.range), by_a, by_b)
         }
@@ -336,7 +380,8 @@ fn mutual(a: Behaviour, b: Behaviour, mean_a: f64, mean_b: f64, budget: &Budget)
     } else {
         odds::fewer_than(window, mean_a) * odds::fewer_than(window, mean_b)
     };
-    let chance = odds::once_in(budget.rounds, met);
+    let here = a.ports.addresses.vouched() * b.ports.addresses.vouched();
+    let chance = odds::once_in(budget.rounds, met * here);
     found(Technique::Prediction, chance, plan.b, Strategy::PredictBoth(plan), budget)
 }
 
@@ -345,7 +390,8 @@ fn known_against_random(random: Behaviour, mean: f64, budget: &Budget) -> (Tries
     let ports = odds::window_for(SURE, mean, MAX_WINDOW);
     let mappings = if random.spends_ports() { random.spare() / ports } else { random.spare() };
     let sockets = budget.sockets.min(mappings).min(budget.packets / ports);
-    let guesses = guesses(sockets, random.ports.range, budget.packets, budget);
+    let guesses =
+        guesses(sockets, random.ports.range, budget.packets.min(random.ports.of_one_address()), budget);
     let chance = odds::fewer_than(ports, mean) * odds::hit(sockets, guesses, random.ports.range);
     (Tries { sockets: 1, ports: guesses }, Tries { sockets, ports }, chance)
 }
@@ -384,53 +430,6 @@ impl Who {
         match self {
             Self::A => Self::B,
             Self::B => Self::A,
-        }
-    }
-}
-
-impl Prediction {
-    /// Why, in a sentence, with names for the two sides.
-    #[must_use]
-    pub fn why(&self, a: &str, b: &str) -> String {
-        let name = |who: Who| match who {
-            Who::A => a,
-            Who::B => b,
-        };
-        match self.strategy {
-            Strategy::OneSends(who) => {
-                format!("anybody can send to {}, so {} just sends", name(who.other()), name(who))
-            }
-            Strategy::BothSend => {
-                "each side's first packet makes its own gateway let the other's packets in".into()
-            }
-            Strategy::PredictOne { hard, ports: 1 } => {
-                format!("the port of {} changes with the destination, but the next one is known", name(hard))
-            }
-            Strategy::PredictOne { hard, ports } => format!(
-                "the port of {} changes with the destination, but is one of the next {ports}",
-                name(hard)
-            ),
-            Strategy::Birthday { hard, sockets, guesses } => format!(
-                "{} opens {sockets} random ports, {} tries {guesses}: one of them meets",
-                name(hard),
-                name(hard.other())
-            ),
-            Strategy::PredictBoth(_) => {
-                "both ports change with the destination, but on both sides the next ones can be predicted"
-                    .into()
-            }
-            Strategy::GuessBoth { .. } => {
-                "both ports change with the destination, but few enough combinations are left to try".into()
-            }
-            Strategy::Tcp(who) => {
-                format!("UDP of {} is blocked, but TCP reaches {}", name(who), name(who.other()))
-            }
-            Strategy::Relay(Obstacle::NoUdp) => {
-                "UDP is blocked, and whether TCP gets through to the other side is not known".into()
-            }
-            Strategy::Relay(Obstacle::Ports) => {
-                "ports that change with the destination would have to be guessed on both sides at once".into()
-            }
         }
     }
 }

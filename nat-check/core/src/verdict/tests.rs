@@ -37,6 +37,7 @@ fn tested(
         range: (1024, 65535),
         external_ips: 1,
         parity: None,
+        external_ip_by_destination: None,
         cross_traffic_per_s: None,
     };
     let udp = UdpReport {

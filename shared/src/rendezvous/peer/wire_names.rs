@@ -69,6 +69,8 @@ pub(super) mod ports {
         range: (u16, u16),
         #[serde(default)]
         external_ips: u32,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        external_ip_by_destination: Option<bool>,
     }
 
     pub(in super::super) fn serialize<S: Serializer>(
@@ -80,6 +82,7 @@ pub(super) mod ports {
             delta: it.delta,
             range: it.range,
             external_ips: it.external_ips,
+            external_ip_by_destination: it.external_ip_by_destination,
         });
         ports.serialize(to)
     }
@@ -88,12 +91,13 @@ pub(super) mod ports {
         from: D,
     ) -> Result<Option<PortAllocation>, D::Error> {
         let Some(ports) = Option::<Ports>::deserialize(from)? else { return Ok(None) };
-        let Ports { policy, delta, range, external_ips } = ports;
+        let Ports { policy, delta, range, external_ips, external_ip_by_destination } = ports;
         Ok(policy.map(|policy| PortAllocation {
             policy,
             delta,
             range,
             external_ips,
+            external_ip_by_destination,
             parity: None,
             cross_traffic_per_s: None,
         }))

@@ -122,7 +122,13 @@ async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
     }
     let peer = attempt.meet(candidates).await?;
     let theirs = attempt.pair.peers.behaviour.ports.clone();
-    let remotes = match attempt.vouched(&peer.at) {
+    // Guesses go to where the server has seen the peer, whatever address its sample was at.
+    let at = if crossed || !is_opener {
+        attempt.vouched_at(peer.at.first().map_or(LOWEST_PORT, SocketAddr::port))
+    } else {
+        attempt.vouched(&peer.at)
+    };
+    let remotes = match at {
         Some(at) => remotes(attempt.sockets.choices(), at, &peer, theirs.as_ref(), mine.ports),
         None => Vec::new(),
     };

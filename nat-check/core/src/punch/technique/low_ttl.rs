@@ -26,7 +26,7 @@ async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
     // A socket that the peer has never sent to.
     let (sockets, at): (Vec<_>, Vec<_>) = attempt.fresh().await.into_iter().unzip();
     let peer = attempt.meet(RoundCandidates { at, next: None }).await?;
-    let targets = pairs(&sockets, &attempt.contactable(&peer.at));
+    let targets = pairs(&sockets, &attempt.reachable(&peer.at));
     attempt.open_gateway(&targets).await?;
     Ok(attempt.burst(&Burst::short(targets)).await.into())
 }

@@ -8,12 +8,13 @@ use super::Method;
 use crate::{
     punch::{
         attempt::{Attempt, Ended, at_step},
+        behaviour,
         burst::{Burst, pairs},
         forecast::Pair,
         introducer::IntroError,
     },
     technique::Technique,
-    verdict::predict::{Budget, Strategy, Who},
+    verdict::predict::{Budget, Side, Strategy, Who},
 };
 
 pub(super) const METHOD: Method = Method {
@@ -57,17 +58,19 @@ fn cost(pair: &Pair) -> Option<String> {
 }
 
 /// What this side does: whether its own next port is to be known, how many ports of the peer it tries, which ones.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Part {
     sampled: bool,
     tries: u32,
+    /// How many at each of the external addresses that nobody vouches for.
+    elsewhere: u32,
     stride: u32,
 }
 
 fn part(pair: &Pair) -> Option<Part> {
     let me = pair.who();
     match pair.udp.as_ref()?.strategy {
-        Strategy::PredictOne { hard, .. } if hard == me => Some(Part { sampled: true, tries: 0, stride: 0 }),
+        Strategy::PredictOne { hard, .. } if hard == me => Some(Part { sampled: true, ..Part::default() }),
         Strategy::PredictOne { ports, .. } => {
             use shared::nat::Mapping;
             let free = matches!(
@@ -75,11 +78,13 @@ fn part(pair: &Pair) -> Option<Part> {
                 Some(Mapping::Direct | Mapping::EndpointIndependent | Mapping::AddressDependent)
             );
             let tries = if free { ports.max(AT_LEAST) } else { ports };
-            Some(Part { sampled: false, tries, stride: 1 })
+            let addresses = behaviour::side(&pair.peers.behaviour, pair.peer).and_then(Side::addresses);
+            let elsewhere = addresses.map_or(0, |addresses| addresses.guessed_elsewhere(ports));
+            Some(Part { sampled: false, tries, elsewhere, stride: 1 })
         }
         Strategy::PredictBoth(plan) => Some(match me {
-            Who::A => Part { sampled: true, tries: plan.a, stride: plan.stride },
-            Who::B => Part { sampled: true, tries: plan.b, stride: 1 },
+            Who::A => Part { sampled: true, tries: plan.a, elsewhere: 0, stride: plan.stride },
+            Who::B => Part { sampled: true, tries: plan.b, elsewhere: 0, stride: 1 },
         }),
         Strategy::OneSends(_)
         | Strategy::BothSend
@@ -91,7 +96,7 @@ fn part(pair: &Pair) -> Option<Part> {
 }
 
 async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
-    let part = part(&attempt.pair).unwrap_or(Part { sampled: false, tries: 0, stride: 0 });
+    let part = part(&attempt.pair).unwrap_or_default();
     attempt.meet(RoundCandidates::default()).await?;
     let prepared = if part.sampled {
         attempt.predictable().await
@@ -100,19 +105,26 @@ async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
     };
     let (sockets, mut candidates): (Vec<_>, Vec<_>) = prepared.into_iter().unzip();
     let peer = attempt.meet(candidates.pop().unwrap_or_default()).await?;
-    let remotes = attempt.vouched(&peer.at).map(|at| remotes(part, at, &peer)).unwrap_or_default();
-    let targets = pairs(&sockets, &remotes);
+    let (here, elsewhere) = remotes(attempt, part, &peer);
+    let targets = pairs(&sockets, &here);
     if !attempt.pair.is_harmless() {
         attempt.open_gateway(&targets).await?;
     }
-    Ok(attempt.burst(&Burst::short(targets)).await.into())
+    let burst = Burst::short(targets).and_briefly(pairs(&sockets, &elsewhere));
+    Ok(attempt.burst(&burst).await.into())
 }
 
-fn remotes(part: Part, at: SocketAddr, peer: &RoundCandidates) -> Vec<SocketAddr> {
-    match peer.next {
-        Some(next) if part.tries > 0 => (0..part.tries)
-            .map(|n| SocketAddr::new(at.ip(), at_step(next.port, next.step, n * part.stride)))
-            .collect(),
-        Some(_) | None => vec![at],
-    }
+/// Where this side sends to: the peer's known endpoint, or the ports that its next mapping may get, at the address where
+/// the server has seen it and, a few of them, at its other external addresses.
+fn remotes(attempt: &Attempt, part: Part, peer: &RoundCandidates) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
+    let Some(next) = peer.next.filter(|_| part.tries > 0) else {
+        return (attempt.contactable(&peer.at).into_iter().take(1).collect(), Vec::new());
+    };
+    let port = |n: u32| at_step(next.port, next.step, n * part.stride);
+    let here = (0..part.tries).filter_map(|n| attempt.vouched_at(port(n))).collect();
+    let few = (0..part.elsewhere).flat_map(|n| {
+        let at = SocketAddr::new(attempt.sockets.contacts().peer(), port(n));
+        attempt.elsewhere(at)
+    });
+    (here, few.collect())
 }

@@ -26,6 +26,6 @@ pub(super) fn has_udp(pair: &Pair) -> bool {
 
 /// The offers told where both are, so nothing has to be said before.
 async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
-    let targets = pairs(attempt.first.as_slice(), &attempt.contactable(&attempt.pair.peers.external));
+    let targets = pairs(attempt.first.as_slice(), &attempt.reachable(&attempt.pair.peers.external));
     Ok(attempt.burst(&Burst::short(targets)).await.into())
 }

@@ -80,6 +80,17 @@ async fn punched(nets: [Arc<dyn Net>; 2], target: &Target) -> [PunchReport; 2] {
 }
 
 #[test]
+fn neighbours_are_promised_nothing_that_was_not_measured() {
+    let offer = || super::hostile::bait(vec!["203.0.113.1:5000".parse().unwrap()]);
+    let seen = "203.0.113.1".parse().unwrap();
+    let forecast = Pair::new(Role::First, offer(), offer(), seen, seen).forecast();
+    assert_eq!((forecast.direct, forecast.probability), (None, None), "{forecast:?}");
+    assert_eq!(forecast.technique, Some(Technique::Lan), "and it is tried first");
+    let other = Pair::new(Role::First, offer(), offer(), seen, "203.0.113.2".parse().unwrap()).forecast();
+    assert_eq!(other.technique, Some(Technique::Tcp), "{other:?}");
+}
+
+#[test]
 fn the_server_tells_of_the_family_that_it_was_not_named_by() {
     run(async {
         let world = world("symmetric", "symmetric");

@@ -31,6 +31,7 @@ pub(super) fn bait(external: Vec<SocketAddr>) -> Offer {
                 range: (1024, 65535),
                 external_ips: 1,
                 parity: None,
+                external_ip_by_destination: None,
                 cross_traffic_per_s: None,
             }),
             ..Behaviour::default()
@@ -245,10 +246,12 @@ fn nonsense(rng: &mut fastrand::Rng) -> Offer {
             range: (rng.u16(..), rng.u16(..)),
             external_ips: any(rng, &[0, 1, u32::MAX]).unwrap_or(7),
             parity: None,
+            external_ip_by_destination: None,
             cross_traffic_per_s: None,
         }),
         cross_traffic: any(rng, &[f64::MIN, -0.0, 3.0, f64::MAX]),
         hairpinning: any(rng, &[false, true]),
+        addresses: (0..rng.u8(..4)).map(|n| std::net::IpAddr::from([203, 0, 113, n])).collect(),
     };
     Offer {
         behaviour: behaviour(rng),

@@ -16,10 +16,10 @@ const FILTERINGS: [F; 4] =
     [F::EndpointIndependent, F::AddressDependent, F::AddressAndPortDependent, F::PortDependent];
 const KEYINGS: [Keying; 3] = [Keying::Mapping, Keying::Endpoint, Keying::Host];
 const ALLOCATIONS: [Ports; 4] = [
-    Ports { next: Next::Local, range: 64512 },
-    Ports { next: Next::Step { cross_traffic: 10.0 }, range: 64512 },
+    Ports { next: Next::Local, range: 64512, addresses: Addresses::ONE },
+    Ports { next: Next::Step { cross_traffic: 10.0 }, range: 64512, addresses: Addresses::ONE },
     Ports::ANYWHERE,
-    Ports { next: Next::Anywhere, range: 512 },
+    Ports { next: Next::Anywhere, range: 512, addresses: Addresses::ONE },
 ];
 
 fn every_side() -> Vec<Side> {
@@ -85,7 +85,7 @@ fn the_budget_is_never_exceeded() {
             match p.outcome {
                 PeerOutcome::Direct => assert!(p.probability >= Some(budget.worth)),
                 PeerOutcome::Relay => assert_eq!(p.probability, Some(0.0)),
-                PeerOutcome::Unknown => unreachable!("both sides are known"),
+                PeerOutcome::Unknown => assert_eq!(p.probability, None),
             }
         }
     }
@@ -104,7 +104,7 @@ fn the_usual_pairs() {
     let (technique, chance, packets) = tell(cone, strict(ALLOCATIONS[1]));
     assert_eq!((technique, chance), (Technique::Prediction, 999));
     assert!(packets < Some(10));
-    let busy = Ports { next: Next::Step { cross_traffic: 1000.0 }, range: 64512 };
+    let busy = Ports { next: Next::Step { cross_traffic: 1000.0 }, range: 64512, addresses: Addresses::ONE };
     assert_eq!(tell(cone, strict(busy)).0, Technique::Birthday, "nobody can tell the next of so many ports");
     let (technique, chance, packets) = tell(cone, strict(ALLOCATIONS[2]));
     assert_eq!((technique, chance), (Technique::Birthday, 990));
@@ -122,6 +122,53 @@ fn the_usual_pairs() {
     assert_eq!(tell(Side::UdpBlocked, cone), (Technique::Relay, 0, None));
 }
 
+/// The same NAT with so many external addresses.
+fn spread(side: Side, count: u32, by_destination: bool, is_vouched: bool) -> Side {
+    match side {
+        Side::Udp(mut behaviour) => {
+            behaviour.ports.addresses = Addresses { count, by_destination, is_vouched };
+            behaviour.ports.range *= if by_destination { 1 } else { count };
+            Side::Udp(behaviour)
+        }
+        Side::UdpBlocked => Side::UdpBlocked,
+    }
+}
+
+#[test]
+fn several_external_addresses_make_a_guess_less_likely_to_be_right() {
+    let cone = udp(M::EndpointIndependent, F::AddressAndPortDependent, ALLOCATIONS[0]);
+    let strict = |ports| udp(M::AddressAndPortDependent, F::AddressAndPortDependent, ports);
+    let chance = |a: Side, b: Side| predict(&a, &b, &Budget::DEFAULT).probability;
+    // A known port: both addresses are tried, so it is found at either.
+    assert_eq!(chance(cone, spread(strict(ALLOCATIONS[0]), 2, false, true)), Some(1.0));
+    // Far more addresses than may be tried, each round at another one.
+    let many = chance(cone, spread(strict(ALLOCATIONS[0]), 20, false, true)).unwrap();
+    assert!(many < 0.5, "{many}");
+    let both = spread(strict(ALLOCATIONS[0]), 2, false, true);
+    assert_eq!(chance(both, both), Some(1.0 - 0.75_f64.powi(3)), "both have to be at the right one of two");
+    // Which address another destination brings up, nobody knows.
+    let by_destination = spread(strict(ALLOCATIONS[2]), 2, true, true);
+    let found = predict(&cone, &by_destination, &Budget::DEFAULT);
+    assert_eq!((found.outcome, found.technique), (PeerOutcome::Unknown, Technique::Birthday));
+    assert!(found.why("this side", "the peer").contains("not known"));
+    // Nobody vouches for the address: that many packets may not go there.
+    assert_eq!(chance(cone, spread(strict(ALLOCATIONS[2]), 1, false, false)), Some(0.0));
+    assert_eq!(chance(spread(cone, 1, false, false), strict(ALLOCATIONS[2])), Some(0.0));
+    // A fixed mapping shows its address.
+    assert_eq!(chance(spread(cone, 4, false, true), spread(cone, 4, true, true)), Some(1.0));
+}
+
+#[test]
+fn filters_that_look_at_addresses_meet_those_that_are_not_expected() {
+    let restricted = udp(M::EndpointIndependent, F::AddressDependent, ALLOCATIONS[0]);
+    let strict = udp(M::AddressAndPortDependent, F::AddressAndPortDependent, ALLOCATIONS[2]);
+    let with = |side| predict(&restricted, &side, &Budget::DEFAULT);
+    assert_eq!(with(spread(strict, 4, false, true)).technique, Technique::Simultaneous, "all are tried");
+    assert_eq!(with(spread(strict, 2, true, true)).outcome, PeerOutcome::Unknown);
+    let open = udp(M::EndpointIndependent, F::EndpointIndependent, ALLOCATIONS[0]);
+    assert_eq!(predict(&open, &spread(strict, 9, true, true), &Budget::DEFAULT).probability, Some(1.0));
+}
+
 #[test]
 fn one_rule_makes_ports_of_a_measurement_whatever_it_says() {
     let of = |policy, range, external_ips, cross_traffic| {
@@ -131,6 +178,7 @@ fn one_rule_makes_ports_of_a_measurement_whatever_it_says() {
             range,
             external_ips,
             parity: None,
+            external_ip_by_destination: None,
             cross_traffic_per_s: None,
         };
         Ports::of(&measured, cross_traffic)
@@ -152,6 +200,7 @@ fn one_rule_makes_ports_of_a_measurement_whatever_it_says() {
         range: (50_000, 50_511),
         external_ips: 1,
         parity: None,
+        external_ip_by_destination: None,
         cross_traffic_per_s: None,
     };
     assert_eq!(ports_to_try(&block), (50_000 - 64, 50_511 + 64));
