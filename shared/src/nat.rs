@@ -132,6 +132,18 @@ pub struct PortAllocation {
     pub cross_traffic_per_s: Option<u32>,
 }
 
+impl Lifetime {
+    /// Idle time in seconds that every mapping survives, by the shorter of the timers, as far as it is known. One that was
+    /// seen to survive may have been lucky: where expired mappings are removed at intervals, or lifetimes differ, the next
+    /// one may be gone earlier by as much.
+    #[must_use]
+    pub fn survived_s(&self) -> Option<f64> {
+        let luck = self.granularity.map_or(0.0, |granularity| granularity.seconds);
+        let survived = [self.unreplied, self.stream].into_iter().flatten().map(|bracket| bracket.alive_s);
+        survived.reduce(f64::min).map(|shortest| (shortest - luck).max(0.0))
+    }
+}
+
 /// The bounds of a timer: the longest idle time that a mapping survived and the shortest after which one had expired.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(JsonSchema))]

@@ -75,8 +75,7 @@ fn level(udp: &UdpReport) -> Level {
     }
 }
 
-/// The interval that keeps a mapping alive: a fifth below the shortest idle time that was seen to be survived.
+/// The interval that keeps a mapping alive: a fifth below the idle time that is always survived.
 fn keepalive(lifetime: &Lifetime) -> Option<f64> {
-    let survived = [lifetime.unreplied, lifetime.stream].into_iter().flatten().map(|bracket| bracket.alive_s);
-    survived.reduce(f64::min).map(|shortest| (shortest * 0.8).floor()).filter(|interval| *interval >= 1.0)
+    lifetime.survived_s().map(|survived| (survived * 0.8).floor()).filter(|interval| *interval >= 1.0)
 }

@@ -275,6 +275,11 @@ impl Nat {
         if self.spec.quota.is_some_and(|quota| self.table.mappings_of(source.ip(), now) >= quota) {
             return Err(DropReason::Quota);
         }
+        if let Some(keeps) = self.spec.keeps {
+            while self.table.mappings_of(source.ip(), now) >= keeps.max(1) {
+                self.table.end_oldest(source.ip());
+            }
+        }
         let outside =
             if translates { self.allocate(rules, packet, now).ok_or(DropReason::Exhausted)? } else { source };
         let mut clock = Clock::new(now, self.extra());

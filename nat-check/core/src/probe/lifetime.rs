@@ -6,9 +6,10 @@
 //! the server respond to the external port of another. `nat-check/docs/lifetime.md` explains it with a timing diagram.
 //!
 //! `schedule` and `openings` say what is opened when, `search` what is checked when, `runner` does it,
-//! `observe` reads the log, and `conclude` draws the conclusion with `bracket`, `expiry_model` and
-//! `invalidation`.
+//! `observe` reads the log, and `conclude` draws the conclusion with `bracket`, `expiry_model`,
+//! `invalidation` and `alternatives`.
 
+mod alternatives;
 mod bracket;
 mod conclude;
 mod constants;

@@ -26,6 +26,9 @@ pub struct NatSpec {
     pub refresh: Refreshing,
     /// Mappings that one internal host may have at a time; `None` = as many as there are ports.
     pub quota: Option<u32>,
+    /// Mappings that the NAT keeps for one internal host: a further one takes the place of the one that would expire
+    /// first; `None` = as many as there are ports.
+    pub keeps: Option<u32>,
     /// How packets from inside to an external address of the NAT are treated.
     pub hairpin: Hairpin,
     /// Whether addresses inside payloads are rewritten (RFC 4787 section 7).
@@ -278,6 +281,7 @@ impl Default for NatSpec {
             },
             refresh: Refreshing { outbound: true, inbound: true },
             quota: None,
+            keeps: None,
             hairpin: Hairpin::Off,
             alg: Alg::Off,
             hops: Hops::Counted,

@@ -174,6 +174,7 @@ pub const KEYS: &[Key] = &[
     key!("tcp-established", "idle timeout of an open TCP connection", Duration, timers.tcp_established),
     key!("refresh", "packets that refresh a mapping", Refreshing, refresh),
     key!("quota", "limit of mappings per internal host", Option<u32>, quota),
+    key!("keeps", "mappings kept per internal host: a further one ends the oldest", Option<u32>, keeps),
     key!("hairpin", "packets from inside to an external address", Hairpin, hairpin),
     key!("alg", "rewrites addresses in payloads, or in both forms in STUN answers", Alg, alg),
     key!("hops", "what becomes of the time to live", Hops, hops),

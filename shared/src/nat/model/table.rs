@@ -175,6 +175,18 @@ impl Table {
         self.held.get(&host).copied().unwrap_or(0)
     }
 
+    /// Ends the binding of an internal host that would expire first.
+    pub(super) fn end_oldest(&mut self, host: IpAddr) {
+        let of_host = |b: &Binding| b.inside.ip() == host && !b.from_outside;
+        let bindings = self.slots.iter().enumerate().filter_map(|(slot, b)| Some((slot, b.as_ref()?)));
+        let oldest = bindings.filter(|(_, b)| of_host(b)).min_by_key(|(_, b)| b.clock.ends(&self.timers));
+        match oldest.map(|(slot, _)| slot) {
+            Some(slot) => self.remove(slot),
+            // What is counted and not there would be waited for in vain.
+            None => _ = self.held.remove(&host),
+        }
+    }
+
     pub(super) fn live(&self, now: Duration) -> usize {
         self.slots.iter().flatten().filter(|b| !b.from_outside && b.clock.alive(now, &self.timers)).count()
     }

@@ -284,6 +284,18 @@ fn pools_are_paired_arbitrary_or_by_destination() {
 }
 
 #[test]
+fn where_so_many_mappings_are_kept_a_further_one_ends_the_oldest() {
+    let mut bench = Bench::new("mapping=ei,filtering=ei,ports=preserving,keeps=2,timeout=60");
+    for port in 1..=3 {
+        bench.wait(1.0);
+        bench.out(&format!("192.168.1.2:{}", 5000 + port), SERVER);
+    }
+    let enters = |bench: &mut Bench, port: u16| bench.enters(SERVER, at(&format!("203.0.113.1:{port}")));
+    assert!(!enters(&mut bench, 5001), "the oldest");
+    assert!(enters(&mut bench, 5002) && enters(&mut bench, 5003));
+}
+
+#[test]
 fn quotas_and_ports_run_out_and_come_back() {
     let mut bench = Bench::new("mapping=ei,ports=random,quota=2,timeout=60");
     bench.out("192.168.1.2:1", SERVER);

@@ -67,6 +67,11 @@ fn granularity(observations: &Observations) -> Option<Granularity> {
     expiry_model::granularity(&timers.each_ref().map(Vec::as_slice), observations.loss())
 }
 
+/// By how much lifetimes differ, as far as is known.
+pub(super) fn slack(observations: &Observations) -> Duration {
+    granularity(observations).map_or(Duration::ZERO, |found| Duration::from_secs_f64(found.seconds))
+}
+
 /// Whether nothing is left to find out about that.
 pub(super) fn granularity_is_settled(observations: &Observations) -> bool {
     let timers = [Role::Unreplied, Role::Stream].map(|role| tentative_samples(observations, role));
@@ -100,6 +105,9 @@ fn judge(
     longest: Duration,
     method: &str,
 ) -> Finding<Lifetime> {
+    if let Some(reason) = reasons::no_timer(observations, timers) {
+        return Finding::unknown(reason, method);
+    }
     let [unreplied, stream] = timers.each_ref().map(|samples| ChangePoint::of(samples));
     let (unreplied_bracket, stream_bracket) = (unreplied.bracket(), stream.bracket());
     if unreplied_bracket.is_none() && stream_bracket.is_none() {

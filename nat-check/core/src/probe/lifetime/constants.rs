@@ -234,6 +234,10 @@ constants! {
         STATE_LOST_MAPPINGS: usize = 2, "more than";
         /// Sockets without a mapping that mean a limit of mappings per host: fewer may be lost packets.
         UNMAPPED: usize = 4, "more than";
+        /// Mappings that were gone no more than this share later than the first ones show what ended those ...
+        BOUNDARY_SHARE: f64 = 0.15, "share";
+        /// ... and this.
+        BOUNDARY_MARGIN: Duration = Duration::from_secs(1), "s";
         /// Mappings on another external address that mean arbitrary pooling (RFC 4787 section 4.1).
         ELSEWHERE_MAPPED: usize = 4, "more than";
     }

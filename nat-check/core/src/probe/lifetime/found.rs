@@ -78,9 +78,9 @@ impl Measured for MappingLifetime {
 
 /// What a keepalive every 15, 25 or 30 seconds would do, by the shorter of the timers.
 fn keepalives(value: &Lifetime) -> Option<String> {
-    let both = || [value.unreplied, value.stream].into_iter().flatten();
-    let alive = both().map(|b| b.alive_s).reduce(f64::min)?;
-    let gone = both().filter_map(|b| b.expired_s).reduce(f64::min);
+    let alive = value.survived_s()?;
+    let gone =
+        [value.unreplied, value.stream].into_iter().flatten().filter_map(|b| b.expired_s).reduce(f64::min);
     let does = |every: f64| match gone {
         _ if every <= alive * 0.8 => "keeps it open",
         _ if every <= alive => "keeps it open, with little margin",

@@ -1,11 +1,14 @@
 //! Runs the measurement: opens sockets, sends what is due, and waits. What to check next is for [`search`](super::search)
 //! to say, how much may be sent for [`packet_budget`](super::packet_budget).
 
+mod lone;
 mod refresh;
 mod send;
 mod set_up;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use lone::Lone;
 
 use super::{
     CheckMethod, PROBE,
@@ -72,6 +75,7 @@ struct Runner {
     /// Whether it is certain how mappings expire, and after how many checks that was computed.
     style_is_known: (usize, bool),
     progress: String,
+    lone: Lone,
 }
 
 /// What is known in one pass of the loop.
@@ -134,6 +138,7 @@ impl Runner {
             checks: BTreeMap::new(),
             style_is_known: (0, false),
             progress: String::new(),
+            lone: Lone::default(),
         }
     }
 
@@ -182,7 +187,8 @@ impl Runner {
             }
             self.report_progress(snapshot);
             let is_done = self.unreplied.is_done() && self.stream.is_done() && checks.of.is_empty();
-            if now >= end || is_done && self.refresh_is_known(snapshot) {
+            let is_done = is_done && self.refresh_is_known(snapshot);
+            if now >= end || is_done && self.confirm_alone(snapshot).await {
                 return self.wait_for_average().await;
             }
             let until = wake_up.0.max(now + WAKES_NO_SOONER);
@@ -192,6 +198,9 @@ impl Runner {
 
     fn due_checks(&mut self, snapshot: Snapshot<'_>, wake_up: &mut WakeUp) -> Checks {
         let mut checks = self.search(snapshot, wake_up);
+        let alone = self.lone_checks(snapshot, wake_up);
+        checks.need_control |= !alone.is_empty();
+        checks.of.extend(alone);
         // What refreshes mappings can wait for the timers, where packets are few.
         let level = BudgetLevel::of(self.budget.available(snapshot.now));
         if self.is_bracketed() || level >= BudgetLevel::Normal {

@@ -9,7 +9,7 @@ mod confirm;
 mod expiry_style;
 mod fine;
 
-use std::time::Duration;
+use std::{cmp::Reverse, time::Duration};
 
 use confirm::Confirmation;
 use expiry_style::{Sampling, Verification};
@@ -111,7 +111,9 @@ impl Search {
             self.phase = Phase::Done;
             return Step::default();
         };
-        let Some((idle, socket)) = input.unchecked().max() else {
+        // Of several that are as old, the one that was opened first.
+        let oldest = input.unchecked().max_by_key(|&(idle, socket)| (idle, Reverse(socket)));
+        let Some((idle, socket)) = oldest else {
             // No mapping is ready yet, or none is left.
             let last_sent = input.mappings.iter().map(|m| m.last_sent).max().unwrap_or_default();
             if input.now > last_sent + SETUP_GIVES_UP {

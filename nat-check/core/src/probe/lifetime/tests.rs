@@ -239,6 +239,8 @@ fn it_takes_little_more_than_one_lifetime() {
         let width = if timer > 60.0 { 5.0 } else { 1.0 };
         assert_brackets(value(&report).unreplied, timer, width);
         assert_brackets(value(&report).stream, timer, width);
-        assert!(report.duration_s <= 1.15 * timer + 5.0, "{timer}: {}", report.duration_s);
+        // Short ones may have to be confirmed by a mapping that is opened when all else is done.
+        let most = if timer < 15.0 { 2.3 * timer + 10.0 } else { 1.15 * timer + 5.0 };
+        assert!(report.duration_s <= most, "{timer}: {}", report.duration_s);
     }
 }

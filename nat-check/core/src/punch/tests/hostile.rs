@@ -13,8 +13,8 @@ use super::*;
 /// A second client that speaks the protocol, but does with it what it likes.
 pub(super) struct Hostile {
     pub(super) introducer: Introducer,
-    offer: Offer,
-    peer: Offer,
+    pub(super) offer: Offer,
+    pub(super) peer: Offer,
 }
 
 /// What the hostile one says of itself, so that as much as possible is tried.
@@ -200,7 +200,7 @@ fn a_peer_that_floods_gets_no_flood_back() {
 }
 
 /// An offer that no honest client makes.
-fn nonsense(rng: &mut fastrand::Rng) -> Offer {
+pub(super) fn nonsense(rng: &mut fastrand::Rng) -> Offer {
     fn any<T: Copy>(rng: &mut fastrand::Rng, of: &[T]) -> Option<T> {
         if rng.u8(..4) == 0 { None } else { rng.choice(of).copied() }
     }

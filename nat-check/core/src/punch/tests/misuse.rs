@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, io, net::IpAddr};
 
-use shared::rendezvous::peer::{NextPort, RoundCandidates, RoundReport};
+use shared::rendezvous::peer::{MAX_ADDRESSES, NextPort, Offer, RoundCandidates, RoundReport};
 
 use super::{
-    hostile::{against_net, bait, hostile},
+    hostile::{against_net, bait, hostile, nonsense},
+    wire::{Kind, Packet},
     *,
 };
 use crate::net::{Boxed, Datagram};
@@ -173,4 +174,96 @@ fn a_peer_is_not_told_of_errors() {
     let report = RoundReport { through: false, sent: 1, heard: 0, to: Vec::new() };
     let told = PeerMessage::RoundReport(report).write().unwrap();
     assert!(!told.as_text().contains("refused"), "{}", told.as_text());
+}
+
+/// Somebody who has not spoken, or nobody.
+fn stranger(rng: &mut fastrand::Rng) -> SocketAddr {
+    let ip: IpAddr = match rng.u8(..6) {
+        0 => [203, 0, 113, 17].into(),
+        1 => [192, 168, rng.u8(..3), rng.u8(..)].into(),
+        2 => [127, 0, 0, rng.u8(..)].into(),
+        3 => [0x2001, 0xdb8, 0, 0, 0, 0, 0, rng.u16(..)].into(),
+        _ => [203, 0, 113, rng.u8(90..120)].into(),
+    };
+    SocketAddr::new(ip, if rng.bool() { rng.u16(..) } else { rng.u16(5000..5010) })
+}
+
+fn strangers(rng: &mut fastrand::Rng) -> Vec<SocketAddr> {
+    (0..rng.usize(..=MAX_ADDRESSES)).map(|_| stranger(rng)).collect()
+}
+
+/// What is sent when a peer makes this offer, and then says and sends anything: signed packets of every kind, stamped at
+/// random, and garbage.
+async fn sent_to(offer: Offer, seed: u64) -> Sent {
+    let world = world("port-restricted-cone", "open");
+    let sent = Arc::new(Mutex::new(Sent::default()));
+    let net = Arc::new(Witness { net: world.host(0, 0), sent: Arc::clone(&sent) });
+    _ = against_net(net, &world, async |code| {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut liar = hostile(&world, code, offer).await;
+        let keys = Keys::new(liar.offer.nonce, liar.peer.nonce);
+        let socket = world.host(1, 0).bind("0.0.0.0:0".parse().unwrap()).await.unwrap();
+        loop {
+            for to in liar.peer.external.iter().cycle().take(rng.usize(..40)) {
+                let kinds = [
+                    Kind::Ping,
+                    Kind::Pong,
+                    Kind::Ack,
+                    Kind::Nominate,
+                    Kind::Nominated,
+                    Kind::HeartbeatReply,
+                ];
+                let packet =
+                    Packet { kind: *rng.choice(&kinds).unwrap(), round: rng.u8(..9), stamp: rng.u64(..) };
+                let datagram =
+                    if rng.u8(..5) == 0 { vec![rng.u8(..); 48] } else { packet.write(&keys).to_vec() };
+                socket.send_to(&datagram, *to).await.unwrap();
+            }
+            let said = match rng.u8(..5) {
+                0 => PeerMessage::RoundReport(RoundReport { heard: rng.u32(..), ..RoundReport::default() }),
+                _ => PeerMessage::RoundCandidates(RoundCandidates {
+                    at: strangers(&mut rng),
+                    next: rng.bool().then(|| NextPort { port: rng.u16(..), step: rng.i32(-9..9) }),
+                }),
+            };
+            if liar.introducer.exchange(said).await.is_err() {
+                return;
+            }
+        }
+    })
+    .await;
+    let mut sent = std::mem::take(&mut *sent.lock().unwrap());
+    let servers: Vec<IpAddr> = world.servers().iter().flat_map(|s| [s.primary, s.alternate]).collect();
+    let is_other = |to: &SocketAddr| !servers.contains(&to.ip()) && to.ip() != IpAddr::from([203, 0, 113, 1]);
+    sent.packets.retain(|to, _| is_other(to));
+    sent.connections.retain(|to, _| is_other(to));
+    sent
+}
+
+#[test]
+fn whatever_a_peer_says_and_sends_who_has_not_spoken_gets_no_more_than_stated() {
+    let mut rng = fastrand::Rng::with_seed(5);
+    let (mut most, mut any) = (0, 0);
+    for round in 0..60 {
+        let mut offer = nonsense(&mut rng);
+        (offer.lan, offer.external) = (strangers(&mut rng), strangers(&mut rng));
+        offer.behaviour.addresses = strangers(&mut rng).iter().map(SocketAddr::ip).collect();
+        // Of every second one more is believed.
+        if round % 2 == 0 {
+            let bait = bait(offer.external.clone());
+            (offer.techniques, offer.behaviour.udp) = (bait.techniques, true);
+        }
+        let sent = run(sent_to(offer.clone(), round));
+        let others = sent.to_others();
+        let packets: u32 = others.values().sum();
+        assert!(packets <= contacts::UNVOUCHED_PACKETS, "{round}: {others:?}\n{offer:#?}");
+        let connected = sent.connections.keys().filter(|to| to.ip() != IpAddr::from([203, 0, 113, 17]));
+        assert_eq!(connected.count(), 0, "{round}: {:?}", sent.connections);
+        let never = |to: &SocketAddr| to.ip().is_loopback() || to.port() < 1024;
+        assert!(!others.keys().any(never), "{round}: {others:?}");
+        most = most.max(packets);
+        any += u32::from(packets > 0);
+    }
+    println!("to all who have not spoken, of whatever a peer says and sends: {most} packets");
+    assert!(any > 20, "of 60 peers only {any} made it send anything, so little was shown");
 }

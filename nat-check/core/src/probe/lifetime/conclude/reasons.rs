@@ -7,7 +7,8 @@ use crate::{
     observation::ObservationLog,
     probe::lifetime::{
         PURPOSE,
-        bracket::ChangePoint,
+        alternatives::{Alternative, alternative},
+        bracket::{ChangePoint, Sample},
         constants::{ELSEWHERE_MAPPED, UNMAPPED},
         observe::{Observations, Role},
     },
@@ -35,6 +36,28 @@ pub(super) fn mapping_limit(observations: &Observations) -> Option<Reason> {
         let text =
             format!("of {sockets} sockets only {mapped} got through, so the NAT seems to hold no more mappings for one host");
         (ReasonCode::MappingLimit, text).into()
+    })
+}
+
+/// What ended mappings instead of a timer, or may have, where nothing shows that it was one.
+pub(super) fn no_timer(observations: &Observations, timers: &[Vec<Sample>; 2]) -> Option<Reason> {
+    let roles = [Role::Unreplied, Role::Stream];
+    let other = roles.into_iter().find_map(|role| alternative(observations, role))?;
+    let survived = timers.iter().flatten().filter(|s| s.alive).map(|s| s.idle).max().unwrap_or_default();
+    let survived = survived.as_secs_f64();
+    Some(match other {
+        Alternative::Evicted => {
+            let text = format!(
+                "mappings were gone as soon as so many others had been opened, and not after a time: the NAT seems to keep \
+                 no more for one host and to end the oldest; one that was left alone survived {survived:.1} s"
+            );
+            (ReasonCode::MappingLimit, text).into()
+        }
+        Alternative::StateLost => {
+            let text = "one moment explains all mappings that were gone, and a timer does not: the NAT seems to have lost \
+                        its state during the measurement";
+            (ReasonCode::NatStateLost, text).into()
+        }
     })
 }
 

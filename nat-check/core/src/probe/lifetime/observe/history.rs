@@ -10,7 +10,7 @@ use crate::{
 
 impl MappingHistory {
     /// What the requests that set it up show.
-    pub(super) fn set_up(
+    pub(in crate::probe::lifetime) fn set_up(
         role: Role,
         socket: SocketId,
         requests: &[&Transaction],

@@ -68,7 +68,8 @@ impl Runner {
         let is_open = |m: &&MappingHistory| m.state == MappingState::Unchecked && m.last_used.is_none();
         for mapping in observations.mappings.iter().filter(is_open) {
             let tries = if mapping.role.is_stream() { SETUP_TRIES * 2 } else { SETUP_TRIES };
-            let is_wanted = self.search_for(mapping.role).is_none_or(Search::wants_fine_probes);
+            let is_wanted = self.lone.contains(mapping.socket)
+                || self.search_for(mapping.role).is_none_or(Search::wants_fine_probes);
             if mapping.requests >= tries || !is_wanted {
                 continue;
             }

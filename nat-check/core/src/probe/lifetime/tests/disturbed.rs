@@ -39,6 +39,50 @@ fn a_limit_of_mappings_per_host_is_recognised() {
 }
 
 #[test]
+fn mappings_that_make_room_for_others_show_no_timer() {
+    for keeps in [20, 32] {
+        for ports in ["preserving", "random"] {
+            for (seed, longest) in [(1, 60), (2, 180)] {
+                let nat = format!("port-restricted-cone,ports={ports},timeout=120,keeps={keeps}");
+                let report = run(&Case { seed, ..case(&nat, longest) });
+                let told = format!("{keeps}, {ports}, {longest}: {:?}", finding(&report));
+                assert_eq!(finding(&report).value, None, "{told}");
+                assert!(report.hole_punching.keepalive_s.is_none(), "{told}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_nat_restart_before_the_first_check_is_no_timer() {
+    for nat in ["port-restricted-cone,timeout=40", "symmetric,timeout=40", "linux,unreplied=40,replied=40"] {
+        for after in [2.0, 2.5, 3.0, 3.3, 3.6, 4.2] {
+            for seed in 0..2 {
+                let report = run_restarted(&Case { seed, ..case(nat, 60) }, after, None);
+                assert_eq!(finding(&report).value, None, "{nat}, {after}, {seed}: {}", reason(&report));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_keepalive_survives_the_next_sweep() {
+    let mut some = 0;
+    for (timer, sweep) in [(12.0, 10.0), (20.0, 9.0), (30.0, 15.0)] {
+        for seed in 0..9 {
+            let nat = format!("port-restricted-cone,timeout={timer},sweep={sweep}");
+            let report = run(&Case { seed, ..case(&nat, 60) });
+            assert!(finding(&report).value.is_some(), "{nat}, seed {seed}: {}", reason(&report));
+            // Where the interval is not known well there may be none.
+            let every = report.hole_punching.keepalive_s;
+            assert!(every.is_none_or(|every| every < timer), "{nat}, seed {seed}: every {every:?} s");
+            some += usize::from(every.is_some());
+        }
+    }
+    assert!(some >= 15, "{some} of 27");
+}
+
+#[test]
 fn an_interrupted_run_reports_what_is_known_by_then() {
     let report =
         run_on(&case("port-restricted-cone,timeout=120", 180), |net| net, Some(Duration::from_secs(40)));
