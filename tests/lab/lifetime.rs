@@ -47,8 +47,9 @@ pub fn width(lifetime: &Lifetime) -> Option<f64> {
     [lifetime.unreplied, lifetime.stream].into_iter().flatten().filter_map(width).reduce(f64::max)
 }
 
-/// The time that measuring a timer of so many seconds may take, in seconds.
+/// The time that measuring a timer of so many seconds may take, in seconds: a short one may have to be confirmed by a
+/// mapping that is opened when all else is done.
 #[must_use]
 pub fn bound(timer: f64) -> f64 {
-    1.15 * timer + 5.0
+    if timer < 15.0 { 2.3 * timer + 10.0 } else { 1.15 * timer + 5.0 }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{
     bracket::Sample,
-    constants::{BOUNDARY_MARGIN, BOUNDARY_SHARE},
+    constants::{BOUNDARY_MARGIN, BOUNDARY_SHARE, CONFIRMED_BELOW},
     observe::{MappingHistory, Observations, Role},
 };
 
@@ -25,9 +25,8 @@ pub(super) enum Alternative {
 /// What may have ended the mappings of this role just as well as the timer that they seem to show, if anything.
 pub(super) fn alternative(observations: &Observations, role: Role) -> Option<Alternative> {
     let gone = first_gone(observations, role);
-    if gone.is_empty() {
-        return None;
-    }
+    // Later, hardly any mappings are opened any more, and many have survived.
+    gone.iter().map(|(_, s)| s.idle).min().filter(|shortest| *shortest < CONFIRMED_BELOW)?;
     let alive: Vec<_> = observations.mappings.iter().filter_map(sampled).filter(|(_, s)| s.alive).collect();
     if one_moment_explains(&gone, &alive) {
         return Some(Alternative::StateLost);

@@ -234,6 +234,8 @@ constants! {
         STATE_LOST_MAPPINGS: usize = 2, "more than";
         /// Sockets without a mapping that mean a limit of mappings per host: fewer may be lost packets.
         UNMAPPED: usize = 4, "more than";
+        /// Only lifetimes below this are held against evictions and a restart: most mappings are opened before.
+        CONFIRMED_BELOW: Duration = Duration::from_secs(15), "s";
         /// Mappings that were gone no more than this share later than the first ones show what ended those ...
         BOUNDARY_SHARE: f64 = 0.15, "share";
         /// ... and this.
