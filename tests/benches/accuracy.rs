@@ -87,6 +87,7 @@ fn main() {
             eprintln!("wrong: {wrong}");
         }
         if shows_open {
+            eprintln!("slowest: {}", tally.slowest);
             tally.open.iter().for_each(|open| eprintln!("open: {open}"));
         }
     }

@@ -37,6 +37,8 @@ pub struct Tally {
     pub open: Vec<String>,
     /// How long each took, in seconds, in ascending order.
     pub seconds: Vec<f64>,
+    /// The run that took longest: NAT and seed.
+    pub slowest: String,
     /// UDP datagrams that each sent, in ascending order.
     pub datagrams: Vec<u64>,
 }
@@ -74,6 +76,9 @@ impl Study {
             }
             if !judgement.decided("ipv4.udp.mapping") || !judgement.decided("ipv4.udp.filtering") {
                 tally.open.push(format!("{which}: {}", undecided.join("; ")));
+            }
+            if tally.seconds.iter().all(|&other| other < seconds) {
+                tally.slowest = which;
             }
             tally.seconds.push(seconds);
             tally.datagrams.push(datagrams);

@@ -71,6 +71,7 @@ pub mod server_endpoints;
 pub mod server_faults;
 mod server_position;
 pub mod session;
+mod silent_endpoints;
 mod stun_over_tcp;
 pub mod target;
 pub mod technique;

@@ -223,6 +223,8 @@ pub struct ObservationLog {
     pub slept: Duration,
     /// When the run ended; zero before.
     pub ended: Duration,
+    /// The limit of the rate that the session has suspected and slowed down for.
+    pub rate_limit: Option<RateLimit>,
     judged: bool,
     index: HashMap<TransactionId, usize>,
 }
@@ -247,6 +249,7 @@ impl ObservationLog {
             lifetime: None,
             slept: Duration::ZERO,
             ended: Duration::ZERO,
+            rate_limit: None,
             judged: false,
             index: HashMap::new(),
         }
@@ -398,14 +401,14 @@ impl ObservationLog {
     pub fn controls(&self, until: Duration) -> impl Iterator<Item = &Transaction> + Clone {
         let receipts = self.gives_receipts();
         let dialect = self.dialect();
-        let limit = RateLimit::seen(self, until);
+        let limit = RateLimit::stands(self, until);
         let awake = self.awake_from();
         let mappings = MappingLimit::seen(self, until);
         self.transactions.iter().filter(move |t| {
             let control = t.kind == RequestKind::Binding || (receipts && t.wants_receipt);
             // Before the dialect was known, some were in one that the server does not speak.
             let spoken = dialect.is_none_or(|d| d == t.dialect);
-            let limited = limit.is_some_and(|l| t.sent >= l.from && t.sent <= l.cooled);
+            let limited = limit.is_some_and(|l| t.sent >= l.from && t.sent <= l.slowed);
             let mapped = mappings.as_ref().is_none_or(|limit| !limit.concerns(t.socket));
             control
                 && spoken

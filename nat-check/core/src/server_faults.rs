@@ -1,14 +1,12 @@
 //! The server is tested, too: what is wrong with it, from the observation log alone.
 
-use std::net::SocketAddr;
-
 use crate::{
-    mapping_limit::MappingLimit,
     observation::{ObservationLog, RequestKind, Response, Transaction},
     probe::Found,
-    rate_limit::RateLimit,
-    server_endpoints::{AlternateFault, ServerEndpoint, ServerEndpoints},
+    rate_limit::{self, RateLimit},
+    server_endpoints::{AlternateFault, ServerEndpoints},
     server_position::nat_before_server,
+    silent_endpoints::{blocked, silent},
 };
 
 /// What is wrong with the server, or with the way to it: each a sentence.
@@ -44,11 +42,19 @@ const FAULTS: &[FindFault] = &[
     |log, _, _| {
         let sentence = |l: RateLimit| {
             format!(
-                "it seems to limit the rate: of {} requests at once it answered the first {}",
-                l.of, l.answered
+                "it, or the line to it, seems to limit the rate: about {:.0} requests a second are answered",
+                l.pace(log, log.timed_out_before)
             )
         };
-        RateLimit::seen(log, log.timed_out_before).map(sentence).into_iter().collect()
+        let limit = RateLimit::likely(log, log.timed_out_before).map(sentence);
+        let lockout = || {
+            let (answers, silence) = rate_limit::lockout(log, log.timed_out_before)?;
+            let silence = silence.as_secs_f64();
+            Some(format!(
+                "it, or the line to it, seems to limit the rate: after {answers} answers none came for {silence:.0} s"
+            ))
+        };
+        limit.or_else(lockout).into_iter().collect()
     },
     slow,
     |log, found, _| {
@@ -74,34 +80,12 @@ fn slow(log: &ObservationLog, _: &Found, _: &ServerEndpoints) -> Vec<String> {
     slow.then(sentence).into_iter().collect()
 }
 
-/// Endpoints that stay silent while the others answer what travels beside it. A NAT that gives no more mappings is not
-/// their fault.
 fn dead_endpoints(log: &ObservationLog, _: &Found, endpoints: &ServerEndpoints) -> Vec<String> {
-    if MappingLimit::seen(log, log.timed_out_before).is_some() {
-        return Vec::new();
+    if let Some(blocked) = blocked(log, endpoints) {
+        return vec![blocked.text];
     }
-    let asked = || {
-        let had_its_time = |t: &&Transaction| !t.unsent && t.sent <= log.timed_out_before;
-        log.transactions.iter().filter(|t| t.kind == RequestKind::Binding).filter(had_its_time)
-    };
-    let is_dead = |&endpoint: &SocketAddr| {
-        let silent = || asked().filter(|t| t.to == endpoint);
-        let (Some(first), Some(last)) = (silent().next(), silent().last()) else { return false };
-        let beside = || {
-            let others = asked().filter(|t| log.is_alive(t.to) && (first.sent..=last.sent).contains(&t.sent));
-            others.filter(|t| log.dialect() == Some(t.dialect))
-        };
-        let lost = beside().filter(|t| !t.returned()).count();
-        // Loss may swallow a few requests, hardly more; what swallows the others, too, is not the endpoint.
-        let enough = if lost == 0 { 2 } else { 6 };
-        !log.is_alive(endpoint) && silent().count() >= enough && lost * 2 <= beside().count()
-    };
-    ServerEndpoint::ALL
-        .into_iter()
-        .filter_map(|endpoint| endpoints.get(endpoint))
-        .filter(is_dead)
-        .map(|endpoint| format!("its endpoint {endpoint} does not answer from here"))
-        .collect()
+    let silent = silent(log, endpoints).into_iter().filter_map(|endpoint| endpoints.get(endpoint));
+    silent.map(|endpoint| format!("its endpoint {endpoint} does not answer from here")).collect()
 }
 
 /// Answers that came more than once. Who doubles them cannot be seen, save where requests are doubled as well.

@@ -1,9 +1,11 @@
 //! One server over one family: opens sockets, sends transactions, receives what comes, keeps the log and the round-trip
 //! time. The only place of the engine that does I/O, always through [`Net`].
 
+mod pace;
 mod receive;
 mod request;
 mod rtt;
+mod send;
 mod socket;
 mod strangers;
 
@@ -28,7 +30,6 @@ use crate::{
     net::{Datagram, Net},
     observation::{LocalSocket, ObservationLog, Purpose, RequestKind, SocketId, Transaction},
     randomness::{NoRandomness, RandomSource, Randomness},
-    rate_limit::RateLimit,
     server_endpoints::ServerEndpoints,
 };
 pub use request::Request;
@@ -39,12 +40,13 @@ use strangers::Strangers;
 /// Packets that one check may send to one server, retransmissions included. The lifetime measurement, which has a pace
 /// of its own, comes on top.
 pub const BUDGET: usize = 150;
+/// The same where much gets lost, and the server gives receipts: such a server is made for this, and loss takes its part
+/// of what is sent.
+pub const BUDGET_UNDER_LOSS: usize = 400;
 /// The time between rounds of a test.
 pub const ROUND_INTERVAL: Duration = Duration::from_millis(60);
 /// Ports that are tried for one that servers talk to; nearly all are.
 const PORTS: usize = 32;
-/// Longest datagram that is sent or read.
-const DATAGRAM: usize = 1500;
 
 /// What all measurements of one server over one family share.
 pub struct Session {
@@ -72,8 +74,10 @@ struct State {
     /// By [`SocketId`].
     sockets: Vec<Socket>,
     receivers: JoinSet<()>,
-    /// Packets that may be sent in all.
-    budget: usize,
+    /// Whether each measurement keeps to a budget and a pace of its own.
+    unlimited: bool,
+    /// Requests of mapping and filtering that wait for their turn: others have to wait for them.
+    urgent: usize,
 }
 
 impl Session {
@@ -107,7 +111,8 @@ impl Session {
                 retained: RetainedSockets::default(),
                 sockets: Vec::new(),
                 receivers: JoinSet::new(),
-                budget: BUDGET,
+                unlimited: false,
+                urgent: 0,
             }),
         }))
     }
@@ -204,81 +209,10 @@ impl Session {
         state.rounds
     }
 
-    /// Packets that may still be sent.
-    #[must_use]
-    pub fn budget(&self) -> usize {
-        let state = self.lock();
-        state.budget.saturating_sub(state.log.transactions.len())
-    }
-
-    /// From here on each measurement keeps to a budget of its own.
-    pub fn lift_budget(&self) {
-        self.lock().budget = usize::MAX;
-    }
-
     /// Counts these addresses as the server's: the user named them.
     pub(crate) fn named_by_user(&self, servers: impl IntoIterator<Item = IpAddr>) {
         let mut state = self.lock();
         servers.into_iter().for_each(|server| state.strangers.named_by_user(server));
-    }
-
-    /// Sends one request in the dialect that the server speaks, as far as that is known. Like [`Self::send_as`], sends
-    /// nothing once the budget is spent.
-    pub async fn send(&self, socket: &Socket, request: Request) {
-        let dialect = match self.lock().contact {
-            Contact::Udp(dialect) => dialect,
-            Contact::Pending | Contact::None => Dialect::Modern,
-        };
-        self.send_as(socket, request, dialect).await;
-    }
-
-    /// Sends one request in this dialect, under an id of its own.
-    pub async fn send_as(&self, socket: &Socket, request: Request, dialect: Dialect) {
-        let Request { purpose, to, kind, round } = request;
-        let wants_receipt = matches!(kind, RequestKind::ChangeRequest(_)) && dialect == Dialect::Modern;
-        let mut buffer = [0; DATAGRAM];
-        let (length, transaction) = {
-            let mut state = self.lock();
-            if state.log.transactions.len() >= state.budget
-                || to.ip() != self.server.ip() && !state.strangers.admit(to.ip())
-            {
-                return;
-            }
-            let id = match state.random.transaction_id(dialect) {
-                Ok(id) => id,
-                Err(error) => {
-                    state.log.socket_error.get_or_insert(error.to_string());
-                    return;
-                }
-            };
-            let Ok(length) = request::write(&mut buffer, &id, kind, wants_receipt.then(|| to.is_ipv6()))
-            else {
-                return; // no request comes near the size of the buffer
-            };
-            let transaction = state.log.transactions.len();
-            state.log.sent(
-                id,
-                Transaction {
-                    purpose,
-                    socket: socket.id,
-                    to,
-                    kind,
-                    round,
-                    dialect,
-                    wants_receipt,
-                    sent: self.now(),
-                    responses: Vec::new(),
-                    unsent: false,
-                    receipt: None,
-                    alternate_unheard: None,
-                },
-            );
-            (length, transaction)
-        };
-        if let Err(error) = socket.datagram.send_to(&buffer[..length], to).await {
-            tracing::debug!(%to, %error, "not sent");
-            self.lock().log.transactions[transaction].unsent = true;
-        }
     }
 
     /// A transaction id that nobody can predict.
@@ -297,31 +231,6 @@ impl Session {
     /// Reads the log.
     pub fn read<T>(&self, look: impl FnOnce(&ObservationLog) -> T) -> T {
         look(&self.lock().log)
-    }
-
-    /// The time between rounds: longer where the server limits the rate.
-    #[must_use]
-    pub fn round_interval(&self) -> Duration {
-        if self.is_slow() { ROUND_INTERVAL * 16 } else { ROUND_INTERVAL }
-    }
-
-    /// Whether the server limits the rate, as far as can be told by now.
-    #[must_use]
-    pub fn is_slow(&self) -> bool {
-        self.limit().is_some()
-    }
-
-    /// Waits until a server that limits the rate no longer holds the first burst against us. Returns at once for
-    /// all others.
-    pub async fn cool_down(&self) {
-        if let Some(limit) = self.limit() {
-            tokio::time::sleep_until(self.instant(limit.cooled)).await;
-        }
-    }
-
-    fn limit(&self) -> Option<RateLimit> {
-        let timed_out_before = self.now().saturating_sub(self.response_timeout());
-        self.read(|log| RateLimit::seen(log, timed_out_before))
     }
 
     /// Notes how long a TCP handshake with the server took.
@@ -354,10 +263,11 @@ impl Session {
         self.lock().rtt
     }
 
-    /// How long after sending an answer would have been here. Before anything came back: a second.
+    /// How long after sending an answer would have been here, whatever is queued before it. Before anything came back: a
+    /// second.
     #[must_use]
     pub fn response_timeout(&self) -> Duration {
-        self.rtt().map_or(Duration::from_secs(1), |rtt| rtt.response_timeout())
+        self.lock().response_timeout()
     }
 
     /// Sets the longest idle time that the lifetime measurement is to look at.
@@ -428,6 +338,20 @@ impl Session {
         }
     }
 
+    /// Waits until `done` says so, or until what was sent at `sent` must have been answered, which is later the longer
+    /// others are found to take. Tells whether it was done.
+    pub async fn until_due(&self, sent: Duration, mut done: impl FnMut(&ObservationLog) -> bool) -> bool {
+        loop {
+            let due = sent + self.response_timeout();
+            if self.until(due, &mut done).await {
+                return true;
+            }
+            if self.now() >= sent + self.response_timeout() {
+                return false;
+            }
+        }
+    }
+
     /// Repeats a Binding request from this socket until it is answered, and gives the external endpoint that the
     /// answer shows. Gives up after `tries`.
     pub async fn learn_external(
@@ -437,14 +361,19 @@ impl Session {
         to: SocketAddr,
         tries: u32,
     ) -> Option<SocketAddr> {
+        let answered = |log: &ObservationLog| log.mapped(socket.id, to).is_some();
         for attempt in 1..=tries {
+            self.turn(purpose).await;
+            if self.read(answered) {
+                break;
+            }
             let round = self.round();
             self.send(socket, Request { purpose, to, kind: RequestKind::Binding, round }).await;
+            let sent = self.now();
             if self.contact().await == Contact::None {
                 return None;
             }
-            let answered = |log: &ObservationLog| log.mapped(socket.id, to).is_some();
-            if self.until(self.now() + self.response_timeout(), answered).await {
+            if self.until_due(sent, answered).await {
                 break;
             }
             // On a way that loses nothing, a socket that hears nothing three times never will: its external port may be
@@ -455,10 +384,6 @@ impl Session {
             };
             if attempt >= 3 && self.read(others_hear) {
                 break;
-            }
-            if self.is_slow() {
-                self.cool_down().await;
-                self.until(self.now() + self.round_interval(), answered).await;
             }
         }
         self.read(|log| log.mapped(socket.id, to))

@@ -9,7 +9,7 @@ use crate::{
     observation::{ObservationLog, Purpose, RequestKind, Transaction},
     probe::{Found, Measured, Probe, Slot, Stage, Step, slot},
     report::{Confidence, Finding, ReasonCode},
-    session::{Contact, Request, Session},
+    session::{Contact, ROUND_INTERVAL, Request, Session},
 };
 
 /// What its requests are sent for, in the log.
@@ -55,15 +55,22 @@ async fn ask_the_old_way(session: Arc<Session>) {
     let Ok(socket) = session.open().await else { return };
     let answered = |log: &ObservationLog| log.of(PURPOSE).any(Transaction::returned);
     for _ in 0..TRIES {
+        session.turn(PURPOSE).await;
+        if session.read(answered) {
+            return;
+        }
         let round = session.round();
         let request = Request { purpose: PURPOSE, to: session.server(), kind: RequestKind::Binding, round };
         session.send_as(&socket, request, Dialect::Classic).await;
         // Apart, so that one burst of loss does not swallow them all.
-        if session.until(session.now() + session.round_interval() / 2, answered).await {
+        if session.until(session.now() + ROUND_INTERVAL / 2, answered).await {
             return;
         }
+        if session.is_slow() {
+            break;
+        }
     }
-    session.until(session.now() + session.response_timeout(), answered).await;
+    session.until_due(session.now(), answered).await;
 }
 
 /// Draws the conclusion.

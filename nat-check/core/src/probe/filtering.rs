@@ -11,6 +11,7 @@ mod tests;
 use std::{sync::Arc, time::Duration};
 
 use shared::{nat::Filtering, stun::Dialect};
+use tokio::time::sleep_until;
 
 use crate::{
     loss_test::{LIKELY, LossCounts},
@@ -21,6 +22,7 @@ use crate::{
     server_endpoints::ServerEndpoint,
     server_endpoints::ServerEndpoints,
     session::{Contact, ROUND_INTERVAL, Request, Session, Socket},
+    silent_endpoints::blocked,
 };
 pub(crate) use proof::half_hearted;
 use proof::{ChangeRequest, came_from, honours, is_disproved, is_from, is_misdirected, obstacle};
@@ -93,29 +95,36 @@ const METHOD: &str = "RFC 5780 4.4, all four CHANGE-REQUEST cases, silence judge
 const TESTED: [ServerEndpoint; 3] = [ServerEndpoint::BOTH, ServerEndpoint::PORT, ServerEndpoint::IP];
 /// What later measurements need of the budget at least.
 const RESERVE: usize = 42;
-/// Rounds, at the most, and with a server that limits the rate.
-const ROUNDS: u32 = 34;
-const SLOW_ROUNDS: u32 = 8;
+/// How long is asked after contact was made; longer where the rate is limited.
+const LONGEST: Duration = Duration::from_millis(4000);
+const LONGEST_SLOW: Duration = Duration::from_secs(8);
+/// While no answer has come, so many more rounds are sent: the way may be long.
+const EARLY_ROUNDS: u32 = 4;
+/// When the first of them leaves, and the time between them: a server that takes long for each request is not to drown.
+const EARLY: Duration = Duration::from_millis(300);
+const EARLY_INTERVAL: Duration = Duration::from_millis(250);
 
 async fn ask_from_elsewhere(session: Arc<Session>) {
     let Ok(mut socket) = session.open().await else { return };
     session.retained_sockets(|retained| retained.filtering = Some(socket.clone()));
     round(&session, &socket, &TESTED).await;
+    tokio::select! {
+        biased;
+        _ = session.contact() => {}
+        () = early_rounds(&session, &socket) => {}
+    }
     match session.contact().await {
         Contact::None | Contact::Pending => return,
         // The first round was in a dialect that the server does not speak.
         Contact::Udp(Dialect::Classic) => round(&session, &socket, &TESTED).await,
         Contact::Udp(Dialect::Modern) => {}
     }
+    let begun = session.now();
     // What is let in is about to arrive.
     session.until(session.now() + ROUND_INTERVAL / 3, |log| answered(log, ServerEndpoint::BOTH)).await;
-    for round_number in 1..ROUNDS {
-        if session.is_slow() {
-            if round_number > SLOW_ROUNDS {
-                return;
-            }
-            session.cool_down().await;
-        }
+    loop {
+        // What has arrived by then may make the next round needless.
+        session.turn(PURPOSE).await;
         let response_timeout = session.response_timeout();
         let now = session.now();
         let (done, kinds, last) = session.read(|log| {
@@ -127,14 +136,11 @@ async fn ask_from_elsewhere(session: Arc<Session>) {
             session.retained_sockets(|retained| retained.filtering = Some(another.clone()));
             socket = another;
         }
-        let afford = session.budget() > session.read(reserve);
-        if done
-            || (kinds.is_empty() && last + response_timeout < now)
-            || (!afford && last + response_timeout < now)
-        {
+        let longest = if session.is_slow() { LONGEST_SLOW } else { LONGEST };
+        let more = !kinds.is_empty() && session.budget() > session.read(reserve) && now < begun + longest;
+        if done || (!more && last + response_timeout < now) {
             return;
         }
-        let more = afford && !kinds.is_empty();
         if more {
             round(&session, &socket, &kinds).await;
         }
@@ -151,6 +157,14 @@ async fn ask_from_elsewhere(session: Arc<Session>) {
 fn reserve(log: &ObservationLog) -> usize {
     let several = mapping::external_addresses(log).len() > 1;
     RESERVE + if several { mapping::SPREAD_PACKETS } else { 0 }
+}
+
+/// On a long way these are answered together with the first round.
+async fn early_rounds(session: &Arc<Session>, socket: &Socket) {
+    for number in 0..EARLY_ROUNDS {
+        sleep_until(session.instant(EARLY + EARLY_INTERVAL * number)).await;
+        round(session, socket, &TESTED).await;
+    }
 }
 
 /// One round: the tests between two controls. Where the server gives receipts, each test is its own control. Each round
@@ -255,8 +269,27 @@ fn tally(log: &ObservationLog, kind: ServerEndpoint, timed_out_before: Duration)
         tally.answered += u32::from(let_in);
         tally.silent += u32::from(corroborated && transaction.successes().next().is_none());
     }
-    let LossCounts { controls_sent, controls_answered, .. } = control_tally(log, timed_out_before, kind);
+    // Those of its own time: what the line does to later measurements is another matter.
+    let last = log.of(PURPOSE).last().map_or(timed_out_before, |t| t.sent + ROUND_INTERVAL);
+    let LossCounts { controls_sent, controls_answered, .. } =
+        neighbour_tally(log, timed_out_before.min(last), kind);
     LossCounts { controls_sent, controls_answered, ..tally }
+}
+
+/// The controls that corroborated silence is held against: those that were sent next after one that came back; where the
+/// way from the alternate address loses more, its own.
+pub(crate) fn neighbour_tally(
+    log: &ObservationLog,
+    timed_out_before: Duration,
+    kind: ServerEndpoint,
+) -> LossCounts {
+    let near = near_controls(log, timed_out_before).map(Transaction::returned);
+    let near = LossCounts::after_returned(near);
+    if !kind.other_ip {
+        return near;
+    }
+    let far = LossCounts::after_returned(far_controls(log, timed_out_before).map(Transaction::returned));
+    if is_clearly_worse(far, near) { far } else { near }
 }
 
 /// The controls for an answer from this endpoint. The way from the alternate address may lose more than the one from
@@ -266,28 +299,39 @@ pub(crate) fn control_tally(
     timed_out_before: Duration,
     kind: ServerEndpoint,
 ) -> LossCounts {
-    let count = |tally: LossCounts, control: &Transaction| LossCounts {
-        controls_sent: tally.controls_sent + 1,
-        controls_answered: tally.controls_answered + u32::from(control.returned()),
-        ..tally
-    };
-    let near =
-        log.controls(timed_out_before).filter(|t| !is_superseded(log, t)).fold(LossCounts::default(), count);
+    let near = near_tally(log, timed_out_before);
     if !kind.other_ip {
         return near;
     }
-    let limit = MappingLimit::seen(log, timed_out_before);
-    let elsewhere = |t: &&Transaction| {
-        let mapped = limit.as_ref().is_none_or(|limit| !limit.concerns(t.socket));
-        mapped && t.kind == RequestKind::Binding && !t.unsent && t.to.ip() != log.server.ip()
-    };
-    let far = log
-        .transactions
-        .iter()
-        .filter(elsewhere)
-        .filter(|t| t.sent <= timed_out_before)
-        .fold(LossCounts::default(), count);
+    let far = far_controls(log, timed_out_before).fold(LossCounts::default(), counted);
     if is_clearly_worse(far, near) { far } else { near }
+}
+
+fn near_tally(log: &ObservationLog, timed_out_before: Duration) -> LossCounts {
+    near_controls(log, timed_out_before).fold(LossCounts::default(), counted)
+}
+
+/// The controls on the way to the primary address.
+fn near_controls(log: &ObservationLog, timed_out_before: Duration) -> impl Iterator<Item = &Transaction> {
+    log.controls(timed_out_before).filter(|t| !is_superseded(log, t))
+}
+
+/// Those on the way to the alternate one.
+fn far_controls(log: &ObservationLog, timed_out_before: Duration) -> impl Iterator<Item = &Transaction> {
+    let limit = MappingLimit::seen(log, timed_out_before);
+    log.transactions.iter().filter(move |t| {
+        let far = t.kind == RequestKind::Binding && t.to.ip() != log.server.ip();
+        let mapped = limit.as_ref().is_none_or(|limit| !limit.concerns(t.socket));
+        far && mapped && !t.unsent && t.sent <= timed_out_before
+    })
+}
+
+fn counted(tally: LossCounts, control: &Transaction) -> LossCounts {
+    LossCounts {
+        controls_sent: tally.controls_sent + 1,
+        controls_answered: tally.controls_answered + u32::from(control.returned()),
+        ..tally
+    }
 }
 
 /// Whether one way loses more than another by more than chance has it (two proportions, four standard deviations); a wrong filter takes two silent kinds anyway.
@@ -325,7 +369,7 @@ fn conclude(log: &ObservationLog, found: &Found) -> Finding<Filtering> {
     let endpoints = ServerEndpoints::of(log.server, log);
     let finding = judge(log, found, &endpoints);
     let tallies = TESTED.map(|kind| (kind, tally(log, kind, log.timed_out_before)));
-    let controls = tallies[0].1;
+    let controls = near_tally(log, log.timed_out_before);
     let mut finding = finding
         .with("controls_sent", controls.controls_sent)
         .with("controls_answered", controls.controls_answered)
@@ -335,6 +379,7 @@ fn conclude(log: &ObservationLog, found: &Found) -> Finding<Filtering> {
             &format!("from_{}", kind.name()),
             serde_json::json!({
                 "sent": tally.sent, "answered": tally.answered, "silent_beside_controls": tally.silent,
+                "beside_answered_sent": tally.controls_sent, "beside_answered_answered": tally.controls_answered,
             }),
         );
     }
@@ -433,6 +478,9 @@ fn why_undecided(
     if let Some(limit) = MappingLimit::seen(log, log.timed_out_before) {
         return limit.reason().map(|text| text + known);
     }
+    if let Some(blocked) = blocked(log, endpoints) {
+        return blocked.map(|text| text + known);
+    }
     if let Some(dead) = dead {
         let text = format!(
             "the server's endpoint {dead} does not answer from here even when it is asked itself, so silence from \
@@ -440,7 +488,7 @@ fn why_undecided(
         );
         return (ReasonCode::ServerEndpointSilent, text).into();
     }
-    let loss = tally(log, ServerEndpoint::BOTH, log.timed_out_before).loss();
+    let loss = near_tally(log, log.timed_out_before).loss();
     let text = format!(
         "too much loss to tell filtered from lost: {:.0} % of the controls went unanswered{known}",
         loss * 100.0

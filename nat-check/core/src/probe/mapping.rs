@@ -22,7 +22,8 @@ use crate::{
     server_endpoints::ServerEndpoint,
     server_endpoints::ServerEndpoints,
     server_position::sees_private_address,
-    session::{Contact, Request, Session, Socket},
+    session::{Contact, ROUND_INTERVAL, Request, Session, Socket},
+    silent_endpoints::blocked,
 };
 #[cfg(feature = "sim")]
 use shared::nat::model::UdpBehaviour;
@@ -92,7 +93,9 @@ const SPREAD_SOCKETS: usize = 8;
 /// What they take of the budget, without loss.
 pub(crate) const SPREAD_PACKETS: usize = 4 * SPREAD_SOCKETS;
 /// Requests to an endpoint that does not answer, at the most.
-const TRIES: u32 = 7;
+const TRIES: u32 = 12;
+/// The first of them follow one another at once, the others apart, as a burst of loss takes its time.
+const QUICK_TRIES: u32 = 4;
 
 async fn open_mapping(session: Arc<Session>) {
     let Ok(socket) = session.open_at(session.forced_port().unwrap_or(0)).await else { return };
@@ -221,6 +224,7 @@ async fn ask_from_another(session: Arc<Session>, which: &[ServerEndpoint]) -> Op
 async fn ask(session: &Arc<Session>, socket: &Socket, endpoints: &ServerEndpoints, which: &[ServerEndpoint]) {
     let targets: Vec<SocketAddr> = which.iter().filter_map(|&p| endpoints.get(p)).collect();
     for attempt in 1..=TRIES {
+        session.turn(PURPOSE).await;
         let round = session.round();
         let is_open = |log: &ObservationLog, to: SocketAddr| log.mapped(socket.id, to).is_none();
         let open: Vec<_> =
@@ -228,9 +232,12 @@ async fn ask(session: &Arc<Session>, socket: &Socket, endpoints: &ServerEndpoint
         for &to in &open {
             session.send(socket, Request { purpose: PURPOSE, to, kind: RequestKind::Binding, round }).await;
         }
-        let deadline = session.now() + session.response_timeout().max(session.round_interval());
+        let sent = session.now();
         let answered = |log: &ObservationLog| open.iter().all(|&to| !is_open(log, to));
-        if session.until(deadline, answered).await || session.budget() == 0 {
+        if session.until_due(sent, answered).await
+            || attempt > QUICK_TRIES && session.until(sent + ROUND_INTERVAL * 2, answered).await
+            || session.budget() == 0
+        {
             return;
         }
         // On a way that loses nothing, an endpoint that is silent three times is dead.
@@ -458,6 +465,9 @@ fn why_unknown(log: &ObservationLog, endpoints: &ServerEndpoints, readings: &Rea
         return fault
             .reason()
             .map(|text| text + ": one endpoint alone cannot tell what the mapping depends on");
+    }
+    if let Some(blocked) = blocked(log, endpoints) {
+        return blocked;
     }
     let dead: Vec<_> = ServerEndpoint::ALL
         .into_iter()

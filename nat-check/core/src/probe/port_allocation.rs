@@ -111,16 +111,17 @@ const WIDEST_BLOCK: f64 = 8192.0;
 /// Over a longer pause a counter may come round unseen, and mappings of ours may end and be made again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long those that are missing are waited for where they are many.
+const PATIENCE: Duration = Duration::from_millis(200);
+
 /// Opens sockets one after another and asks once from each. Half of them ask the alternate address first: some
 /// pools choose the external address by the destination.
 async fn sample(session: Arc<Session>, endpoint: ServerEndpoint, count: usize) {
-    let to = match endpoint {
-        ServerEndpoint::PRIMARY => session.server(),
-        other => match (session.contact().await, session.endpoints().get(other)) {
-            (Contact::None, _) => return,
-            (_, known) => known.unwrap_or(session.server()),
-        },
-    };
+    // Not with the first burst: a slow server has enough to do with that.
+    if session.contact().await == Contact::None {
+        return;
+    }
+    let to = session.endpoints().get(endpoint).unwrap_or(session.server());
     if session.is_slow() {
         return;
     }
@@ -128,6 +129,10 @@ async fn sample(session: Arc<Session>, endpoint: ServerEndpoint, count: usize) {
     let mut sockets = Vec::with_capacity(count);
     for _ in 0..count {
         let Ok(socket) = session.open().await else { break };
+        session.turn(PURPOSE).await;
+        if session.is_slow() {
+            return;
+        }
         session.send(&socket, Request { purpose: PURPOSE, to, kind: RequestKind::Binding, round }).await;
         sockets.push(socket);
     }
@@ -138,17 +143,19 @@ async fn sample(session: Arc<Session>, endpoint: ServerEndpoint, count: usize) {
     {
         session.send(&old, Request { purpose: PURPOSE, to, kind: RequestKind::Binding, round }).await;
     }
-    if session.contact().await == Contact::None || session.is_slow() {
-        return;
-    }
     let missing = |log: &ObservationLog| {
         sockets.iter().filter(|s| log.mapped(s.id, to).is_none()).cloned().collect::<Vec<_>>()
     };
     for _ in 0..2 {
-        session.until(session.now() + session.response_timeout(), |log| missing(log).is_empty()).await;
+        let is_all = |log: &ObservationLog| missing(log).is_empty();
+        session.until_due(session.now(), is_all).await;
+        // Where most of them are missing, haste was the reason, or a burst of loss: the next ones wait.
+        if session.read(|log| missing(log).len() * 2 > count) {
+            session.until(session.now() + PATIENCE, is_all).await;
+        }
         let missing = session.read(missing);
         // A few lost samples change nothing.
-        if missing.len() <= count / 8 {
+        if missing.len() <= count / 8 || session.is_slow() {
             return;
         }
         for socket in &missing {

@@ -65,7 +65,7 @@ async fn divert(session: Arc<Session>) {
         let told = |l: &ObservationLog| {
             (honoured(l, false) && honoured(l, true)) || l.of(PURPOSE).any(|t| t.error_code().is_some())
         };
-        session.until(session.now() + session.response_timeout(), told).await;
+        session.until_due(session.now(), told).await;
         if session.read(|log| reaction(log).is_some()) {
             return;
         }

@@ -39,6 +39,10 @@ pub enum ReasonCode {
     ServerAlternateUnusable,
     /// One of its endpoints does not answer.
     ServerEndpointSilent,
+    /// Nothing that is sent to its other port is answered: a firewall may let out other ports only.
+    AlternatePortSilent,
+    /// Nothing that is sent to its other address is answered: a firewall may not let it out.
+    AlternateAddressSilent,
     /// It answers the request with an error.
     ServerRefuses,
     /// It ignores what the request asks for.
