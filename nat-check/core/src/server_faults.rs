@@ -143,6 +143,7 @@ fn wrong_alternate(log: &ObservationLog, _: &Found, endpoints: &ServerEndpoints)
 mod tests {
     use super::*;
     use crate::observation::{Purpose, made};
+    use crate::server_endpoints::ServerEndpoint;
 
     /// A run in which each endpoint was asked four times, at the same moments; `answers` tells which requests came back,
     /// by endpoint and number.
