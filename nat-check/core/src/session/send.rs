@@ -164,6 +164,9 @@ impl State {
     pub(super) fn response_timeout(&self) -> Duration {
         let Some(rtt) = self.rtt else { return FIRST_TIMEOUT };
         let usual = rtt.response_timeout();
+        if self.unlimited {
+            return usual;
+        }
         Pace::of(&self.log).map_or(usual, |pace| pace.response_timeout(usual))
     }
 
