@@ -170,7 +170,7 @@ fn farthest_silent(log: &ObservationLog) -> Option<u8> {
 }
 
 fn tally(log: &ObservationLog, hops: u8, timed_out_before: Duration) -> LossCounts {
-    let mut tally = filtering::neighbour_tally(log, timed_out_before, ServerEndpoint::BOTH);
+    let mut tally = filtering::neighbour_tally(log, [timed_out_before; 2], ServerEndpoint::BOTH);
     for question in questions(log, hops).filter(|t| t.sent <= timed_out_before && !t.unsent) {
         tally.sent += 1;
         tally.silent += u32::from(question.receipt.is_some() && question.successes().next().is_none());

@@ -269,10 +269,10 @@ fn tally(log: &ObservationLog, kind: ServerEndpoint, timed_out_before: Duration)
         tally.answered += u32::from(let_in);
         tally.silent += u32::from(corroborated && transaction.successes().next().is_none());
     }
-    // Those of its own time: what the line does to later measurements is another matter.
+    // Near controls of its own time: what the line does to later measurements is another matter.
     let last = log.of(PURPOSE).last().map_or(timed_out_before, |t| t.sent + ROUND_INTERVAL);
-    let LossCounts { controls_sent, controls_answered, .. } =
-        neighbour_tally(log, timed_out_before.min(last), kind);
+    let until = [timed_out_before, timed_out_before.min(last)];
+    let LossCounts { controls_sent, controls_answered, .. } = neighbour_tally(log, until, kind);
     LossCounts { controls_sent, controls_answered, ..tally }
 }
 
@@ -280,16 +280,23 @@ fn tally(log: &ObservationLog, kind: ServerEndpoint, timed_out_before: Duration)
 /// way from the alternate address loses more, its own.
 pub(crate) fn neighbour_tally(
     log: &ObservationLog,
-    timed_out_before: Duration,
+    until: [Duration; 2],
     kind: ServerEndpoint,
 ) -> LossCounts {
-    let near = near_controls(log, timed_out_before).map(Transaction::returned);
-    let near = LossCounts::after_returned(near);
+    let [timed_out_before, near_until] = until;
+    let near = LossCounts::after_returned(near_controls(log, near_until).map(Transaction::returned));
     if !kind.other_ip {
         return near;
     }
+    // The other way is known from later measurements only. A single burst there is none of its ways; loss as such is.
+    let all = control_tally(log, timed_out_before, kind);
     let far = LossCounts::after_returned(far_controls(log, timed_out_before).map(Transaction::returned));
-    if is_clearly_worse(far, near) { far } else { near }
+    let is_worse = all != near_tally(log, timed_out_before);
+    match () {
+        () if is_worse && (far.controls_sent < 4 || far.loss() * 2.0 >= all.loss()) => all,
+        () if is_clearly_worse(far, near) => far,
+        () => near,
+    }
 }
 
 /// The controls for an answer from this endpoint. The way from the alternate address may lose more than the one from
