@@ -111,7 +111,7 @@ pub fn several_addresses(count: usize, seed: u64) -> Vec<(String, Vec<Match>)> {
     let cell = |nats: [&str; 2], turn: usize| {
         let [limited, peer] = nats.map(String::from);
         // Whether it is the first or the second one must not matter.
-        let (first, second) = if turn % 2 == 0 { (limited, peer) } else { (peer, limited) };
+        let (first, second) = if turn.is_multiple_of(2) { (limited, peer) } else { (peer, limited) };
         pairs(&[first], &vec![second; count / 2], seed.wrapping_add(turn as u64))
     };
     all.map(|nats| (nats.join(" with "), (0..2).flat_map(|turn| cell(nats, turn)).collect())).collect()

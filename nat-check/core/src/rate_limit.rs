@@ -57,7 +57,7 @@ impl RateLimit {
             later.filter(|t| t.sent <= timed_out_before)
         };
         let passed = sent().filter(|t| t.first_reaction().is_some()).count();
-        let last = sent().last().map_or(from, |t| t.sent);
+        let last = sent().next_back().map_or(from, |t| t.sent);
         let per_s = passed as f64 / (last - from).as_secs_f64().max(0.05);
         Some(Self { from, slowed: now, per_s: (per_s * SHARE).clamp(FIRST, FASTEST), given_up: false })
     }

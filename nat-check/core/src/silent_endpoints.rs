@@ -22,7 +22,7 @@ pub(crate) fn silent(log: &ObservationLog, endpoints: &ServerEndpoints) -> Vec<S
     };
     let is_silent = |endpoint: SocketAddr| {
         let tries = || asked().filter(|t| t.to == endpoint);
-        let (Some(first), Some(last)) = (tries().next(), tries().last()) else { return false };
+        let (Some(first), Some(last)) = (tries().next(), tries().next_back()) else { return false };
         let others = asked().filter(|t| log.is_alive(t.to) && (first.sent..=last.sent).contains(&t.sent));
         let others = others.filter(|t| log.dialect() == Some(t.dialect));
         let (beside, lost) =

@@ -120,9 +120,12 @@ impl Session {
     /// Waits until a request for this purpose may leave: no queue on the way grows long, and a limit of the rate is kept
     /// to. What the verdict rests on comes first.
     pub async fn turn(&self, purpose: Purpose) {
+        if purpose == contact::PURPOSE {
+            return;
+        }
         let is_urgent = is_urgent(purpose);
         let mut waiting = None;
-        while purpose != contact::PURPOSE {
+        loop {
             let changed = self.changed.notified();
             let now = self.now();
             let next = self.lock().next_turn(now, is_urgent);
