@@ -6,6 +6,7 @@
 //!   a test reads "a NAT of this behaviour is reported as this behaviour". A NAT as a state machine comes with the feature
 //!   `model`, JSON Schema with the feature `schema`.
 //! - [`rendezvous`]: what is said when two clients are introduced to each other, and who waits for whom.
+//! - [`test_session`]: what is said when a client has a server connect back to it.
 //! - [`ports`]: those that nobody should send to or from.
 //! - [`log_writer`]: how both programs write their logs, so that no log can stop them.
 //!
@@ -17,3 +18,4 @@ pub mod nat;
 pub mod ports;
 pub mod rendezvous;
 pub mod stun;
+pub mod test_session;

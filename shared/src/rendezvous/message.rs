@@ -166,6 +166,9 @@ pub enum Refusal {
     /// The server is about to end.
     #[error("the server is about to restart: try again in a minute")]
     Stopping,
+    /// A test session through a reverse proxy.
+    #[error("the server does not see the address of this client itself")]
+    Proxied,
     /// A code that this version does not know.
     #[error("for a reason that this version does not know")]
     #[serde(other)]

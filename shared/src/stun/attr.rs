@@ -79,4 +79,7 @@ attributes! {
     /// address (IPv6: its /64) has come to any endpoint at the server's other IP address; never longer than the server
     /// has run.
     ALTERNATE_UNHEARD = 0xD5C2 "ALTERNATE-UNHEARD";
+    /// Ours, comprehension-optional. In a request: the 16 bytes of a test session's token, which prove to the server that
+    /// the session's client has the external port that the request comes from.
+    TOKEN = 0xD5C4 "TOKEN";
 }
