@@ -4,10 +4,12 @@
 #![cfg(target_os = "linux")]
 
 use std::{
-    io::{BufRead, BufReader, Read},
-    net::SocketAddr,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, Stdio},
+    sync::{Arc, Mutex},
+    thread,
 };
 
 use lab::binaries::binary;
@@ -106,6 +108,62 @@ fn punch(arguments: &[String]) -> Command {
     command
 }
 
+/// Passes connections on to the server without TLS, and reads along.
+struct Eavesdropper {
+    at: SocketAddr,
+    heard: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Eavesdropper {
+    fn before(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let (at, heard) = (listener.local_addr().expect("bound"), Arc::<Mutex<Vec<u8>>>::default());
+        let all = Arc::clone(&heard);
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let server = TcpStream::connect(server).expect("the server listens");
+                for (from, to) in [(&client, &server), (&server, &client)] {
+                    let (from, to) = (from.try_clone().expect("a copy"), to.try_clone().expect("a copy"));
+                    let all = Arc::clone(&all);
+                    thread::spawn(move || pass_on(from, to, &all));
+                }
+            }
+        });
+        Self { at, heard }
+    }
+
+    /// Whether a message of the rendezvous was to be read; the server's are not masked.
+    fn has_heard(&self, word: &str) -> bool {
+        String::from_utf8_lossy(&self.heard.lock().expect("no panic")).contains(word)
+    }
+}
+
+fn pass_on(mut from: TcpStream, mut to: TcpStream, heard: &Mutex<Vec<u8>>) {
+    let mut piece = [0; 2048];
+    while let Ok(length @ 1..) = from.read(&mut piece) {
+        heard.lock().expect("no panic").extend(&piece[..length]);
+        if to.write_all(&piece[..length]).is_err() {
+            break;
+        }
+    }
+    // Fails only where it is closed already.
+    let _ = to.shutdown(std::net::Shutdown::Write);
+}
+
+/// Exit code, standard error, and whether who reads along has heard the code, of a client without `--tls` whose system
+/// trusts this authority.
+fn overheard(server: &Server, host: &str, ca: &Path, flags: &[&str]) -> (i32, String, bool) {
+    let between = Eavesdropper::before(server.plain);
+    let mut arguments =
+        vec!["--server".to_owned(), format!("{host}:{}", between.at.port()), "--wait=0".into()];
+    arguments.extend(flags.iter().map(|flag| (*flag).to_owned()));
+    let output = punch(&arguments).env("SSL_CERT_FILE", ca).output().expect("the client starts");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.contains("code: "), "{told}");
+    assert!(between.has_heard("GET /punch"), "it came by here");
+    (output.status.code().expect("a code"), told, between.has_heard("\"code\""))
+}
+
 fn text(path: &Path) -> String {
     path.to_str().expect("text").to_owned()
 }
@@ -146,6 +204,32 @@ fn two_meet_over_tls_by_the_line_that_the_first_one_prints() {
         let report: Value = serde_json::from_str(&report).expect("json");
         assert_eq!(report["punch"]["outcome"], "direct", "{report:#}");
     }
+}
+
+#[test]
+fn tls_is_used_where_the_server_offers_it_before_anything_secret_is_said() {
+    let authority = Authority::new();
+    let server = authority.server("localhost", 2100);
+    let (code, told, heard) = overheard(&server, "localhost", &authority.ca(), &[]);
+    assert!(code == 3 && told.contains("no peer came"), "{told}");
+    assert!(!heard && !told.contains("not encrypted"), "{told}");
+    let (_, told, heard) = overheard(&server, "localhost", &authority.ca(), &["--no-tls"]);
+    assert!(heard && !told.contains("not encrypted"), "{told}");
+}
+
+#[test]
+fn tls_that_is_offered_but_cannot_be_verified_or_reached_is_told() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let server = authority.server("localhost", 2100);
+    let expect = |(code, told, heard): (i32, String, bool), words: &str| {
+        assert!(code == 3 && heard, "{told}");
+        let line =
+            told.lines().find(|line| line.contains("not encrypted")).unwrap_or_else(|| panic!("{told}"));
+        assert!(line.contains(words) && line.contains(&server.tls.to_string()), "{line}");
+    };
+    let unknown = "not from an authority that this system trusts";
+    expect(overheard(&server, "localhost", &stranger.ca(), &[]), unknown);
+    expect(overheard(&server, "127.0.0.1", &authority.ca(), &[]), "not for 127.0.0.1 but for localhost");
 }
 
 #[test]

@@ -154,6 +154,11 @@ pub struct PunchArgs {
           help_heading = SERVERS)]
     pub tls: Option<Option<u16>>,
 
+    /// Do not use TLS even if the server offers it. Without --tls and --no-tls it is used where it is offered and the
+    /// certificate can be verified; where it cannot, a warning says so
+    #[arg(long, conflicts_with = "tls", help_heading = SERVERS)]
+    pub no_tls: bool,
+
     /// Trust the certificates in this PEM file instead of the system's, e.g. a self-signed one
     #[arg(long, value_name = "FILE", requires = "tls", help_heading = SERVERS)]
     pub ca: Option<PathBuf>,

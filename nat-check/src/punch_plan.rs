@@ -9,7 +9,7 @@ use crate::{
     usage::{self, UsageError, Verbosity},
 };
 use nat_check_core::{
-    punch::PunchSetup,
+    punch::{PunchSetup, secure::UseTls},
     resolve::{Query, Service},
     technique::Technique,
 };
@@ -19,7 +19,7 @@ use nat_check_core::{
 pub struct PunchPlan {
     /// The probe server that introduces.
     pub server: Query,
-    /// How it is reached over TLS, if it is.
+    /// How it is reached over TLS, if it has to be.
     pub tls: Option<TlsPlan>,
     /// What is to be tried.
     pub setup: PunchSetup,
@@ -78,6 +78,7 @@ impl PunchPlan {
             hold: usage::seconds("hold", args.hold, 0.0, 3600.0)?,
             techniques,
             seed: args.seed,
+            tls: if args.no_tls { UseTls::Never } else { UseTls::IfOffered(server.host()) },
             ..PunchSetup::default()
         };
         let verbosity = Verbosity::new(args.quiet, args.verbose);
@@ -92,6 +93,8 @@ impl PunchPlan {
             line += " --tls";
             line += &tls.port.map_or(String::new(), |port| format!("={port}"));
             line += &tls.ca.as_ref().map_or(String::new(), |file| format!(" --ca {}", quoted(file)));
+        } else if matches!(self.setup.tls, UseTls::Never) {
+            line += " --no-tls";
         }
         line
     }
@@ -176,6 +179,8 @@ mod tests {
         assert_eq!(at("--server probe.example:3479 --tls=444"), Some(444));
         let told = |line: &str| made(line).invitation();
         assert_eq!(told("--server probe.example"), "nat-check punch --server probe.example");
+        assert_eq!(told("--server x --no-tls"), "nat-check punch --server x --no-tls");
+        assert!(matches!(made("--server x:5").setup.tls, UseTls::IfOffered(host) if host == "x"));
         assert_eq!(
             told("--server probe.example:3479 --tls=444 --ca /etc/my/ca.pem"),
             "nat-check punch --server probe.example:3479 --tls=444 --ca /etc/my/ca.pem"

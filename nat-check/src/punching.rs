@@ -21,7 +21,7 @@ use nat_check_core::{
     punch::{
         Audience, Note, PunchSetup, interrupted, punch,
         report::{PunchDocument, PunchOutcome},
-        secure::{Secure, Trust},
+        secure::{Secure, Trust, UseTls},
     },
     resolve::{Resolver, Service},
     selection::Families,
@@ -108,7 +108,7 @@ async fn look_up(plan: &PunchPlan) -> anyhow::Result<(PunchSetup, Target)> {
     if let Some((tls, trust)) = plan.tls.as_ref().zip(trust) {
         let at = resolver.find(Service::Stuns, &tls.at, families, &mut rng).await?;
         let secure = Secure::new(&tls.at.host(), at, trust).map_err(UsageError::from)?;
-        setup.tls = Some(secure);
+        setup.tls = UseTls::Always(secure);
     }
     Ok((setup, target))
 }

@@ -10,13 +10,13 @@ use http_body_util::Full;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
-    header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, ORIGIN},
+    header::{ALLOW, ALT_SVC, CONNECTION, CONTENT_TYPE, HeaderValue, ORIGIN},
     server::conn::http1,
     service::service_fn,
     upgrade::OnUpgrade,
 };
 use hyper_util::rt::TokioIo;
-use shared::rendezvous::{MAX_MESSAGE, PATH};
+use shared::rendezvous::{MAX_MESSAGE, PATH, tls_offer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::timeout,
@@ -55,12 +55,14 @@ type Handler = fn(&Request<()>, &HttpOptions) -> Answer;
 const ROUTES: &[(&str, Handler)] = &[("/", about), (PATH, web_socket)];
 
 /// Serves one request of a client at `from`, of which `beginning` has been read already. Where it opens a WebSocket: that,
-/// and the address of the client, which is another one where a trusted proxy stands in between.
+/// and the address of the client, which is another one where a trusted proxy stands in between. `tls_port` is where the
+/// same is offered over TLS; the client is told before it has said anything that others should not read (RFC 7838).
 pub(crate) async fn serve<S>(
     beginning: Vec<u8>,
     stream: S,
     from: IpAddr,
     options: &HttpOptions,
+    tls_port: Option<u16>,
 ) -> Option<(Socket<S>, IpAddr)>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -70,10 +72,12 @@ where
         let upgraded = hyper::upgrade::on(&mut request);
         // No endpoint reads a body.
         let request = request.map(|_| ());
-        let answer = route(&request, options);
+        let mut answer = route(&request, options);
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS
             && let Ok(mut upgrade) = upgrade.lock()
         {
+            let offer = tls_port.and_then(|port| HeaderValue::try_from(tls_offer(port)).ok());
+            offer.map(|offer| answer.headers_mut().insert(ALT_SVC, offer));
             *upgrade = Some((upgraded, forwarded::client(from, request.headers(), options)));
         }
         async { Ok::<_, Infallible>(answer) }

@@ -62,6 +62,12 @@ enum End {
     Refused(Refusal),
 }
 
+impl From<Refusal> for End {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
 /// What has happened so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -113,7 +119,7 @@ impl Rendezvous {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let options = HttpOptions::default();
-        let (socket, client) = http::serve(Vec::new(), stream, from.ip(), &options).await?;
+        let (socket, client) = http::serve(Vec::new(), stream, from.ip(), &options, None).await?;
         self.introduce(socket, client, stun, || {}).await
     }
 
@@ -140,7 +146,7 @@ impl Rendezvous {
                     false => End::Stuck,
                 }
             }
-            Err(refusal) => End::Refused(refusal),
+            Err(end) => end,
         };
         self.close_socket(socket, end).await
     }
@@ -207,20 +213,22 @@ impl Rendezvous {
         Counts { sessions: state.sessions.count() as u64, ..state.counts }
     }
 
-    /// The first message decides: a new session, or one that waits. No message at all: none.
+    /// The first message decides: a new session, or one that waits. Whoever leaves without one has found what it wants
+    /// over TLS.
     async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         socket: &mut Socket<S>,
         from: IpAddr,
         outbox: mpsc::Sender<Box<ToClient>>,
-    ) -> Result<Participant, Refusal> {
-        let text = timeout(CLIENT_TIMEOUT, read(socket)).await.ok().flatten().ok_or(Refusal::Expired)??;
+    ) -> Result<Participant, End> {
+        let heard = timeout(CLIENT_TIMEOUT, read(socket)).await.map_err(|_| Refusal::Expired)?;
+        let text = heard.ok_or(End::Over)??;
         let message = ToServer::first(&text)?;
         let entropy = getrandom::u64().map_err(|_| Refusal::Full)?;
         let now = self.now();
         let mut state = self.lock();
         if state.is_closing {
-            return Err(Refusal::Stopping);
+            return Err(Refusal::Stopping.into());
         }
         match message {
             ToServer::Open { .. } => {
@@ -237,7 +245,7 @@ impl Rendezvous {
             }
             ToServer::Join { code, .. } => {
                 if !state.wrong_codes.may_try(from, now) {
-                    return Err(Refusal::TooFast);
+                    return Err(Refusal::TooFast.into());
                 }
                 let joined = state.sessions.join(code, from, now);
                 if joined == Err(Refusal::UnknownCode) {
@@ -252,7 +260,7 @@ impl Rendezvous {
             ToServer::Ping { .. }
             | ToServer::Ready { .. }
             | ToServer::PeerPing { .. }
-            | ToServer::PeerPong { .. } => Err(Refusal::BadMessage),
+            | ToServer::PeerPong { .. } => Err(Refusal::BadMessage.into()),
         }
     }
 

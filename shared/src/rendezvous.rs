@@ -12,10 +12,12 @@ mod payload;
 pub mod peer;
 #[cfg(test)]
 mod tests;
+mod tls_offer;
 
 pub use code::{BadCode, Code};
 pub use message::{Malformed, Refusal, Role, ToClient, ToServer};
 pub use payload::{Payload, PayloadError};
+pub use tls_offer::{offered_tls, tls_offer};
 
 /// Version of this protocol.
 pub const VERSION: u32 = 2;

@@ -52,7 +52,7 @@ use introducer::{Introducer, Paired};
 use measure::Known;
 use report::{Predicted, PunchDocument, PunchReport};
 use rounds::Tried;
-use secure::Secure;
+use secure::UseTls;
 use sockets::Sockets;
 use wire::{Keys, Stamps};
 
@@ -73,8 +73,8 @@ pub struct PunchSetup {
     pub randomness: Randomness,
     /// What choices that anybody may guess follow from, such as the order of ports; none = from `randomness`.
     pub seed: Option<u64>,
-    /// How the rendezvous is reached over TLS; none = without.
-    pub tls: Option<Secure>,
+    /// Whether the rendezvous is reached over TLS.
+    pub tls: UseTls,
     /// Waits so long before each round: to try how much two clocks may differ.
     pub start_delay: Duration,
 }
@@ -90,7 +90,7 @@ impl Default for PunchSetup {
             measuring: Duration::from_secs(15),
             randomness: Randomness::System,
             seed: None,
-            tls: None,
+            tls: UseTls::Never,
             start_delay: Duration::ZERO,
         }
     }
@@ -187,7 +187,8 @@ async fn connect(
     target: &Target,
     audience: &dyn Audience,
 ) -> Result<Introducer, IntroError> {
-    let mut introducer = Introducer::connect(net, target, setup.tls.as_ref()).await?;
+    let mut introducer = Introducer::connect(net, target, &setup.tls).await?;
+    introducer.unencrypted().inspect(|warning| audience.note(Note::Warning(warning)));
     match setup.code {
         Some(code) => introducer.join(code).await?,
         None => audience.note(Note::Code(introducer.open().await?)),
@@ -305,7 +306,8 @@ async fn attempt(
         round: 0,
         seen: Seen::default(),
     };
-    let mut tried = Tried::default();
+    let warnings = attempt.introducer.unencrypted().cloned().into_iter().collect();
+    let mut tried = Tried { warnings, ..Tried::default() };
     let trying = async {
         rounds::run(&mut attempt, setup.start_delay, listeners, &mut tried).await;
         if let Some(found) = &mut tried.found {

@@ -70,6 +70,7 @@ const BAD: &[(&str, &str)] = &[
     ("punch --server 127.0.0.1 --tls 0", "0"),
     ("punch --server 127.0.0.1 --tls 70000", "70000"),
     ("punch --server 127.0.0.1 --ca /dev/null", "--tls"),
+    ("punch --server 127.0.0.1 --tls --no-tls", "--no-tls"),
     ("punch --server 127.0.0.1 --tls --ca /nonexistent.pem", "/nonexistent.pem"),
     ("punch --server 127.0.0.1 --tls --ca /dev/null", "/dev/null"),
     ("punch --server 127.0.0.1 --local", "--local"),

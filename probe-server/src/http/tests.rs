@@ -17,7 +17,7 @@ const UPGRADE: &str = "Host: probe\r\nConnection: Upgrade\r\nUpgrade: websocket\
 fn connect(options: HttpOptions) -> (DuplexStream, JoinHandle<Option<IpAddr>>) {
     let (here, there) = duplex(64 * 1024);
     let served = tokio::spawn(async move {
-        serve(Vec::new(), there, FROM, &options).await.map(|(_socket, client)| client)
+        serve(Vec::new(), there, FROM, &options, Some(5349)).await.map(|(_socket, client)| client)
     });
     (here, served)
 }
@@ -52,6 +52,18 @@ async fn each_path_has_its_answer() {
     ] {
         assert_eq!(status(&options, line, headers).await, expected, "{line}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_websocket_is_told_where_the_same_is_offered_over_tls_and_nothing_else_is() {
+    let (mut here, _served) = connect(HttpOptions::default());
+    here.write_all(format!("GET /punch HTTP/1.1\r\n{UPGRADE}\r\n").as_bytes()).await.expect("written");
+    let mut answer = vec![0; 1024];
+    let length = here.read(&mut answer).await.expect("an answer");
+    let answer = String::from_utf8_lossy(&answer[..length]).to_lowercase();
+    assert!(answer.contains("\r\nalt-svc: http%2f1.1=\":5349\"\r\n"), "{answer}");
+    let (page, _) = ask(HttpOptions::default(), b"GET / HTTP/1.1\r\nHost: probe\r\n\r\n").await;
+    assert!(!page.to_lowercase().contains("alt-svc"), "{page}");
 }
 
 #[tokio::test(start_paused = true)]

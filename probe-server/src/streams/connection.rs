@@ -60,11 +60,15 @@ pub(super) async fn serve<S>(
             let beginning = piece[..length].to_vec();
             let rendezvous = Arc::clone(rendezvous);
             let current = context.shared.current();
+            // A proxy has its own TLS towards its clients, and ports of its own.
+            let offers_tls = listener.transport == Transport::Tcp && !current.http.is_proxy(from.ip());
+            let tls = current.tls.get(listener.family).filter(|_| offers_tls);
+            let tls_port = tls.and_then(|tls| tls.advertised(listener.at)).map(|at| at.port());
             // A task of its own: sessions wait long, and this one has room for all that a connection can be.
             let handle = slot.handle();
             let task = tokio::spawn(async move {
                 let Some((socket, client)) =
-                    Box::pin(http::serve(beginning, stream, from.ip(), &current.http)).await
+                    Box::pin(http::serve(beginning, stream, from.ip(), &current.http, tls_port)).await
                 else {
                     return;
                 };

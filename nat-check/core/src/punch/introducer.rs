@@ -1,19 +1,20 @@
-//! The connection to the rendezvous of a probe server: a WebSocket over whatever network there is, with TLS if wanted.
+//! The connection to the rendezvous of a probe server: a WebSocket over whatever network there is, with TLS where the
+//! user wants it or the server offers it (RFC 7838, as opportunistic security in RFC 8164).
 //! Whatever the server does, each step here ends in time and within bounds.
 
 use std::{net::SocketAddr, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use shared::rendezvous::{
-    Code, MAX_MESSAGE, PATH, Refusal, Role, ToClient, ToServer, VERSION, peer::PeerMessage,
+    Code, MAX_MESSAGE, PATH, Refusal, Role, ToClient, ToServer, VERSION, offered_tls, peer::PeerMessage,
 };
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
-    tungstenite::{Message, protocol::WebSocketConfig},
+    tungstenite::{Message, http::header::ALT_SVC, protocol::WebSocketConfig},
 };
 
-use super::secure::{Secure, TlsFault};
+use super::secure::{Secure, TlsFault, Trust, UseTls};
 use crate::{
     net::{Net, Stream},
     printable::printable,
@@ -31,6 +32,8 @@ pub(super) struct Introducer {
     frames: u32,
     /// Where the server says that it answers STUN over UDP.
     stun: Vec<SocketAddr>,
+    /// Why the connection is not encrypted, where the server offers that it is.
+    unencrypted: Option<String>,
 }
 
 /// Both are here.
@@ -95,6 +98,8 @@ pub enum IntroError {
 
 /// How long a connection to the server may take: five SYNs may get lost.
 const CONNECTING: Duration = Duration::from_secs(30);
+/// How long TLS that the server offers may take beside the round trips: one SYN may get lost.
+const HANDSHAKE: Duration = Duration::from_millis(1500);
 /// How long the first of two addresses is tried alone.
 const HEAD_START: Duration = Duration::from_millis(500);
 /// How long the peer may be busy with a step.
@@ -116,12 +121,63 @@ const MAX_UNSENT: usize = 16 * MAX_MESSAGE;
 
 impl Introducer {
     /// Connects to the server, or to the one for TLS.
-    pub(super) async fn connect(
+    pub(super) async fn connect(net: &dyn Net, target: &Target, tls: &UseTls) -> Result<Self, IntroError> {
+        let host = match tls {
+            UseTls::Always(secure) => {
+                return Self::over(net, &secure.at, Some(secure), CONNECTING).await.map(|(it, _)| it);
+            }
+            UseTls::Never => None,
+            UseTls::IfOffered(host) => Some(host),
+        };
+        let begun = Instant::now();
+        let (plain, offered) = Self::over(net, target, None, CONNECTING).await?;
+        let Some((host, port)) = host.zip(offered) else { return Ok(plain) };
+        let server = SocketAddr::new(plain.server.ip(), port);
+        // The server waits only so long for a first message; on a long way that would end the attempt over TLS.
+        plain.leave().await;
+        match Self::as_offered(net, server, host, begun.elapsed()).await {
+            Ok(introducer) => Ok(introducer),
+            Err(reason) => {
+                let (mut plain, _) = Self::over(net, target, None, CONNECTING).await?;
+                plain.unencrypted = Some(format!(
+                    "the connection to the rendezvous is not encrypted, although the server offers TLS at {server}: {reason}"
+                ));
+                Ok(plain)
+            }
+        }
+    }
+
+    /// Why the connection is not encrypted, where the server offers that it is.
+    pub(super) fn unencrypted(&self) -> Option<&String> {
+        self.unencrypted.as_ref()
+    }
+
+    /// Over TLS where the server has offered it. Connecting without TLS took `plain`.
+    async fn as_offered(
         net: &dyn Net,
-        target: &Target,
+        server: SocketAddr,
+        host: &str,
+        plain: Duration,
+    ) -> Result<Self, String> {
+        let trust = Trust::system().map_err(|error| error.to_string())?;
+        let secure = Secure::new(host, Target::at(server), trust).map_err(|error| error.to_string())?;
+        // TLS 1.3 takes one round trip more than what was done without it; a firewall may let one port out only.
+        let within = HANDSHAKE + 2 * plain;
+        match Self::over(net, &secure.at, Some(&secure), within).await {
+            Ok((introducer, _)) => Ok(introducer),
+            Err(IntroError::Tls { fault, .. }) => Err(fault.to_string()),
+            Err(IntroError::Unreachable { reason, .. }) => Err(reason),
+            Err(other) => Err(other.to_string()),
+        }
+    }
+
+    /// One connection, and the port at which the server offers TLS.
+    async fn over(
+        net: &dyn Net,
+        at: &Target,
         tls: Option<&Secure>,
-    ) -> Result<Self, IntroError> {
-        let at = tls.map_or(target, |tls| &tls.at);
+        within: Duration,
+    ) -> Result<(Self, Option<u16>), IntroError> {
         let servers = [at.v4, at.v6].into_iter().flatten().collect::<Vec<_>>();
         // A target always has an address.
         let first = *servers.first().ok_or(IntroError::Broken)?;
@@ -137,11 +193,27 @@ impl Introducer {
             // The scheme only says how the library would have connected: that has been done.
             let url = format!("ws://{authority}{PATH}");
             let connected = client_async_with_config(url, stream, Some(limits())).await;
-            let (socket, _) = connected.map_err(|e| no_rendezvous(server, &e, tls))?;
-            Ok(Self { socket, server, rtt: Duration::ZERO, step: 0, frames: 0, stun: Vec::new() })
+            let (socket, response) = connected.map_err(|e| no_rendezvous(server, &e, tls))?;
+            let offered = response.headers().get(ALT_SVC).and_then(|value| offered_tls(value.to_str().ok()?));
+            let introducer = Self {
+                socket,
+                server,
+                rtt: Duration::ZERO,
+                step: 0,
+                frames: 0,
+                stun: Vec::new(),
+                unencrypted: None,
+            };
+            Ok((introducer, offered))
         };
         let late = |_| Err(IntroError::Unreachable { server: first, reason: "timed out".into() });
-        timeout(CONNECTING, connecting).await.unwrap_or_else(late)
+        timeout(within, connecting).await.unwrap_or_else(late)
+    }
+
+    /// Closes the connection before anything was said.
+    async fn leave(mut self) {
+        // Whether the server takes it does not matter.
+        _ = timeout(HEAD_START, self.socket.close(None)).await;
     }
 
     /// Begins a session.

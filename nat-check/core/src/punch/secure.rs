@@ -22,6 +22,18 @@ use tokio_rustls::{
 
 use crate::{net::Stream, printable::printable, target::Target};
 
+/// Whether the rendezvous is reached over TLS.
+#[derive(Clone, Debug)]
+pub enum UseTls {
+    /// Never.
+    Never,
+    /// Where the server offers it, as the host of this name, by the authorities that this system trusts. Nothing secret is
+    /// sent before; where TLS fails, the attempt goes on without it and says so.
+    IfOffered(String),
+    /// Always, or the attempt fails.
+    Always(Secure),
+}
+
 /// Where the rendezvous answers over TLS, and as whom it has to prove itself.
 #[derive(Clone)]
 pub struct Secure {
