@@ -154,8 +154,7 @@ pub struct PunchArgs {
           help_heading = SERVERS)]
     pub tls: Option<Option<u16>>,
 
-    /// Do not use TLS even if the server offers it. Without --tls and --no-tls it is used where it is offered and the
-    /// certificate can be verified; where it cannot, a warning says so
+    /// Do not use TLS, even where the server offers it and can prove itself
     #[arg(long, conflicts_with = "tls", help_heading = SERVERS)]
     pub no_tls: bool,
 
