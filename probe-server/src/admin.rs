@@ -22,9 +22,8 @@ use crate::{
     counters::Snapshot,
     health::{self, Health},
     metrics,
-    rendezvous::Rendezvous,
     shared_state::Shared,
-    streams::ConnectionLimiter,
+    streams::Observed,
     topology::{Endpoint, Topology},
 };
 
@@ -45,21 +44,15 @@ pub(crate) struct Running {
 #[derive(Clone)]
 struct Sources {
     shared: Arc<Shared>,
-    limiter: Arc<ConnectionLimiter>,
-    rendezvous: Option<Arc<Rendezvous>>,
+    observed: Observed,
     /// One check at a time, however many ask.
     turn: Arc<Mutex<()>>,
 }
 
 /// Starts the thread.
-pub(crate) fn start(
-    listener: TcpListener,
-    shared: Arc<Shared>,
-    limiter: Arc<ConnectionLimiter>,
-    rendezvous: Option<Arc<Rendezvous>>,
-) -> io::Result<Running> {
+pub(crate) fn start(listener: TcpListener, shared: Arc<Shared>, observed: Observed) -> io::Result<Running> {
     let (stop, mut stopped) = watch::channel(false);
-    let sources = Sources { shared, limiter, rendezvous, turn: Arc::default() };
+    let sources = Sources { shared, observed, turn: Arc::default() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let run = move || {
         runtime.block_on(async {
@@ -102,7 +95,7 @@ async fn serve(listener: TcpListener, sources: Sources) {
 }
 
 async fn one(mut stream: TcpStream, sources: Sources) -> io::Result<()> {
-    let Sources { shared, limiter, rendezvous, turn } = sources;
+    let Sources { shared, observed, turn } = sources;
     let mut head = Vec::new();
     while !head.windows(4).any(|end| end == b"\r\n\r\n") {
         let mut piece = [0; 512];
@@ -122,8 +115,9 @@ async fn one(mut stream: TcpStream, sources: Sources) -> io::Result<()> {
             "text/plain; version=0.0.4",
             metrics::text(
                 &udp(&shared),
-                &limiter.counts(),
-                rendezvous.as_ref().map(|r| r.counts()),
+                &observed.limiter.counts(),
+                observed.rendezvous.as_ref().map(|r| r.counts()),
+                observed.test_sessions.as_ref().map(|sessions| sessions.counts()),
                 &program(&shared),
             ),
         ),

@@ -8,7 +8,9 @@
 
 mod groups;
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{collections::HashMap, net::IpAddr, time::Duration};
+
+use shared::rendezvous::Refusal;
 
 use crate::prefix::Prefix;
 use groups::{Group, NETWORK, PROVIDER, Path, path};
@@ -32,6 +34,16 @@ pub(crate) enum Refused {
     TooFast,
     /// There is no room at all.
     NoRoom,
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::HostFull => Self::HostFull,
+            Refused::TooFast => Self::TooFast,
+            Refused::NoRoom => Self::Full,
+        }
+    }
 }
 
 /// The members.
@@ -151,6 +163,11 @@ impl AdmissionTable {
         self.debts.insert(provider, paid + PUSH_INTERVAL);
         Ok(())
     }
+}
+
+/// The time as this table counts it.
+pub(crate) fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{http::HttpOptions, limits::Limits, source_filter::is_bogon};
+use crate::{http::HttpOptions, limits::Limits, source_filter::is_bogon, test_session::TestLimits};
 
 #[cfg(feature = "cli")]
 mod checks;
@@ -48,6 +48,8 @@ pub struct Config {
     pub http: HttpOptions,
     /// Bounds on introductions; none = nobody is introduced.
     pub rendezvous: Option<crate::rendezvous::SessionLimits>,
+    /// Bounds on test sessions; none = the server connects to nobody.
+    pub test_sessions: Option<TestLimits>,
     /// Where metrics and health are served.
     pub admin: Option<SocketAddr>,
     /// Ask every endpoint everything before reporting readiness.
@@ -149,6 +151,7 @@ impl Config {
             streams: Streams::default(),
             http: HttpOptions::default(),
             rendezvous: Some(crate::rendezvous::SessionLimits::default()),
+            test_sessions: Some(TestLimits::default()),
             admin: None,
             check: false,
             drain: Duration::from_secs(5),
@@ -170,12 +173,14 @@ impl Config {
         }
     }
 
-    /// Files that it has open at the most: sockets, connections with and without an introduction, and a few more.
+    /// Files that it has open at the most: sockets, connections with and without a session, and a few more.
     #[must_use]
     pub fn most_files(&self) -> usize {
         let sockets = self.families.len() * 4 * (self.workers + 2);
         let introduced = self.rendezvous.map_or(0, |limits| limits.clients);
-        sockets + self.streams.most + introduced + 64
+        let tested =
+            self.test_sessions.map_or(0, |limits| limits.sessions + 2 * limits.connects + limits.held);
+        sockets + self.streams.most + introduced + tested + 64
     }
 
     /// A server on 127.0.0.1 and 127.0.0.2, with ports that are free.

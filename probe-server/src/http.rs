@@ -16,7 +16,7 @@ use hyper::{
     upgrade::OnUpgrade,
 };
 use hyper_util::rt::TokioIo;
-use shared::rendezvous::{MAX_MESSAGE, PATH, tls_offer};
+use shared::rendezvous::{MAX_MESSAGE, tls_offer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::timeout,
@@ -51,34 +51,46 @@ const WRITE_BUFFER: usize = 8 * MAX_MESSAGE;
 type Answer = Response<Full<Bytes>>;
 type Handler = fn(&Request<()>, &HttpOptions) -> Answer;
 
-/// What is served where.
-const ROUTES: &[(&str, Handler)] = &[("/", about), (PATH, web_socket)];
+/// What is served where, beside WebSockets.
+const ROUTES: &[(&str, Handler)] = &[("/", about)];
 
-/// Serves one request of a client at `from`, of which `beginning` has been read already. Where it opens a WebSocket: that,
-/// and the address of the client, which is another one where a trusted proxy stands in between. `tls_port` is where the
-/// same is offered over TLS; the client is told before it has said anything that others should not read (RFC 7838).
+/// A WebSocket that a client has opened.
+pub(crate) struct Upgraded<S> {
+    pub(crate) socket: Socket<S>,
+    /// The address of the client, which is another one than the connection's where a trusted proxy stands in between.
+    pub(crate) client: IpAddr,
+    /// Where it was opened.
+    pub(crate) path: &'static str,
+}
+
+/// Serves one request of a client at `from`, of which `beginning` has been read already. Where it opens a WebSocket, at one
+/// of `paths`: that. `tls_port` is where the same is offered over TLS; the client is told before it has said anything that
+/// others should not read (RFC 7838).
 pub(crate) async fn serve<S>(
     beginning: Vec<u8>,
     stream: S,
     from: IpAddr,
     options: &HttpOptions,
+    paths: &[&'static str],
     tls_port: Option<u16>,
-) -> Option<(Socket<S>, IpAddr)>
+) -> Option<Upgraded<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let upgrade: Mutex<Option<(OnUpgrade, IpAddr)>> = Mutex::default();
+    let upgrade: Mutex<Option<(OnUpgrade, IpAddr, &'static str)>> = Mutex::default();
     let service = service_fn(|mut request: Request<Incoming>| {
         let upgraded = hyper::upgrade::on(&mut request);
         // No endpoint reads a body.
         let request = request.map(|_| ());
-        let mut answer = route(&request, options);
+        let mut answer = route(&request, options, paths);
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS
             && let Ok(mut upgrade) = upgrade.lock()
         {
             let offer = tls_port.and_then(|port| HeaderValue::try_from(tls_offer(port)).ok());
             offer.map(|offer| answer.headers_mut().insert(ALT_SVC, offer));
-            *upgrade = Some((upgraded, forwarded::client(from, request.headers(), options)));
+            let client = forwarded::client(from, request.headers(), options);
+            let path = paths.iter().find(|path| **path == request.uri().path());
+            *upgrade = path.map(|path| (upgraded, client, *path));
         }
         async { Ok::<_, Infallible>(answer) }
     });
@@ -92,7 +104,7 @@ where
             .with_upgrades(),
     );
     timeout(REQUEST_TIMEOUT, connection).await.ok()?.ok()?;
-    let (upgraded, client) = upgrade.into_inner().ok()??;
+    let (upgraded, client, path) = upgrade.into_inner().ok()??;
     let parts = upgraded.await.ok()?.downcast::<TokioIo<Limited<S, FrameLimiter>>>().ok()?;
     // A client has to wait for the answer: frames that came before it would not have been followed.
     if !parts.read_buf.is_empty() {
@@ -107,12 +119,13 @@ where
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE));
     let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
-    Some((Box::new(socket), client))
+    Some(Upgraded { socket: Box::new(socket), client, path })
 }
 
-fn route(request: &Request<()>, options: &HttpOptions) -> Answer {
+fn route(request: &Request<()>, options: &HttpOptions, paths: &[&str]) -> Answer {
     let path = request.uri().path();
-    let Some((_, handler)) = ROUTES.iter().find(|(at, _)| *at == path) else {
+    let web_sockets = paths.iter().map(|path| (*path, web_socket as Handler));
+    let Some((_, handler)) = ROUTES.iter().copied().chain(web_sockets).find(|(at, _)| *at == path) else {
         return text(StatusCode::NOT_FOUND, "nothing here\n");
     };
     if request.method() != Method::GET {
@@ -127,7 +140,8 @@ fn route(request: &Request<()>, options: &HttpOptions) -> Answer {
 fn about(_: &Request<()>, _: &HttpOptions) -> Answer {
     text(
         StatusCode::OK,
-        "This is a probe server for nat-check: STUN, and the rendezvous for hole punching at /punch.\n",
+        "This is a probe server for nat-check: STUN, the rendezvous for hole punching at \
+         /punch, and test sessions at /probe.\n",
     )
 }
 

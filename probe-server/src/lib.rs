@@ -10,6 +10,7 @@
 //!
 //! With the feature `rendezvous`:
 //! - `rendezvous`: introduces two clients that want to punch, over connections that they opened themselves.
+//! - `test_session`: connects back to clients that want to know what their NATs do with connections from outside.
 //! - `http`: what is served over HTTP, and how the WebSocket of the rendezvous is opened.
 //!
 //! With the feature `net`:
@@ -66,6 +67,8 @@ mod shared_state;
 pub mod source_filter;
 #[cfg(feature = "net")]
 mod streams;
+#[cfg(feature = "rendezvous")]
+pub mod test_session;
 pub mod topology;
 #[cfg(feature = "net")]
 mod udp;

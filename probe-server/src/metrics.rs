@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::{
     counters::Snapshot, drop_reason::DropReason, rendezvous::Counts, respond::Outcome, streams::StreamCounts,
-    topology::Endpoint,
+    test_session::TestCounts, topology::Endpoint,
 };
 
 /// What is to be told about the program itself.
@@ -21,6 +21,7 @@ pub(crate) fn text(
     udp: &[(&'static str, Snapshot)],
     streams: &StreamCounts,
     introductions: Option<Counts>,
+    test_sessions: Option<TestCounts>,
     program: &Program,
 ) -> String {
     let mut text = String::new();
@@ -72,6 +73,11 @@ pub(crate) fn text(
         let help = "What happened to introductions.";
         family(&mut text, "probe_rendezvous_events_total", help, COUNTER, &by_event(&events));
         single(&mut text, "probe_rendezvous_sessions", "Sessions open now.", sessions);
+    }
+    if let Some(counts) = test_sessions {
+        let help = "What happened in test sessions.";
+        family(&mut text, "probe_test_session_events_total", help, COUNTER, &by_event(&counts.events()));
+        single(&mut text, "probe_test_sessions", "Test sessions open now.", counts.sessions);
     }
     let version = [(format!("{{version=\"{}\"}}", env!("CARGO_PKG_VERSION")), 1)];
     family(&mut text, "probe_build_info", "The version that runs; the value is always 1.", "gauge", &version);

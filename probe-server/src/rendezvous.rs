@@ -17,7 +17,8 @@ use std::{
 };
 
 use futures_util::{SinkExt, StreamExt};
-use shared::rendezvous::{Refusal, ToClient, ToServer};
+use serde::Serialize;
+use shared::rendezvous::{PATH, Refusal, ToClient, ToServer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::mpsc,
@@ -119,8 +120,8 @@ impl Rendezvous {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let options = HttpOptions::default();
-        let (socket, client) = http::serve(Vec::new(), stream, from.ip(), &options, None).await?;
-        self.introduce(socket, client, stun, || {}).await
+        let opened = http::serve(Vec::new(), stream, from.ip(), &options, &[PATH], None).await?;
+        self.introduce(opened.socket, opened.client, stun, || {}).await
     }
 
     /// The same from the WebSocket on. `admitted` is called when the client has a place in a session: from then on its
@@ -365,7 +366,7 @@ impl Drop for Guard {
 }
 
 /// The next message; none when the connection has ended.
-async fn read<S: AsyncRead + AsyncWrite + Unpin>(
+pub(crate) async fn read<S: AsyncRead + AsyncWrite + Unpin>(
     socket: &mut Socket<S>,
 ) -> Option<Result<Utf8Bytes, Refusal>> {
     loop {
@@ -382,7 +383,10 @@ async fn read<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// Whether the client took it in time.
-async fn write<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Socket<S>, message: &ToClient) -> bool {
+pub(crate) async fn write<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut Socket<S>,
+    message: &impl Serialize,
+) -> bool {
     let Ok(text) = serde_json::to_string(message) else { return false };
     matches!(timeout(CLIENT_TIMEOUT, socket.send(Message::text(text))).await, Ok(Ok(())))
 }

@@ -20,6 +20,7 @@ use crate::{
     rendezvous::Counts,
     shared_state::{Current, Shared},
     streams::{self, Services, StreamCounts, TlsError},
+    test_session::{self, TestCounts, TestSessions},
     topology::{Endpoint, Topology},
     udp,
 };
@@ -131,6 +132,7 @@ impl Server {
             services.tls.extend(bound.tls.take().map(|(_, listeners)| listeners));
         }
         services.rendezvous = config.rendezvous;
+        services.test_sessions = test_sessions(&config, &topologies, &tls);
         if let Some(tls) = &config.tls {
             services.identity = Some(streams::identity(tls)?);
             shared.set_certificate_end(certificate::end(&tls.certificate).unwrap_or(0));
@@ -163,10 +165,10 @@ impl Server {
             }
         }
         let services = streams::start(services, Arc::clone(&shared), server.config.drain)?;
-        let (limiter, rendezvous) = services.observed();
+        let observed = services.observed();
         server.services = Some(services);
         if let Some((_, listener)) = admin {
-            server.operators = Some(admin::start(listener, shared, limiter, rendezvous)?);
+            server.operators = Some(admin::start(listener, shared, observed)?);
         }
         if server.config.check {
             server.check()?;
@@ -301,6 +303,12 @@ impl Server {
         self.services.as_ref().and_then(streams::Running::introductions)
     }
 
+    /// What has happened so far in test sessions; none if there are none.
+    #[must_use]
+    pub fn test_sessions(&self) -> Option<TestCounts> {
+        self.services.as_ref().and_then(streams::Running::test_sessions)
+    }
+
     /// Takes over limits, advertised addresses, bounds on connections and the certificate from another configuration,
     /// while every socket stays open. The names of the keys that need a restart to change are returned.
     ///
@@ -390,6 +398,21 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// The test sessions, if there are to be any.
+#[cfg(target_os = "linux")]
+fn test_sessions(config: &Config, topologies: &[Topology], tls: &[Topology]) -> Option<Arc<TestSessions>> {
+    let own = topologies.iter().chain(tls).flat_map(|it| it.endpoints().filter_map(|at| it.bound(at)));
+    let own_ports = own.map(|address| address.port()).collect();
+    let network = Arc::new(test_session::SystemSockets::default());
+    config.test_sessions.map(|limits| TestSessions::new(limits, own_ports, network))
+}
+
+/// Elsewhere it is not known how to keep a system from sending more SYNs than may be.
+#[cfg(not(target_os = "linux"))]
+fn test_sessions(_: &Config, _: &[Topology], _: &[Topology]) -> Option<Arc<TestSessions>> {
+    None
 }
 
 fn without(topologies: &[Topology], missing: &[IpAddr]) -> Vec<Topology> {

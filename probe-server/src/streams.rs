@@ -23,6 +23,7 @@ use crate::{
     limited_stream::Limited,
     rendezvous::{Counts, Rendezvous},
     shared_state::Shared,
+    test_session::{TestCounts, TestSessions},
     topology::Endpoint,
 };
 
@@ -31,6 +32,7 @@ mod connection_limiter;
 mod events;
 mod tls;
 mod tls_record_limiter;
+mod web_socket;
 
 pub(crate) use connection_limiter::ConnectionLimiter;
 use connection_limiter::ConnectionSlot;
@@ -53,6 +55,8 @@ pub(crate) struct Services {
     pub identity: Option<Identity>,
     /// ConnectionLimiter on introductions, if there are to be any.
     pub rendezvous: Option<crate::rendezvous::SessionLimits>,
+    /// Test sessions, if there are to be any.
+    pub test_sessions: Option<Arc<TestSessions>>,
 }
 
 /// The thread that serves them.
@@ -61,7 +65,16 @@ pub(crate) struct Running {
     identity: Arc<Mutex<Option<Identity>>>,
     limiter: Arc<ConnectionLimiter>,
     rendezvous: Option<Arc<Rendezvous>>,
+    test_sessions: Option<Arc<TestSessions>>,
     thread: JoinHandle<()>,
+}
+
+/// What operators may look at.
+#[derive(Clone)]
+pub(crate) struct Observed {
+    pub(crate) limiter: Arc<ConnectionLimiter>,
+    pub(crate) rendezvous: Option<Arc<Rendezvous>>,
+    pub(crate) test_sessions: Option<Arc<TestSessions>>,
 }
 
 /// Over what a connection came.
@@ -87,6 +100,7 @@ struct Context {
     shared: Arc<Shared>,
     limiter: Arc<ConnectionLimiter>,
     rendezvous: Option<Arc<Rendezvous>>,
+    test_sessions: Option<Arc<TestSessions>>,
     identity: Arc<Mutex<Option<Identity>>>,
     stop: watch::Receiver<bool>,
     drain: Duration,
@@ -121,11 +135,13 @@ pub(crate) fn start(services: Services, shared: Arc<Shared>, drain: Duration) ->
     let limiter = Arc::new(ConnectionLimiter::default());
     let identity = Arc::new(Mutex::new(services.identity.clone()));
     let rendezvous = services.rendezvous.map(Rendezvous::new);
+    let test_sessions = services.test_sessions.clone();
     let (running, ended) = mpsc::channel(1);
     let context = Context {
         shared,
         limiter: Arc::clone(&limiter),
         rendezvous: rendezvous.clone(),
+        test_sessions: services.test_sessions.clone(),
         identity: Arc::clone(&identity),
         stop: stopped,
         drain,
@@ -135,7 +151,7 @@ pub(crate) fn start(services: Services, shared: Arc<Shared>, drain: Duration) ->
     let thread = std::thread::Builder::new()
         .name("streams".into())
         .spawn(move || runtime.block_on(serve(services, context, ended)))?;
-    Ok(Running { stop, identity, limiter, rendezvous, thread })
+    Ok(Running { stop, identity, limiter, rendezvous, test_sessions, thread })
 }
 
 impl Running {
@@ -151,9 +167,17 @@ impl Running {
         self.rendezvous.as_ref().map(|r| r.counts())
     }
 
+    pub(crate) fn test_sessions(&self) -> Option<TestCounts> {
+        self.test_sessions.as_ref().map(|sessions| sessions.counts())
+    }
+
     /// What operators may look at.
-    pub(crate) fn observed(&self) -> (Arc<ConnectionLimiter>, Option<Arc<Rendezvous>>) {
-        (Arc::clone(&self.limiter), self.rendezvous.clone())
+    pub(crate) fn observed(&self) -> Observed {
+        Observed {
+            limiter: Arc::clone(&self.limiter),
+            rendezvous: self.rendezvous.clone(),
+            test_sessions: self.test_sessions.clone(),
+        }
     }
 
     pub(crate) fn is_finished(&self) -> bool {
@@ -219,9 +243,13 @@ async fn serve(services: Services, context: Context, mut ended: mpsc::Receiver<I
     let mut stop = context.stop.clone();
     _ = stop.wait_for(|stop| *stop).await;
     let (rendezvous, drain) = (context.rendezvous.clone(), context.drain);
+    let test_sessions = context.test_sessions.clone();
     drop(context);
     if let Some(rendezvous) = &rendezvous {
         rendezvous.close();
+    }
+    if let Some(sessions) = &test_sessions {
+        sessions.close();
     }
     let all_ended = async {
         while tasks.join_next().await.is_some() {}
@@ -319,6 +347,7 @@ mod tests {
             shared: Arc::new(Shared::new(current, 1, false).unwrap()),
             limiter: Arc::default(),
             rendezvous: None,
+            test_sessions: None,
             identity: Arc::default(),
             stop: watch::channel(false).1,
             drain: Duration::ZERO,

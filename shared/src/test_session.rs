@@ -29,7 +29,7 @@ pub const NAMED_PORTS: usize = 8;
 /// The same for one host in an hour, over all of its sessions.
 pub const NAMED_PORTS_PER_HOUR: usize = 16;
 /// Connects of one client that may follow each other at once; after them it may have one a second.
-pub const CONNECTS_AT_ONCE: u32 = 8;
+pub const CONNECTS_AT_ONCE: u32 = 16;
 /// Connects of one client that may wait or be under way.
 pub const CONNECTS_IN_FLIGHT: usize = 20;
 /// Connections that a client may have held at a time.
@@ -38,10 +38,8 @@ pub const HELD_CONNECTIONS: usize = 16;
 pub const PROVEN_PORTS: usize = 64;
 /// Longest time for which a client may put off a connect.
 pub const MAX_CONNECT_DELAY: Duration = Duration::from_secs(300);
-/// When the server gives up an unanswered connect: it has sent SYNs at 0 and 1 s.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// The same for a connect that waits for a late answer (RFC 5382 REQ-4): it has sent SYNs at 0, 1 and 3 s.
-pub const LATE_CONNECT_TIMEOUT: Duration = Duration::from_secs(7);
+/// Longest time for which a client may have the server wait for an answer: an RST may come after 6 s (RFC 5382 REQ-4).
+pub const MAX_CONNECT_WAIT: Duration = Duration::from_secs(10);
 /// How long the server waits for the echo of the nonce that it wrote on a new connection.
 pub const ECHO_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the server waits for the echo of the nonce that it wrote on a held connection.

@@ -56,6 +56,12 @@ impl Settings {
             ..sessions
         }
         .with_clients();
+        let tests = crate::test_session::TestLimits::default();
+        let test_sessions = crate::test_session::TestLimits {
+            sessions: self.max_test_sessions.unwrap_or(tests.sessions),
+            hold: seconds("test-hold", self.test_hold, tests.hold, 0..=DAY)?,
+            ..tests
+        };
         self.check_advertise(&defaults.families)?;
         self.check_advertised_pairs(&defaults.families)?;
         if self.check
@@ -77,6 +83,7 @@ impl Settings {
             streams,
             http: self.http()?,
             rendezvous: (!self.no_rendezvous).then_some(rendezvous),
+            test_sessions: (!self.no_test_sessions).then_some(test_sessions),
             admin: self.admin,
             check: self.check,
             drain: seconds("drain", self.drain, defaults.drain, 0..=HOUR)?,
@@ -230,6 +237,8 @@ fn in_range<N: PartialOrd + std::fmt::Display>(
 
 /// The longest that anything waits for, in seconds.
 const HOUR: u64 = 3600;
+/// The longest that a connection may be held, in seconds.
+const DAY: u64 = 24 * HOUR;
 /// More threads than this serve nobody.
 const MOST_WORKERS: usize = 256;
 

@@ -88,6 +88,17 @@ pub struct Settings {
     #[arg(long, value_name = "N", help_heading = "Rendezvous")]
     pub max_sessions_per_net: Option<usize>,
 
+    /// Do not connect back to clients that ask for it, to test what their NATs do with connections from outside
+    #[arg(long, help_heading = "Test sessions")]
+    pub no_test_sessions: bool,
+    /// Test sessions at a time [default: 2000]
+    #[arg(long, value_name = "N", help_heading = "Test sessions")]
+    pub max_test_sessions: Option<usize>,
+    /// Seconds for which a client may have a connection held before the server says something on it, up to 86400; 0 holds
+    /// none [default: 900]
+    #[arg(long, value_name = "SECONDS", help_heading = "Test sessions")]
+    pub test_hold: Option<u64>,
+
     /// Answers a second to one IPv4 address or IPv6 /56; 0 sets no limit [default: 100]
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub host_rate: Option<u32>,
@@ -230,6 +241,9 @@ impl Settings {
             max_sessions: self.max_sessions.or(base.max_sessions),
             max_sessions_per_host: self.max_sessions_per_host.or(base.max_sessions_per_host),
             max_sessions_per_net: self.max_sessions_per_net.or(base.max_sessions_per_net),
+            no_test_sessions: self.no_test_sessions || base.no_test_sessions,
+            max_test_sessions: self.max_test_sessions.or(base.max_test_sessions),
+            test_hold: self.test_hold.or(base.test_hold),
             host_rate: self.host_rate.or(base.host_rate),
             host_burst: self.host_burst.or(base.host_burst),
             net_rate: self.net_rate.or(base.net_rate),

@@ -17,7 +17,8 @@ const UPGRADE: &str = "Host: probe\r\nConnection: Upgrade\r\nUpgrade: websocket\
 fn connect(options: HttpOptions) -> (DuplexStream, JoinHandle<Option<IpAddr>>) {
     let (here, there) = duplex(64 * 1024);
     let served = tokio::spawn(async move {
-        serve(Vec::new(), there, FROM, &options, Some(5349)).await.map(|(_socket, client)| client)
+        let opened = serve(Vec::new(), there, FROM, &options, &["/punch"], Some(5349)).await;
+        opened.map(|opened| opened.client)
     });
     (here, served)
 }
@@ -46,6 +47,7 @@ async fn each_path_has_its_answer() {
         ("HEAD /", "Host: probe\r\n", "405"),
         ("POST /punch", "Host: probe\r\n", "405"),
         ("GET /other", "Host: probe\r\n", "404"),
+        ("GET /probe", UPGRADE, "404"),
         ("GET /punch", "Host: probe\r\n", "400"),
         ("GET /punch", UPGRADE, "101"),
         ("GET /punch?x=1", UPGRADE, "101"),

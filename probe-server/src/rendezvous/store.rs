@@ -4,7 +4,7 @@ use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use shared::rendezvous::{Code, Payload, Refusal, Role, ToClient, ToServer};
 
-use crate::admission::{AdmissionTable, Refused, Shares};
+use crate::admission::{AdmissionTable, Shares, nanoseconds};
 
 #[cfg(test)]
 mod tests;
@@ -221,7 +221,7 @@ impl SessionStore for MemoryStore {
         let is_full =
             self.sessions.len() >= self.limits.sessions || self.clients.len() >= self.limits.clients;
         let shares = self.shares();
-        let victim = self.clients.admit(from, shares, is_full, nanoseconds(now)).map_err(refusal)?;
+        let victim = self.clients.admit(from, shares, is_full, nanoseconds(now))?;
         let told = self.evict(victim);
         self.numbered += 1;
         let session = self.numbered;
@@ -246,7 +246,7 @@ impl SessionStore for MemoryStore {
         };
         let is_full = self.clients.len() >= self.limits.clients;
         let shares = self.shares();
-        let victim = self.clients.admit_invited(from, shares, is_full, (session, first)).map_err(refusal)?;
+        let victim = self.clients.admit_invited(from, shares, is_full, (session, first))?;
         let mut told = self.evict(victim);
         self.clients.insert(session, from, nanoseconds(now));
         // A code is good for one guest: whoever comes later is told that it is unknown.
@@ -357,16 +357,4 @@ impl Member {
     fn new(ip: IpAddr) -> Self {
         Self { ip, ready: None, messages: 0, bytes: 0 }
     }
-}
-
-fn refusal(refused: Refused) -> Refusal {
-    match refused {
-        Refused::HostFull => Refusal::HostFull,
-        Refused::TooFast => Refusal::TooFast,
-        Refused::NoRoom => Refusal::Full,
-    }
-}
-
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -8,6 +8,8 @@ pub(super) fn needed_for(old: &Config, new: &Config) -> Vec<&'static str> {
     let alternate = |config: &Config| config.families.iter().map(|f| f.alternate).collect::<Vec<_>>();
     let tls = |config: &Config| config.tls.as_ref().map_or((0, 0), |tls| tls.ports);
     let (mine, its) = (old.rendezvous.unwrap_or_default(), new.rendezvous.unwrap_or_default());
+    let (my_tests, its_tests) =
+        (old.test_sessions.unwrap_or_default(), new.test_sessions.unwrap_or_default());
     [
         ("primary", primary(old) != primary(new)),
         ("alternate", alternate(old) != alternate(new)),
@@ -25,6 +27,9 @@ pub(super) fn needed_for(old: &Config, new: &Config) -> Vec<&'static str> {
         ("max-sessions", mine.sessions != its.sessions),
         ("max-sessions-per-host", mine.per_host != its.per_host),
         ("max-sessions-per-net", mine.per_net != its.per_net),
+        ("no-test-sessions", old.test_sessions.is_some() != new.test_sessions.is_some()),
+        ("max-test-sessions", my_tests.sessions != its_tests.sessions),
+        ("test-hold", my_tests.hold != its_tests.hold),
         ("check", old.check != new.check),
         ("admin", old.admin != new.admin),
         ("drain", old.drain != new.drain),

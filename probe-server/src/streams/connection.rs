@@ -1,20 +1,23 @@
 //! One connection: messages in, answers out, in order, each within a timeout (RFC 8489 section 6.2.2).
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
-use shared::{rendezvous::Refusal, stun::frame::Frames};
+use shared::{
+    stun::{View, attr, frame::Frames},
+    test_session::Token,
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::watch,
     time::{self, Instant},
 };
 
-use super::{CONNECTION_COST, ConnectionSlot, Context, Event, ListenerEndpoint, Transport};
+use super::{ConnectionSlot, Context, Event, ListenerEndpoint, Transport, web_socket};
 use crate::{
     drop_reason::DropReason,
-    http,
     respond::{Answers, MAX_REQUEST, Outcome, respond_stream},
-    topology::Endpoint,
+    test_session::{self, HoldOrder, Proof},
+    topology::Topology,
 };
 
 /// Serves one connection until one side ends it.
@@ -23,7 +26,7 @@ pub(super) async fn serve<S>(
     from: SocketAddr,
     listener: ListenerEndpoint,
     mut context: Context,
-    mut slot: ConnectionSlot,
+    slot: ConnectionSlot,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -35,6 +38,7 @@ pub(super) async fn serve<S>(
     // When the message that is coming in began.
     let mut begun = None;
     let mut first = true;
+    let mut proof = None;
     let end = loop {
         let (until, late) = match begun {
             Some(begun) => (begun + timeouts.slow, Event::Slow),
@@ -46,58 +50,32 @@ pub(super) async fn serve<S>(
             read = time::timeout_at(until, stream.read(&mut piece)) => read,
             // A message that has begun is still served when the server is to stop.
             () = stopping(&mut context.stop), if begun.is_none() => break None,
+            order = held(&mut proof) => return hold(stream, order, context, slot),
         };
         let length = match read {
             Ok(Ok(0) | Err(_)) => break None,
             Ok(Ok(length)) => length,
             Err(_) => break Some(late),
         };
-        // STUN begins with two zero bits; HTTP, which brings the WebSocket of the rendezvous, with a letter.
-        if first
-            && piece[0].is_ascii_alphabetic()
-            && let Some(rendezvous) = &context.rendezvous
-        {
+        // STUN begins with two zero bits; HTTP, which brings WebSockets, with a letter.
+        if first && piece[0].is_ascii_alphabetic() && web_socket::is_served(&context) {
             let beginning = piece[..length].to_vec();
-            let rendezvous = Arc::clone(rendezvous);
-            let current = context.shared.current();
-            // A proxy has its own TLS towards its clients, and ports of its own.
-            let offers_tls = listener.transport == Transport::Tcp && !current.http.is_proxy(from.ip());
-            let tls = current.tls.get(listener.family).filter(|_| offers_tls);
-            let tls_port = tls.and_then(|tls| tls.advertised(listener.at)).map(|at| at.port());
-            // A task of its own: sessions wait long, and this one has room for all that a connection can be.
-            let handle = slot.handle();
-            let task = tokio::spawn(async move {
-                let Some((socket, client)) =
-                    Box::pin(http::serve(beginning, stream, from.ip(), &current.http, tls_port)).await
-                else {
-                    return;
-                };
-                let stun =
-                    current.topologies.iter().filter_map(|t| t.advertised(Endpoint::Primary)).collect();
-                drop(current);
-                // Whoever came through a proxy pays here what others have paid to the listener.
-                let client = SocketAddr::new(client, from.port());
-                let has_paid = client.ip() == from.ip().to_canonical();
-                if !has_paid && !context.take(listener.family, client, CONNECTION_COST) {
-                    context.limiter.count(Event::TooFast);
-                    return rendezvous.refuse(socket, Refusal::TooFast).await;
-                }
-                // The server does not end before its time while this is there.
-                let _running = context.running;
-                rendezvous.introduce(socket, client.ip(), stun, || slot.hand_over()).await;
-            });
-            handle.set_task(task.abort_handle());
-            return;
+            return web_socket::spawn(beginning, stream, from, listener, context, slot);
         }
         first = false;
         frames.push(&piece[..length]);
         out.clear();
-        let answered = answer_all(&mut frames, from, listener, &context, &mut out);
+        let mut token = None;
+        let answered = answer_all(&mut frames, from, listener, &context, &mut out, &mut token);
         if !out.is_empty() && !write(&mut stream, &out, timeouts.slow).await {
             break Some(Event::Slow);
         }
         match answered {
             Ok(complete) => {
+                // A connection proves one port, once.
+                if let (Some(token), None) = (token, &proof) {
+                    proof = prove(&token, from, listener, &context);
+                }
                 if complete > 0 {
                     slot.touch(context.shared.clock.now());
                 }
@@ -115,6 +93,34 @@ pub(super) async fn serve<S>(
     }
     // Over TLS this sends close_notify, over TCP the end of the stream.
     _ = time::timeout(timeouts.slow, stream.shutdown()).await;
+}
+
+/// Shows a test session which port its client has.
+fn prove(token: &Token, from: SocketAddr, listener: ListenerEndpoint, context: &Context) -> Option<Proof> {
+    let to = topology(listener, context).advertised(listener.at)?;
+    context.test_sessions.as_ref()?.prove(token, from, to)
+}
+
+/// Waits until the connection is to be held, which only one that proved a port can be.
+async fn held(proof: &mut Option<Proof>) -> HoldOrder {
+    match proof {
+        Some(proof) => proof.hold().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Holds the connection in a task of its own, which has no room for anything else.
+fn hold<S>(stream: S, order: HoldOrder, context: Context, mut slot: ConnectionSlot)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    // From now on the number of such connections is bounded by the test sessions.
+    slot.hand_over();
+    let running = context.running;
+    tokio::spawn(async move {
+        test_session::hold(stream, order).await;
+        drop((slot, running));
+    });
 }
 
 async fn stopping(stop: &mut watch::Receiver<bool>) {
@@ -138,12 +144,9 @@ fn answer_all(
     listener: ListenerEndpoint,
     context: &Context,
     out: &mut Vec<u8>,
+    token: &mut Option<Token>,
 ) -> Result<usize, Event> {
-    let current = context.shared.current();
-    let topology = match listener.transport {
-        Transport::Tcp => &current.topologies[listener.family],
-        Transport::Tls => &current.tls[listener.family],
-    };
+    let topology = &topology(listener, context);
     let mut answers = Answers::new();
     let mut complete = 0;
     while let Some(message) = frames.next_message().map_err(|_| Event::Broken)? {
@@ -152,7 +155,10 @@ fn answer_all(
             return Err(Event::Limited);
         }
         match respond_stream(topology, listener.at, from, message, &mut answers) {
-            Ok(Outcome::Success | Outcome::Changed) => context.limiter.count(Event::Success),
+            Ok(Outcome::Success | Outcome::Changed) => {
+                context.limiter.count(Event::Success);
+                *token = token_in(message).or(*token);
+            }
             Ok(Outcome::BadRequest | Outcome::UnknownAttribute) => context.limiter.count(Event::Error),
             Err(DropReason::Indication | DropReason::Response | DropReason::Method) => {
                 context.limiter.count(Event::Ignored);
@@ -165,6 +171,21 @@ fn answer_all(
         }
     }
     Ok(complete)
+}
+
+/// The endpoints that such a listener is one of.
+fn topology(listener: ListenerEndpoint, context: &Context) -> Topology {
+    let current = context.shared.current();
+    match listener.transport {
+        Transport::Tcp => current.topologies[listener.family].clone(),
+        Transport::Tls => current.tls[listener.family].clone(),
+    }
+}
+
+/// The token of a test session in a request.
+fn token_in(message: &[u8]) -> Option<Token> {
+    let view = View::parse(message).ok()?;
+    view.find(attr::TOKEN)?.try_into().ok().map(Token)
 }
 
 #[cfg(test)]

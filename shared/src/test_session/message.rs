@@ -35,9 +35,9 @@ pub enum ToServer {
         /// Connect so many milliseconds after reading this.
         #[serde(default)]
         after_ms: u32,
-        /// Wait for an answer that comes late: 7 s with three SYNs rather than 3 s with two.
-        #[serde(default)]
-        late: bool,
+        /// How long to wait for an answer, in milliseconds.
+        #[serde(default = "default_wait_ms")]
+        wait_ms: u32,
     },
     /// Keep a connection that proved a port, and be the first to say something on it. It speaks no STUN from now on.
     Hold {
@@ -84,6 +84,11 @@ pub enum ToClient {
     /// The answer to a ping.
     Pong {
         /// From the ping.
+        id: u32,
+    },
+    /// The first SYN of a connect leaves now.
+    SynSent {
+        /// From the request.
         id: u32,
     },
     /// What came of a connect.
@@ -226,6 +231,11 @@ pub enum Decline {
     #[error("for a reason that this version does not know")]
     #[serde(other)]
     Unknown,
+}
+
+/// Long enough for an answer to each of two SYNs, over most paths.
+fn default_wait_ms() -> u32 {
+    1500
 }
 
 impl ToServer {

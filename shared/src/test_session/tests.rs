@@ -10,7 +10,7 @@ fn messages_are_read_as_they_are_written() {
     for message in [
         ToServer::Open { version: VERSION },
         ToServer::Ping { id: 1 },
-        ToServer::Syn { id: 1, port, from, source, nonce: NONCE, after_ms: 300, late: true },
+        ToServer::Syn { id: 1, port, from, source, nonce: NONCE, after_ms: 300, wait_ms: 7000 },
         ToServer::Hold { id: 1, connection: 2, nonce: NONCE, after_ms: 900_000 },
         ToServer::Trace { id: 1, ttl_from: 1, ttl_to: 32 },
     ] {
@@ -33,6 +33,7 @@ fn messages_are_read_as_they_are_written() {
         ToClient::Proven { connection: 1, at, to: at },
         ToClient::Flow { at },
         ToClient::Pong { id: 1 },
+        ToClient::SynSent { id: 1 },
         ToClient::SynResult { id: 1, outcome, after_us, from: Some(at), icmp: Some(icmp) },
         ToClient::HoldResult { id: 1, outcome: HoldOutcome::ClosedBefore, after_us: 0 },
         ToClient::TraceResult { id: 1, hops: vec![Hop { ttl: 5, icmp, after_us: 700 }] },

@@ -1,0 +1,99 @@
+//! A connection that begins with HTTP: it may open the WebSocket of the rendezvous or of a test session.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use shared::{rendezvous, rendezvous::Refusal, test_session};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{CONNECTION_COST, ConnectionSlot, Context, Event, ListenerEndpoint, Transport};
+use crate::{
+    http::{self, Upgraded},
+    test_session::ServerSide,
+    topology::Endpoint,
+};
+
+/// Whether anything is served over HTTP.
+pub(super) fn is_served(context: &Context) -> bool {
+    context.rendezvous.is_some() || context.test_sessions.is_some()
+}
+
+/// Serves the connection, of which `beginning` has been read already, in a task of its own: sessions wait long, and the task
+/// of a connection has room for all that a connection can be.
+pub(super) fn spawn<S>(
+    beginning: Vec<u8>,
+    stream: S,
+    from: SocketAddr,
+    listener: ListenerEndpoint,
+    context: Context,
+    slot: ConnectionSlot,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let handle = slot.handle();
+    let task = tokio::spawn(async move {
+        let paths = paths(&context);
+        let http = Arc::clone(&context.shared.current().http);
+        let tls_port = tls_port(from, listener, &context);
+        let opened = Box::pin(http::serve(beginning, stream, from.ip(), &http, &paths, tls_port)).await;
+        drop(http);
+        if let Some(opened) = opened {
+            converse(opened, from, listener, context, slot).await;
+        }
+    });
+    handle.set_task(task.abort_handle());
+}
+
+/// Where WebSockets can be opened.
+fn paths(context: &Context) -> Vec<&'static str> {
+    let rendezvous = context.rendezvous.as_ref().map(|_| rendezvous::PATH);
+    let test_sessions = context.test_sessions.as_ref().map(|_| test_session::PATH);
+    rendezvous.into_iter().chain(test_sessions).collect()
+}
+
+/// Where the same is offered over TLS. A proxy has its own TLS towards its clients, and ports of its own.
+fn tls_port(from: SocketAddr, listener: ListenerEndpoint, context: &Context) -> Option<u16> {
+    let current = context.shared.current();
+    let is_offered = listener.transport == Transport::Tcp && !current.http.is_proxy(from.ip());
+    let tls = current.tls.get(listener.family).filter(|_| is_offered)?;
+    tls.advertised(listener.at).map(|at| at.port())
+}
+
+async fn converse<S>(
+    opened: Upgraded<S>,
+    from: SocketAddr,
+    listener: ListenerEndpoint,
+    context: Context,
+    mut slot: ConnectionSlot,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Upgraded { socket, client, path } = opened;
+    // Whoever came through a proxy pays here what others have paid to the listener.
+    let client = SocketAddr::new(client, from.port());
+    let is_proxied = client.ip() != from.ip().to_canonical();
+    let is_too_fast = is_proxied && !context.take(listener.family, client, CONNECTION_COST);
+    if is_too_fast {
+        context.limiter.count(Event::TooFast);
+    }
+    let current = context.shared.current();
+    // The server does not end before its time while this is there.
+    let _running = context.running;
+    if let Some(sessions) = context.test_sessions.filter(|_| path == test_session::PATH) {
+        // What a proxy says of an address is no reason to send anything there.
+        let refusal = is_too_fast.then_some(Refusal::TooFast).or(is_proxied.then_some(Refusal::Proxied));
+        if let Some(refusal) = refusal {
+            return sessions.refuse(socket, refusal).await;
+        }
+        let topology = current.topologies[listener.family].clone();
+        let server = ServerSide { topology, at: listener.at, serves_tcp: context.shared.serves_tcp() };
+        drop(current);
+        sessions.converse_over(socket, client, server, || slot.hand_over()).await;
+    } else if let Some(rendezvous) = context.rendezvous {
+        if is_too_fast {
+            return rendezvous.refuse(socket, Refusal::TooFast).await;
+        }
+        let stun = current.topologies.iter().filter_map(|t| t.advertised(Endpoint::Primary)).collect();
+        drop(current);
+        rendezvous.introduce(socket, client.ip(), stun, || slot.hand_over()).await;
+    }
+}

@@ -1,0 +1,151 @@
+//! Connects with the sockets of Linux: two SYNs at the most, and what comes of them, to the microsecond.
+
+mod helper_ports;
+mod icmp;
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use nix::{
+    setsockopt_impl, sockopt_impl,
+    sys::socket::{setsockopt, sockopt::DontRoute},
+};
+use shared::test_session::SynOutcome;
+use socket2::Socket;
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::{Instant, sleep_until},
+};
+
+use super::{Attempt, Attempted, ByteStream, ConnectBack, HelperPorts, NoConnection};
+use helper_ports::{HelperSockets, share_port, socket};
+
+/// The operating system's sockets.
+#[derive(Default)]
+pub(crate) struct SystemSockets {
+    /// By the addresses of a family: opened when the first session needs them.
+    helpers: Mutex<HashMap<[Option<IpAddr>; 2], HelperSockets>>,
+}
+
+/// When the second SYN has left, and a third one has not.
+const AFTER_SECOND_SYN: Duration = Duration::from_millis(1500);
+/// Repeated SYNs that the system is asked for: with so many it waits for an answer for longer than clients may ask for.
+const REPEATED: u32 = 3;
+/// A type of service that the socket does not have yet: setting it makes the system look for the route again.
+const OTHER_TYPE_OF_SERVICE: u32 = 0x10;
+
+sockopt_impl!(SynCount, SetOnly, libc::IPPROTO_TCP, libc::TCP_SYNCNT, u32);
+
+impl ConnectBack for SystemSockets {
+    fn connect(&self, attempt: Attempt) -> Pin<Box<dyn Future<Output = Attempted> + Send>> {
+        Box::pin(connect(attempt))
+    }
+
+    fn helper_ports(&self, addresses: [Option<IpAddr>; 2]) -> [HelperPorts; 2] {
+        let mut helpers = self.helpers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sockets) = helpers.get(&addresses) {
+            return sockets.ports();
+        }
+        // An address that is missing now may be there for the next client.
+        let Ok(sockets) = HelperSockets::open(addresses) else { return Default::default() };
+        helpers.entry(addresses).or_insert(sockets).ports()
+    }
+}
+
+async fn connect(attempt: Attempt) -> Attempted {
+    let started = Instant::now();
+    let failed = NoConnection { outcome: SynOutcome::Failed, icmp: None };
+    let Ok((connecting, socket)) = Connecting::prepare(&attempt) else {
+        return Attempted { from: None, after: Duration::ZERO, end: Err(failed) };
+    };
+    let end = connecting.wait(socket.connect(attempt.to), started, attempt.wait).await;
+    Attempted { from: connecting.from, after: started.elapsed(), end }
+}
+
+/// A second hold on a socket that connects: what the system has to say of it, and what it is to be told meanwhile.
+struct Connecting {
+    socket: Socket,
+    from: Option<SocketAddr>,
+}
+
+impl Connecting {
+    fn prepare(attempt: &Attempt) -> io::Result<(Self, TcpSocket)> {
+        let socket = socket(attempt.from.ip())?;
+        if attempt.from.port() != 0 {
+            share_port(&socket)?;
+        }
+        icmp::keep_errors(&socket, attempt.from.is_ipv6())?;
+        setsockopt(&socket, SynCount, &REPEATED)?;
+        socket.bind(&attempt.from.into())?;
+        let from = socket.local_addr()?.as_socket();
+        let connects = TcpSocket::from_std_stream(socket.try_clone()?.into());
+        Ok((Self { socket, from }, connects))
+    }
+
+    /// Waits for the end of the handshake, or until the time is over.
+    async fn wait(
+        &self,
+        handshake: impl Future<Output = io::Result<TcpStream>>,
+        started: Instant,
+        wait: Duration,
+    ) -> Result<Box<dyn ByteStream>, NoConnection> {
+        tokio::pin!(handshake);
+        let mut is_held_back = false;
+        loop {
+            tokio::select! {
+                end = &mut handshake => {
+                    self.let_go();
+                    let stream = end.map_err(|error| self.no_connection(&error))?;
+                    return Ok(Box::new(stream));
+                }
+                () = sleep_until(started + AFTER_SECOND_SYN), if !is_held_back => {
+                    is_held_back = true;
+                    self.hold_back_syns();
+                }
+                () = sleep_until(started + wait) => {
+                    return Err(NoConnection { outcome: SynOutcome::Timeout, icmp: None });
+                }
+            }
+        }
+    }
+
+    fn no_connection(&self, error: &io::Error) -> NoConnection {
+        let icmp = icmp::take_error(&self.socket);
+        NoConnection { outcome: outcome(error, icmp.is_some()), icmp }
+    }
+
+    /// Keeps the system from repeating the SYN further, without giving up waiting for the answer: from now on it has no route
+    /// but to its own links. Where the client is there, or over IPv6, SYNs go on.
+    fn hold_back_syns(&self) {
+        // What fails costs a few SYNs more.
+        _ = setsockopt(&self.socket, DontRoute, &true);
+        self.look_for_route_again(OTHER_TYPE_OF_SERVICE);
+    }
+
+    fn let_go(&self) {
+        _ = setsockopt(&self.socket, DontRoute, &false);
+        self.look_for_route_again(0);
+    }
+
+    fn look_for_route_again(&self, type_of_service: u32) {
+        if self.from.is_some_and(|from| from.is_ipv4()) {
+            _ = self.socket.set_tos_v4(type_of_service);
+        }
+    }
+}
+
+/// A system without a route has stopped waiting just as one whose time is over.
+fn outcome(error: &io::Error, is_icmp: bool) -> SynOutcome {
+    match error.raw_os_error() {
+        _ if is_icmp => SynOutcome::Unreachable,
+        Some(libc::ECONNREFUSED) => SynOutcome::Refused,
+        Some(libc::ETIMEDOUT | libc::ENETUNREACH | libc::EHOSTUNREACH) => SynOutcome::Timeout,
+        _ => SynOutcome::Failed,
+    }
+}

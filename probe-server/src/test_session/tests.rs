@@ -1,0 +1,1 @@
+//! The rules, whatever is said in whatever order.

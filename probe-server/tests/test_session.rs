@@ -1,0 +1,298 @@
+//! Test sessions over real sockets: the server connects back to its client, and to nobody else.
+#![cfg(target_os = "linux")]
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::{SinkExt, StreamExt};
+use probe_server::{Server, config::Config, http::HttpOptions, test_session::TestLimits, topology::Endpoint};
+use shared::{
+    stun::{Class, TransactionId, Writer, attr},
+    test_session::{
+        Decline, HoldOutcome, Nonce, PATH, Refusal, Source, SourceAddress, SynOutcome, ToClient, ToServer,
+        Token, VERSION, Welcome,
+    },
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpSocket, TcpStream},
+    time::timeout,
+};
+use tokio_tungstenite::{
+    WebSocketStream, client_async,
+    tungstenite::{Message, client::IntoClientRequest},
+};
+
+const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 1, 0, 1);
+const NONCE: Nonce = Nonce([0xA5; 16]);
+/// How long anything may take on this host, while it is busy.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+struct Session {
+    socket: WebSocketStream<TcpStream>,
+    welcome: Welcome,
+    server: SocketAddr,
+}
+
+fn start(config: Config) -> (Server, SocketAddr) {
+    let server = Server::start(config).expect("a server");
+    let at = server.topologies()[0].bound(Endpoint::Primary).expect("an address");
+    (server, at)
+}
+
+/// A socket of the client whose port others of its sockets may have, too.
+fn socket(port: u16) -> TcpSocket {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_reuseaddr(true).expect("a mode");
+    socket.set_reuseport(true).expect("a mode");
+    socket.bind(SocketAddr::new(IpAddr::V4(CLIENT), port)).expect("a port");
+    socket
+}
+
+async fn web_socket(server: SocketAddr, forwarded_for: Option<&str>) -> WebSocketStream<TcpStream> {
+    let stream = socket(0).connect(server).await.expect("a connection");
+    let mut request = format!("ws://{server}{PATH}").into_client_request().expect("a request");
+    if let Some(client) = forwarded_for {
+        request.headers_mut().insert("x-forwarded-for", client.parse().expect("a header"));
+    }
+    client_async(request, stream).await.expect("a websocket").0
+}
+
+impl Session {
+    async fn open(server: SocketAddr) -> Self {
+        let mut socket = web_socket(server, None).await;
+        say(&mut socket, &ToServer::Open { version: VERSION }).await;
+        let ToClient::Welcome(welcome) = hear(&mut socket).await else { panic!("no welcome") };
+        Self { socket, welcome: *welcome, server }
+    }
+
+    async fn say(&mut self, message: &ToServer) {
+        say(&mut self.socket, message).await;
+    }
+
+    async fn hear(&mut self) -> ToClient {
+        hear(&mut self.socket).await
+    }
+
+    /// A connection from this port that has shown the token; its number.
+    async fn prove(&mut self, port: u16) -> (TcpStream, u32) {
+        let mut stream = socket(port).connect(self.server).await.expect("a connection");
+        let from = stream.local_addr().expect("an address");
+        stream.write_all(&request(Some(self.welcome.token))).await.expect("sent");
+        let mut header = [0; 20];
+        timeout(PATIENCE, stream.read_exact(&mut header)).await.expect("in time").expect("an answer");
+        let rest = u16::from_be_bytes([header[2], header[3]]);
+        stream.read_exact(&mut vec![0; rest.into()]).await.expect("all of it");
+        let ToClient::Proven { connection, at, to } = self.hear().await else { panic!("not proven") };
+        assert_eq!((at, to), (from, self.server));
+        (stream, connection)
+    }
+
+    /// Has the server connect; what came of it.
+    async fn syn(&mut self, port: u16, from: SourceAddress, source: Source) -> ToClient {
+        let message = ToServer::Syn { id: 7, port, from, source, nonce: NONCE, after_ms: 0, wait_ms: 1500 };
+        self.say(&message).await;
+        match self.hear().await {
+            ToClient::SynSent { id: 7 } => self.hear().await,
+            other => other,
+        }
+    }
+}
+
+async fn say(socket: &mut WebSocketStream<TcpStream>, message: &ToServer) {
+    socket.send(Message::text(serde_json::to_string(message).expect("json"))).await.expect("sent");
+}
+
+async fn hear(socket: &mut WebSocketStream<TcpStream>) -> ToClient {
+    let message = timeout(PATIENCE, socket.next()).await.expect("in time").expect("an answer");
+    ToClient::parse(message.expect("a message").to_text().expect("text")).expect("a known one")
+}
+
+/// A Binding request, with the token of a session or without.
+fn request(token: Option<Token>) -> Vec<u8> {
+    let mut bytes = [0; 64];
+    let id = TransactionId::modern(&mut fastrand::Rng::with_seed(1));
+    let mut writer = Writer::new(&mut bytes, Class::Request, &id);
+    if let Some(token) = token {
+        writer.bytes(attr::TOKEN, &token.0);
+    }
+    let length = writer.len();
+    bytes[..length].to_vec()
+}
+
+/// Takes one connection and sends back what comes over it; where it came from.
+async fn echo_once(listener: Arc<TcpListener>) -> SocketAddr {
+    let (mut stream, from) = listener.accept().await.expect("a connection");
+    let mut nonce = [0; 16];
+    stream.read_exact(&mut nonce).await.expect("a nonce");
+    assert_eq!(nonce, NONCE.0);
+    stream.write_all(&nonce).await.expect("sent");
+    // The server closes it.
+    _ = stream.read(&mut nonce).await;
+    from
+}
+
+fn outcome_of(message: &ToClient) -> SynOutcome {
+    let ToClient::SynResult { id: 7, outcome, .. } = message else { panic!("{message:?}") };
+    *outcome
+}
+
+#[tokio::test]
+async fn the_server_connects_back_to_a_proven_port_from_all_its_sources() {
+    let (server, at) = start(Config::local());
+    let mut session = Session::open(at).await;
+    let alternate = session.welcome.alternate.clone().expect("an alternate address");
+    assert_eq!(session.welcome.you.ip(), IpAddr::V4(CLIENT));
+    assert_eq!(session.welcome.primary.stun[0], at);
+    assert_eq!(alternate.stun.len(), 2);
+    let listener = socket(0);
+    let (_stream, _) = session.prove(listener.local_addr().expect("an address").port()).await;
+    let listener = Arc::new(listener.listen(8).expect("a listener"));
+    let port = listener.local_addr().expect("an address").port();
+    let pending = session.welcome.primary.pending.expect("a full listener");
+    assert_eq!(pending.port(), alternate.pending.expect("another one").port());
+    for (address, source, ip) in [
+        (SourceAddress::Primary, Source::Ephemeral, at.ip()),
+        (SourceAddress::Alternate, Source::Ephemeral, alternate.stun[0].ip()),
+        (SourceAddress::Primary, Source::Pending, at.ip()),
+    ] {
+        let accepted = tokio::spawn(echo_once(Arc::clone(&listener)));
+        let result = session.syn(port, address, source).await;
+        let ToClient::SynResult { outcome, from, after_us, icmp, .. } = result else { panic!("{result:?}") };
+        assert_eq!((outcome, icmp), (SynOutcome::Echoed, None));
+        let seen = accepted.await.expect("no panic");
+        assert_eq!((Some(seen), seen.ip()), (from, ip));
+        assert!(after_us < 1_000_000, "{after_us}");
+        assert_eq!(source == Source::Pending, seen.port() == pending.port());
+    }
+    // Whoever takes the connection and does not know the nonce is told apart, and so is a port without a listener.
+    let silent = tokio::spawn(async move { listener.accept().await });
+    assert_eq!(
+        outcome_of(&session.syn(port, SourceAddress::Primary, Source::Ephemeral).await),
+        SynOutcome::Connected
+    );
+    drop(silent.await.expect("no panic"));
+    let result = session.syn(port, SourceAddress::Primary, Source::Ephemeral).await;
+    assert_eq!(outcome_of(&result), SynOutcome::Refused);
+    let counts = server.test_sessions().expect("test sessions");
+    assert_eq!((counts.opened, counts.proven, counts.connects, counts.sessions), (1, 1, 5, 1));
+}
+
+#[tokio::test]
+async fn a_simultaneous_open_needs_no_privileges() {
+    let (_server, at) = start(Config::local());
+    let mut session = Session::open(at).await;
+    let pending = session.welcome.primary.pending.expect("a full listener");
+    let client = socket(0);
+    let port = client.local_addr().expect("an address").port();
+    let connecting = tokio::spawn(async move {
+        let mut stream = client.connect(pending).await.expect("a connection");
+        let mut nonce = [0; 16];
+        stream.read_exact(&mut nonce).await.expect("a nonce");
+        stream.write_all(&nonce).await.expect("sent");
+        nonce
+    });
+    // The port is named, not proven: nothing could have been sent from it.
+    let (from, source) = (SourceAddress::Primary, Source::Pending);
+    let message = ToServer::Syn { id: 7, port, from, source, nonce: NONCE, after_ms: 200, wait_ms: 1500 };
+    session.say(&message).await;
+    assert_eq!(session.hear().await, ToClient::SynSent { id: 7 });
+    let result = session.hear().await;
+    assert_eq!(outcome_of(&result), SynOutcome::Echoed, "{result:?}");
+    assert_eq!(connecting.await.expect("no panic"), NONCE.0);
+}
+
+#[tokio::test]
+async fn a_held_connection_is_silent_until_the_server_speaks() {
+    let (_server, at) = start(Config::local());
+    let mut session = Session::open(at).await;
+    let (mut stream, connection) = session.prove(0).await;
+    let (gone, lost) = session.prove(0).await;
+    let hold = |id, connection, after_ms| ToServer::Hold { id, connection, nonce: NONCE, after_ms };
+    session.say(&hold(1, connection, 300)).await;
+    let mut nonce = [0; 16];
+    timeout(PATIENCE, stream.read_exact(&mut nonce)).await.expect("in time").expect("a nonce");
+    assert_eq!(nonce, NONCE.0);
+    stream.write_all(&nonce).await.expect("sent");
+    let ToClient::HoldResult { id: 1, outcome, .. } = session.hear().await else { panic!("no result") };
+    assert_eq!(outcome, HoldOutcome::Echoed);
+    // Once; and only what is there, for no longer than allowed.
+    drop(gone);
+    for (id, connection, after_ms, reason) in [
+        (2, connection, 300, Decline::NoConnection),
+        (3, 99, 300, Decline::NoConnection),
+        (4, lost, 900_001, Decline::TooLong),
+    ] {
+        session.say(&hold(id, connection, after_ms)).await;
+        assert_eq!(session.hear().await, ToClient::Declined { id, reason });
+    }
+}
+
+#[tokio::test]
+async fn what_may_not_be_is_declined() {
+    let limits = TestLimits { hold: Duration::ZERO, ..TestLimits::default() };
+    let (_server, at) = start(Config { test_sessions: Some(limits), ..Config::local() });
+    let mut session = Session::open(at).await;
+    let declined = |reason| ToClient::Declined { id: 7, reason };
+    let (primary, ephemeral) = (SourceAddress::Primary, Source::Ephemeral);
+    assert_eq!(session.syn(80, primary, ephemeral).await, declined(Decline::LowPort));
+    assert_eq!(session.syn(at.port(), primary, ephemeral).await, declined(Decline::OwnPort));
+    let (_stream, connection) = session.prove(0).await;
+    session.say(&ToServer::Hold { id: 7, connection, nonce: NONCE, after_ms: 1 }).await;
+    assert_eq!(session.hear().await, declined(Decline::NotOffered));
+    // Nobody listens at a port that was named; the ninth one is not even tried.
+    let free =
+        std::net::TcpListener::bind((CLIENT, 0)).expect("a port").local_addr().expect("an address").port();
+    let mut named = (free..).filter(|port| *port >= 1024 && *port != at.port());
+    for _ in 0..8 {
+        let result = session.syn(named.next().expect("a port"), primary, ephemeral).await;
+        assert!(matches!(result, ToClient::SynResult { .. }), "{result:?}");
+    }
+    assert_eq!(session.syn(40_000, primary, ephemeral).await, declined(Decline::TooManyPorts));
+    session.say(&ToServer::Open { version: VERSION }).await;
+    assert_eq!(session.hear().await, ToClient::Refused { reason: Refusal::BadMessage });
+}
+
+#[tokio::test]
+async fn what_a_proxy_says_of_an_address_is_no_reason_to_connect_there() {
+    let trusted_proxies = vec!["127.0.0.0/8".parse().expect("a network")];
+    let http = HttpOptions { trusted_proxies, ..HttpOptions::default() };
+    let (_server, at) = start(Config { http, ..Config::local() });
+    let mut socket = web_socket(at, Some("192.0.2.1")).await;
+    assert_eq!(hear(&mut socket).await, ToClient::Refused { reason: Refusal::Proxied });
+}
+
+#[tokio::test]
+async fn one_option_turns_them_off_and_tokens_of_nobody_are_ignored() {
+    let (_server, at) = start(Config { test_sessions: None, ..Config::local() });
+    let mut stream = socket(0).connect(at).await.expect("a connection");
+    stream.write_all(&request(Some(Token([1; 16])))).await.expect("sent");
+    let mut answer = [0; 2];
+    timeout(PATIENCE, stream.read_exact(&mut answer)).await.expect("in time").expect("an answer");
+    assert_eq!(answer, [1, 1], "a success response");
+    let stream = socket(0).connect(at).await.expect("a connection");
+    let error = client_async(format!("ws://{at}{PATH}"), stream).await.expect_err("there is none");
+    assert!(error.to_string().contains("404"), "{error}");
+}
+
+#[test]
+fn a_server_that_stops_tells_its_clients() {
+    let (server, at) = start(Config::local());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut session = Session::open(at).await;
+        let (mut stream, connection) = session.prove(0).await;
+        session.say(&ToServer::Hold { id: 1, connection, nonce: NONCE, after_ms: 600_000 }).await;
+        session.say(&ToServer::Ping { id: 2 }).await;
+        assert_eq!(session.hear().await, ToClient::Pong { id: 2 });
+        let end = std::thread::spawn(move || server.stop());
+        assert_eq!(session.hear().await, ToClient::Refused { reason: Refusal::Stopping });
+        drop(session);
+        let closed = timeout(PATIENCE, stream.read(&mut [0; 16])).await.expect("in time");
+        assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
+        end.join().expect("no panic");
+    });
+}
