@@ -206,6 +206,7 @@ mod tests {
         limits::Limits,
         rendezvous::{Rendezvous, SessionLimits},
         streams::ConnectionLimiter,
+        topology::Endpoint,
     };
 
     const PLACE: ListenerEndpoint =

@@ -100,9 +100,7 @@ mod tests {
 
     const NONCE: Nonce = Nonce([7; 16]);
 
-    fn hold() -> Hold {
-        Hold { id: 1, connection: 1, nonce: NONCE, after: Duration::from_secs(60) }
-    }
+    const HOLD: Hold = Hold { id: 1, connection: 1, nonce: NONCE, after: Duration::from_secs(60) };
 
     #[tokio::test(start_paused = true)]
     async fn the_server_speaks_first_and_waits_for_the_echo() {
@@ -117,24 +115,24 @@ mod tests {
             there.write_all(&heard).await.unwrap();
             there
         };
-        let (end, _there) = tokio::join!(speak_first(&mut here, &hold()), client);
+        let (end, _there) = tokio::join!(speak_first(&mut here, &HOLD), client);
         assert_eq!(end.0, HoldOutcome::Echoed);
     }
 
     #[tokio::test(start_paused = true)]
     async fn silence_and_both_ends_are_told_apart() {
         let (mut here, _there) = duplex(64);
-        assert_eq!(speak_first(&mut here, &hold()).await, (HoldOutcome::Silent, HOLD_ECHO_TIMEOUT));
+        assert_eq!(speak_first(&mut here, &HOLD).await, (HoldOutcome::Silent, HOLD_ECHO_TIMEOUT));
         let (mut here, there) = duplex(64);
         drop(there);
-        assert_eq!(speak_first(&mut here, &hold()).await.0, HoldOutcome::ClosedBefore);
+        assert_eq!(speak_first(&mut here, &HOLD).await.0, HoldOutcome::ClosedBefore);
         let (mut here, mut there) = duplex(64);
         let leave = async move { there.read_exact(&mut [0; 16]).await.unwrap() };
-        let (end, _) = tokio::join!(speak_first(&mut here, &hold()), leave);
+        let (end, _) = tokio::join!(speak_first(&mut here, &HOLD), leave);
         assert_eq!(end.0, HoldOutcome::Closed);
         let (mut here, mut there) = duplex(64);
         let babble = async move { while there.write_all(&[1; 64]).await.is_ok() {} };
-        let end = tokio::select! { end = speak_first(&mut here, &hold()) => end, () = babble => panic!() };
+        let end = tokio::select! { end = speak_first(&mut here, &HOLD) => end, () = babble => panic!() };
         assert_eq!(end.0, HoldOutcome::ClosedBefore, "whoever says too much is cut off");
     }
 }
