@@ -1,6 +1,8 @@
 //! Test sessions over real sockets: the server connects back to its client, and to nobody else.
 #![cfg(target_os = "linux")]
 
+mod namespace;
+
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
@@ -8,12 +10,18 @@ use std::{
 };
 
 use futures_util::{SinkExt, StreamExt};
-use probe_server::{Server, config::Config, http::HttpOptions, test_session::TestLimits, topology::Endpoint};
+use probe_server::{
+    Server,
+    config::{Config, Family},
+    http::HttpOptions,
+    test_session::TestLimits,
+    topology::Endpoint,
+};
 use shared::{
     stun::{Class, TransactionId, Writer, attr},
     test_session::{
-        Decline, HoldOutcome, Nonce, PATH, Refusal, Source, SourceAddress, SynOutcome, ToClient, ToServer,
-        Token, VERSION, Welcome,
+        Decline, HoldOutcome, Icmp, Nonce, PATH, Refusal, Source, SourceAddress, SynOutcome, ToClient,
+        ToServer, Token, VERSION, Welcome,
     },
 };
 use tokio::{
@@ -26,6 +34,7 @@ use tokio_tungstenite::{
     tungstenite::{Message, client::IntoClientRequest},
 };
 
+/// The address of clients whose server is on this host.
 const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 1, 0, 1);
 const NONCE: Nonce = Nonce([0xA5; 16]);
 /// How long anything may take on this host, while it is busy.
@@ -45,10 +54,14 @@ fn start(config: Config) -> (Server, SocketAddr) {
 
 /// A socket of the client whose port others of its sockets may have, too.
 fn socket(port: u16) -> TcpSocket {
+    socket_at(CLIENT, port)
+}
+
+fn socket_at(ip: Ipv4Addr, port: u16) -> TcpSocket {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_reuseaddr(true).expect("a mode");
     socket.set_reuseport(true).expect("a mode");
-    socket.bind(SocketAddr::new(IpAddr::V4(CLIENT), port)).expect("a port");
+    socket.bind(SocketAddr::new(IpAddr::V4(ip), port)).expect("a port");
     socket
 }
 
@@ -63,7 +76,10 @@ async fn web_socket(server: SocketAddr, forwarded_for: Option<&str>) -> WebSocke
 
 impl Session {
     async fn open(server: SocketAddr) -> Self {
-        let mut socket = web_socket(server, None).await;
+        Self::open_over(web_socket(server, None).await, server).await
+    }
+
+    async fn open_over(mut socket: WebSocketStream<TcpStream>, server: SocketAddr) -> Self {
         say(&mut socket, &ToServer::Open { version: VERSION }).await;
         let ToClient::Welcome(welcome) = hear(&mut socket).await else { panic!("no welcome") };
         Self { socket, welcome: *welcome, server }
@@ -93,7 +109,17 @@ impl Session {
 
     /// Has the server connect; what came of it.
     async fn syn(&mut self, port: u16, from: SourceAddress, source: Source) -> ToClient {
-        let message = ToServer::Syn { id: 7, port, from, source, nonce: NONCE, after_ms: 0, wait_ms: 1500 };
+        self.syn_and_wait(port, from, source, 1500).await
+    }
+
+    async fn syn_and_wait(
+        &mut self,
+        port: u16,
+        from: SourceAddress,
+        source: Source,
+        wait_ms: u32,
+    ) -> ToClient {
+        let message = ToServer::Syn { id: 7, port, from, source, nonce: NONCE, after_ms: 0, wait_ms };
         self.say(&message).await;
         match self.hear().await {
             ToClient::SynSent { id: 7 } => self.hear().await,
@@ -294,5 +320,68 @@ fn a_server_that_stops_tells_its_clients() {
         let closed = timeout(PATIENCE, stream.read(&mut [0; 16])).await.expect("in time");
         assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
         end.join().expect("no panic");
+    });
+}
+
+/// Through a router, at a client that drops, or refuses in one way or the other.
+#[test]
+fn drop_reset_and_icmp_are_told_apart_and_two_syns_are_sent() {
+    let test = "drop_reset_and_icmp_are_told_apart_and_two_syns_are_sent";
+    namespace::in_a_namespace(test, &["nft"], || {
+        let (client, host) = (namespace::Host::new(), namespace::Host::new());
+        for (host, link, net) in [(&client, "client", "198.18.0"), (&host, "server", "198.19.0")] {
+            host.connect(link, "eth0");
+            namespace::run(&format!("ip address add {net}.1/24 dev {link}"));
+            for last in [2, 3] {
+                host.run(&format!("ip address add {net}.{last}/24 dev eth0"));
+            }
+            host.run(&format!("ip route add default via {net}.1"));
+        }
+        namespace::run("sysctl -q -w net.ipv4.ip_forward=1");
+        client.nft(
+            "table ip firewall {
+                counter syns { }
+                chain in { type filter hook input priority filter;
+                    tcp dport 5001 counter name syns drop;
+                    tcp dport 5002 reject with icmp type port-unreachable;
+                    tcp dport 5003 reject with tcp reset;
+                }
+            }",
+        );
+        let [primary, alternate] = ["198.19.0.2", "198.19.0.3"].map(|ip| ip.parse().expect("an address"));
+        let family = Family { primary, alternate: Some(alternate) };
+        let server =
+            host.run_inside(|| Server::start(Config::new(vec![family], (3478, 3479))).expect("a server"));
+        let at = server.topologies()[0].bound(Endpoint::Primary).expect("an address");
+        client.run_inside(|| {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let here = Ipv4Addr::new(198, 18, 0, 2);
+                let stream = socket_at(here, 0).connect(at).await.expect("a connection");
+                let socket = client_async(format!("ws://{at}{PATH}"), stream).await.expect("a websocket").0;
+                let mut session = Session::open_over(socket, at).await;
+                let unreachable = Icmp { kind: 3, code: 3, from: IpAddr::V4(here) };
+                for (port, wait_ms, expected, icmp) in [
+                    (5001, 4000, SynOutcome::Timeout, None),
+                    (5002, 1500, SynOutcome::Unreachable, Some(unreachable)),
+                    (5003, 1500, SynOutcome::Refused, None),
+                ] {
+                    let from = SourceAddress::Alternate;
+                    let result = session.syn_and_wait(port, from, Source::Ephemeral, wait_ms).await;
+                    let ToClient::SynResult { outcome, icmp: seen, after_us, from, .. } = result else {
+                        panic!("{result:?}")
+                    };
+                    assert_eq!((outcome, seen), (expected, icmp));
+                    assert_eq!(from.expect("it left").ip(), alternate);
+                    let is_late = expected == SynOutcome::Timeout;
+                    assert_eq!(after_us >= 4_000_000, is_late, "{after_us}");
+                }
+            });
+        });
+        let counter = client.command("nft").args(["list", "counter", "ip", "firewall", "syns"]).output();
+        let counter = String::from_utf8(counter.expect("nft runs").stdout).expect("text");
+        assert!(counter.contains("packets 2 "), "{counter}");
+        drop(server);
     });
 }
