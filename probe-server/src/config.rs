@@ -179,7 +179,7 @@ impl Config {
         let sockets = self.families.len() * 4 * (self.workers + 2);
         let introduced = self.rendezvous.map_or(0, |limits| limits.clients);
         let tested =
-            self.test_sessions.map_or(0, |limits| limits.sessions + 2 * limits.connects + limits.held);
+            self.test_sessions.map_or(0, |limits| 2 * limits.sessions + 2 * limits.connects + limits.held);
         sockets + self.streams.most + introduced + tested + 64
     }
 

@@ -189,6 +189,11 @@ fn tell_topology(server: &Server) {
     for service in server.services().iter().filter(|service| service.transport == "admin") {
         service.addresses.iter().for_each(|address| info!(%address, "metrics and health"));
     }
+    if server.test_sessions().is_some() {
+        info!(
+            "connects back to clients that ask for it, at their own addresses (no-test-sessions turns it off)"
+        );
+    }
     for ip in server.missing_addresses() {
         warn!(%ip, "not an address of this host: what needs it is not served until it is");
     }

@@ -5,19 +5,22 @@
 //! connection came from. Everything else here carries out what it allows.
 
 mod connect_back;
+mod echo;
 mod hold;
 mod hosts;
 mod rules;
+mod server_side;
 mod service;
 #[cfg(all(feature = "net", target_os = "linux"))]
 mod system;
 #[cfg(test)]
 mod tests;
 
-pub use connect_back::{Attempt, Attempted, ByteStream, ConnectBack, HelperPorts, NoConnection};
+pub use connect_back::{Attempt, Attempted, ByteStream, ConnectBack, HelperPorts, NoConnection, TracePort};
 pub use hold::{HoldOrder, run as hold};
 pub use rules::{Connect, Hold, Offer, Order, SessionTable, TestLimits, Trace};
-pub use service::{Proof, ServerSide, TestSessions};
+pub use server_side::ServerSide;
+pub use service::{Proof, TestSessions};
 #[cfg(all(feature = "net", target_os = "linux"))]
 pub(crate) use system::SystemSockets;
 
@@ -34,6 +37,8 @@ pub struct TestCounts {
     pub connects: u64,
     /// Connections held.
     pub holds: u64,
+    /// Traces made.
+    pub traces: u64,
     /// Requests that were declined.
     pub declined: u64,
     /// Sessions there are now.
@@ -43,13 +48,14 @@ pub struct TestCounts {
 impl TestCounts {
     /// Names and numbers of all events.
     #[must_use]
-    pub fn events(&self) -> [(&'static str, u64); 6] {
+    pub fn events(&self) -> [(&'static str, u64); 7] {
         [
             ("opened", self.opened),
             ("refused", self.refused),
             ("proven", self.proven),
             ("connects", self.connects),
             ("holds", self.holds),
+            ("traces", self.traces),
             ("declined", self.declined),
         ]
     }

@@ -1,10 +1,13 @@
 //! Test sessions over real sockets: the server connects back to its client, and to nobody else.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![cfg(target_os = "linux")]
 
 mod namespace;
 
 use std::{
+    io::{BufRead, BufReader},
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    process::{Command, Stdio},
     sync::Arc,
     time::Duration,
 };
@@ -17,6 +20,7 @@ use probe_server::{
     test_session::TestLimits,
     topology::Endpoint,
 };
+use rustix::process::{Resource, getrlimit, setrlimit};
 use shared::{
     stun::{Class, TransactionId, Writer, attr},
     test_session::{
@@ -95,7 +99,11 @@ impl Session {
 
     /// A connection from this port that has shown the token; its number.
     async fn prove(&mut self, port: u16) -> (TcpStream, u32) {
-        let mut stream = socket(port).connect(self.server).await.expect("a connection");
+        self.prove_from(CLIENT, port).await
+    }
+
+    async fn prove_from(&mut self, ip: Ipv4Addr, port: u16) -> (TcpStream, u32) {
+        let mut stream = socket_at(ip, port).connect(self.server).await.expect("a connection");
         let from = stream.local_addr().expect("an address");
         stream.write_all(&request(Some(self.welcome.token))).await.expect("sent");
         let mut header = [0; 20];
@@ -323,10 +331,62 @@ fn a_server_that_stops_tells_its_clients() {
     });
 }
 
+/// Sessions of a thousand clients at once, in the real program, each with a connection held.
+#[test]
+fn a_thousand_sessions_with_a_held_connection_each_fit_into_16_mib() {
+    const SESSIONS: u32 = 1000;
+    let mut files = getrlimit(Resource::Nofile);
+    files.current = files.maximum;
+    setrlimit(Resource::Nofile, files).expect("a soft limit may be raised");
+    let mut program = Command::new(env!("CARGO_BIN_EXE_probe-server"))
+        .args(["--local", "--port", "0", "--alternate-port", "0"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    let lines = BufReader::new(program.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
+    let ready = lines.into_iter().find(|line| line.starts_with("ready tcp ")).expect("a ready line");
+    let at = ready.split(' ').nth(2).expect("an address").parse().expect("an address");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let before = resident(program.id());
+        let mut clients = Vec::new();
+        for number in 0..SESSIONS {
+            // Ten from each host, each host in a network of its own.
+            let ip = Ipv4Addr::from_bits(CLIENT.to_bits() + ((number / 10) << 8));
+            let stream = socket_at(ip, 0).connect(at).await.expect("a connection");
+            let socket = client_async(format!("ws://{at}{PATH}"), stream).await.expect("a websocket").0;
+            let mut session = Session::open_over(socket, at).await;
+            let (stream, connection) = session.prove_from(ip, 0).await;
+            session.say(&ToServer::Hold { id: 1, connection, nonce: NONCE, after_ms: 600_000 }).await;
+            session.say(&ToServer::Ping { id: 2 }).await;
+            assert_eq!(session.hear().await, ToClient::Pong { id: 2 });
+            clients.push((session, stream));
+        }
+        let after = resident(program.id());
+        println!(
+            "{SESSIONS} test sessions with a held connection each: {:.1} MiB resident before, {:.1} MiB after, {} bytes each",
+            before as f64 / 1048576.0,
+            after as f64 / 1048576.0,
+            (after - before) / u64::from(SESSIONS)
+        );
+        assert!(after - before <= 16 << 20, "{} bytes", after - before);
+    });
+    program.kill().expect("it runs");
+    program.wait().expect("it ends");
+}
+
+/// Resident memory of a process, in bytes.
+fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a figure");
+    line.split_whitespace().nth(1).expect("a figure").parse::<u64>().expect("a number") * 1024
+}
+
 /// Through a router, at a client that drops, or refuses in one way or the other.
 #[test]
-fn drop_reset_and_icmp_are_told_apart_and_two_syns_are_sent() {
-    let test = "drop_reset_and_icmp_are_told_apart_and_two_syns_are_sent";
+fn drop_reset_icmp_and_hops_are_told_apart_and_two_syns_are_sent() {
+    let test = "drop_reset_icmp_and_hops_are_told_apart_and_two_syns_are_sent";
     namespace::in_a_namespace(test, &["nft"], || {
         let (client, host) = (namespace::Host::new(), namespace::Host::new());
         for (host, link, net) in [(&client, "client", "198.18.0"), (&host, "server", "198.19.0")] {
@@ -377,6 +437,22 @@ fn drop_reset_and_icmp_are_told_apart_and_two_syns_are_sent() {
                     let is_late = expected == SynOutcome::Timeout;
                     assert_eq!(after_us >= 4_000_000, is_late, "{after_us}");
                 }
+                // The router between the two answers for what does not reach the client.
+                session.say(&ToServer::Trace { id: 8, ttl_from: 1, ttl_to: 4 }).await;
+                assert_eq!(session.hear().await, ToClient::Declined { id: 8, reason: Decline::NoFlow });
+                session.say(&ToServer::TracePort { id: 8 }).await;
+                let ToClient::TracePort { id: 8, at } = session.hear().await else { panic!("no port") };
+                let flow = std::net::UdpSocket::bind((here, 0)).expect("a socket");
+                flow.send_to(&request(Some(session.welcome.token)), at).expect("sent");
+                let from = flow.local_addr().expect("an address");
+                assert_eq!(session.hear().await, ToClient::Flow { at: from });
+                session.say(&ToServer::Trace { id: 8, ttl_from: 1, ttl_to: 4 }).await;
+                let ToClient::TraceResult { id: 8, hops } = session.hear().await else { panic!("no result") };
+                let router = Icmp { kind: 11, code: 0, from: IpAddr::from([198, 19, 0, 1]) };
+                assert_eq!(hops.iter().map(|hop| (hop.ttl, hop.icmp)).collect::<Vec<_>>(), [(1, router)]);
+                let mut packet = [0; 16];
+                let (length, source) = flow.recv_from(&mut packet).expect("the second one");
+                assert_eq!((length, packet[7], source), (8, 2, at));
             });
         });
         let counter = client.command("nft").args(["list", "counter", "ip", "firewall", "syns"]).output();

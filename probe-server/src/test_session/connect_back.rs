@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use shared::test_session::{Icmp, SynOutcome};
+use shared::test_session::{Hop, Icmp, SynOutcome, Token};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Connects to clients, and has the ports that only test sessions need.
@@ -17,6 +17,28 @@ pub trait ConnectBack: Send + Sync {
     /// The ports of the server's addresses in one family, the primary one first; none where there is no such address, or it
     /// cannot have them now.
     fn helper_ports(&self, addresses: [Option<IpAddr>; 2]) -> [HelperPorts; 2];
+
+    /// A UDP port of this address for the traces of one session, where there can be one.
+    fn trace_port(&self, ip: IpAddr) -> Option<Box<dyn TracePort>> {
+        let _ = ip;
+        None
+    }
+}
+
+/// Sends packets with a limited TTL to whoever has sent to it.
+pub trait TracePort: Send {
+    /// Its number.
+    fn port(&self) -> u16;
+
+    /// Waits for a datagram with this token; where it came from.
+    fn flow(&mut self, token: Token) -> Pin<Box<dyn Future<Output = SocketAddr> + Send + '_>>;
+
+    /// Sends one packet with each TTL from the first to the last; what came back, in the order of the TTL.
+    fn trace(
+        &mut self,
+        to: SocketAddr,
+        ttls: (u8, u8),
+    ) -> Pin<Box<dyn Future<Output = Vec<Hop>> + Send + '_>>;
 }
 
 /// A connect that is to be tried.

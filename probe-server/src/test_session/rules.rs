@@ -60,8 +60,6 @@ pub struct Offer {
     pub alternate: bool,
     /// Whether the primary and the alternate address have a listener whose backlog is full.
     pub pending: [bool; 2],
-    /// Whether the primary address has a trace port.
-    pub trace: bool,
 }
 
 /// What is to be done for a client.
@@ -73,6 +71,8 @@ pub enum Order {
     Connect(Connect),
     /// Hold one of its connections; [`SessionTable::end_hold`] is to follow.
     Hold(Hold),
+    /// Open a trace port for it, and tell it with this number.
+    TracePort(u32),
     /// Send packets with a limited TTL; [`SessionTable::end_connect`] is to follow.
     Trace(Trace),
 }
@@ -145,6 +145,7 @@ struct Session {
     named: Vec<u16>,
     /// Each connection, with its external port where that is at the session's address. Those that have ended are here, too.
     proven: Vec<Proven>,
+    has_trace_port: bool,
     flow: Option<u16>,
 }
 
@@ -198,9 +199,18 @@ impl SessionTable {
         let session = self.numbered;
         self.clients.insert(session, ip, nanoseconds(now));
         self.tokens.insert(token, session);
-        let (until, flow) = (now + self.limits.last, None);
-        let (named, proven) = (Vec::new(), Vec::new());
-        self.sessions.insert(session, Session { ip, token, offer, until, messages: 0, named, proven, flow });
+        let entry = Session {
+            ip,
+            token,
+            offer,
+            until: now + self.limits.last,
+            messages: 0,
+            named: Vec::new(),
+            proven: Vec::new(),
+            has_trace_port: false,
+            flow: None,
+        };
+        self.sessions.insert(session, entry);
         Ok((session, victim))
     }
 
@@ -224,6 +234,10 @@ impl SessionTable {
                 let hold = Hold { id: *id, connection: *connection, nonce: *nonce, after };
                 (*id, self.hold(session, hold, now))
             }
+            ToServer::TracePort { id } if std::mem::replace(&mut entry.has_trace_port, true) => {
+                (*id, Err(Decline::Busy))
+            }
+            ToServer::TracePort { id } => (*id, Ok(Order::TracePort(*id))),
             ToServer::Trace { id, ttl_from, ttl_to } => {
                 (*id, self.trace(session, *id, (*ttl_from, *ttl_to), now))
             }
@@ -244,16 +258,13 @@ impl SessionTable {
         Some((session, u32::try_from(entry.proven.len()).ok()?))
     }
 
-    /// A datagram with this token has come to the trace port from `at`: the session that it belongs to, if it is from the
-    /// session's own address.
-    pub fn prove_flow(&mut self, token: &Token, at: SocketAddr, now: Duration) -> Option<u64> {
-        let session = *self.tokens.get(token)?;
-        let entry = self.sessions.get_mut(&session).filter(|it| now < it.until)?;
+    /// A datagram with the session's token has come to its trace port from `at`: whether that is news, and a source that may
+    /// be traced to.
+    pub fn prove_flow(&mut self, session: u64, at: SocketAddr) -> bool {
+        let Some(entry) = self.sessions.get_mut(&session) else { return false };
         let is_own = self.own_ports.contains(&at.port());
-        (!is_own && at.ip().to_canonical() == entry.ip).then(|| {
-            entry.flow = Some(at.port());
-            session
-        })
+        let is_allowed = !is_own && at.ip().to_canonical() == entry.ip;
+        is_allowed && entry.flow.replace(at.port()) != Some(at.port())
     }
 
     /// A connect or a trace for a client at this address is over, or will not be.
@@ -364,9 +375,6 @@ impl SessionTable {
 
     fn trace(&mut self, session: u64, id: u32, ttls: (u8, u8), now: Duration) -> Result<Order, Decline> {
         let entry = self.sessions.get_mut(&session).ok_or(Decline::Busy)?;
-        if !entry.offer.trace {
-            return Err(Decline::NotOffered);
-        }
         if ttls.0 == 0 || ttls.0 > ttls.1 || ttls.1 > MAX_TTL {
             return Err(Decline::TooLong);
         }

@@ -8,11 +8,10 @@ use std::{
 };
 
 use shared::test_session::{
-    Decline, ECHO_TIMEOUT, Nonce, PATH, Refusal, ServerAddress, Source, SourceAddress, SynOutcome, ToClient,
-    ToServer, Token, Welcome,
+    Decline, PATH, Refusal, ServerAddress, Source, SourceAddress, ToClient, ToServer, Token, Welcome,
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncWrite},
     sync::{mpsc, oneshot},
     task::JoinSet,
     time::{Instant, sleep, timeout},
@@ -20,13 +19,12 @@ use tokio::{
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, frame::coding::CloseCode};
 
 use super::{
-    Attempt, Attempted, ByteStream, Connect, ConnectBack, Hold, HoldOrder, Offer, Order, SessionTable,
-    TestCounts, TestLimits,
+    Attempt, Connect, ConnectBack, Hold, HoldOrder, Offer, Order, ServerSide, SessionTable, TestCounts,
+    TestLimits, Trace, TracePort, echo::judge_attempt, server_side::SOURCES,
 };
 use crate::{
     http::{self, HttpOptions, Socket},
     rendezvous::{read, write},
-    topology::{Endpoint, Topology},
 };
 
 /// All of them.
@@ -55,17 +53,6 @@ pub struct Proof {
     orders: Option<oneshot::Receiver<HoldOrder>>,
 }
 
-/// Where a session's connection came to, and what else there is in its family.
-#[derive(Clone, Debug)]
-pub struct ServerSide {
-    /// All endpoints of the family.
-    pub topology: Topology,
-    /// The one that the connection came to.
-    pub at: Endpoint,
-    /// Whether they are endpoints of STUN over TCP, too.
-    pub serves_tcp: bool,
-}
-
 /// How a session ended.
 enum End {
     /// The client left.
@@ -79,8 +66,6 @@ enum End {
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Messages that may wait for a client: one for each port that it may prove, and a few more.
 const MAILBOX: usize = 80;
-/// The server's addresses, in the order in which they are kept.
-const SOURCES: [SourceAddress; 2] = [SourceAddress::Primary, SourceAddress::Alternate];
 
 impl TestSessions {
     /// None yet. Its clock starts now. Nothing is ever sent to `own_ports`.
@@ -126,11 +111,14 @@ impl TestSessions {
         let (mailbox, mut inbox) = mpsc::channel(MAILBOX);
         let end = match self.admit(&mut socket, from, &server, mailbox.clone()).await {
             Ok((session, welcome)) => {
+                let token = welcome.token;
                 admitted();
                 // Ends the session even if this task is stopped half-way.
                 let _guard = SessionGuard { sessions: Arc::clone(self), session };
-                match write(&mut socket, &welcome).await {
-                    true => self.converse(&mut socket, session, &server, (&mailbox, &mut inbox)).await,
+                match write(&mut socket, &ToClient::Welcome(welcome)).await {
+                    true => {
+                        self.converse(&mut socket, (session, token), &server, (&mailbox, &mut inbox)).await
+                    }
                     false => End::Stuck,
                 }
             }
@@ -183,7 +171,7 @@ impl TestSessions {
         from: SocketAddr,
         server: &ServerSide,
         mailbox: mpsc::Sender<ToClient>,
-    ) -> Result<(u64, ToClient), Refusal> {
+    ) -> Result<(u64, Box<Welcome>), Refusal> {
         let text = timeout(CLIENT_TIMEOUT, read(socket)).await.ok().flatten().ok_or(Refusal::Expired)??;
         ToServer::first(&text)?;
         let mut token = Token([0; 16]);
@@ -194,7 +182,6 @@ impl TestSessions {
         let offer = Offer {
             alternate: alternate.is_some(),
             pending: [has_pending(Some(&primary)), has_pending(alternate.as_ref())],
-            trace: primary.trace.is_some(),
         };
         let now = self.now();
         let mut state = self.lock();
@@ -208,19 +195,20 @@ impl TestSessions {
         state.counts.opened += 1;
         state.links.insert(session, Link { mailbox, connections: HashMap::new() });
         let hold_ms = u32::try_from(self.limits.hold.as_millis()).unwrap_or(u32::MAX);
-        Ok((session, ToClient::Welcome(Box::new(Welcome { token, you: from, primary, alternate, hold_ms }))))
+        Ok((session, Box::new(Welcome { token, you: from, primary, alternate, hold_ms })))
     }
 
     /// Reads, judges and tells, until one side ends it.
     async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
         self: &Arc<Self>,
         socket: &mut Socket<S>,
-        session: u64,
+        (session, token): (u64, Token),
         server: &ServerSide,
         (mailbox, inbox): (&mpsc::Sender<ToClient>, &mut mpsc::Receiver<ToClient>),
     ) -> End {
         // Dropped with the session, and with it all that is under way.
         let mut under_way = JoinSet::new();
+        let mut trace_port = None;
         loop {
             let deadline = self.lock().table.deadline(session);
             let until = self.started + deadline.unwrap_or_default();
@@ -244,11 +232,16 @@ impl TestSessions {
                             Some(message) => message,
                             None => continue,
                         },
-                        Ok(Order::Trace(order)) => {
-                            ToClient::Declined { id: order.id, reason: Decline::NotOffered }
-                        }
+                        Ok(Order::TracePort(id)) => self.open_trace_port(id, server, &mut trace_port),
+                        Ok(Order::Trace(order)) => self.trace(order, &mut trace_port).await,
                         Err(refusal) => return End::Refused(refusal),
                     }
+                }
+                at = flow(&mut trace_port, token) => {
+                    if !self.lock().table.prove_flow(session, at) {
+                        continue;
+                    }
+                    ToClient::Flow { at }
                 }
                 () = tokio::time::sleep_until(until) => return End::Refused(Refusal::Expired),
             };
@@ -270,7 +263,8 @@ impl TestSessions {
             Order::Connect(_) => state.counts.connects += 1,
             Order::Hold(_) => state.counts.holds += 1,
             Order::Tell(ToClient::Declined { .. }) => state.counts.declined += 1,
-            Order::Tell(_) | Order::Trace(_) => {}
+            Order::Trace(_) => state.counts.traces += 1,
+            Order::Tell(_) | Order::TracePort(_) => {}
         }
         Ok(order)
     }
@@ -324,6 +318,34 @@ impl TestSessions {
         connection.send(HoldOrder { hold, mailbox, guard }).err().map(|_| declined)
     }
 
+    /// Opens the session's trace port.
+    fn open_trace_port(
+        &self,
+        id: u32,
+        server: &ServerSide,
+        trace_port: &mut Option<Box<dyn TracePort>>,
+    ) -> ToClient {
+        let opened = server
+            .address(SourceAddress::Primary)
+            .and_then(|(bound, seen)| Some((self.network.trace_port(bound)?, seen)));
+        let Some((port, seen)) = opened else {
+            return ToClient::Declined { id, reason: Decline::NotOffered };
+        };
+        let at = SocketAddr::new(seen, port.port());
+        *trace_port = Some(port);
+        ToClient::TracePort { id, at }
+    }
+
+    /// Carries out a trace: it takes two seconds at the most, and whatever else comes waits.
+    async fn trace(self: &Arc<Self>, order: Trace, trace_port: &mut Option<Box<dyn TracePort>>) -> ToClient {
+        let _guard = WorkGuard { sessions: Arc::clone(self), ip: order.to.ip(), work: Work::Connect };
+        let Trace { id, to, ttls } = order;
+        match trace_port {
+            Some(port) => ToClient::TraceResult { id, hops: port.trace(to, ttls).await },
+            None => ToClient::Declined { id, reason: Decline::NoFlow },
+        }
+    }
+
     /// The addresses of the server as the client sees them.
     fn server_addresses(&self, server: &ServerSide) -> [Option<ServerAddress>; 2] {
         let addresses = SOURCES.map(|which| server.address(which));
@@ -338,7 +360,6 @@ impl TestSessions {
                 stun: server.stun(which),
                 pending: helpers.pending.map(seen_at),
                 closed: helpers.closed.map(seen_at),
-                trace: None,
             })
         })
     }
@@ -389,45 +410,12 @@ impl Proof {
     }
 }
 
-impl ServerSide {
-    /// An address of the server: as it is bound, and as clients see it.
-    fn address(&self, which: SourceAddress) -> Option<(IpAddr, IpAddr)> {
-        let at = self.at.change(which == SourceAddress::Alternate, false);
-        Some((self.topology.bound(at)?.ip(), self.topology.advertised(at)?.ip()))
+/// Waits for a datagram with the token at the trace port.
+async fn flow(trace_port: &mut Option<Box<dyn TracePort>>, token: Token) -> SocketAddr {
+    match trace_port {
+        Some(port) => port.flow(token).await,
+        None => std::future::pending().await,
     }
-
-    /// Where it speaks STUN over TCP at this address: the primary port first.
-    fn stun(&self, which: SourceAddress) -> Vec<SocketAddr> {
-        let at = self.at.change(which == SourceAddress::Alternate, false);
-        let endpoints =
-            Endpoint::ALL.into_iter().filter(|it| self.serves_tcp && it.address() == at.address());
-        endpoints.filter_map(|endpoint| self.topology.advertised(endpoint)).collect()
-    }
-}
-
-/// What came of a connect: where there is a connection, whether the nonce comes back over it.
-async fn judge_attempt(id: u32, attempted: Attempted, from: Option<SocketAddr>, nonce: Nonce) -> ToClient {
-    let after_us = u32::try_from(attempted.after.as_micros()).unwrap_or(u32::MAX);
-    let (outcome, icmp) = match attempted.end {
-        Ok(stream) => match is_echoed(stream, nonce).await {
-            true => (SynOutcome::Echoed, None),
-            false => (SynOutcome::Connected, None),
-        },
-        Err(none) => (none.outcome, none.icmp),
-    };
-    ToClient::SynResult { id, outcome, after_us, from, icmp }
-}
-
-/// Writes the nonce; whether it comes back.
-async fn is_echoed(mut stream: Box<dyn ByteStream>, nonce: Nonce) -> bool {
-    let exchange = async {
-        stream.write_all(&nonce.0).await?;
-        stream.flush().await?;
-        let mut echo = [0; 16];
-        stream.read_exact(&mut echo).await?;
-        Ok::<_, std::io::Error>(echo == nonce.0)
-    };
-    matches!(timeout(ECHO_TIMEOUT, exchange).await, Ok(Ok(true)))
 }
 
 /// A session's place, given back when it is dropped.

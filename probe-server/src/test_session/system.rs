@@ -2,6 +2,7 @@
 
 mod helper_ports;
 mod icmp;
+mod trace_port;
 
 use std::{
     collections::HashMap,
@@ -23,8 +24,9 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Attempt, Attempted, ByteStream, ConnectBack, HelperPorts, NoConnection};
+use super::{Attempt, Attempted, ByteStream, ConnectBack, HelperPorts, NoConnection, TracePort};
 use helper_ports::{HelperSockets, share_port, socket};
+use trace_port::SystemTracePort;
 
 /// The operating system's sockets.
 #[derive(Default)]
@@ -55,6 +57,10 @@ impl ConnectBack for SystemSockets {
         // An address that is missing now may be there for the next client.
         let Ok(sockets) = HelperSockets::open(addresses) else { return Default::default() };
         helpers.entry(addresses).or_insert(sockets).ports()
+    }
+
+    fn trace_port(&self, ip: IpAddr) -> Option<Box<dyn TracePort>> {
+        Some(Box::new(SystemTracePort::open(ip).ok()?))
     }
 }
 
@@ -116,7 +122,7 @@ impl Connecting {
     }
 
     fn no_connection(&self, error: &io::Error) -> NoConnection {
-        let icmp = icmp::take_error(&self.socket);
+        let icmp = icmp::take_error(&self.socket).map(|(icmp, _)| icmp);
         NoConnection { outcome: outcome(error, icmp.is_some()), icmp }
     }
 

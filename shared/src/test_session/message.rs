@@ -50,7 +50,12 @@ pub enum ToServer {
         /// Write so many milliseconds after reading this.
         after_ms: u32,
     },
-    /// Send packets with a limited TTL to the source of the flow that the session has opened to the trace port.
+    /// Open a UDP port for traces, one for the session.
+    TracePort {
+        /// Comes back with the port.
+        id: u32,
+    },
+    /// Send packets with a limited TTL to the source of the flow that the session has opened to its trace port.
     Trace {
         /// Comes back with the result.
         id: u32,
@@ -75,6 +80,13 @@ pub enum ToClient {
         at: SocketAddr,
         /// The endpoint of the server that it came to.
         to: SocketAddr,
+    },
+    /// The port for traces is open: a request with the token is to be sent there.
+    TracePort {
+        /// From the request.
+        id: u32,
+        /// Where.
+        at: SocketAddr,
     },
     /// A datagram with the session's token has come to the trace port.
     Flow {
@@ -167,9 +179,6 @@ pub struct ServerAddress {
     /// A port that nothing listens at: whoever completes a handshake with it does not speak with the server.
     #[serde(default)]
     pub closed: Option<SocketAddr>,
-    /// The UDP port that traces are sent from.
-    #[serde(default)]
-    pub trace: Option<SocketAddr>,
 }
 
 /// Which address of the server.

@@ -12,6 +12,7 @@ fn messages_are_read_as_they_are_written() {
         ToServer::Ping { id: 1 },
         ToServer::Syn { id: 1, port, from, source, nonce: NONCE, after_ms: 300, wait_ms: 7000 },
         ToServer::Hold { id: 1, connection: 2, nonce: NONCE, after_ms: 900_000 },
+        ToServer::TracePort { id: 1 },
         ToServer::Trace { id: 1, ttl_from: 1, ttl_to: 32 },
     ] {
         let text = serde_json::to_string(&message).unwrap();
@@ -20,7 +21,7 @@ fn messages_are_read_as_they_are_written() {
     }
     let at = "[2001:db8::1]:3478".parse().unwrap();
     let icmp = Icmp { kind: 3, code: 3, from: "192.0.2.1".parse().unwrap() };
-    let address = ServerAddress { stun: vec![at, at], pending: Some(at), closed: None, trace: Some(at) };
+    let address = ServerAddress { stun: vec![at, at], pending: Some(at), closed: None };
     let (outcome, after_us) = (SynOutcome::Unreachable, 6_000_123);
     for message in [
         ToClient::Welcome(Box::new(Welcome {
@@ -31,6 +32,7 @@ fn messages_are_read_as_they_are_written() {
             hold_ms: 900_000,
         })),
         ToClient::Proven { connection: 1, at, to: at },
+        ToClient::TracePort { id: 1, at },
         ToClient::Flow { at },
         ToClient::Pong { id: 1 },
         ToClient::SynSent { id: 1 },
