@@ -37,6 +37,13 @@ pub trait Net: Send + Sync {
         remote: SocketAddr,
     ) -> Boxed<'_, io::Result<Box<dyn Stream>>>;
 
+    /// Takes a TCP port of `local`'s address (port 0 means a random free one), from which several connections and a listener
+    /// can share one mapping. A network that has none says so.
+    fn tcp_port(&self, local: SocketAddr) -> Boxed<'_, io::Result<Box<dyn TcpPort>>> {
+        let _ = local;
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
+
     /// This host's IPv6 addresses that lead beyond its link; none where that cannot be told.
     fn ipv6_addresses(&self) -> Vec<OwnAddress> {
         Vec::new()
@@ -74,4 +81,29 @@ pub trait Datagram: Send + Sync + fmt::Debug {
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {
     /// The local end.
     fn local_addr(&self) -> io::Result<SocketAddr>;
+
+    /// Has the connection reset when it is dropped, so that its port is free at once and no TIME-WAIT state stays behind
+    /// (RFC 9293 section 3.6.1).
+    fn reset_on_drop(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// A local TCP port that connections to several remote endpoints and a listener share. It stays taken until this is dropped.
+pub trait TcpPort: Send + Sync + fmt::Debug {
+    /// The local endpoint.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+
+    /// Connects from this port. The error tells what came back: `ConnectionRefused`, `HostUnreachable`,
+    /// `NetworkUnreachable` or `TimedOut`. Whoever drops the future gives up.
+    fn connect(&self, remote: SocketAddr) -> Boxed<'_, io::Result<Box<dyn Stream>>>;
+
+    /// Listens at this port.
+    fn listen(&self) -> io::Result<Box<dyn Listener>>;
+}
+
+/// Accepts TCP connections.
+pub trait Listener: Send + Sync + fmt::Debug {
+    /// The next connection, and who opened it.
+    fn accept(&self) -> Boxed<'_, io::Result<(Box<dyn Stream>, SocketAddr)>>;
 }

@@ -1,16 +1,15 @@
 //! The operating system's network.
 
-#[cfg(target_os = "linux")]
-use std::time::Duration;
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket as StdUdp},
+    time::Duration,
 };
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
-use super::{Boxed, Datagram, Net, Stream};
+use super::{Boxed, Datagram, Listener, Net, Stream, TcpPort};
 #[cfg(all(not(target_os = "linux"), feature = "punch"))]
 use crate::report::AddressKind;
 #[cfg(any(target_os = "linux", feature = "punch"))]
@@ -97,6 +96,62 @@ impl Net for OsNet {
             Ok(Box::new(stream) as Box<dyn Stream>)
         })
     }
+
+    fn tcp_port(&self, local: SocketAddr) -> Boxed<'_, io::Result<Box<dyn TcpPort>>> {
+        Box::pin(async move {
+            let reserved = shared_socket(local)?;
+            let local = reserved.local_addr()?;
+            Ok(Box::new(OsTcpPort { local, _reserved: reserved }) as Box<dyn TcpPort>)
+        })
+    }
+}
+
+/// A TCP port, kept by a socket that is bound to it and never used.
+#[derive(Debug)]
+struct OsTcpPort {
+    local: SocketAddr,
+    _reserved: TcpSocket,
+}
+
+impl TcpPort for OsTcpPort {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.local)
+    }
+
+    fn connect(&self, remote: SocketAddr) -> Boxed<'_, io::Result<Box<dyn Stream>>> {
+        Box::pin(async move {
+            let stream = shared_socket(self.local)?.connect(remote).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as Box<dyn Stream>)
+        })
+    }
+
+    fn listen(&self) -> io::Result<Box<dyn Listener>> {
+        Ok(Box::new(shared_socket(self.local)?.listen(BACKLOG)?))
+    }
+}
+
+impl Listener for TcpListener {
+    fn accept(&self) -> Boxed<'_, io::Result<(Box<dyn Stream>, SocketAddr)>> {
+        Box::pin(async move {
+            let (stream, from) = Self::accept(self).await?;
+            Ok((Box::new(stream) as Box<dyn Stream>, from))
+        })
+    }
+}
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 32;
+
+/// A TCP socket whose port others of this program may share. SO_REUSEADDR is enough for connections to several remote
+/// endpoints, and on Windows for a listener beside them; elsewhere that takes SO_REUSEPORT, too.
+fn shared_socket(local: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if local.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    #[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos"))))]
+    socket.set_reuseport(true)?;
+    socket.bind(local)?;
+    Ok(socket)
 }
 
 #[derive(Debug)]
@@ -135,6 +190,10 @@ impl Datagram for OsDatagram {
 impl Stream for TcpStream {
     fn local_addr(&self) -> io::Result<SocketAddr> {
         Self::local_addr(self)
+    }
+
+    fn reset_on_drop(&self) -> io::Result<()> {
+        SockRef::from(self).set_linger(Some(Duration::ZERO))
     }
 }
 
@@ -175,6 +234,27 @@ mod tests {
             let received: io::Result<i32> = past_icmp_reports(|| Err(kind.into()));
             assert_eq!(received.unwrap_err().kind(), kind);
         }
+    }
+
+    #[tokio::test]
+    async fn one_port_has_several_connections_and_a_listener() {
+        let loopback: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let servers =
+            [TcpListener::bind(loopback).await.unwrap(), TcpListener::bind(loopback).await.unwrap()];
+        let port = OsNet.tcp_port(loopback).await.unwrap();
+        let here = port.local_addr().unwrap();
+        let listener = port.listen().unwrap();
+        for server in &servers {
+            let stream = port.connect(server.local_addr().unwrap()).await.unwrap();
+            stream.reset_on_drop().unwrap();
+            assert_eq!(server.accept().await.unwrap().1, here);
+        }
+        let caller = OsNet.connect(None, here).await.unwrap();
+        let (_, from) = listener.accept().await.unwrap();
+        assert_eq!(from, caller.local_addr().unwrap());
+        let closed = OsNet.tcp_port(loopback).await.unwrap().local_addr().unwrap();
+        let refused = port.connect(closed).await.err().map(|error| error.kind());
+        assert_eq!(refused, Some(io::ErrorKind::ConnectionRefused));
     }
 
     #[tokio::test]

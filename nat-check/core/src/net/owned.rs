@@ -43,7 +43,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Boxed, Datagram, Net, Stream};
+use super::{Boxed, Datagram, Net, Stream, TcpPort};
 use crate::report::OwnAddress;
 
 /// A socket that the program owns. Clones stand for the same socket.
@@ -233,6 +233,10 @@ impl Net for OwnedNet {
         remote: SocketAddr,
     ) -> Boxed<'_, io::Result<Box<dyn Stream>>> {
         self.others.connect(local, remote)
+    }
+
+    fn tcp_port(&self, local: SocketAddr) -> Boxed<'_, io::Result<Box<dyn TcpPort>>> {
+        self.others.tcp_port(local)
     }
 
     fn ipv6_addresses(&self) -> Vec<OwnAddress> {

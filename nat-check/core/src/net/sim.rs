@@ -20,6 +20,7 @@ mod fabric;
 mod faults;
 mod host;
 mod line;
+mod listener;
 mod rate;
 mod server;
 mod sockets;

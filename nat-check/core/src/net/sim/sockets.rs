@@ -11,9 +11,9 @@ use std::{
 
 use shared::nat::model::Packet;
 
-use super::{driver::Shared, host::Inbox, tcp};
+use super::{driver::Shared, host::Inbox, listener::SimTcpPort, tcp};
 use crate::{
-    net::{Boxed, Datagram, Net, Stream},
+    net::{Boxed, Datagram, Net, Stream, TcpPort},
     report::{AddressKind, OwnAddress},
 };
 
@@ -78,6 +78,13 @@ impl Net for SimNet {
         Box::pin(async move {
             let stream = tcp::connect(&self.shared, self.host, local, remote).await?;
             Ok(Box::new(stream) as Box<dyn Stream>)
+        })
+    }
+
+    fn tcp_port(&self, local: SocketAddr) -> Boxed<'_, io::Result<Box<dyn TcpPort>>> {
+        Box::pin(async move {
+            let port = SimTcpPort::take(&self.shared, self.host, local)?;
+            Ok(Box::new(port) as Box<dyn TcpPort>)
         })
     }
 }

@@ -24,11 +24,12 @@ use tokio::{
 use super::{
     driver::Shared,
     fabric::Fabric,
+    listener::Listening,
     trace::{Fate, Place},
 };
 
 /// Bytes that may be under way in one direction.
-const WINDOW: usize = 64 * 1024;
+pub(super) const WINDOW: usize = 64 * 1024;
 /// How long each SYN waits for its answer.
 const SYN_WAITS: [Duration; 6] = [
     Duration::from_secs(1),
@@ -40,13 +41,14 @@ const SYN_WAITS: [Duration; 6] = [
 ];
 
 /// One end of a connection: host, local and remote address.
-type End = (usize, SocketAddr, SocketAddr);
+pub(super) type End = (usize, SocketAddr, SocketAddr);
 
 #[derive(Debug, Default)]
 pub(super) struct Tcp {
     numbered: u64,
     waiting: BTreeMap<End, Waiting>,
-    open: BTreeMap<End, u64>,
+    pub(super) open: BTreeMap<End, u64>,
+    pub(super) listening: Listening,
     /// Connections that a server accepted: server, its address, the client's as it saw it.
     accepted: BTreeMap<u64, (usize, SocketAddr, SocketAddr)>,
     /// Hosts' ends that wait for the other host's.
@@ -163,7 +165,7 @@ async fn serve_stun(
     }
 }
 
-async fn pass_on(
+pub(super) async fn pass_on(
     mut from: tokio::io::ReadHalf<DuplexStream>,
     mut to: tokio::io::WriteHalf<DuplexStream>,
     delay: Duration,
@@ -235,7 +237,7 @@ impl Fabric {
         }
         let first = packet.tcp.syn && !packet.tcp.ack;
         if !known {
-            if first {
+            if first && !self.tcp_call_at_host(end, packet) {
                 self.send(host, Packet::tcp(packet.destination, packet.source, TcpFlags::RST, Vec::new()));
             }
             return;
@@ -259,7 +261,7 @@ impl Fabric {
 
     /// A segment reaches a server.
     pub(super) fn tcp_at_server(&mut self, server: usize, packet: &Packet) {
-        if !packet.tcp.syn {
+        if self.tcp_reply_at_server(server, packet) || !packet.tcp.syn || packet.tcp.ack {
             return;
         }
         let (here, there) = (packet.destination, packet.source);
@@ -286,7 +288,7 @@ impl Fabric {
 }
 
 impl Tcp {
-    fn number(&mut self) -> u64 {
+    pub(super) fn number(&mut self) -> u64 {
         self.numbered += 1;
         self.numbered
     }
@@ -295,11 +297,12 @@ impl Tcp {
         self.waiting.remove(&end);
         if let Some(number) = self.open.remove(&end) {
             self.loose.remove(&number);
+            self.listening.forget(number);
         }
     }
 }
 
-fn number_of(packet: &Packet) -> Option<u64> {
+pub(super) fn number_of(packet: &Packet) -> Option<u64> {
     packet.payload.as_slice().try_into().ok().map(u64::from_be_bytes)
 }
 
@@ -311,6 +314,11 @@ pub(super) struct SimStream {
 }
 
 impl SimStream {
+    /// The end of a connection that is open.
+    pub(super) fn open(shared: &Arc<Shared>, end: End, wire: DuplexStream) -> Self {
+        Self { shared: Arc::clone(shared), end, inner: Some(wire) }
+    }
+
     fn wire(self: Pin<&mut Self>) -> io::Result<Pin<&mut DuplexStream>> {
         let inner = self.get_mut().inner.as_mut();
         inner.map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
@@ -326,6 +334,11 @@ impl Drop for SimStream {
 impl crate::net::Stream for SimStream {
     fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.end.1)
+    }
+
+    /// Simulated connections leave nothing behind in any case.
+    fn reset_on_drop(&self) -> io::Result<()> {
+        Ok(())
     }
 }
 
