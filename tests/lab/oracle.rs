@@ -56,16 +56,19 @@ pub fn judge_json(expected: &Value, report: &Value) -> Judgement {
 /// What a report on these NATs must say over IPv4, according to the model.
 #[must_use]
 pub fn expected(stack: &Stack) -> Value {
-    let Behaviour { nat_type, udp, .. } = stack.behaviour();
-    let Some(udp) = udp else {
-        return json!({ "ipv4": { "status": "tested", "udp": { "nat_type": nat_type } } });
-    };
+    let Behaviour { nat_type, udp, tcp } = stack.behaviour();
     let mut findings = Map::new();
     findings.insert("nat_type".into(), json!(nat_type));
     for slot in REGISTRY.iter().flat_map(|probe| probe.udp) {
-        findings.extend(slot.expected(&udp).map(|value| (slot.key.to_owned(), value)));
+        let expected = udp.as_ref().and_then(|udp| slot.expected(udp));
+        findings.extend(expected.map(|value| (slot.key.to_owned(), value)));
     }
-    json!({ "ipv4": { "status": "tested", "udp": findings } })
+    let over_tcp: Map<String, Value> = REGISTRY
+        .iter()
+        .flat_map(|probe| probe.tcp)
+        .filter_map(|slot| Some((slot.key.to_owned(), slot.expected_tcp(tcp.as_ref()?)?)))
+        .collect();
+    json!({ "ipv4": { "status": "tested", "udp": findings, "tcp": over_tcp } })
 }
 
 /// What the contract promises of every report: a value or a reason why there is none, and a code beside each reason.

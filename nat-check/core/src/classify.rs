@@ -1,12 +1,14 @@
 //! From what was observed to what is reported: each measurement's own conclusion, and the classic name over them.
 
+use std::net::SocketAddr;
+
 use shared::nat::{Filtering, Mapping, NatType};
 
 use crate::{
     engine::Observed,
     observation::{ObservationLog, Transaction},
-    probe::{self, Found, contact, mapping},
-    report::{Confidence, Finding, ReasonCode, ServerAddresses, ServerFeatures, UdpReport},
+    probe::{self, Found, contact, mapping, tcp_mapping},
+    report::{Confidence, Finding, ReasonCode, ServerAddresses, ServerFeatures, TcpReport, UdpReport},
     server_endpoints::{ServerEndpoint, ServerEndpoints},
     server_faults,
 };
@@ -31,6 +33,8 @@ const DERIVED: &str = "RFC 3489 5, derived from mapping and filtering";
 pub fn found(observed: &Observed) -> Found {
     let log = &observed.log;
     let mut found = probe::conclude(log);
+    found.tcp = over_tcp(observed, found.tcp);
+    found.tcp_tried = observed.tcp.is_some() || !log.tcp.connections.is_empty();
     if !observed.udp_works() {
         found.udp.nat_type = blocked(log);
         return found;
@@ -55,6 +59,27 @@ pub fn found(observed: &Observed) -> Found {
         ..found.udp
     };
     found
+}
+
+/// What is known over TCP besides the findings.
+fn over_tcp(observed: &Observed, findings: TcpReport) -> TcpReport {
+    let log = &observed.log;
+    let mut external: Vec<SocketAddr> = Vec::new();
+    for answer in log.tcp.of(tcp_mapping::PURPOSE).filter_map(|connection| connection.answer) {
+        if !external.contains(&answer.mapped) {
+            external.push(answer.mapped);
+        }
+    }
+    let first_contact = observed.tcp.as_ref().filter(|_| external.is_empty());
+    external.extend(first_contact.into_iter().flat_map(|tcp| &tcp.external));
+    let quickest = log.tcp.quickest(log.server).or(log.handshake.filter(|_| observed.tcp.is_some()));
+    TcpReport {
+        reachable: log.tcp.reached(log.server) || observed.tcp.as_ref().is_some_and(|tcp| tcp.reachable),
+        rtt_s: quickest.map(|handshake| round(handshake.as_secs_f64(), 6)),
+        local: log.tcp.of(tcp_mapping::PURPOSE).find_map(|connection| connection.local),
+        external,
+        ..findings
+    }
 }
 
 /// What the run tells of the server.

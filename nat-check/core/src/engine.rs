@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{sync::watch, task::JoinSet, time::timeout_at};
 
 use crate::{
     net::Net,
@@ -33,7 +33,7 @@ pub struct Settings {
 pub struct Observed {
     /// Every request and what came of it.
     pub log: ObservationLog,
-    /// What is known over TCP; only when UDP was silent.
+    /// What first contact found over TCP, which it tries only when UDP is silent.
     pub tcp: Option<TcpReport>,
     /// The round-trip time.
     pub rtt: Option<Rtt>,
@@ -45,7 +45,9 @@ impl Observed {
     /// Whether the server was reached over any transport.
     #[must_use]
     pub fn reached(&self) -> bool {
-        self.udp_works() || self.tcp.as_ref().is_some_and(|tcp| tcp.reachable)
+        self.udp_works()
+            || self.tcp.as_ref().is_some_and(|tcp| tcp.reachable)
+            || self.log.tcp.reached(self.log.server)
     }
 
     /// Whether any answer came over UDP.
@@ -92,9 +94,48 @@ async fn run(
     tcp: &mut Option<TcpReport>,
 ) {
     let probes = selected(settings);
-    let contact = contact::establish(session.clone(), settings.timeout);
-    let (report, ()) = tokio::join!(contact, run_stages(session, &probes, progress));
-    *tcp = report;
+    let over_udp = async {
+        let contact = contact::establish(session.clone(), settings.timeout);
+        let (report, ()) = tokio::join!(contact, run_stages(session, &probes, progress));
+        session.allow_others();
+        *tcp = report;
+    };
+    let over_tcp = run_tcp(session, &probes, progress);
+    tokio::pin!(over_udp, over_tcp);
+    tokio::select! {
+        biased;
+        () = &mut over_udp => {
+            let limit = session.instant(tcp_limit(session, settings));
+            // What is not done by then is not known, and says so.
+            let _ = timeout_at(limit, over_tcp).await;
+        }
+        () = &mut over_tcp => over_udp.await,
+    }
+}
+
+/// A SYN that gets lost is sent again after a second: so long TCP has in any case.
+const ONE_RETRANSMISSION: Duration = Duration::from_millis(1100);
+
+/// Until when TCP may go on. Where UDP has told all that was asked, nobody waits for more than one lost segment.
+fn tcp_limit(session: &Session, settings: &Settings) -> Duration {
+    let is_tcp = |name: &String| REGISTRY.iter().any(|probe| probe.name == name && !probe.tcp.is_empty());
+    let asked_for = matches!(&settings.tests, Selection::Only(names) if names.iter().any(is_tcp));
+    match session.rtt() {
+        Some(rtt) if !asked_for => session.now().max(ONE_RETRANSMISSION) + rtt.smoothed * 2,
+        _ => Duration::from_secs(3600),
+    }
+}
+
+/// The steps over TCP, one after another.
+async fn run_tcp(session: &Arc<Session>, probes: &[&'static Probe], progress: &dyn Progress) {
+    for probe in probes {
+        for step in probe.steps.iter().filter(|step| step.stage == Stage::Tcp) {
+            progress.event(Event::Started { test: probe.name, about: probe.about });
+            let begun = session.now();
+            (step.run)(session.clone()).await;
+            progress.event(Event::Finished { test: probe.name, took: session.now() - begun });
+        }
+    }
 }
 
 async fn run_stages(session: &Arc<Session>, probes: &[&'static Probe], progress: &dyn Progress) {
@@ -104,6 +145,9 @@ async fn run_stages(session: &Arc<Session>, probes: &[&'static Probe], progress:
     for stage in Stage::ALL {
         if stage == Stage::Lifetime {
             session.lift_budget();
+        }
+        if stage > Stage::Primary {
+            session.allow_others();
         }
         let mut steps = JoinSet::new();
         for &probe in probes {

@@ -1,7 +1,9 @@
 //! The observation log: every request that was sent and what came of it. Probes write it, conclusions are drawn from it alone.
 
+pub mod call;
 #[cfg(test)]
 pub(crate) mod made;
+pub mod tcp;
 
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
@@ -11,6 +13,7 @@ use crate::{
     mapping_limit::MappingLimit, printable::printable, rate_limit::RateLimit,
     server_endpoints::ServerEndpoint,
 };
+use tcp::TcpLog;
 
 /// A socket of this run, numbered in the order of opening.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -213,6 +216,8 @@ pub struct ObservationLog {
     pub handshake: Option<Duration>,
     /// When that handshake was done.
     pub connected: Option<Duration>,
+    /// What was observed over TCP.
+    pub tcp: TcpLog,
     /// SOFTWARE of the first answer that had one.
     pub software: Option<String>,
     /// What the strict reader objects to in the first answer.
@@ -244,6 +249,7 @@ impl ObservationLog {
             unmatched: Unmatched::default(),
             handshake: None,
             connected: None,
+            tcp: TcpLog::default(),
             software: None,
             objection: None,
             lifetime: None,

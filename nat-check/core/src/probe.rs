@@ -25,6 +25,8 @@ mod measured;
 pub(crate) mod merge;
 pub mod port_allocation;
 pub mod response_port;
+mod tcp;
+pub mod tcp_mapping;
 
 /// A measurement.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +42,8 @@ pub struct Probe {
     pub steps: &'static [Step],
     /// What it finds out about the network.
     pub udp: &'static [Slot],
+    /// What it finds out about the network over TCP.
+    pub tcp: &'static [Slot],
     /// What it finds out about the server.
     pub server: &'static [Slot],
 }
@@ -75,10 +79,13 @@ pub enum Stage {
     Confirm,
     /// What takes long, and therefore runs only when it is asked for.
     Lifetime,
+    /// Over TCP, beside the others: these steps run one after another, in the order of the registry, and wait by themselves
+    /// until packets may go to the alternate endpoints.
+    Tcp,
 }
 
 impl Stage {
-    /// All of them, in order.
+    /// Those that follow each other.
     pub const ALL: [Self; 4] = [Self::Primary, Self::Alternate, Self::Confirm, Self::Lifetime];
 }
 
@@ -94,4 +101,5 @@ pub const REGISTRY: &[Probe] = &[
     lifetime::PROBE,
     response_port::PROBE,
     dialect::PROBE,
+    tcp_mapping::PROBE,
 ];

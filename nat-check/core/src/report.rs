@@ -10,12 +10,14 @@ mod layers;
 mod own_address;
 mod reason;
 mod rows;
+mod tcp;
 
 pub use finding::{Confidence, Evidence, Finding};
 pub use layers::{Layers, LayersKind};
 pub use own_address::{AddressKind, OwnAddress};
 pub use reason::{Reason, ReasonCode};
 pub use rows::{Basis, Row, json_word, number, percent, udp as udp_rows};
+pub use tcp::{SynAnswer, TcpIdle, TcpReport, UnsolicitedSyn, rows as tcp_rows};
 
 pub use crate::technique::Technique;
 
@@ -138,7 +140,7 @@ pub struct FamilyReport {
     pub reason_code: Option<ReasonCode>,
     /// UDP behaviour.
     pub udp: Option<UdpReport>,
-    /// TCP reachability.
+    /// TCP behaviour.
     pub tcp: Option<TcpReport>,
     /// Whether, with whom and how hole punching will work over this family alone, with peers that have it, too; null where
     /// UDP over it was not tested.
@@ -183,17 +185,6 @@ pub struct UdpReport {
     pub distance: Finding<u8>,
     /// How long mappings live.
     pub lifetime: Finding<Lifetime>,
-}
-
-/// What is known over TCP.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[non_exhaustive]
-pub struct TcpReport {
-    /// Whether the server answered over TCP.
-    pub reachable: bool,
-    /// The external endpoint that it saw.
-    pub external: Option<SocketAddr>,
 }
 
 /// With whom hole punching works, by this side's own class.

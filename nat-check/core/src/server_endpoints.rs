@@ -125,6 +125,12 @@ impl ServerEndpoints {
         Self::judge(primary, answer.other)
     }
 
+    /// The endpoints of a server that named this one as its alternate.
+    #[must_use]
+    pub fn named(primary: SocketAddr, other: Option<SocketAddr>) -> Self {
+        Self::judge(primary, other)
+    }
+
     fn judge(primary: SocketAddr, other: Option<SocketAddr>) -> Self {
         let mut at = [Some(primary), None, None, None];
         let Some(other) = other else {

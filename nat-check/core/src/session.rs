@@ -8,6 +8,7 @@ mod rtt;
 mod send;
 mod socket;
 mod strangers;
+mod tcp;
 
 use std::{
     io,
@@ -36,6 +37,7 @@ pub use request::Request;
 pub use rtt::Rtt;
 pub use socket::{Contact, RetainedSockets, Socket};
 use strangers::Strangers;
+use tcp::TcpState;
 
 /// Packets that one check may send to one server, retransmissions included. The lifetime measurement, which has a pace
 /// of its own, comes on top.
@@ -71,6 +73,7 @@ struct State {
     rounds: u32,
     strangers: Strangers,
     retained: RetainedSockets,
+    tcp: TcpState,
     /// By [`SocketId`].
     sockets: Vec<Socket>,
     receivers: JoinSet<()>,
@@ -109,6 +112,7 @@ impl Session {
                 rounds: 0,
                 strangers: Strangers::default(),
                 retained: RetainedSockets::default(),
+                tcp: TcpState::default(),
                 sockets: Vec::new(),
                 receivers: JoinSet::new(),
                 unlimited: false,

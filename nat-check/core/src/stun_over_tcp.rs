@@ -12,6 +12,20 @@ const MAX_LENGTH: usize = 1024;
 
 /// Asks over this connection, and gives the external endpoint that the server saw. Takes as long as the server does.
 pub(crate) async fn binding(stream: &mut dyn Stream, id: TransactionId) -> io::Result<SocketAddr> {
+    ask(stream, id).await.map(|answer| answer.mapped)
+}
+
+/// What a server answers to a Binding request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// The external endpoint that it saw.
+    pub(crate) mapped: SocketAddr,
+    /// Its alternate endpoint (OTHER-ADDRESS), if it named one.
+    pub(crate) other: Option<SocketAddr>,
+}
+
+/// The same, with all that the measurements need of the answer.
+pub(crate) async fn ask(stream: &mut dyn Stream, id: TransactionId) -> io::Result<Answer> {
     let mut request = [0; HEADER];
     let length = Writer::new(&mut request, Class::Request, &id).finish().map_err(io::Error::other)?;
     stream.write_all(&request[..length]).await?;
@@ -21,5 +35,6 @@ pub(crate) async fn binding(stream: &mut dyn Stream, id: TransactionId) -> io::R
     response.resize(HEADER + rest, 0);
     stream.read_exact(&mut response[HEADER..]).await?;
     let view = View::parse(&response).ok().filter(|view| view.id() == id && view.class() == Class::Success);
-    view.and_then(|view| view.mapped()).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    let answer = view.and_then(|view| Some(Answer { mapped: view.mapped()?, other: view.other_address() }));
+    answer.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }

@@ -7,7 +7,7 @@ use shared::nat::NatType;
 
 use super::{Format, Style, layout, words};
 use nat_check_core::report::{
-    self, FamilyReport, Level, PeerOutcome, PeerVerdict, Report, ServerReport, UdpReport,
+    self, FamilyReport, Level, PeerOutcome, PeerVerdict, Report, ServerReport, TcpReport, UdpReport,
 };
 
 pub(super) const FORMAT: Format = Format { name: "table", render };
@@ -75,12 +75,8 @@ impl Page {
         if let Some(udp) = &family.udp {
             rows.extend(udp_rows(udp));
         }
-        if let Some(tcp) = &family.tcp
-            && family.udp.as_ref().is_none_or(|udp| udp.external.is_empty())
-        {
-            let seen = tcp.external.map_or(String::new(), |at| format!(", seen from {at}"));
-            let reached = if tcp.reachable { "reaches the server" } else { "does not reach the server" };
-            rows.push(row("TCP", format!("{reached}{seen}"), ""));
+        if let Some(tcp) = &family.tcp {
+            rows.extend(tcp_rows(tcp, family.udp.as_ref()));
         }
         if !rows.is_empty() && !family.addresses.is_empty() {
             rows.push(row("Own addresses", words::addresses(&family.addresses), ""));
@@ -161,11 +157,15 @@ impl Page {
     }
 
     fn evidence(&mut self, report: &Report) {
-        let families = [("ipv4", &report.ipv4), ("ipv6", &report.ipv6)];
-        for (name, udp) in families.into_iter().filter_map(|(name, f)| f.udp.as_ref().map(|udp| (name, udp)))
-        {
-            self.heading(&format!("Evidence, {name}.udp"));
-            self.table(&[], &evidence_rows(udp));
+        for (name, family) in [("ipv4", &report.ipv4), ("ipv6", &report.ipv6)] {
+            if let Some(udp) = &family.udp {
+                self.heading(&format!("Evidence, {name}.udp"));
+                self.table(&[], &evidence_rows(report::udp_rows("", udp)));
+            }
+            if let Some(tcp) = &family.tcp {
+                self.heading(&format!("Evidence, {name}.tcp"));
+                self.table(&[], &evidence_rows(report::tcp_rows("", tcp)));
+            }
         }
     }
 
@@ -212,6 +212,14 @@ fn udp_rows(udp: &UdpReport) -> impl Iterator<Item = Row> {
     })
 }
 
+/// What is known over TCP in one row, and the address where UDP has none.
+fn tcp_rows(tcp: &TcpReport, udp: Option<&UdpReport>) -> impl Iterator<Item = Row> {
+    let blocked = udp.is_none_or(|udp| udp.external.is_empty());
+    let shown = if blocked { 2 } else { 1 };
+    let rows = report::tcp_rows("", tcp).into_iter().filter(|row| row.basis.is_none());
+    rows.take(shown).map(|row| [row.label.into(), row.text, String::new()])
+}
+
 fn server_line(server: &ServerReport) -> String {
     let mut line = server.query.clone();
     let families = [&server.ipv4, &server.ipv6];
@@ -233,9 +241,8 @@ fn server_line(server: &ServerReport) -> String {
     line
 }
 
-fn evidence_rows(udp: &UdpReport) -> Vec<Vec<String>> {
-    let rows = report::udp_rows("", udp).into_iter();
-    let rows = rows.filter_map(|row| row.basis.map(|basis| (row.key, basis)));
+fn evidence_rows(rows: Vec<report::Row>) -> Vec<Vec<String>> {
+    let rows = rows.into_iter().filter_map(|row| row.basis.map(|basis| (row.key, basis)));
     rows.map(|(key, basis)| {
         let mut facts: Vec<String> =
             basis.evidence.iter().map(|(name, fact)| format!("{name} {fact}")).collect();

@@ -128,7 +128,7 @@ fn blocked() -> Report {
     *udp = UdpReport::default();
     udp.nat_type = nat_type;
     let mut tcp = TcpReport::default();
-    (tcp.reachable, tcp.external) = (true, Some("203.0.113.1:40112".parse().unwrap()));
+    (tcp.reachable, tcp.external) = (true, vec!["203.0.113.1:40112".parse().unwrap()]);
     report.ipv4.tcp = Some(tcp);
     conclude(&mut report);
     report

@@ -137,6 +137,7 @@ const FINDINGS: &[Expected] = &[
     ("lifetime", "/ipv4/udp/lifetime/value/unreplied/alive_s", "5.0", None),
     ("response-port", "/server/features/response_port/value", "true", Some("response-port")),
     ("classic", "/server/features/classic/value", "true", Some("classic")),
+    ("tcp-mapping", "/ipv4/tcp/mapping/value", "endpoint-independent", None),
 ];
 
 fn committed_schema() -> Value {

@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-pub use expect::{Behaviour, UdpBehaviour};
+pub use expect::{Behaviour, TcpBehaviour, UdpBehaviour};
 pub use packet::{Answer, DropReason, Fragment, Packet, Protocol, Refused, TcpFlags, Verdict};
 pub use spec::NatSpec;
 pub use stack::Stack;
@@ -40,7 +40,8 @@ pub struct Nat {
     spec: NatSpec,
     external: Vec<IpAddr>,
     table: Table,
-    ports: Allocator,
+    /// Ports of UDP and of TCP are chosen apart.
+    ports: [Allocator; 2],
     /// The external address that each internal host was paired with.
     paired: Map<IpAddr, usize>,
     /// First fragments seen: the fragments that follow them may pass.
@@ -59,7 +60,9 @@ impl Nat {
         let limit = usize::from(spec.pool.ips);
         let family = |v4: bool| external.iter().copied().filter(move |ip| ip.is_ipv4() == v4).take(limit);
         let external = family(true).chain(family(false)).collect();
-        let ports = Allocator::new(spec.ports.clone(), &mut rng);
+        // Both begin where a NAT without TCP would.
+        let tcp = Allocator::new(spec.ports.clone(), &mut rng.clone());
+        let ports = [Allocator::new(spec.ports.clone(), &mut rng), tcp];
         Self {
             table: Table::new(spec.timers, spec.ports.hold),
             spec,
@@ -312,9 +315,13 @@ impl Nat {
         }
         let ip = fixed.unwrap_or_else(|| self.pool_address(source, destination))?;
         let table = &mut self.table;
-        let port = self.ports.pick(source, ip, now, &mut self.rng, |port| {
-            table.is_free_and_rested(protocol, SocketAddr::new(ip, port), shared, now)
-        })?;
+        let port = self.ports[usize::from(protocol == Protocol::Tcp)].pick(
+            source,
+            ip,
+            now,
+            &mut self.rng,
+            |port| table.is_free_and_rested(protocol, SocketAddr::new(ip, port), shared, now),
+        )?;
         Some(SocketAddr::new(ip, port))
     }
 

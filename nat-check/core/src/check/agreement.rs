@@ -7,7 +7,7 @@ use shared::nat::NatType;
 use crate::{
     classify,
     probe::{Found, Merge, REGISTRY, merge::Source},
-    report::UdpReport,
+    report::{TcpReport, UdpReport},
 };
 
 /// What one server says, or several together.
@@ -24,16 +24,16 @@ pub(super) fn merge(
     mut verdicts: Vec<Verdict>,
     together: Option<Verdict>,
     warnings: &mut Vec<String>,
-) -> Option<UdpReport> {
+) -> Option<Found> {
     // A server that answers over UDP says more than one that does not.
     verdicts.sort_by_key(|verdict| is_blocked(&verdict.found));
     let mut all = verdicts.into_iter().chain(together);
     let Verdict { by, mut ips, found: mut merged } = all.next()?;
     if is_blocked(&merged) {
         // Those who answer over UDP come first: nobody does.
-        return Some(merged.udp);
+        return Some(merged);
     }
-    let slots = || REGISTRY.iter().flat_map(|probe| probe.udp);
+    let slots = || REGISTRY.iter().flat_map(|probe| probe.udp.iter().chain(probe.tcp));
     let mut sources: Vec<Source> = slots().map(|_| Source::of(&by)).collect();
     for other in all {
         if is_blocked(&other.found) {
@@ -42,6 +42,11 @@ pub(super) fn merge(
         }
         let shares_address = other.ips.iter().any(|ip| ips.contains(ip));
         ips.extend(&other.ips);
+        if !merged.tcp.reachable && other.found.tcp.reachable {
+            let TcpReport { reachable, rtt_s, local, external, .. } = other.found.tcp.clone();
+            merged.tcp = TcpReport { reachable, rtt_s, local, external, ..merged.tcp };
+        }
+        merged.tcp_tried |= other.found.tcp_tried;
         let mapping_before = merged.udp.mapping.clone();
         for (slot, source) in slots().zip(&mut sources) {
             let merge = Merge { key: slot.key, source, by: &other.by, shares_address, warnings };
@@ -53,7 +58,7 @@ pub(super) fn merge(
         }
     }
     let nat_type = classify::nat_type(&merged.udp.mapping, &merged.udp.filtering);
-    Some(UdpReport { nat_type, ..merged.udp })
+    Some(Found { udp: UdpReport { nat_type, ..merged.udp }, ..merged })
 }
 
 /// What to say of a server that another one, which answers over UDP, puts to shame.
@@ -90,7 +95,7 @@ mod tests {
         let mut warnings = Vec::new();
         let a = says("a", (INDEPENDENT, SURE), (Filtering::EndpointIndependent, Confidence::Weak));
         let b = says("b", (INDEPENDENT, Confidence::Weak), (Filtering::AddressDependent, Confidence::Strong));
-        let udp = merge(vec![a, b], None, &mut warnings).unwrap();
+        let udp = merge(vec![a, b], None, &mut warnings).unwrap().udp;
         assert_eq!(udp.nat_type.value, Some(NatType::RestrictedCone));
         assert_eq!(udp.nat_type.confidence, Confidence::Strong);
         assert_eq!(warnings.len(), 1, "{warnings:?}");
@@ -104,7 +109,7 @@ mod tests {
         let b = says("b", (INDEPENDENT, SURE), (open, SURE));
         let c = says("c", (Mapping::AddressDependent, SURE), (open, SURE));
         let d = says("d", (INDEPENDENT, SURE), (open, SURE));
-        let udp = merge(vec![a, b, c, d], None, &mut warnings).unwrap();
+        let udp = merge(vec![a, b, c, d], None, &mut warnings).unwrap().udp;
         assert_eq!(
             warnings,
             ["the servers disagree on mapping: b says endpoint-independent, c says address-dependent"]
@@ -124,7 +129,7 @@ mod tests {
             first.ips.push([198, 51, 100, 10].into());
             second.ips.push(address.into());
             let both = [vec![first.clone(), second.clone()], vec![second, first]].map(|verdicts| {
-                let filtering = merge(verdicts, None, &mut warnings).unwrap().filtering;
+                let filtering = merge(verdicts, None, &mut warnings).unwrap().udp.filtering;
                 (filtering.value, filtering.confidence, filtering.reason_code)
             });
             assert_eq!(both[0], both[1], "whoever is asked first");

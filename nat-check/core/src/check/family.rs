@@ -16,7 +16,7 @@ use crate::{
     net::Net,
     probe::{lifetime, mapping},
     progress::Progress,
-    report::{FamilyReport, FamilyStatus, Finding, LayersKind, Reason, ReasonCode, TcpReport},
+    report::{FamilyReport, FamilyStatus, Finding, LayersKind, Reason, ReasonCode},
     selection::Selection,
 };
 
@@ -223,15 +223,11 @@ impl FamilyTest<'_> {
         }
         // What one server has shown says more than what several contradict each other in.
         notes.layers = by_one.or(notes.layers);
-        let tcp: Option<TcpReport> = examined.iter().find_map(|(observed, _)| observed.tcp.clone());
         let verdicts = examined.into_iter().map(|(_, verdict)| verdict).collect();
-        let udp = agreement::merge(verdicts, together, &mut notes.warnings);
-        let report = FamilyReport {
-            status: FamilyStatus::Tested,
-            udp,
-            tcp: tcp.filter(|t| t.reachable),
-            ..FamilyReport::default()
-        };
+        let found = agreement::merge(verdicts, together, &mut notes.warnings);
+        let tcp = found.as_ref().filter(|found| found.tcp_tried).map(|found| found.tcp.clone());
+        let udp = found.map(|found| found.udp);
+        let report = FamilyReport { status: FamilyStatus::Tested, udp, tcp, ..FamilyReport::default() };
         (report, notes)
     }
 }
@@ -268,7 +264,8 @@ fn unreached(observed: &Observed) -> Reason {
             (ReasonCode::ServerRefuses, text).into()
         }
         None => {
-            let tcp = if observed.tcp.is_some() { ", nor over TCP" } else { "" };
+            let tried_tcp = observed.tcp.is_some() || !log.tcp.connections.is_empty();
+            let tcp = if tried_tcp { ", nor over TCP" } else { "" };
             let text = format!("{} answered none of {sent} UDP requests{tcp}", log.server);
             (ReasonCode::ServerUnreachable, text).into()
         }

@@ -18,6 +18,7 @@ pub const PROBE: Probe = Probe {
     needs: &[],
     steps: &[],
     udp: &[Slot::of::<Alg>()],
+    tcp: &[],
     server: &[],
 };
 

@@ -57,7 +57,8 @@ pub async fn establish(session: Arc<Session>, limit: Duration) -> Option<TcpRepo
                 biased;
                 contact = session.contact() => return report.filter(|_| contact == Contact::None),
                 external = &mut tcp, if report.is_none() => {
-                    report = Some(TcpReport { reachable: external.is_some(), external });
+                    let (reachable, external) = (external.is_some(), external.into_iter().collect());
+                    report = Some(TcpReport { reachable, external, ..TcpReport::default() });
                 }
                 () = tokio::time::sleep_until(session.instant(next)) => break,
             }

@@ -22,6 +22,7 @@ pub const PROBE: Probe = Probe {
     needs: &[],
     steps: &[Step { stage: Stage::Alternate, run: |session| Box::pin(ask_the_old_way(session)) }],
     udp: &[],
+    tcp: &[],
     server: &[Slot::of::<ClassicDialect>()],
 };
 

@@ -33,6 +33,7 @@ pub const PROBE: Probe = Probe {
     needs: NEEDS,
     steps: &[Step { stage: Stage::Confirm, run: |session| Box::pin(open_from_afar(session)) }],
     udp: &[Slot::of::<Distance>()],
+    tcp: &[],
     server: &[],
 };
 

@@ -45,6 +45,7 @@ pub const PROBE: Probe = Probe {
         Step { stage: Stage::Confirm, run: |session| Box::pin(proof::prove_the_server(session)) },
     ],
     udp: &[Slot::of::<FilteringBehaviour>()],
+    tcp: &[],
     server: &[Slot::of::<ChangeRequest>()],
 };
 

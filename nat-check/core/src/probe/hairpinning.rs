@@ -23,6 +23,7 @@ pub const PROBE: Probe = Probe {
     needs: &[],
     steps: &[Step { stage: Stage::Primary, run: |session| Box::pin(send_to_oneself(session)) }],
     udp: &[Slot::of::<Hairpinning>()],
+    tcp: &[],
     server: &[],
 };
 

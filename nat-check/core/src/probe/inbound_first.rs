@@ -29,6 +29,7 @@ pub const PROBE: Probe = Probe {
     needs: &["mapping", "filtering"],
     steps: &[Step { stage: Stage::Alternate, run: |session| Box::pin(answer_the_stranger(session)) }],
     udp: &[Slot::of::<InboundFirst>()],
+    tcp: &[],
     server: &[],
 };
 

@@ -48,6 +48,7 @@ pub const PROBE: Probe = Probe {
     needs: NEEDS,
     steps: &[Step { stage: Stage::Lifetime, run: |session| Box::pin(run(session)) }],
     udp: &[Slot::of::<found::MappingLifetime>()],
+    tcp: &[],
     server: &[],
 };
 

@@ -42,6 +42,7 @@ pub const PROBE: Probe = Probe {
         Step { stage: Stage::Confirm, run: |session| Box::pin(ask_again_late(session)) },
     ],
     udp: &[Slot::of::<MappingBehaviour>()],
+    tcp: &[],
     server: &[],
 };
 
@@ -59,27 +60,29 @@ impl Measured for MappingBehaviour {
     }
 
     fn text(value: &Mapping) -> String {
-        let text = match *value {
-            Mapping::Direct => "direct: address and port are not translated",
-            Mapping::EndpointIndependent => {
-                "endpoint-independent: the same external endpoint for every destination"
-            }
-            Mapping::AddressDependent => {
-                "address-dependent: a different external endpoint for each destination address"
-            }
-            Mapping::AddressAndPortDependent => {
-                "address-and-port-dependent: a different external endpoint for each destination address and port"
-            }
-            Mapping::PortDependent => {
-                "port-dependent: a different external endpoint for each destination port"
-            }
-        };
-        text.into()
+        text(*value).into()
     }
 
     #[cfg(feature = "sim")]
     fn expected(nat: &UdpBehaviour) -> Option<serde_json::Value> {
         Some(serde_json::json!(nat.mapping))
+    }
+}
+
+/// A mapping for a person.
+pub(super) fn text(mapping: Mapping) -> &'static str {
+    match mapping {
+        Mapping::Direct => "direct: address and port are not translated",
+        Mapping::EndpointIndependent => {
+            "endpoint-independent: the same external endpoint for every destination"
+        }
+        Mapping::AddressDependent => {
+            "address-dependent: a different external endpoint for each destination address"
+        }
+        Mapping::AddressAndPortDependent => {
+            "address-and-port-dependent: a different external endpoint for each destination address and port"
+        }
+        Mapping::PortDependent => "port-dependent: a different external endpoint for each destination port",
     }
 }
 
@@ -258,10 +261,10 @@ async fn ask(session: &Arc<Session>, socket: &Socket, endpoints: &ServerEndpoint
 
 /// What the server's endpoints saw of one socket.
 #[derive(Clone, Debug, Default)]
-struct Readings {
-    seen: BTreeMap<ServerEndpoint, SocketAddr>,
+pub(super) struct Readings {
+    pub(super) seen: BTreeMap<ServerEndpoint, SocketAddr>,
     /// The first endpoint showed another external endpoint the second time.
-    drifted: Option<SocketAddr>,
+    pub(super) drifted: Option<SocketAddr>,
 }
 
 impl Readings {
@@ -282,12 +285,12 @@ impl Readings {
     }
 
     /// Whether no reading differs from the local endpoint.
-    fn is_direct(&self, local: Option<SocketAddr>) -> bool {
+    pub(super) fn is_direct(&self, local: Option<SocketAddr>) -> bool {
         !self.seen.is_empty() && self.seen.values().all(|&seen| Some(seen) == local)
     }
 
     /// Pairs of readings by endpoints that differ in one thing only tell whether the mapping depends on it.
-    fn axes(&self) -> Axes {
+    pub(super) fn axes(&self) -> Axes {
         let pairs = |concerns: fn(&ServerEndpoint, &ServerEndpoint) -> bool| {
             let all = self.seen.iter().flat_map(|a| self.seen.iter().map(move |b| (a, b)));
             let mut pairs = all.filter(|(a, b)| a.0 < b.0 && concerns(a.0, b.0)).peekable();
@@ -301,7 +304,7 @@ impl Readings {
     }
 
     /// Whether all readings show the same external endpoint.
-    fn is_uniform(&self) -> bool {
+    pub(super) fn is_uniform(&self) -> bool {
         self.seen.values().collect::<BTreeSet<_>>().len() <= 1
     }
 }
@@ -309,9 +312,9 @@ impl Readings {
 /// What of the destination the external endpoint depends on, as far as that is known. The strictness of mappings is a
 /// partial order: dependence on the address and on the port are neither above the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Axes {
-    on_ip: Option<bool>,
-    on_port: Option<bool>,
+pub(super) struct Axes {
+    pub(super) on_ip: Option<bool>,
+    pub(super) on_port: Option<bool>,
 }
 
 impl Axes {
@@ -330,7 +333,7 @@ impl Axes {
     }
 
     /// The mapping, and how sure that is: `None` when too little is known.
-    fn mapping(self) -> Option<(Mapping, Confidence)> {
+    pub(super) fn mapping(self) -> Option<(Mapping, Confidence)> {
         match (self.on_ip, self.on_port) {
             (Some(false), Some(false)) => Some((Mapping::EndpointIndependent, Confidence::Certain)),
             (Some(true), Some(false)) => Some((Mapping::AddressDependent, Confidence::Certain)),

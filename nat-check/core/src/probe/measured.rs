@@ -5,16 +5,20 @@ use serde::Serialize;
 
 use super::{Probe, REGISTRY, merge::Merge};
 use crate::{
-    observation::ObservationLog,
-    report::{Finding, ReasonCode, Row, ServerFeatures, UdpReport, json_word},
+    observation::{ObservationLog, tcp::OutcomeKind},
+    report::{Finding, Reason, ReasonCode, Row, ServerFeatures, TcpReport, UdpReport, json_word},
     server_position::nat_before_server,
 };
 
 /// Everything that is concluded from one server over one family.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
-    /// The behaviour of the network.
+    /// The behaviour of the network over UDP.
     pub udp: UdpReport,
+    /// The same over TCP.
+    pub tcp: TcpReport,
+    /// Whether TCP was tried at all.
+    pub tcp_tried: bool,
     /// What the server can do.
     pub server: ServerFeatures,
 }
@@ -34,6 +38,8 @@ pub trait Measured {
     /// Whether it tells of the NAT in front of this host: where the server stands behind one of its own, that is what it
     /// would tell of.
     const OF_THE_NAT: bool = true;
+    /// Over which transport it looks.
+    const TRANSPORT: Transport = Transport::Udp;
 
     /// Its slot; write `slot!(udp.mapping);` for both.
     fn slot(found: &Found) -> &Finding<Self::Value>;
@@ -48,11 +54,11 @@ pub trait Measured {
         if !log.tests.contains(&probe.name) {
             return Finding::not_asked_for(probe.about);
         }
-        if log.dialect().is_none() {
-            return Finding::unknown(NO_UDP, probe.about);
+        if let Some(reason) = Self::TRANSPORT.closed(log) {
+            return Finding::unknown(reason, probe.about);
         }
         let finding = concluded::<Self>(log, found);
-        match (&finding.value, &log.socket_error) {
+        match (&finding.value, Self::TRANSPORT.error(log)) {
             (None, Some(error)) => finding.because((ReasonCode::SystemRefused, error.as_str())),
             (None, None) if log.ended_early => {
                 finding.because((ReasonCode::EndedEarly, "the run ended before this was done"))
@@ -84,6 +90,57 @@ pub trait Measured {
     #[cfg(feature = "sim")]
     fn expected(_nat: &shared::nat::model::UdpBehaviour) -> Option<serde_json::Value> {
         None
+    }
+
+    /// The same for a measurement over TCP.
+    #[cfg(feature = "sim")]
+    fn expected_tcp(_nat: &shared::nat::model::TcpBehaviour) -> Option<serde_json::Value> {
+        None
+    }
+}
+
+/// Over which transport a measurement looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Datagrams.
+    Udp,
+    /// Streams.
+    Tcp,
+}
+
+impl Transport {
+    /// Why nothing is known over this transport, where nothing passed.
+    fn closed(self, log: &ObservationLog) -> Option<Reason> {
+        match self {
+            Self::Udp => log.dialect().is_none().then(|| NO_UDP.into()),
+            Self::Tcp => (!log.tcp.reached(log.server)).then(|| no_tcp(log)),
+        }
+    }
+
+    /// What the operating system refused.
+    fn error(self, log: &ObservationLog) -> Option<&String> {
+        match self {
+            Self::Udp => log.socket_error.as_ref(),
+            Self::Tcp => log.tcp.error.as_ref(),
+        }
+    }
+}
+
+/// Why there was no connection to the server.
+fn no_tcp(log: &ObservationLog) -> Reason {
+    if let Some(error) = &log.tcp.error {
+        return (ReasonCode::SystemRefused, error.as_str()).into();
+    }
+    let tried: Vec<_> = log.tcp.connections.iter().filter(|c| c.to == log.server).collect();
+    let ended = |kind| tried.iter().any(|c| c.outcome.is_some_and(|outcome| outcome.kind == kind));
+    if ended(OutcomeKind::Refused) {
+        (ReasonCode::TcpBlocked, "the server, or something on the way, refuses TCP connections").into()
+    } else if ended(OutcomeKind::Unreachable) {
+        (ReasonCode::TcpBlocked, "the server cannot be reached over TCP: ICMP says unreachable").into()
+    } else if log.ended_early {
+        (ReasonCode::EndedEarly, "the run ended before the server had answered over TCP").into()
+    } else {
+        (ReasonCode::TcpBlocked, "the server did not answer over TCP in time").into()
     }
 }
 
@@ -125,6 +182,8 @@ pub struct Slot {
     merge: fn(Merge<'_>, &mut Found, &Found),
     #[cfg(feature = "sim")]
     expected: fn(&shared::nat::model::UdpBehaviour) -> Option<serde_json::Value>,
+    #[cfg(feature = "sim")]
+    expected_tcp: fn(&shared::nat::model::TcpBehaviour) -> Option<serde_json::Value>,
 }
 
 impl Slot {
@@ -148,6 +207,8 @@ impl Slot {
             merge: |merge, mine, other| M::merge(merge, M::slot_mut(mine), M::slot(other)),
             #[cfg(feature = "sim")]
             expected: M::expected,
+            #[cfg(feature = "sim")]
+            expected_tcp: M::expected_tcp,
         }
     }
 
@@ -173,6 +234,13 @@ impl Slot {
     pub fn expected(&self, nat: &shared::nat::model::UdpBehaviour) -> Option<serde_json::Value> {
         (self.expected)(nat)
     }
+
+    /// The same for a measurement over TCP.
+    #[cfg(feature = "sim")]
+    #[must_use]
+    pub fn expected_tcp(&self, nat: &shared::nat::model::TcpBehaviour) -> Option<serde_json::Value> {
+        (self.expected_tcp)(nat)
+    }
 }
 
 /// All conclusions of a finished run, each drawn once, in the order of the registry.
@@ -180,7 +248,7 @@ impl Slot {
 pub fn conclude(log: &ObservationLog) -> Found {
     let mut found = Found::default();
     for probe in REGISTRY {
-        for slot in probe.udp.iter().chain(probe.server) {
+        for slot in probe.udp.iter().chain(probe.tcp).chain(probe.server) {
             (slot.finish)(probe, log, &mut found);
         }
     }

@@ -34,6 +34,7 @@ pub const PROBE: Probe = Probe {
         Step { stage: Stage::Alternate, run: |session| Box::pin(sample(session, ServerEndpoint::IP, 16)) },
     ],
     udp: &[Slot::of::<Allocation>()],
+    tcp: &[],
     server: &[],
 };
 

@@ -20,6 +20,7 @@ pub const PROBE: Probe = Probe {
     needs: &[],
     steps: &[Step { stage: Stage::Primary, run: |session| Box::pin(divert(session)) }],
     udp: &[],
+    tcp: &[],
     server: &[Slot::of::<ResponsePort>()],
 };
 

@@ -32,6 +32,8 @@ pub enum ReasonCode {
     ServerUnreachable,
     /// UDP does not pass, or the server does not serve it.
     UdpBlocked,
+    /// TCP does not pass, or the server does not serve it.
+    TcpBlocked,
     // What the server does.
     /// It names no alternate address (OTHER-ADDRESS).
     ServerHasNoAlternate,
@@ -79,6 +81,8 @@ pub enum ReasonCode {
     TooFewSamples,
     /// The measurement did not reach its end.
     Unfinished,
+    /// Something answers over TCP sooner than the server does over UDP.
+    HandshakeTooFast,
     // What the NAT does.
     /// Nothing translates addresses here.
     NoTranslation,

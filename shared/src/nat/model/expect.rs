@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    spec::{Alg, Hairpin, Hops, NatSpec, Pooling, Refreshing, Scope, Tracking},
+    spec::{Alg, Hairpin, Hops, NatSpec, Pooling, Refreshing, Refusal, Scope, Tracking},
     stack::Stack,
 };
 use crate::nat::{Filtering, Mapping, NatType, PortPolicy};
@@ -15,8 +15,22 @@ pub struct Behaviour {
     pub nat_type: NatType,
     /// UDP, where it passes.
     pub udp: Option<UdpBehaviour>,
-    /// Whether TCP passes.
-    pub tcp: bool,
+    /// TCP, where it passes.
+    pub tcp: Option<TcpBehaviour>,
+}
+
+/// What a client can find about TCP.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TcpBehaviour {
+    /// RFC 5382 REQ-1.
+    pub mapping: Mapping,
+    /// RFC 5382 REQ-3.
+    pub filtering: Filtering,
+    /// What an unsolicited SYN gets, and after how long (RFC 5382 REQ-4). Several filters in a row answer each for itself, so
+    /// then it depends on which of them is hit.
+    pub unsolicited_syn: Option<(Refusal, Duration)>,
+    /// Whether TCP leaves from the same external address as UDP.
+    pub same_address: Option<bool>,
 }
 
 /// What a client can find about UDP.
@@ -58,7 +72,7 @@ impl NatSpec {
     /// What a client behind it has to report.
     #[must_use]
     pub fn behaviour(&self) -> Behaviour {
-        let tcp = !self.tcp.blocked;
+        let tcp = (!self.tcp.blocked).then(|| self.tcp_behaviour());
         if self.udp.blocked {
             return Behaviour { nat_type: NatType::UdpBlocked, udp: None, tcp };
         }
@@ -99,13 +113,27 @@ impl NatSpec {
         };
         Behaviour { nat_type: NatType::derive(udp.mapping, udp.filtering), udp: Some(udp), tcp }
     }
+
+    fn tcp_behaviour(&self) -> TcpBehaviour {
+        let translated = self.tcp.mapping != Mapping::Direct;
+        let spread = translated && self.pool.ips > 1 && self.pool.pooling == Pooling::Flow;
+        let one_address = self.pool.ips == 1 || self.pool.pooling == Pooling::Paired;
+        let both = !self.udp.blocked && translated == (self.udp.mapping != Mapping::Direct);
+        TcpBehaviour {
+            mapping: if spread { Mapping::AddressAndPortDependent } else { self.tcp.mapping },
+            filtering: self.tcp.filtering,
+            unsolicited_syn: (self.tcp.filtering != Filtering::EndpointIndependent)
+                .then_some((self.unsolicited_syn, self.refuse_after)),
+            same_address: (both && (!translated || one_address)).then_some(true),
+        }
+    }
 }
 
 impl Stack {
     /// What a client behind all of them has to report: the strictest behaviour of each kind.
     #[must_use]
     pub fn behaviour(&self) -> Behaviour {
-        let open = Behaviour { nat_type: NatType::OpenInternet, udp: None, tcp: true };
+        let open = Behaviour { nat_type: NatType::OpenInternet, udp: None, tcp: None };
         let mut all = self.0.iter().map(NatSpec::behaviour).reduce(Behaviour::behind).unwrap_or(open);
         if let Some(udp) = &mut all.udp {
             let outermost =
@@ -121,7 +149,7 @@ impl Stack {
 impl Behaviour {
     /// `self` behind `outer`.
     fn behind(self, outer: Self) -> Self {
-        let tcp = self.tcp && outer.tcp;
+        let tcp = self.tcp.zip(outer.tcp).map(|(inner, outer)| inner.behind(outer));
         let (Some(inner), Some(outer)) = (self.udp, outer.udp) else {
             return Self { nat_type: NatType::UdpBlocked, udp: None, tcp };
         };
@@ -154,6 +182,27 @@ impl Behaviour {
             timer_shared: inner.timer_shared && outer.timer_shared,
         };
         Self { nat_type: NatType::derive(udp.mapping, udp.filtering), udp: Some(udp), tcp }
+    }
+}
+
+impl TcpBehaviour {
+    /// `self` behind `outer`.
+    fn behind(self, outer: Self) -> Self {
+        // What the outer filter stops, the inner one does not see.
+        let unsolicited_syn = match (self.filtering, outer.filtering) {
+            (_, Filtering::EndpointIndependent) => self.unsolicited_syn,
+            (inner, strict) if inner == strict || inner == Filtering::EndpointIndependent => {
+                outer.unsolicited_syn
+            }
+            _ if self.unsolicited_syn == outer.unsolicited_syn => self.unsolicited_syn,
+            _ => None,
+        };
+        Self {
+            mapping: mapping_behind(self.mapping, outer.mapping),
+            filtering: filtering_behind(self.filtering, outer.filtering),
+            unsolicited_syn,
+            same_address: self.same_address.and(outer.same_address),
+        }
     }
 }
 

@@ -1,0 +1,99 @@
+//! Connections that the server was asked to open to this host in a test session, and what came of them.
+
+use std::{net::SocketAddr, time::Duration};
+
+use shared::test_session::{Source, SourceAddress, SynOutcome};
+
+use super::Purpose;
+
+/// What the session with the server came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum TestSessionState {
+    /// Nobody has tried.
+    #[default]
+    NotTried,
+    /// It is open.
+    Open,
+    /// There is none, for this reason.
+    Absent(String),
+}
+
+/// A connection that the server was asked to open.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// What for.
+    pub purpose: Purpose,
+    /// From which address of the server.
+    pub from: SourceAddress,
+    /// From which of its ports.
+    pub source: Source,
+    /// To which external endpoint.
+    pub to: SocketAddr,
+    /// When that was asked for, since the start of the run.
+    pub asked: Duration,
+    /// How much later the server was to begin.
+    pub put_off: Duration,
+    /// Whether the server waits for an answer that comes late.
+    pub late: bool,
+    /// When the nonce of this call arrived at a socket of this host.
+    pub arrived: Option<Duration>,
+    /// What the server says.
+    pub result: Option<CallResult>,
+}
+
+/// What the server says came of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallResult {
+    /// It tried, and this came after so long.
+    Tried {
+        /// What.
+        outcome: SynOutcome,
+        /// How long after the first SYN.
+        after: Duration,
+    },
+    /// It did not try.
+    Declined,
+}
+
+impl Call {
+    /// When its SYN left the server at the latest, were the session's connection without loss: an answer is due one round trip
+    /// later.
+    #[must_use]
+    pub fn begun(&self) -> Duration {
+        self.asked + self.put_off
+    }
+
+    /// What the server says came back.
+    #[must_use]
+    pub fn outcome(&self) -> Option<SynOutcome> {
+        match self.result {
+            Some(CallResult::Tried { outcome, .. }) => Some(outcome),
+            Some(CallResult::Declined) | None => None,
+        }
+    }
+
+    /// After how long something on the way said no, and whether it did so by ICMP.
+    #[must_use]
+    pub fn rejection(&self) -> Option<(SynOutcome, Duration)> {
+        match self.result {
+            Some(CallResult::Tried { outcome, after })
+                if matches!(outcome, SynOutcome::Refused | SynOutcome::Unreachable) =>
+            {
+                Some((outcome, after))
+            }
+            Some(CallResult::Tried { .. } | CallResult::Declined) | None => None,
+        }
+    }
+
+    /// Whether the server tried at all, as far as is known.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        !matches!(
+            self.result,
+            Some(
+                CallResult::Declined
+                    | CallResult::Tried { outcome: SynOutcome::Failed | SynOutcome::Unknown, .. }
+            )
+        )
+    }
+}

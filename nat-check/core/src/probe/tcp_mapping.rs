@@ -1,0 +1,182 @@
+//! TCP mapping (RFC 5382 REQ-1): does the external endpoint of one local port depend on the destination? Connections to all
+//! four endpoints of the server from one port, all open at the same time.
+
+mod interception;
+mod same_address;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use shared::nat::Mapping;
+
+use super::{
+    mapping::{self, Readings, external_addresses},
+    measured::Transport,
+    tcp::{ask_from_port, connected, endpoints, implausible},
+};
+use crate::{
+    observation::{ObservationLog, Purpose, tcp::Connection},
+    probe::{Found, Measured, Probe, Slot, Stage, Step, slot},
+    report::{Confidence, Finding, Reason, ReasonCode},
+    server_endpoints::ServerEndpoint,
+    session::Session,
+};
+
+/// What its connections are opened for, in the log.
+pub(crate) const PURPOSE: Purpose = Purpose::main("tcp-mapping");
+/// What a connection to a port is opened for at which nobody listens.
+const CLOSED_PORT: Purpose = PURPOSE.role("closed-port");
+
+/// The measurement.
+pub const PROBE: Probe = Probe {
+    name: PURPOSE.measurement,
+    about: "the same over TCP, and whether something on the way answers in the server's place",
+    needs: &[],
+    steps: &[Step { stage: Stage::Tcp, run: |session| Box::pin(run(session)) }],
+    udp: &[],
+    tcp: &[
+        Slot::of::<TcpMapping>(),
+        Slot::of::<same_address::SameAddressAsUdp>(),
+        Slot::of::<interception::Intercepted>(),
+    ],
+    server: &[],
+};
+
+/// Whether the external endpoint depends on the destination.
+struct TcpMapping;
+
+impl Measured for TcpMapping {
+    type Value = Mapping;
+    const KEY: &'static str = "mapping";
+    const LABEL: &'static str = "TCP mapping";
+    const LINE_KEY: Option<&'static str> = Some("tcp_mapping");
+    const TRANSPORT: Transport = Transport::Tcp;
+    slot!(tcp.mapping);
+
+    fn conclude(log: &ObservationLog, _: &Found) -> Finding<Mapping> {
+        conclude(log)
+    }
+
+    fn text(value: &Mapping) -> String {
+        mapping::text(*value).into()
+    }
+
+    #[cfg(feature = "sim")]
+    fn expected_tcp(nat: &shared::nat::model::TcpBehaviour) -> Option<serde_json::Value> {
+        Some(serde_json::json!(nat.mapping))
+    }
+}
+
+const METHOD: &str = "RFC 5382 REQ-1, connections from one port to all four endpoints";
+
+async fn run(session: Arc<Session>) {
+    ask_from_port(&session, PURPOSE, session.server()).await;
+    session.others_allowed().await;
+    let endpoints = session.read(endpoints);
+    let ask = |endpoint| {
+        let (session, to) = (&session, endpoints.get(endpoint));
+        async move {
+            if let Some(to) = to {
+                ask_from_port(session, PURPOSE, to).await;
+            }
+        }
+    };
+    let others = async {
+        let [port, ip, both] = [ServerEndpoint::PORT, ServerEndpoint::IP, ServerEndpoint::BOTH].map(ask);
+        tokio::join!(port, ip, both)
+    };
+    tokio::join!(others, interception::connect_to_closed_ports(&session));
+}
+
+/// Draws the conclusion.
+fn conclude(log: &ObservationLog) -> Finding<Mapping> {
+    let endpoints = endpoints(log);
+    let mut readings = Readings::default();
+    for connection in log.tcp.of(PURPOSE) {
+        if let (Some(endpoint), Some(answer)) = (endpoints.endpoint_at(connection.to), connection.answer) {
+            readings.seen.entry(endpoint).or_insert(answer.mapped);
+        }
+    }
+    let local = log.tcp.of(PURPOSE).find_map(|connection| connection.local);
+    let seen: BTreeMap<_, _> = readings.seen.iter().map(|(endpoint, at)| (endpoint.name(), at)).collect();
+    judge(log, local, &readings).with("seen", seen).with("local", local)
+}
+
+fn judge(log: &ObservationLog, local: Option<SocketAddr>, readings: &Readings) -> Finding<Mapping> {
+    let doubt =
+        local.and_then(|local| log.tcp.of(PURPOSE).find_map(|c| implausible(c.to, local, c.answer?.mapped)));
+    if readings.is_direct(local) {
+        let sure = if readings.seen.len() > 1 { Confidence::Certain } else { Confidence::Strong };
+        let finding = Finding::known(Mapping::Direct, sure, METHOD);
+        return match doubt {
+            Some(doubt) => finding.at_most(Confidence::Weak).because(doubt),
+            None => finding,
+        };
+    }
+    if let Some(doubt) = doubt {
+        return Finding::unknown(doubt, METHOD);
+    }
+    let axes = readings.axes();
+    let several = several_addresses(log);
+    let known = axes.mapping().filter(|(value, _)| match value {
+        // Equal readings by endpoints that differ in both things exclude a dependence; different ones show it.
+        Mapping::EndpointIndependent => readings.is_uniform(),
+        _ => true,
+    });
+    match known {
+        // Which of several addresses a connection leaves from may be chance, and look like a dependence or hide one.
+        Some((value, _)) if several && value != Mapping::AddressAndPortDependent => {
+            let text = "this host has several external addresses: one port is too few to tell what the mapping depends on";
+            Finding::unknown((ReasonCode::SeveralExternalAddresses, text), METHOD)
+        }
+        Some((value, Confidence::Weak)) => {
+            Finding::known(value, Confidence::Weak, METHOD).because(why_unknown(log))
+        }
+        Some((value, confidence)) => Finding::known(value, confidence, METHOD),
+        None => Finding::unknown(why_unknown(log), METHOD),
+    }
+}
+
+/// Whether this host was seen at several external addresses, over TCP or UDP.
+fn several_addresses(log: &ObservationLog) -> bool {
+    let mut addresses = external_addresses(log);
+    addresses.extend(external_over_tcp(log));
+    addresses.len() > 1
+}
+
+/// The external addresses that the port under test was seen at.
+fn external_over_tcp(log: &ObservationLog) -> impl Iterator<Item = IpAddr> {
+    log.tcp.of(PURPOSE).filter_map(|connection| Some(connection.answer?.mapped.ip()))
+}
+
+/// Why the readings are too few.
+fn why_unknown(log: &ObservationLog) -> Reason {
+    let endpoints = endpoints(log);
+    if let Some(fault) = endpoints.fault() {
+        return fault
+            .reason()
+            .map(|text| text + ": one endpoint alone cannot tell what the mapping depends on");
+    }
+    let silent: Vec<String> =
+        log.tcp.of(PURPOSE).filter(|c| c.answer.is_none()).map(|c| c.to.to_string()).collect();
+    if silent.is_empty() {
+        return (ReasonCode::EndedEarly, "the run ended before all endpoints were asked over TCP").into();
+    }
+    let gave_up = |c: &Connection| c.outcome.is_some() && c.handshake().is_none();
+    let code = match log.tcp.of(PURPOSE).any(gave_up) {
+        true => ReasonCode::ServerEndpointSilent,
+        false => ReasonCode::TooMuchLoss,
+    };
+    (code, format!("no answer over TCP from {} in time", silent.join(", "))).into()
+}
+
+/// A time in seconds, for evidence.
+fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e6
+}
