@@ -49,7 +49,7 @@ pub(crate) fn http(bytes: &[u8]) {
 }
 
 /// A text frame of a client, its mask zero.
-fn frame(text: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(text: &[u8]) -> Vec<u8> {
     let length = match text.len() {
         short @ 0..126 => vec![0x80 | short as u8],
         long => [&[0xfe], &(long as u16).to_be_bytes()[..]].concat(),

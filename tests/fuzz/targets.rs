@@ -3,6 +3,7 @@
 
 pub(crate) mod lies;
 pub(crate) mod rendezvous;
+pub(crate) mod test_sessions;
 
 use std::net::SocketAddr;
 
@@ -26,6 +27,7 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("lies", lies::lies),
     ("http", rendezvous::http),
     ("sessions", rendezvous::sessions),
+    ("test_sessions", test_sessions::test_sessions),
 ];
 
 /// The reader never panics, covers the message to the last byte, and what is read can be written again to the same.
