@@ -225,6 +225,8 @@ impl SessionTable {
         if entry.messages > limits.messages {
             return Err(Refusal::TooMuch);
         }
+        // Where there is no room, the longest idle one goes.
+        self.clients.touch(session, entry.ip, nanoseconds(now));
         let (id, order) = match message {
             ToServer::Open { .. } => return Err(Refusal::BadMessage),
             ToServer::Ping { id } => (*id, Ok(Order::Tell(ToClient::Pong { id: *id }))),

@@ -155,3 +155,43 @@ fn outcome(error: &io::Error, is_icmp: bool) -> SynOutcome {
         _ => SynOutcome::Failed,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connect_ends_with_a_stream_a_reset_or_silence_over_both_families() {
+        for ip in ["127.0.0.1", "::1"] {
+            let any = SocketAddr::new(ip.parse().unwrap(), 0);
+            let listener = TcpListener::bind(any).await.unwrap();
+            let network = SystemSockets::default();
+            let [helpers, _] = network.helper_ports([Some(any.ip()), None]);
+            let wait = Duration::from_millis(300);
+            let attempt = |to: SocketAddr| connect(Attempt { from: any, to, wait });
+            let to = listener.local_addr().unwrap();
+            let attempted = attempt(to).await;
+            let (mut accepted, from) = listener.accept().await.unwrap();
+            assert_eq!(attempted.from, Some(from));
+            let Ok(mut stream) = attempted.end else { panic!("no connection to {to}") };
+            stream.write_all(b"x").await.unwrap();
+            assert_eq!(accepted.read_u8().await.unwrap(), b'x');
+            let refused = attempt(helpers.closed.unwrap()).await.end.err().map(|none| none.outcome);
+            assert_eq!(refused, Some(SynOutcome::Refused));
+        }
+    }
+
+    #[test]
+    fn an_icmp_error_is_no_reset_and_a_missing_route_no_answer() {
+        let error = io::Error::from_raw_os_error;
+        assert_eq!(outcome(&error(libc::ECONNREFUSED), true), SynOutcome::Unreachable);
+        assert_eq!(outcome(&error(libc::ECONNREFUSED), false), SynOutcome::Refused);
+        assert_eq!(outcome(&error(libc::ENETUNREACH), false), SynOutcome::Timeout);
+        assert_eq!(outcome(&error(libc::EADDRNOTAVAIL), false), SynOutcome::Failed);
+    }
+}
