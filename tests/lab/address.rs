@@ -4,6 +4,7 @@
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    str::FromStr,
 };
 
 /// The server's two IPv4 addresses.
@@ -49,6 +50,20 @@ impl Subnet {
             IpAddr::V6(ip) => ip.to_bits(),
         };
         self.0.is_ipv4() == ip.is_ipv4() && (bits(self.0) ^ bits(ip)).leading_zeros() >= u32::from(self.1)
+    }
+}
+
+impl FromStr for Subnet {
+    type Err = String;
+
+    /// `198.51.100.0/24`, or an address alone.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is no network: write 198.51.100.0/24");
+        let (ip, length) = text.split_once('/').unwrap_or((text, ""));
+        let ip: IpAddr = ip.parse().map_err(|_| wrong())?;
+        let most = if ip.is_ipv4() { 32 } else { 128 };
+        let length = if length.is_empty() { most } else { length.parse().map_err(|_| wrong())? };
+        if length <= most { Ok(Self(ip, length)) } else { Err(wrong()) }
     }
 }
 

@@ -1,9 +1,14 @@
 //! Raw IP packets for the user-space NAT: parsed into the model's terms, rewritten in place with updated checksums,
 //! answered with ICMP errors or TCP resets (RFC 791, RFC 8200, RFC 1624).
 
+mod answers;
+mod icmp;
+#[cfg(test)]
+mod tests;
+
 use std::net::{IpAddr, SocketAddr};
 
-use etherparse::{Icmpv4Type, Icmpv6Type, PacketBuilder, icmpv4, icmpv6};
+pub(crate) use icmp::Quoted;
 use shared::nat::model::{Fragment, Packet, Protocol, TcpFlags, spec::Hops};
 
 const ICMP: u8 = 1;
@@ -11,8 +16,6 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMP6: u8 = 58;
 const FRAGMENT6: u8 = 44;
-/// TTL of packets that are made here.
-const TTL: u8 = 64;
 
 /// One IP packet and the offsets of its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +100,10 @@ impl Datagram {
 
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
     }
 
     pub(crate) fn is_v6(&self) -> bool {
@@ -205,94 +212,6 @@ impl Datagram {
         true
     }
 
-    /// Replaces the source of an echo request or the destination of a reply.
-    pub(crate) fn readdress(&mut self, source: bool, ip: IpAddr) {
-        self.put_ip(source, ip);
-        self.sum_icmp();
-    }
-
-    /// The packet quoted in an ICMP error: protocol, source, destination.
-    pub(crate) fn quoted(&self) -> Option<(Protocol, SocketAddr, SocketAddr)> {
-        let quote = Self::parse_quote(self.bytes.get(self.transport + 8..)?)?;
-        let Carries::Flow(protocol) = quote.carries() else { return None };
-        let (from, to) = quote.ports()?;
-        Some((protocol, SocketAddr::new(quote.source(), from), SocketAddr::new(quote.destination(), to)))
-    }
-
-    /// Translates an ICMP error for an internal host: its destination, and the source of the quoted packet.
-    pub(crate) fn redirect_error(&mut self, inside: SocketAddr) {
-        self.put_ip(false, inside.ip());
-        let at = self.transport + 8;
-        let Some(mut quote) = self.bytes.get(at..).and_then(Self::parse_quote) else { return };
-        quote.put_ip(true, inside.ip());
-        quote.put(quote.transport, &inside.port().to_be_bytes());
-        // Remove the padding that completed the quoted packet.
-        let length = self.bytes.len() - at;
-        self.bytes[at..].copy_from_slice(&quote.bytes[..length]);
-        self.sum_icmp();
-    }
-
-    /// Only eight bytes of the transport header have to be quoted: enough for the ports.
-    fn parse_quote(bytes: &[u8]) -> Option<Self> {
-        let mut bytes = bytes.to_vec();
-        bytes.resize(bytes.len() + 12, 0);
-        Self::parse(bytes)
-    }
-
-    /// The ICMP error for the sender.
-    pub(crate) fn icmp(&self, router: IpAddr, reason: IcmpReason) -> Option<Vec<u8>> {
-        if matches!(self.carries(), Carries::IcmpError) {
-            // RFC 1122 3.2.2: no errors about errors.
-            return None;
-        }
-        let mut out = Vec::new();
-        match (router, self.source()) {
-            (IpAddr::V4(router), IpAddr::V4(to)) => {
-                use icmpv4::{DestUnreachableHeader as D, TimeExceededCode as T};
-                let kind = match reason {
-                    IcmpReason::Expired => Icmpv4Type::TimeExceeded(T::TtlExceededInTransit),
-                    IcmpReason::NoRoute => Icmpv4Type::DestinationUnreachable(D::Network),
-                    IcmpReason::PortUnreachable => Icmpv4Type::DestinationUnreachable(D::Port),
-                };
-                let quote = &self.bytes[..self.bytes.len().min(128)];
-                PacketBuilder::ipv4(router.octets(), to.octets(), TTL)
-                    .icmpv4(kind)
-                    .write(&mut out, quote)
-                    .ok()?;
-            }
-            (IpAddr::V6(router), IpAddr::V6(to)) => {
-                use icmpv6::{DestUnreachableCode as D, TimeExceededCode as T};
-                let kind = match reason {
-                    IcmpReason::Expired => Icmpv6Type::TimeExceeded(T::HopLimitExceeded),
-                    IcmpReason::NoRoute => Icmpv6Type::DestinationUnreachable(D::NoRoute),
-                    IcmpReason::PortUnreachable => Icmpv6Type::DestinationUnreachable(D::Port),
-                };
-                let quote = &self.bytes[..self.bytes.len().min(1232)];
-                PacketBuilder::ipv6(router.octets(), to.octets(), TTL)
-                    .icmpv6(kind)
-                    .write(&mut out, quote)
-                    .ok()?;
-            }
-            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return None,
-        }
-        Some(out)
-    }
-
-    /// The reset that refuses a TCP SYN.
-    pub(crate) fn reset(&self) -> Option<Vec<u8>> {
-        let (from, to) = self.ports()?;
-        let at = self.transport;
-        let number = u32::from_be_bytes(self.bytes.get(at + 4..at + 8)?.try_into().ok()?);
-        let mut out = Vec::new();
-        let ip = match (self.destination(), self.source()) {
-            (IpAddr::V4(source), IpAddr::V4(to)) => PacketBuilder::ipv4(source.octets(), to.octets(), TTL),
-            (IpAddr::V6(source), IpAddr::V6(to)) => PacketBuilder::ipv6(source.octets(), to.octets(), TTL),
-            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return None,
-        };
-        ip.tcp(to, from, 0, 0).rst().ack(number.wrapping_add(1)).write(&mut out, &[]).ok()?;
-        Some(out)
-    }
-
     fn payload(&self) -> usize {
         self.transport
             + match self.protocol {
@@ -369,125 +288,4 @@ fn fold(mut sum: u64) -> u16 {
 
 fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn udp4(payload: &[u8]) -> Datagram {
-        let mut bytes = Vec::new();
-        PacketBuilder::ipv4([192, 168, 77, 2], [198, 51, 100, 10], 3)
-            .udp(40000, 3478)
-            .write(&mut bytes, payload)
-            .unwrap();
-        Datagram::parse(bytes).unwrap()
-    }
-
-    fn udp6(payload: &[u8]) -> Datagram {
-        let mut bytes = Vec::new();
-        PacketBuilder::ipv6([1; 16], [2; 16], 3).udp(40000, 3478).write(&mut bytes, payload).unwrap();
-        Datagram::parse(bytes).unwrap()
-    }
-
-    fn tcp4(payload: &[u8]) -> Datagram {
-        let mut bytes = Vec::new();
-        PacketBuilder::ipv4([192, 168, 77, 2], [198, 51, 100, 10], 3)
-            .tcp(40000, 3478, 7, 8)
-            .syn()
-            .write(&mut bytes, payload)
-            .unwrap();
-        Datagram::parse(bytes).unwrap()
-    }
-
-    /// A checksum over everything, computed by etherparse from scratch.
-    fn sums_are_right(d: &Datagram) {
-        let sliced = etherparse::SlicedPacket::from_ip(d.bytes()).unwrap();
-        let payload = |d: &Datagram| d.bytes[d.payload()..].to_vec();
-        if let Some(etherparse::NetSlice::Ipv4(ip)) = &sliced.net {
-            assert_eq!(ip.header().to_header().calc_header_checksum(), ip.header().header_checksum());
-        }
-        match (sliced.net.unwrap(), sliced.transport.unwrap()) {
-            (etherparse::NetSlice::Ipv4(ip), etherparse::TransportSlice::Udp(udp)) => assert_eq!(
-                udp.to_header().calc_checksum_ipv4(&ip.header().to_header(), &payload(d)).unwrap(),
-                udp.checksum()
-            ),
-            (etherparse::NetSlice::Ipv6(ip), etherparse::TransportSlice::Udp(udp)) => assert_eq!(
-                udp.to_header().calc_checksum_ipv6(&ip.header().to_header(), &payload(d)).unwrap(),
-                udp.checksum()
-            ),
-            (etherparse::NetSlice::Ipv4(ip), etherparse::TransportSlice::Tcp(tcp)) => assert_eq!(
-                tcp.to_header().calc_checksum_ipv4(&ip.header().to_header(), &payload(d)).unwrap(),
-                tcp.checksum()
-            ),
-            other => panic!("unexpected {other:?}"),
-        }
-    }
-
-    #[test]
-    fn translation_keeps_check_sums_right() {
-        for mut d in [udp4(b"odd"), udp4(b"even"), tcp4(b""), tcp4(b"odd"), udp6(b"seven..")] {
-            let mut packet = d.model(d.ports().unwrap()).unwrap();
-            assert_eq!(packet.tcp.syn, packet.protocol == Protocol::Tcp);
-            packet.source = match d.is_v6() {
-                true => "[2001:db8::5]:61000".parse().unwrap(),
-                false => "203.0.113.1:61000".parse().unwrap(),
-            };
-            packet.payload.iter_mut().for_each(|byte| *byte = byte.wrapping_mul(7));
-            d.apply(&packet);
-            assert!(d.hop());
-            sums_are_right(&d);
-            let again = d.model(d.ports().unwrap()).unwrap();
-            assert_eq!((again.source, &again.payload), (packet.source, &packet.payload));
-            assert_eq!(again.ttl, 2);
-        }
-    }
-
-    #[test]
-    fn hops_run_out() {
-        let mut d = udp4(b"x");
-        assert!(d.hop() && d.hop() && !d.hop());
-        let icmp = Datagram::parse(d.icmp([203, 0, 113, 254].into(), IcmpReason::Expired).unwrap()).unwrap();
-        assert_eq!(icmp.carries(), Carries::IcmpError);
-        assert_eq!(
-            icmp.quoted().unwrap(),
-            (Protocol::Udp, "192.168.77.2:40000".parse().unwrap(), "198.51.100.10:3478".parse().unwrap())
-        );
-        assert_eq!(
-            icmp.icmp([203, 0, 113, 254].into(), IcmpReason::NoRoute),
-            None,
-            "no error about an error"
-        );
-    }
-
-    #[test]
-    fn an_error_finds_the_way_inside() {
-        let about = udp4(b"x");
-        let mut icmp =
-            Datagram::parse(about.icmp([198, 51, 100, 10].into(), IcmpReason::PortUnreachable).unwrap())
-                .unwrap();
-        icmp.redirect_error("10.0.0.7:5000".parse().unwrap());
-        assert_eq!(icmp.destination(), IpAddr::from([10, 0, 0, 7]));
-        assert_eq!(icmp.quoted().unwrap().1, "10.0.0.7:5000".parse().unwrap());
-        let header = etherparse::Icmpv4Header::from_slice(&icmp.bytes[icmp.transport..]).unwrap();
-        assert_eq!(header.0.icmp_type.calc_checksum(header.1), header.0.checksum);
-    }
-
-    #[test]
-    fn a_reset_answers_a_syn() {
-        let reset = Datagram::parse(tcp4(b"").reset().unwrap()).unwrap();
-        sums_are_right(&reset);
-        let packet = reset.model(reset.ports().unwrap()).unwrap();
-        assert!(packet.tcp.rst);
-        assert_eq!(packet.destination, "192.168.77.2:40000".parse().unwrap());
-    }
-
-    #[test]
-    fn what_is_cut_short_is_no_packet() {
-        for whole in [udp4(b"xyz"), udp6(b"xyz"), tcp4(b"xyz")] {
-            for length in 0..whole.transport + 8 {
-                assert_eq!(Datagram::parse(whole.bytes[..length].to_vec()), None, "{length} bytes");
-            }
-        }
-    }
 }

@@ -1,6 +1,13 @@
 //! The facade over the drivers with real sockets: hosts, NATs, a server.
 
-use std::time::Duration;
+mod changes;
+mod services;
+
+use std::{
+    path::Path,
+    sync::Mutex,
+    time::{Duration, SystemTime},
+};
 
 use shared::nat::model::Stack;
 
@@ -11,9 +18,12 @@ use crate::{
     host::Host,
     kernel,
     netns::Namespace,
+    network::{capture::Capture, summary::Summary},
     process::Running,
+    topology::{Families, Topology, plan::Plan},
     tun::{self, Forwarder, TunSite},
 };
+pub use services::Services;
 
 /// A laboratory. Dropping it removes everything.
 #[derive(Debug)]
@@ -21,7 +31,18 @@ pub struct Lab {
     hosts: Vec<Host>,
     server: Host,
     routers: Vec<Namespace>,
-    forwarder: Option<Forwarder>,
+    built: Option<Built>,
+    families: Families,
+}
+
+/// What a laboratory with modelled NATs has besides.
+#[derive(Debug)]
+struct Built {
+    forwarder: Forwarder,
+    topology: Topology,
+    plan: Mutex<Plan>,
+    /// For each host the numbers of its devices.
+    devices: Vec<Vec<usize>>,
 }
 
 /// How long a program may take until it is ready: generous, because the machine may be busy.
@@ -42,7 +63,7 @@ impl Lab {
     /// As [`Self::kernel`].
     pub fn kernel_of(nats: &[Stack], hosts_per_site: u8) -> Result<Self, LabError> {
         let kernel::Kernel { hosts, server, routers } = kernel::build(nats, hosts_per_site)?;
-        Ok(Self { hosts, server, routers, forwarder: None })
+        Ok(Self { hosts, server, routers, built: None, families: Families::DUAL })
     }
 
     /// Hosts behind modelled NATs, a router hop, the server, with packets carried by a thread of this process. The same
@@ -51,15 +72,62 @@ impl Lab {
     /// # Errors
     /// When the system does not allow it.
     pub fn tun(sites: &[TunSite], seed: u64) -> Result<Self, LabError> {
-        let tun::Tun { hosts, server, forwarder } = tun::build(sites, seed)?;
-        Ok(Self { hosts, server, routers: Vec::new(), forwarder: Some(forwarder) })
+        Self::build(&tun::sites(sites, seed))
+    }
+
+    /// A laboratory with modelled NATs as a topology describes it, with packets carried by a thread of this process. The
+    /// same seed gives the same ports and losses for the same packets.
+    ///
+    /// # Errors
+    /// When the topology has a mistake, or the system does not allow it.
+    pub fn build(topology: &Topology) -> Result<Self, LabError> {
+        let tun::Tun { hosts, server, forwarder, plan, devices } = tun::build(topology)?;
+        let (topology, families) = (topology.clone(), topology.families);
+        let built = Built { forwarder, topology, plan: Mutex::new(plan), devices };
+        Ok(Self { hosts, server, routers: Vec::new(), built: Some(built), families })
     }
 
     /// Restarts all modelled NATs, so that they lose their state; the kernel's are left as they are.
     pub fn restart_nats(&self) {
-        if let Some(forwarder) = &self.forwarder {
-            forwarder.restart_nats();
+        if let Some(built) = &self.built {
+            // If the thread has ended, there are no NATs either.
+            let _ = built.forwarder.run(|network, _| network.restart_nats());
         }
+    }
+
+    /// What every modelled NAT did so far, and who exchanged packets with whom.
+    ///
+    /// # Errors
+    /// When there are no modelled NATs.
+    pub fn summary(&self) -> Result<Summary, LabError> {
+        let built = self.built()?;
+        let mut names = built.topology.host_names();
+        names.push("server".into());
+        built.forwarder.run(move |network, now| network.summary(&names, now))
+    }
+
+    /// Captures the packets on both sides of every modelled NAT from now on: `ROUTER-inside.pcap` and
+    /// `ROUTER-outside.pcap` in this folder.
+    ///
+    /// # Errors
+    /// When a file cannot be created, or there are no modelled NATs.
+    pub fn capture(&self, folder: &Path, started: SystemTime) -> Result<(), LabError> {
+        let built = self.built()?;
+        let count = built.plan.lock().unwrap_or_else(std::sync::PoisonError::into_inner).nodes.len();
+        for node in 0..count {
+            let name = built.forwarder.run(move |network, _| network.router(node).lan.name.clone())?;
+            let create = |side: &str| {
+                let file = folder.join(format!("{name}-{side}.pcap"));
+                Capture::create(&file, started).map_err(LabError::io(format!("creating {}", file.display())))
+            };
+            let (inside, outside) = (create("inside")?, create("outside")?);
+            built.forwarder.run(move |network, _| network.capture(node, inside, outside))?;
+        }
+        Ok(())
+    }
+
+    fn built(&self) -> Result<&Built, LabError> {
+        self.built.as_ref().ok_or_else(|| LabError::Words("this laboratory has no modelled NATs".into()))
     }
 
     /// A host, from 0 in the order of the NATs.
@@ -69,6 +137,31 @@ impl Lab {
     #[must_use]
     pub fn host(&self, index: usize) -> &Host {
         &self.hosts[index]
+    }
+
+    /// The host with this name.
+    ///
+    /// # Errors
+    /// When there is none; the message names those that there are.
+    pub fn find(&self, name: &str) -> Result<&Host, LabError> {
+        Ok(self.number_of(name)?.map_or(&self.server, |number| &self.hosts[number]))
+    }
+
+    /// The number of the host with this name; none for `server`, which has no number.
+    ///
+    /// # Errors
+    /// When there is no such host.
+    pub fn number_of(&self, name: &str) -> Result<Option<usize>, LabError> {
+        match name {
+            "server" => Ok(None),
+            name => self.built()?.topology.find_host(name).map(Some),
+        }
+    }
+
+    /// The families that its hosts have.
+    #[must_use]
+    pub fn families(&self) -> Families {
+        self.families
     }
 
     /// The host that servers run on; it has all of [`SERVER4`] and [`SERVER6`].

@@ -9,6 +9,7 @@
 //! - [`lifetime`]: judges lifetime findings.
 //!
 //! Real networks, on Linux:
+//! - [`topology`]: a laboratory, described: routers, hosts, lines, and what changes while it runs;
 //! - [`Lab`]: hosts behind NATs and a server, with real programs on them;
 //! - [`rules`]: the kernel's own NAT, from a NAT spec to nftables rules;
 //! - [`netns`], [`process`], [`host`]: network namespaces without names, and programs inside them;
@@ -19,15 +20,16 @@
 
 pub mod address;
 pub mod error;
-mod internet;
 mod ip;
 pub mod lifetime;
+pub mod network;
 pub mod oracle;
 pub mod punch;
 pub mod quantity;
 pub mod scenario;
 pub mod sim;
 pub mod study;
+pub mod topology;
 
 #[cfg(target_os = "linux")]
 pub mod binaries;
@@ -39,6 +41,8 @@ pub mod echo;
 pub mod harness;
 #[cfg(target_os = "linux")]
 pub mod host;
+#[cfg(target_os = "linux")]
+pub mod isolation;
 #[cfg(target_os = "linux")]
 mod kernel;
 #[cfg(target_os = "linux")]
@@ -59,10 +63,12 @@ pub mod sys;
 pub mod truth;
 #[cfg(target_os = "linux")]
 pub mod tun;
+#[cfg(target_os = "linux")]
+mod worker;
 
 pub use error::LabError;
 #[cfg(target_os = "linux")]
-pub use lab::Lab;
+pub use lab::{Lab, Services};
 
 /// The `main` of a test file whose real networks are Linux's: that of `$module`, which elsewhere is not there.
 #[macro_export]

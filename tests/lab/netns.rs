@@ -5,32 +5,38 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
-    sync::{OnceLock, mpsc},
+    process::{Child, Command, Stdio},
+    sync::{Mutex, OnceLock, PoisonError},
     thread,
     time::Duration,
 };
 
 use tokio::time::Instant;
 
-use crate::{LabError, process::HostCommand, sys};
+use crate::{
+    LabError,
+    isolation::{Identity, Isolation},
+    process::HostCommand,
+    sys,
+    worker::Worker,
+};
 
-const ADVICE: &str = "run as root, in a container with CAP_NET_ADMIN and CAP_SYS_ADMIN, or allow unprivileged user \
-                      namespaces (sysctl kernel.unprivileged_userns_clone=1, \
-                      kernel.apparmor_restrict_unprivileged_userns=0)";
+const ADVICE: &str = "run as root; or allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, \
+                      kernel.apparmor_restrict_unprivileged_userns=0); or give the container what it needs: \
+                      --cap-add NET_ADMIN,SYS_ADMIN --device /dev/net/tun --security-opt apparmor=unconfined";
 
 /// Far more than it takes.
 const SETTLE: Duration = Duration::from_secs(5);
-
-type Job = Box<dyn FnOnce() + Send>;
 
 /// A network of its own: no devices but a loopback, which is up.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
-    jobs: Option<mpsc::Sender<Job>>,
     path: PathBuf,
-    holder: Option<thread::JoinHandle<()>>,
+    identity: Identity,
+    /// Made for the first program, so that routers, which run none, do without.
+    isolation: Mutex<Option<Isolation>>,
+    worker: Worker,
 }
 
 /// Makes sure that this process may create network namespaces, by becoming root of a new user namespace where it
@@ -67,27 +73,19 @@ impl Namespace {
     /// When the system does not allow it.
     pub fn new(name: impl Into<String>) -> Result<Self, LabError> {
         let name = name.into();
-        let (jobs, inbox) = mpsc::channel::<Job>();
-        let (ready, made) = mpsc::channel();
-        let holder = thread::Builder::new()
-            .name(format!("netns {name}"))
-            .spawn(move || {
-                // This thread's id in /proc, which may belong to another process namespace than ours.
-                let result = sys::unshare_network().and_then(|()| fs::read_link("/proc/thread-self"));
-                let failed = result.is_err();
-                // If no receiver is left, there will be no jobs either.
-                if ready.send(result).is_err() || failed {
-                    return;
-                }
-                inbox.iter().for_each(|job| job());
-            })
-            .map_err(LabError::io("starting a thread"))?;
-        let thread =
-            made.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into())).map_err(|source| {
-                LabError::Denied { operation: "making a network namespace", advice: ADVICE, source }
-            })?;
+        let (worker, thread) = Worker::start(format!("netns {name}"), || {
+            // This thread's id in /proc, which may belong to another process namespace than ours.
+            sys::unshare_network().and_then(|()| fs::read_link("/proc/thread-self"))
+        })
+        .map_err(|source| LabError::Denied {
+            operation: "making a network namespace",
+            advice: ADVICE,
+            source,
+        })?;
         let path = Path::new("/proc").join(thread).join("ns/net");
-        let namespace = Self { name, jobs: Some(jobs), path, holder: Some(holder) };
+        let hostname = name.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+        let identity = Identity { hostname, hosts: String::new() };
+        let namespace = Self { name, path, identity, isolation: Mutex::new(None), worker };
         namespace.ip("link set lo up")?;
         // No other host can have these addresses. With duplicate address detection, the first packet over IPv6 would wait
         // for a second.
@@ -114,18 +112,39 @@ impl Namespace {
     /// # Panics
     /// When the job does.
     pub fn run<R: Send + 'static>(&self, job: impl FnOnce() -> R + Send + 'static) -> R {
-        let (answer, result) = mpsc::channel();
-        let job: Job = Box::new(move || {
-            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
-            let _ = answer.send(outcome);
-        });
-        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
-        assert!(sent, "the thread that holds namespace {} is gone", self.name);
-        match result.recv() {
-            Ok(Ok(value)) => value,
-            Ok(Err(panic)) => std::panic::resume_unwind(panic),
-            Err(_) => panic!("the thread that holds namespace {} ended in the middle of a job", self.name),
-        }
+        self.worker.run(job)
+    }
+
+    /// Says what the host is called and which names resolve on it, before its first program is started.
+    #[must_use]
+    pub fn identified(self, identity: Identity) -> Self {
+        Self { identity, ..self }
+    }
+
+    /// The first process of the host's namespaces, in the terms of this process: others enter them by it.
+    ///
+    /// # Errors
+    /// When the system does not allow them.
+    pub fn init(&self) -> Result<rustix::process::Pid, LabError> {
+        self.isolated(|isolation| Ok(isolation.init()))
+            .map_err(LabError::io(format!("isolating {}", self.name)))
+    }
+
+    /// Starts a program.
+    pub(crate) fn spawn(&self, command: Command) -> io::Result<Child> {
+        self.isolated(|isolation| isolation.spawn(command))
+    }
+
+    fn isolated<R>(&self, work: impl FnOnce(&Isolation) -> io::Result<R>) -> io::Result<R> {
+        let mut isolation = self.isolation.lock().unwrap_or_else(PoisonError::into_inner);
+        let isolation = match &mut *isolation {
+            Some(isolation) => isolation,
+            none => {
+                let identity = self.identity.clone();
+                none.insert(self.run(move || Isolation::new(identity))?)
+            }
+        };
+        work(isolation)
     }
 
     /// A program to be run inside.
@@ -189,6 +208,18 @@ impl Namespace {
         }
     }
 
+    /// Whether a program inside has a socket that others can reach: a TCP listener or a UDP socket.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        self.run(|| {
+            let tables = ["tcp", "tcp6", "udp", "udp6"];
+            tables.iter().any(|table| {
+                let text = fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default();
+                text.lines().count() > 1
+            })
+        })
+    }
+
     fn configure(
         &self,
         program: &'static str,
@@ -217,16 +248,6 @@ impl Namespace {
                 Err(LabError::Missing { program: program.into(), package: Some(package) })
             }
             Err(e) => Err(LabError::io(format!("running {program}"))(e)),
-        }
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        self.jobs = None;
-        if let Some(holder) = self.holder.take() {
-            // It cannot have panicked: jobs are run under catch_unwind.
-            let _ = holder.join();
         }
     }
 }

@@ -11,6 +11,7 @@ use probe_server::{
 use crate::{
     Lab, LabError,
     address::{PORTS, SERVER4, SERVER6},
+    topology::Families,
 };
 
 impl Lab {
@@ -20,13 +21,16 @@ impl Lab {
     /// # Errors
     /// When a port is taken.
     pub fn probe_server(&self) -> Result<Server, LabError> {
-        let families = [SERVER4.map(Into::into), SERVER6.map(Into::into)]
-            .map(|[primary, alternate]| Family { primary, alternate: Some(alternate) });
+        let Families { v4, v6 } = self.families();
+        let families = [(v4, SERVER4.map(Into::into)), (v6, SERVER6.map(Into::into))]
+            .into_iter()
+            .filter(|(has, _)| *has)
+            .map(|(_, [primary, alternate])| Family { primary, alternate: Some(alternate) });
         let config = Config {
             limits: Limits::NONE,
             drain: Duration::ZERO,
             unused_before: true,
-            ..Config::new(families.into(), PORTS.into())
+            ..Config::new(families.collect(), PORTS.into())
         };
         self.server_host().run(|| Server::start(config)).map_err(|e| LabError::Setup {
             operation: "starting the probe server".into(),

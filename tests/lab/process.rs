@@ -118,10 +118,7 @@ impl<'a> HostCommand<'a> {
     /// # Errors
     /// When it cannot be started.
     pub fn attached(self) -> Result<Attached, LabError> {
-        let Self { host, mut command } = self;
-        command.stdin(Stdio::inherit()).stdout(Stdio::inherit()).stderr(Stdio::inherit());
-        let (child, name) = spawn(host, command)?;
-        Ok(Attached { child, name })
+        self.with(Stdio::inherit(), Stdio::inherit(), Stdio::inherit())
     }
 
     /// Starts it with pipes for its outputs, which the caller has to read.
@@ -129,8 +126,16 @@ impl<'a> HostCommand<'a> {
     /// # Errors
     /// When it cannot be started.
     pub fn piped(self) -> Result<Attached, LabError> {
+        self.with(Stdio::null(), Stdio::piped(), Stdio::piped())
+    }
+
+    /// Starts it with this input and these outputs.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn with(self, stdin: Stdio, stdout: Stdio, stderr: Stdio) -> Result<Attached, LabError> {
         let Self { host, mut command } = self;
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(stdin).stdout(stdout).stderr(stderr);
         let (child, name) = spawn(host, command)?;
         Ok(Attached { child, name })
     }
@@ -261,10 +266,9 @@ pub fn shell_code(status: ExitStatus) -> i32 {
     status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1)
 }
 
-fn spawn(host: &Namespace, mut command: Command) -> Result<(Child, String), LabError> {
+fn spawn(host: &Namespace, command: Command) -> Result<(Child, String), LabError> {
     let name = command.get_program().to_string_lossy().into_owned();
-    // From the thread that holds the namespace: the child inherits its network, and is killed when it ends.
-    match host.run(move || command.spawn()) {
+    match host.spawn(command) {
         Ok(child) => Ok((child, name)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             Err(LabError::Missing { program: name, package: None })

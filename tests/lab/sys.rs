@@ -5,14 +5,18 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    os::{fd::AsRawFd, unix::process::CommandExt},
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::process::CommandExt,
+    },
     process::Command,
 };
 
 use tokio::io::unix::AsyncFd;
 
 use rustix::{
-    process::{Signal, getgid, getuid, set_parent_process_death_signal},
+    mount::{MountFlags, mount},
+    process::{Pid, Signal, WaitOptions, getgid, getuid, set_parent_process_death_signal, waitpid},
     thread::{UnshareFlags, unshare_unsafe},
 };
 
@@ -24,11 +28,83 @@ pub(crate) fn unshare_network() -> io::Result<()> {
     unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.map_err(io::Error::from)
 }
 
-/// Makes the calling thread's next child the first process of a new process namespace: when that one ends, the
-/// kernel ends everything that it started.
-pub fn unshare_processes() -> io::Result<()> {
-    // SAFETY: CLONE_NEWPID concerns only children that are made later.
-    unsafe { unshare_unsafe(UnshareFlags::NEWPID) }.map_err(io::Error::from)
+/// Moves the calling thread, and no other, to mounts and a host name of its own, and its later children to a process
+/// namespace, of which the next child is the first process.
+pub(crate) fn unshare_host() -> io::Result<()> {
+    let flags = UnshareFlags::NEWNS | UnshareFlags::NEWUTS | UnshareFlags::NEWPID;
+    // SAFETY: the thread gets its own root and working directory along with its mounts, which start as copies; the other
+    // flags concern its host name and its children. No memory is freed, and no file descriptor closed.
+    unsafe { unshare_unsafe(flags) }.map_err(io::Error::from)
+}
+
+/// The first process of a host's process namespace. Dropping it ends it, and the kernel then ends the others.
+#[derive(Debug)]
+pub(crate) struct Init {
+    pid: Pid,
+    /// Closed when this process ends, in whatever way; the first process then ends as well.
+    lifeline: Option<OwnedFd>,
+}
+
+impl Init {
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+}
+
+impl Drop for Init {
+    fn drop(&mut self) {
+        self.lifeline = None;
+        // It fails only when there is nothing to wait for.
+        let _ = waitpid(Some(self.pid), WaitOptions::empty());
+    }
+}
+
+/// Starts the first process of the process namespace that [`unshare_host`] has made, and has it mount `/proc`. It returns
+/// when that is done, or was refused, as in containers that hide a part of theirs.
+pub(crate) fn start_init() -> io::Result<Init> {
+    let mut ends = [-1; 2];
+    // SAFETY: the array has room for the two descriptors.
+    if unsafe {
+        libc::socketpair(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0, ends.as_mut_ptr())
+    } < 0
+    {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: both are open, and nothing else owns them.
+    let [ours, theirs] = ends.map(|end| unsafe { OwnedFd::from_raw_fd(end) });
+    // SAFETY: the child makes only plain system calls, see `init`, and never returns.
+    let pid = match unsafe { libc::fork() } {
+        -1 => return Err(io::Error::last_os_error()),
+        0 => init(theirs.as_raw_fd()),
+        pid => pid,
+    };
+    drop(theirs);
+    let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::Other)?;
+    let init = Init { pid, lifeline: Some(ours) };
+    let mut ready = [0];
+    match &init.lifeline {
+        Some(lifeline) if rustix::io::read(lifeline, &mut ready)? == 1 => Ok(init),
+        _ => Err(io::Error::other("the first process of the host ended")),
+    }
+}
+
+/// What the first process does: wait for the end. Orphans that become its children vanish by themselves, because it ignores
+/// their ends. It was forked from a process with several threads: no locks, no allocation.
+fn init(lifeline: i32) -> ! {
+    // SAFETY: plain system calls on constants and on memory of this function; the descriptor is open. Those of the parent
+    // are closed, because some are pipes whose end others wait for.
+    unsafe {
+        libc::setsid();
+        libc::signal(libc::SIGCHLD, libc::SIG_IGN);
+        libc::dup2(lifeline, 0);
+        libc::syscall(libc::SYS_close_range, 1, libc::c_uint::MAX, 0);
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        let _ = mount(c"proc", c"/proc", c"proc", flags, None);
+        let mut byte = 0_u8;
+        libc::write(0, (&raw const byte).cast(), 1);
+        while libc::read(0, (&raw mut byte).cast(), 1) < 0 {}
+        libc::_exit(0)
+    }
 }
 
 /// Makes this process root of a new user namespace, so that it may make network namespaces without privilege.

@@ -93,6 +93,12 @@ impl Nat {
         self.table.live(now)
     }
 
+    /// Number of mappings made since the start; of flows with [`Tracking::Flow`].
+    #[must_use]
+    pub fn made(&self) -> u64 {
+        self.table.made()
+    }
+
     /// A packet from inside. `now` is the time since the start and never goes back.
     pub fn outbound(&mut self, mut packet: Packet, now: Duration) -> Verdict {
         let rules = self.spec.rules(packet.protocol);
@@ -142,6 +148,25 @@ impl Nat {
         match self.table.find_outside(protocol, outside, self.shared(remote), now) {
             Some(slot) => (!self.table[slot].from_outside).then_some(self.table[slot].inside),
             None => self.is_open(self.spec.rules(protocol), outside.ip()).then_some(outside),
+        }
+    }
+
+    /// The external endpoint that packets of the internal endpoint `inside` come from, as a driver needs it to send ICMP errors
+    /// about packets that came in. No timer restarts.
+    pub fn outside_of(
+        &mut self,
+        protocol: Protocol,
+        inside: SocketAddr,
+        remote: SocketAddr,
+        now: Duration,
+    ) -> Option<SocketAddr> {
+        let outsides = self.table.outsides_of(protocol, inside, now);
+        let shared = self.shared(remote);
+        let table = &mut self.table;
+        let serves = |outside: &&SocketAddr| table.find_outside(protocol, **outside, shared, now).is_some();
+        match outsides.iter().find(serves) {
+            Some(outside) => Some(*outside),
+            None => self.is_open(self.spec.rules(protocol), inside.ip()).then_some(inside),
         }
     }
 

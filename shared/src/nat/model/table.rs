@@ -83,6 +83,11 @@ impl Table {
         }
     }
 
+    /// Number of bindings made so far.
+    pub(super) fn made(&self) -> u64 {
+        self.next_serial - 1
+    }
+
     pub(super) fn find_inside(
         &mut self,
         protocol: Protocol,
