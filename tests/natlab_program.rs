@@ -3,6 +3,16 @@
 lab::on_linux!(linux);
 
 #[cfg(target_os = "linux")]
+#[path = "natlab_program/hosts.rs"]
+mod hosts;
+#[cfg(target_os = "linux")]
+#[path = "natlab_program/pairs.rs"]
+mod pairs;
+#[cfg(target_os = "linux")]
+#[path = "natlab_program/topologies.rs"]
+mod topologies;
+
+#[cfg(target_os = "linux")]
 mod linux {
     use std::{
         io::{BufRead, BufReader, Read},
@@ -44,7 +54,8 @@ mod linux {
                     Ok::<(), LabError>(())
                 }
             };
-            all.into_iter().map(|(name, test)| trial(name, run(test))).collect()
+            let more = super::hosts::TESTS.into_iter().chain(super::pairs::TESTS).chain(super::topologies::TESTS);
+            all.into_iter().chain(more).map(|(name, test)| trial(name, run(test))).collect()
         })
     }
 
@@ -161,13 +172,18 @@ mod linux {
     }
 
     /// natlab at work. All that runs in it holds its standard output open: when that ends, all has ended.
-    struct Stage {
-        child: std::process::Child,
+    pub(crate) struct Stage {
+        pub(crate) child: std::process::Child,
         output: BufReader<std::process::ChildStdout>,
     }
 
     impl Stage {
         fn begin(line: &str) -> Self {
+            Self::begin_with(line, "up\n")
+        }
+
+        /// The command's first line says that it is at work.
+        pub(crate) fn begin_with(line: &str, says: &str) -> Self {
             use std::os::unix::process::CommandExt;
             let mut command = command(line);
             command.stdout(Stdio::piped()).process_group(0);
@@ -175,11 +191,11 @@ mod linux {
             let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
             let mut first = String::new();
             output.read_line(&mut first).expect("a line");
-            assert_eq!(first, "up\n");
+            assert_eq!(first, says);
             Self { child, output }
         }
 
-        fn everything_ends(mut self) {
+        pub(crate) fn everything_ends(mut self) {
             ends(self.output);
             self.child.wait().expect("an end");
         }
@@ -191,24 +207,24 @@ mod linux {
         receiver.recv_timeout(PATIENCE).expect("everything ends in time").expect("the output is read");
     }
 
-    fn nat_check() -> std::path::PathBuf {
+    pub(crate) fn nat_check() -> std::path::PathBuf {
         lab::binaries::binary("nat-check").expect("nat-check is built")
     }
 
-    struct Ran {
-        code: i32,
-        stdout: String,
-        stderr: String,
+    pub(crate) struct Ran {
+        pub(crate) code: i32,
+        pub(crate) stdout: String,
+        pub(crate) stderr: String,
     }
 
-    fn natlab(line: &str) -> Ran {
+    pub(crate) fn natlab(line: &str) -> Ran {
         let Output { status, stdout, stderr } = command(line).output().expect("natlab starts");
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Ran { code: lab::process::shell_code(status), stdout: text(stdout), stderr: text(stderr) }
     }
 
     /// natlab with the words of a line; braces hold a word that has spaces.
-    fn command(line: &str) -> Command {
+    pub(crate) fn command(line: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_natlab"));
         for (number, part) in line.split(['{', '}']).enumerate() {
             match number % 2 {

@@ -158,7 +158,16 @@ impl Namespace {
     /// # Errors
     /// With what `ip` said, when one of them fails.
     pub fn ip(&self, batch: &str) -> Result<(), LabError> {
-        self.configure("ip", &["-batch", "-"], batch, "iproute2")
+        match self.configure("ip", &["-batch", "-"], batch, "iproute2") {
+            // That of busybox knows no batches.
+            Err(LabError::Setup { message, .. }) if message.contains("BusyBox") => {
+                batch.lines().try_for_each(|line| {
+                    let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+                    self.configure("ip", &words, "", "iproute2")
+                })
+            }
+            done => done,
+        }
     }
 
     /// Loads nftables rules.
@@ -223,11 +232,12 @@ impl Namespace {
     fn configure(
         &self,
         program: &'static str,
-        arguments: &'static [&'static str],
+        arguments: &[impl AsRef<str>],
         input: &str,
         package: &'static str,
     ) -> Result<(), LabError> {
         let text = input.to_owned();
+        let arguments: Vec<String> = arguments.iter().map(|argument| argument.as_ref().to_owned()).collect();
         let result = self.run(move || {
             let mut command = Command::new(program);
             command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -5,6 +5,8 @@ pub(crate) mod capture;
 mod router;
 pub(crate) mod shaper;
 pub mod summary;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -135,10 +135,10 @@ pub(crate) fn configure(interfaces: &[Interface], families: Families) -> String 
             None => format!("dev eth{number}"),
         };
         if families.v4 {
-            let _ = writeln!(batch, "addr replace {ip4}/{prefix4} dev eth{number}");
+            let _ = writeln!(batch, "addr add {ip4}/{prefix4} dev eth{number}");
         }
         if families.v6 {
-            let _ = writeln!(batch, "addr replace {ip6}/64 dev eth{number} nodad");
+            let _ = writeln!(batch, "addr add {ip6}/64 dev eth{number}");
         }
         // The first interface has the default route.
         if number == 0 {
@@ -163,7 +163,7 @@ fn configure_server(families: Families) -> String {
         batch += "route add default dev eth0\n";
     }
     if families.v6 {
-        SERVER6.iter().for_each(|ip| batch += &format!("addr add {ip}/64 dev eth0 nodad\n"));
+        SERVER6.iter().for_each(|ip| batch += &format!("addr add {ip}/64 dev eth0\n"));
         batch += "route add ::/0 dev eth0\n";
     }
     batch

@@ -64,8 +64,7 @@ impl Lab {
             Change::Link(false) => namespace.ip("link set eth0 down\n"),
             Change::Link(true) => {
                 let interfaces = built.plan().hosts[host].clone();
-                namespace.ip(&configure(&interfaces, self.families))?;
-                namespace.settle()
+                self.readdress(namespace, &interfaces)
             }
             Change::On(router) => {
                 let router = built.topology.find_router(router)?;
@@ -81,15 +80,21 @@ impl Lab {
                 let ips = addresses(&interfaces[0]);
                 // Between two networks the host is on none.
                 built.forwarder.run(move |network, _| network.move_device(device, None, Vec::new()))?;
-                namespace.ip("addr flush dev eth0\n")?;
-                namespace.ip(&configure(&interfaces, self.families))?;
-                namespace.settle()?;
+                self.readdress(namespace, &interfaces)?;
                 built.forwarder.run(move |network, _| network.move_device(device, Some(at), ips))
             }
             Change::Restart | Change::Nat(_) | Change::Address(_) | Change::Line(..) => {
                 wrong("a host takes on=ROUTER and link=up|down; everything else is a router's".into())
             }
         }
+    }
+}
+
+impl Lab {
+    /// Gives the first interface its addresses and routes anew.
+    fn readdress(&self, host: &Namespace, interfaces: &[Interface]) -> Result<(), LabError> {
+        host.ip(&format!("addr flush dev eth0\n{}", configure(&interfaces[..1], self.families)))?;
+        host.settle()
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use shared::nat::model::{NatSpec, PRESETS, Stack};
+
 use super::{Host, Topology, plan::Plan};
 
 /// A line of the tree.
@@ -97,7 +99,7 @@ fn below(topology: &Topology, plan: &Plan, router: Option<&str>, depth: usize, r
         if other.behind.as_deref() == router {
             let outermost = plan.routers[number].last().map(|node| &plan.nodes[*node].lan);
             let outside = outermost.map(|lan| lan.outside4.to_string()).unwrap_or_default();
-            let about = format!("{} {outside}", other.nat);
+            let about = format!("{} {outside}", short(&other.nat));
             rows.push(Row { depth, router: true, name: other.name.clone(), about });
             below(topology, plan, Some(&other.name), depth + 1, rows);
         }
@@ -122,6 +124,15 @@ fn about_host(topology: &Topology, host: &Host, at: usize, interface: &super::pl
         let _ = write!(about, "runs {}", run.join(" "));
     }
     about.trim_end().to_owned()
+}
+
+/// The NATs by their names, where they have names.
+fn short(nat: &Stack) -> String {
+    let named = |spec: &NatSpec| {
+        let preset = PRESETS.iter().find(|preset| preset.name.parse().as_ref() == Ok(spec));
+        preset.map_or_else(|| spec.to_string(), |preset| preset.name.to_owned())
+    };
+    nat.0.iter().map(named).collect::<Vec<_>>().join("+")
 }
 
 fn escaped(text: &str) -> String {
