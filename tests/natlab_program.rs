@@ -54,7 +54,8 @@ mod linux {
                     Ok::<(), LabError>(())
                 }
             };
-            let more = super::hosts::TESTS.into_iter().chain(super::pairs::TESTS).chain(super::topologies::TESTS);
+            let more =
+                super::hosts::TESTS.into_iter().chain(super::pairs::TESTS).chain(super::topologies::TESTS);
             all.into_iter().chain(more).map(|(name, test)| trial(name, run(test))).collect()
         })
     }

@@ -33,8 +33,19 @@ mod linux {
         ExitCode::SUCCESS
     }
 
-    const PAIR: [&str; 11] =
-        ["pair", "-q", "--nat", "symmetric", "--nat", "port-restricted-cone", "--", "true", "---", "true", ""];
+    const PAIR: [&str; 11] = [
+        "pair",
+        "-q",
+        "--nat",
+        "symmetric",
+        "--nat",
+        "port-restricted-cone",
+        "--",
+        "true",
+        "---",
+        "true",
+        "",
+    ];
 
     fn natlab(arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_natlab"));
@@ -70,7 +81,10 @@ mod linux {
         let labs: Vec<_> = (0..8).map(|_| pair()).collect::<Result<_, _>>()?;
         let good = labs.into_iter().map(|mut lab| lab.wait().is_ok_and(|status| status.success()));
         let good = good.filter(|good| *good).count();
-        println!("8 such laboratories at once: {good} end well, after {:.3} s", begun.elapsed().as_secs_f64());
+        println!(
+            "8 such laboratories at once: {good} end well, after {:.3} s",
+            begun.elapsed().as_secs_f64()
+        );
         Ok(())
     }
 
@@ -78,10 +92,12 @@ mod linux {
     fn throughput() -> Result<(), LabError> {
         const FOR: Duration = Duration::from_secs(3);
         for nat in ["port-restricted-cone", "linux+symmetric"] {
-            let lab = Lab::build(&Topology::new().router("home", nat).host("alice", "home").internet("sink"))?;
+            let lab =
+                Lab::build(&Topology::new().router("home", nat).host("alice", "home").internet("sink"))?;
             let to = SocketAddr::from((Ipv4Addr::new(198, 51, 100, 20), 5001));
             let failed = |what: &str| LabError::io(what.to_owned());
-            let listener = lab.find("sink")?.run(move || TcpListener::bind(to)).map_err(failed("listening"))?;
+            let listener =
+                lab.find("sink")?.run(move || TcpListener::bind(to)).map_err(failed("listening"))?;
             let sink = thread::spawn(move || -> std::io::Result<u64> {
                 let (mut stream, _) = listener.accept()?;
                 let (mut buffer, mut total) = (vec![0; 1 << 20], 0);

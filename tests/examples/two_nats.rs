@@ -17,7 +17,9 @@ fn main() -> Result<(), lab::LabError> {
     )?;
     let at = |name: &str| Ok::<_, lab::LabError>(lab.find(name)?);
     let failed = lab::LabError::io;
-    let meet = at("rendezvous")?.run(|| std::net::UdpSocket::bind("198.51.100.20:5000")).map_err(failed("binding"))?;
+    let meet = at("rendezvous")?
+        .run(|| std::net::UdpSocket::bind("198.51.100.20:5000"))
+        .map_err(failed("binding"))?;
     let peer = |name: &str| -> Result<_, lab::LabError> {
         let socket = at(name)?.run(|| std::net::UdpSocket::bind("0.0.0.0:0")).map_err(failed("binding"))?;
         socket.send_to(b"here I am", "198.51.100.20:5000").map_err(failed("sending"))?;

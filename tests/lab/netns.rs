@@ -89,8 +89,7 @@ impl Namespace {
         namespace.ip("link set lo up")?;
         // No other host can have these addresses. With duplicate address detection, the first packet over IPv6 would wait
         // for a second.
-        namespace.sysctl("net/ipv6/conf/all/accept_dad", 0)?;
-        namespace.sysctl("net/ipv6/conf/default/accept_dad", 0)?;
+        namespace.ipv6_setting("accept_dad", 0)?;
         Ok(namespace)
     }
 
@@ -187,6 +186,22 @@ impl Namespace {
         let operation = format!("setting {key} to {value}");
         // /proc/sys/net shows the network of the thread that opens it.
         self.run(move || fs::write(path, value)).map_err(LabError::io(operation))
+    }
+
+    /// Sets a parameter of IPv6 for all interfaces, those to come included. Where there is no IPv6, or a container's `/proc/sys`
+    /// is read-only, the system's setting stays: then a host may have link-local addresses and lose a second at its start.
+    pub(crate) fn ipv6_setting(&self, name: &str, value: impl ToString) -> Result<(), LabError> {
+        for interfaces in ["all", "default"] {
+            match self.sysctl(&format!("net/ipv6/conf/{interfaces}/{name}"), value.to_string()) {
+                Err(LabError::Io { source, .. })
+                    if matches!(
+                        source.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::ReadOnlyFilesystem
+                    ) => {}
+                done => done?,
+            }
+        }
+        Ok(())
     }
 
     /// Waits until packets to every IPv6 address of this namespace are accepted. The kernel sets that up in the background,

@@ -138,7 +138,7 @@ pub(crate) fn configure(interfaces: &[Interface], families: Families) -> String 
             let _ = writeln!(batch, "addr add {ip4}/{prefix4} dev eth{number}");
         }
         if families.v6 {
-            let _ = writeln!(batch, "addr add {ip6}/64 dev eth{number}");
+            let _ = writeln!(batch, "addr add {ip6}/64 dev eth{number} nodad");
         }
         // The first interface has the default route.
         if number == 0 {
@@ -163,7 +163,7 @@ fn configure_server(families: Families) -> String {
         batch += "route add default dev eth0\n";
     }
     if families.v6 {
-        SERVER6.iter().for_each(|ip| batch += &format!("addr add {ip}/64 dev eth0\n"));
+        SERVER6.iter().for_each(|ip| batch += &format!("addr add {ip}/64 dev eth0 nodad\n"));
         batch += "route add ::/0 dev eth0\n";
     }
     batch
@@ -195,9 +195,8 @@ fn attach(
     batch: &str,
 ) -> Result<(Namespace, Vec<File>), LabError> {
     let namespace = Namespace::new(identity.hostname.clone())?.identified(identity);
-    if !families.v6 && std::path::Path::new("/proc/sys/net/ipv6").exists() {
-        namespace.sysctl("net/ipv6/conf/all/disable_ipv6", 1)?;
-        namespace.sysctl("net/ipv6/conf/default/disable_ipv6", 1)?;
+    if !families.v6 {
+        namespace.ipv6_setting("disable_ipv6", 1)?;
     }
     let files = (0..devices).map(|number| open_device(&namespace, number)).collect::<Result<_, _>>()?;
     namespace.ip(batch)?;

@@ -22,7 +22,9 @@ fn names_resolve_inside() {
 }
 
 fn a_host_has_a_name_and_files_of_its_own() {
-    let ran = natlab("run -q -- sh -c {cat /proc/sys/kernel/hostname; ls /sys/class/net; cat /proc/1/stat | cut -c1-2}");
+    let ran = natlab(
+        "run -q -- sh -c {cat /proc/sys/kernel/hostname; ls /sys/class/net; cat /proc/1/stat | cut -c1-2}",
+    );
     let lines: Vec<_> = ran.stdout.lines().collect();
     assert_eq!(lines.first(), Some(&"a"), "{}{}", ran.stdout, ran.stderr);
     // A container may forbid a /sys and /proc of its own.
@@ -63,7 +65,12 @@ fn a_route_shows_every_router() {
         let ran = natlab(&format!("run -q --nat linux+symmetric -- traceroute -n -q 1 -w 2 {way} server"));
         let hops: Vec<_> =
             ran.stdout.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)).collect();
-        assert_eq!(hops, ["192.168.77.1", "100.64.0.1", "203.0.113.254", "198.51.100.10"], "{way} {}", ran.stderr);
+        assert_eq!(
+            hops,
+            ["192.168.77.1", "100.64.0.1", "203.0.113.254", "198.51.100.10"],
+            "{way} {}",
+            ran.stderr
+        );
     }
 }
 

@@ -70,11 +70,8 @@ fn every_router_of_the_way_answers_a_packet_whose_time_is_up() {
         assert_eq!(source.to_string(), "192.168.77.2:5000", "as the host sent it");
         let (device, error) = answer(&mut network, 0, ping([192, 168, 77, 2], [198, 51, 100, 20], ttl));
         assert_eq!((device, error.source().to_string()), (0, hop.to_owned()));
-        let quoted = Quoted::Echo {
-            id: 7,
-            source: [192, 168, 77, 2].into(),
-            destination: [198, 51, 100, 20].into(),
-        };
+        let quoted =
+            Quoted::Echo { id: 7, source: [192, 168, 77, 2].into(), destination: [198, 51, 100, 20].into() };
         assert_eq!(error.quoted(), Some(quoted), "as the host sent it");
     }
     let (device, arrived) = answer(&mut network, 0, udp("192.168.77.2:5000", "198.51.100.20:33434", 4));
@@ -114,7 +111,10 @@ fn routers_answer_pings_themselves() {
     let topology = Topology::new().router("home", "linux").host("alice", "home").internet("relay");
     let mut network = network(&topology);
     let (device, reply) = answer(&mut network, 0, ping([192, 168, 77, 2], [192, 168, 77, 1], 64));
-    assert_eq!((device, reply.is_echo_request(), reply.source().to_string()), (0, false, "192.168.77.1".into()));
+    assert_eq!(
+        (device, reply.is_echo_request(), reply.source().to_string()),
+        (0, false, "192.168.77.1".into())
+    );
     let (device, reply) = answer(&mut network, 1, ping([198, 51, 100, 20], [203, 0, 113, 1], 64));
     assert_eq!((device, reply.source().to_string()), (1, "203.0.113.1".into()));
 }
@@ -142,8 +142,11 @@ fn neighbours_behind_a_carrier_reach_each_other_without_it() {
 
 #[test]
 fn multicast_stays_on_the_lan() {
-    let topology =
-        Topology::new().router("home", "linux").host("alice", "home").host("bob", "home").host("carol", "home");
+    let topology = Topology::new()
+        .router("home", "linux")
+        .host("alice", "home")
+        .host("bob", "home")
+        .host("carol", "home");
     let mut network = network(&topology);
     let out = after(&mut network, 0, udp("192.168.77.2:5353", "224.0.0.251:5353", 1));
     assert_eq!(out.iter().map(|(device, _)| *device).collect::<Vec<_>>(), [1, 2]);
@@ -167,5 +170,9 @@ fn what_happened_is_counted() {
     assert_eq!((summary.direct("alice", "relay", "ipv4"), summary.direct("alice", "relay", "ipv6")), (2, 0));
     assert!(summary.between("alice", "relay").contains("over IPv4 (2 packets from alice, 0 from relay)"));
     network.restart_nat(0, None, None);
-    assert_eq!(network.summary(&[], Duration::ZERO).nats[0].mappings_made, 2, "restarts are no loss of memory");
+    assert_eq!(
+        network.summary(&[], Duration::ZERO).nats[0].mappings_made,
+        2,
+        "restarts are no loss of memory"
+    );
 }
