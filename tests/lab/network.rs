@@ -201,7 +201,7 @@ impl Network {
         let moving = Moving { datagram, ports, from: Some(host) };
         match at {
             Some(Point::Lan(lan)) if moving.datagram.destination().is_multicast() => {
-                self.to_all(lan, device, &moving, now);
+                self.multicast(lan, device, &moving, now);
             }
             Some(Point::Lan(lan)) => self.schedule(now, Place::Lan(lan), moving),
             Some(Point::Internet) => self.schedule(now, Place::Core, moving),
@@ -299,7 +299,7 @@ impl Network {
     }
 
     /// Multicast stays on the LAN (RFC 4541 without snooping).
-    fn to_all(&mut self, lan: usize, from: usize, moving: &Moving, now: Duration) {
+    fn multicast(&mut self, lan: usize, from: usize, moving: &Moving, now: Duration) {
         for device in 0..self.devices.len() {
             if device != from && self.devices[device].at == Some(Point::Lan(lan)) {
                 self.schedule(now, Place::Device(device), moving.clone());

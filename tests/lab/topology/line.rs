@@ -15,24 +15,24 @@ struct Key {
 }
 
 const KEYS: [Key; 10] = [
-    Key { name: "delay", set: |line, text| Ok(line.path.delay = text.parse::<Time>()?.0) },
-    Key { name: "jitter", set: |line, text| Ok(line.path.jitter = text.parse::<Time>()?.0) },
+    Key { name: "delay", set: |line, text| put(&mut line.path.delay, text.parse::<Time>()?.0) },
+    Key { name: "jitter", set: |line, text| put(&mut line.path.jitter, text.parse::<Time>()?.0) },
     Key {
         name: "loss",
         set: |line, text| {
             let (rate, burst) = (text.parse::<Share>()?.0, burst(line));
-            Ok(set_loss(line, rate, burst))
+            set_loss(line, rate, burst)
         },
     },
     Key {
         name: "burst",
         set: |line, text| {
             let (rate, burst) = (rate(line), mean_run(text)?);
-            Ok(set_loss(line, rate, Some(burst)))
+            set_loss(line, rate, Some(burst))
         },
     },
-    Key { name: "reorder", set: |line, text| Ok(line.path.reorder = text.parse::<Share>()?.0) },
-    Key { name: "duplicate", set: |line, text| Ok(line.path.duplicate = text.parse::<Share>()?.0) },
+    Key { name: "reorder", set: |line, text| put(&mut line.path.reorder, text.parse::<Share>()?.0) },
+    Key { name: "duplicate", set: |line, text| put(&mut line.path.duplicate, text.parse::<Share>()?.0) },
     Key {
         name: "rate",
         set: |line, text| {
@@ -41,8 +41,8 @@ const KEYS: [Key; 10] = [
             Ok(())
         },
     },
-    Key { name: "rate-up", set: |line, text| Ok(line.up = rate_of(text)?) },
-    Key { name: "rate-down", set: |line, text| Ok(line.down = rate_of(text)?) },
+    Key { name: "rate-up", set: |line, text| put(&mut line.up, rate_of(text)?) },
+    Key { name: "rate-down", set: |line, text| put(&mut line.down, rate_of(text)?) },
     Key {
         name: "queue",
         set: |line, text| {
@@ -81,6 +81,11 @@ pub(crate) fn parse(words: &str) -> Result<LinkSpec, LabError> {
     Ok(line)
 }
 
+fn put<T>(slot: &mut T, value: T) -> Result<(), LabError> {
+    *slot = value;
+    Ok(())
+}
+
 fn rate_of(text: &str) -> Result<Option<Rate>, LabError> {
     match text {
         "none" => Ok(None),
@@ -111,7 +116,7 @@ fn burst(line: &LinkSpec) -> Option<f64> {
     }
 }
 
-fn set_loss(line: &mut LinkSpec, rate: f64, burst: Option<f64>) {
+fn set_loss(line: &mut LinkSpec, rate: f64, burst: Option<f64>) -> Result<(), LabError> {
     let loss = match (rate, burst) {
         (0.0, None) => Loss::None,
         (rate, None) => Loss::Independent(rate),
@@ -119,5 +124,6 @@ fn set_loss(line: &mut LinkSpec, rate: f64, burst: Option<f64>) {
         (rate, Some(_)) if rate >= 1.0 => Loss::Independent(rate),
         (rate, Some(burst)) => Loss::Bursty { rate, burst },
     };
-    line.path = line.path.with_loss(loss);
+    let path = line.path.with_loss(loss);
+    put(&mut line.path, path)
 }
