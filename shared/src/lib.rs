@@ -7,13 +7,17 @@
 //!   `model`, JSON Schema with the feature `schema`.
 //! - [`rendezvous`]: what is said when two clients are introduced to each other, and who waits for whom.
 //! - [`test_session`]: what is said when a client has a server connect back to it.
+//! - [`loss_test`]: whether silence is a filter or loss, by the loss of the very run.
 //! - [`ports`]: those that nobody should send to or from.
 //! - [`log_writer`]: how both programs write their logs, so that no log can stop them.
 //!
 //! Besides that writer nothing here touches a clock, a socket, a log or a global: bytes, addresses and `now` come in as
 //! arguments, values go out.
 
+#[cfg(feature = "html")]
+pub mod html;
 pub mod log_writer;
+pub mod loss_test;
 pub mod nat;
 pub mod ports;
 pub mod rendezvous;

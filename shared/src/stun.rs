@@ -6,6 +6,8 @@
 
 pub mod attr;
 pub mod frame;
+#[cfg(feature = "ice")]
+pub mod ice;
 #[cfg(feature = "strict")]
 pub mod strict;
 mod view;

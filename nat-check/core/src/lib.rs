@@ -49,7 +49,6 @@ pub mod check;
 pub mod classify;
 pub mod contactable;
 pub mod engine;
-pub mod loss_test;
 mod mapping_limit;
 pub mod net;
 pub mod observation;
@@ -78,4 +77,4 @@ pub mod technique;
 pub mod verdict;
 
 pub use builder::Check;
-pub use shared::nat;
+pub use shared::{loss_test, nat};

@@ -52,6 +52,10 @@ attributes! {
     MESSAGE_INTEGRITY_SHA256 = 0x001C "MESSAGE-INTEGRITY-SHA256";
     /// The requester's address as seen, masked against meddling boxes (RFC 8489 section 14.2).
     XOR_MAPPED_ADDRESS = 0x0020 "XOR-MAPPED-ADDRESS";
+    /// Which pair of candidates a check is for, and how much it is preferred (RFC 8445 section 7.1.1).
+    PRIORITY = 0x0024 "PRIORITY";
+    /// The controlling side nominates this pair (RFC 8445 section 7.1.2).
+    USE_CANDIDATE = 0x0025 "USE-CANDIDATE";
     /// Free bytes that make a message longer (RFC 5780 section 7.6).
     PADDING = 0x0026 "PADDING";
     /// The port to answer to (RFC 5780 section 7.5).
@@ -64,6 +68,10 @@ attributes! {
     ALTERNATE_SERVER = 0x8023 "ALTERNATE-SERVER";
     /// Check sum over the message (RFC 8489 section 14.7).
     FINGERPRINT = 0x8028 "FINGERPRINT";
+    /// The sender takes the controlled role, with its tie-breaker (RFC 8445 section 7.1.3).
+    ICE_CONTROLLED = 0x8029 "ICE-CONTROLLED";
+    /// The sender takes the controlling role, with its tie-breaker (RFC 8445 section 7.1.3).
+    ICE_CONTROLLING = 0x802A "ICE-CONTROLLING";
     /// Where the answer was sent from (RFC 5780 section 7.3).
     RESPONSE_ORIGIN = 0x802B "RESPONSE-ORIGIN";
     /// The alternate address (RFC 5780 section 7.4).

@@ -124,6 +124,11 @@ pub enum ReasonCode {
     MappingUnknown,
     /// The filtering is not known, which this builds on.
     FilteringUnknown,
+    // A browser that measures.
+    /// A browser cannot measure it.
+    NotInABrowser,
+    /// The browser offers no UDP.
+    BrowserForbidsUdp,
     /// A code that this version does not know.
     #[serde(other)]
     Other,
