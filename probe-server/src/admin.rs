@@ -118,6 +118,7 @@ async fn one(mut stream: TcpStream, sources: Sources) -> io::Result<()> {
                 &observed.limiter.counts(),
                 observed.rendezvous.as_ref().map(|r| r.counts()),
                 observed.test_sessions.as_ref().map(|sessions| sessions.counts()),
+                observed.page.as_ref().map(|page| page.counts()),
                 &program(&shared),
             ),
         ),

@@ -10,7 +10,7 @@ use std::{
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
-    config::{Config, Family},
+    config::{Config, Family, PageSettings},
     inherited::SocketPool,
     topology::Topology,
     udp::Sockets,
@@ -25,7 +25,7 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 #[derive(Debug, thiserror::Error)]
 #[error("{transport} {address}: {}", reason(.source))]
 pub struct BindError {
-    /// `udp`, `tcp`, `tls` or `admin`.
+    /// `udp`, `tcp`, `tls`, `page` or `admin`.
     pub transport: &'static str,
     /// The address that was to be bound.
     pub address: SocketAddr,
@@ -72,6 +72,21 @@ pub(crate) fn bind(config: &Config, family: Family, pool: &mut SocketPool) -> Re
         tcp,
         tls: tls.map(|(topology, list)| (advertise(topology), list)),
     })
+}
+
+/// Opens the sockets of the page for browsers: where they are in each family, and themselves.
+pub(crate) fn page(config: &Config, page: &PageSettings) -> Result<(Vec<Topology>, Vec<Sockets>), BindError> {
+    let open = |family: &Family| {
+        let (topology, sockets) = with_ports(*family, page.ports, |topology| {
+            crate::page::sockets(topology, |address| udp_socket(address, false))
+                .map_err(|(address, source)| BindError { transport: "page", address, source })
+        })?;
+        let topology = topology.drop_bogons(config.drops_bogons(family));
+        let advertised =
+            config.advertise.iter().fold(topology, |topology, one| topology.advertise(one.local, one.public));
+        Ok((advertised, sockets))
+    };
+    Ok(config.families.iter().map(open).collect::<Result<Vec<_>, _>>()?.into_iter().unzip())
 }
 
 /// The addresses of these families that this host does not have now: not configured, or not yet usable (IPv6's

@@ -1,9 +1,13 @@
 //! When the certificate of STUN over TLS ends (RFC 5280 section 4.1.2.5).
 
-use std::path::Path;
+use std::{net::IpAddr, path::Path};
 
 use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
-use x509_cert::{Certificate, der::Decode};
+use x509_cert::{
+    Certificate,
+    der::Decode,
+    ext::pkix::{SubjectAltName, name::GeneralName},
+};
 
 /// The end of the certificate in this PEM file, in seconds since 1970: of the chain, the one that ends first. `None`
 /// where it cannot be told, which is no reason not to serve with it.
@@ -16,6 +20,30 @@ fn end_of(der: &[u8]) -> Option<u64> {
     let certificate = Certificate::from_der(der).ok()?;
     let validity = certificate.tbs_certificate().validity();
     Some(validity.not_after.to_unix_duration().as_secs())
+}
+
+/// The names and addresses that the first certificate in this PEM file is for (RFC 5280 section 4.2.1.6); none where
+/// they cannot be told.
+pub(crate) fn names(file: &Path) -> Vec<String> {
+    let Some(Ok(der)) = CertificateDer::pem_file_iter(file).ok().and_then(|mut chain| chain.next()) else {
+        return Vec::new();
+    };
+    names_of(&der).unwrap_or_default()
+}
+
+fn names_of(der: &[u8]) -> Option<Vec<String>> {
+    let certificate = Certificate::from_der(der).ok()?;
+    let (_, SubjectAltName(names)) =
+        certificate.tbs_certificate().get_extension::<SubjectAltName>().ok()??;
+    let name = |name: &GeneralName| match name {
+        GeneralName::DnsName(name) => Some(name.to_string()),
+        GeneralName::IpAddress(ip) => match ip.as_bytes() {
+            [a, b, c, d] => Some(IpAddr::from([*a, *b, *c, *d]).to_string()),
+            bytes => <[u8; 16]>::try_from(bytes).ok().map(|bytes| IpAddr::from(bytes).to_string()),
+        },
+        _ => None,
+    };
+    Some(names.iter().filter_map(name).collect())
 }
 
 /// How much time is left, in words.
@@ -45,6 +73,18 @@ mod tests {
         assert_eq!(end(&file), Some(1_896_048_000), "2030-01-31");
         std::fs::write(&file, "nothing").unwrap();
         assert_eq!((end(&file), end(Path::new("/no/such/file"))), (None, None));
+    }
+
+    #[test]
+    fn the_names_in_a_certificate() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = ["probe.example.org", "198.51.100.10", "2001:db8::10"].map(str::to_owned);
+        let params = rcgen::CertificateParams::new(names.clone()).unwrap();
+        let file = folder.path().join("chain.pem");
+        std::fs::write(&file, params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem())
+            .unwrap();
+        assert_eq!(super::names(&file), names);
+        assert_eq!(super::names(Path::new("/no/such/file")), [""; 0]);
     }
 
     #[test]

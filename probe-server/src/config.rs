@@ -50,6 +50,8 @@ pub struct Config {
     pub rendezvous: Option<crate::rendezvous::SessionLimits>,
     /// Bounds on test sessions; none = the server connects to nobody.
     pub test_sessions: Option<TestLimits>,
+    /// The page for browsers; none = there is none.
+    pub page: Option<PageSettings>,
     /// Where metrics and health are served.
     pub admin: Option<SocketAddr>,
     /// Ask every endpoint everything before reporting readiness.
@@ -87,6 +89,15 @@ pub struct Advertise {
     pub local: IpAddr,
     /// The address that clients use.
     pub public: IpAddr,
+}
+
+/// The page that measures the NAT in front of a browser.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PageSettings {
+    /// Its two UDP ports on both addresses; 0 picks a free one.
+    pub ports: (u16, u16),
+    /// Names of this server under which it is served, besides its addresses and those of the certificate.
+    pub names: Vec<String>,
 }
 
 /// Certificate, key and ports of STUN over TLS.
@@ -152,6 +163,7 @@ impl Config {
             http: HttpOptions::default(),
             rendezvous: Some(crate::rendezvous::SessionLimits::default()),
             test_sessions: Some(TestLimits::default()),
+            page: None,
             admin: None,
             check: false,
             drain: Duration::from_secs(5),
@@ -176,7 +188,7 @@ impl Config {
     /// Files that it has open at the most: sockets, connections with and without a session, and a few more.
     #[must_use]
     pub fn most_files(&self) -> usize {
-        let sockets = self.families.len() * 4 * (self.workers + 2);
+        let sockets = self.families.len() * 4 * (self.workers + 2 + usize::from(self.page.is_some()));
         let introduced = self.rendezvous.map_or(0, |limits| limits.clients);
         let tested =
             self.test_sessions.map_or(0, |limits| 2 * limits.sessions + 2 * limits.connects + limits.held);

@@ -3,6 +3,7 @@
 mod forwarded;
 mod frame_limiter;
 mod options;
+mod site;
 
 use std::{convert::Infallible, net::IpAddr, sync::Mutex, time::Duration};
 
@@ -10,7 +11,7 @@ use http_body_util::Full;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
-    header::{ALLOW, ALT_SVC, CONNECTION, CONTENT_TYPE, HeaderValue, ORIGIN},
+    header::{ALLOW, ALT_SVC, CONNECTION, CONTENT_TYPE, HOST, HeaderValue, ORIGIN},
     server::conn::http1,
     service::service_fn,
     upgrade::OnUpgrade,
@@ -32,6 +33,7 @@ use tokio_tungstenite::{
 use crate::limited_stream::Limited;
 pub(crate) use frame_limiter::FrameLimiter;
 pub use options::{HttpOptions, TrustedProxy};
+pub(crate) use site::{Page, Site};
 
 /// A WebSocket of which what the client sends is limited. Boxed, because it is large and would be there once for every
 /// function that it is handed to.
@@ -45,14 +47,20 @@ const REQUEST_BUFFER: usize = 8192;
 const MAX_HEADERS: usize = 64;
 /// WebSockets are many and their messages small: the library's own sizes would cost a quarter of a megabyte each.
 const FRAME_BUFFER: usize = 512;
-/// Messages that may wait in the library until the client takes them.
+
+/// Messages that may wait in the library until the client takes them: a limit, which is not allocated.
 const WRITE_BUFFER: usize = 8 * MAX_MESSAGE;
+/// The same for the page, which gets a whole report.
+const PAGE_WRITE_BUFFER: usize = 64 * MAX_MESSAGE;
 
 type Answer = Response<Full<Bytes>>;
-type Handler = fn(&Request<()>, &HttpOptions) -> Answer;
+type Handler = fn(&Request<()>, &Site<'_>) -> Answer;
+
+/// Where the page opens its WebSocket.
+pub(crate) const PAGE_PATH: &str = "/see";
 
 /// What is served where, beside WebSockets.
-const ROUTES: &[(&str, Handler)] = &[("/", about)];
+const ROUTES: &[(&str, Handler)] = &[("/", root)];
 
 /// A WebSocket that a client has opened.
 pub(crate) struct Upgraded<S> {
@@ -61,36 +69,37 @@ pub(crate) struct Upgraded<S> {
     pub(crate) client: IpAddr,
     /// Where it was opened.
     pub(crate) path: &'static str,
+    /// The name and port that it asked for.
+    pub(crate) host: String,
 }
 
-/// Serves one request of a client at `from`, of which `beginning` has been read already. Where it opens a WebSocket, at one
-/// of `paths`: that. `tls_port` is where the same is offered over TLS; the client is told before it has said anything that
-/// others should not read (RFC 7838).
+/// Serves one request of a client at `from`, of which `beginning` has been read already, and gives the WebSocket that it
+/// opens, if it does.
 pub(crate) async fn serve<S>(
     beginning: Vec<u8>,
     stream: S,
     from: IpAddr,
-    options: &HttpOptions,
-    paths: &[&'static str],
-    tls_port: Option<u16>,
+    site: &Site<'_>,
 ) -> Option<Upgraded<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let upgrade: Mutex<Option<(OnUpgrade, IpAddr, &'static str)>> = Mutex::default();
+    let upgrade: Mutex<Option<(OnUpgrade, &'static str, IpAddr, String)>> = Mutex::default();
     let service = service_fn(|mut request: Request<Incoming>| {
         let upgraded = hyper::upgrade::on(&mut request);
         // No endpoint reads a body.
         let request = request.map(|_| ());
-        let mut answer = route(&request, options, paths);
+        let mut answer = route(&request, site);
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS
+            && let Some(path) = site.socket(request.uri().path())
             && let Ok(mut upgrade) = upgrade.lock()
         {
-            let offer = tls_port.and_then(|port| HeaderValue::try_from(tls_offer(port)).ok());
+            // The client is told before it has said anything that others should not read (RFC 7838).
+            let port = site.tls_port.filter(|_| path != PAGE_PATH);
+            let offer = port.and_then(|port| HeaderValue::try_from(tls_offer(port)).ok());
             offer.map(|offer| answer.headers_mut().insert(ALT_SVC, offer));
-            let client = forwarded::client(from, request.headers(), options);
-            let path = paths.iter().find(|path| **path == request.uri().path());
-            *upgrade = path.map(|path| (upgraded, client, *path));
+            let client = forwarded::client(from, request.headers(), site.options);
+            *upgrade = Some((upgraded, path, client, host(request.headers()).unwrap_or_default().to_owned()));
         }
         async { Ok::<_, Infallible>(answer) }
     });
@@ -104,7 +113,7 @@ where
             .with_upgrades(),
     );
     timeout(REQUEST_TIMEOUT, connection).await.ok()?.ok()?;
-    let (upgraded, client, path) = upgrade.into_inner().ok()??;
+    let (upgraded, path, client, host) = upgrade.into_inner().ok()??;
     let parts = upgraded.await.ok()?.downcast::<TokioIo<Limited<S, FrameLimiter>>>().ok()?;
     // A client has to wait for the answer: frames that came before it would not have been followed.
     if !parts.read_buf.is_empty() {
@@ -115,17 +124,18 @@ where
     let config = WebSocketConfig::default()
         .read_buffer_size(FRAME_BUFFER)
         .write_buffer_size(0)
-        .max_write_buffer_size(WRITE_BUFFER)
+        .max_write_buffer_size(if path == PAGE_PATH { PAGE_WRITE_BUFFER } else { WRITE_BUFFER })
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE));
     let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
-    Some(Upgraded { socket: Box::new(socket), client, path })
+    Some(Upgraded { socket: Box::new(socket), client, path, host })
 }
 
-fn route(request: &Request<()>, options: &HttpOptions, paths: &[&str]) -> Answer {
+fn route(request: &Request<()>, site: &Site<'_>) -> Answer {
     let path = request.uri().path();
-    let web_sockets = paths.iter().map(|path| (*path, web_socket as Handler));
-    let Some((_, handler)) = ROUTES.iter().copied().chain(web_sockets).find(|(at, _)| *at == path) else {
+    let handler = ROUTES.iter().find(|(at, _)| *at == path).map(|(_, handler)| *handler);
+    let socket = site.socket(path).map(|_| web_socket as Handler);
+    let Some(handler) = handler.or(socket) else {
         return text(StatusCode::NOT_FOUND, "nothing here\n");
     };
     if request.method() != Method::GET {
@@ -133,22 +143,31 @@ fn route(request: &Request<()>, options: &HttpOptions, paths: &[&str]) -> Answer
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
         return answer;
     }
-    handler(request, options)
+    handler(request, site)
 }
 
-/// `/`: what this is.
-fn about(_: &Request<()>, _: &HttpOptions) -> Answer {
-    text(
-        StatusCode::OK,
-        "This is a probe server for nat-check: STUN, the rendezvous for hole punching at \
-         /punch, and test sessions at /probe.\n",
-    )
+/// The name and port that the client asked for.
+fn host(headers: &HeaderMap) -> Option<&str> {
+    headers.get(HOST)?.to_str().ok()
+}
+
+/// `/`: the page for browsers, to whoever asks for it by a name of this server; what this is, to all others.
+fn root(request: &Request<()>, site: &Site<'_>) -> Answer {
+    match site.page.zip(host(request.headers())).filter(|(page, host)| page.is_named(host)) {
+        Some((page, host)) => page.answer(host),
+        None => text(
+            StatusCode::OK,
+            "This is a probe server for nat-check: STUN, the rendezvous for hole punching at \
+             /punch, and test sessions at /probe.\n\
+             If it has a page for browsers, that is at this path under the server's addresses and names.\n",
+        ),
+    }
 }
 
 /// A WebSocket, if no page of an origin that is not allowed asks for it: no page is to meet anybody in the name of its
 /// visitors.
-fn web_socket(request: &Request<()>, options: &HttpOptions) -> Answer {
-    if !is_allowed(request.headers(), options) {
+fn web_socket(request: &Request<()>, site: &Site<'_>) -> Answer {
+    if !is_allowed(request, site) {
         return text(StatusCode::FORBIDDEN, "not for pages of this origin\n");
     }
     match create_response(request) {
@@ -158,8 +177,13 @@ fn web_socket(request: &Request<()>, options: &HttpOptions) -> Answer {
 }
 
 /// Browsers name the origin of the page that asks; whatever is no browser names none.
-fn is_allowed(headers: &HeaderMap, options: &HttpOptions) -> bool {
-    headers.get_all(ORIGIN).iter().all(|origin| options.allowed_origins.iter().any(|it| it == origin))
+fn is_allowed(request: &Request<()>, site: &Site<'_>) -> bool {
+    let is_own = |origin: &HeaderValue| {
+        let page = site.page.filter(|_| request.uri().path() == PAGE_PATH);
+        page.zip(origin.to_str().ok()).is_some_and(|(page, origin)| page.is_origin(origin))
+    };
+    let is_allowed = |origin| site.options.allowed_origins.iter().any(|it| it == origin) || is_own(origin);
+    request.headers().get_all(ORIGIN).iter().all(is_allowed)
 }
 
 fn text(status: StatusCode, text: &'static str) -> Answer {

@@ -68,6 +68,15 @@ impl LastHeard {
         Unheard(second.saturating_sub(heard).saturating_sub(1))
     }
 
+    /// For how long no datagram from this source has come to the address of this endpoint.
+    #[must_use]
+    pub fn unheard(&self, from: IpAddr, at: Endpoint, now: u64) -> Unheard {
+        let hash = mix(source(from) ^ self.seed);
+        let cells = self.rows.iter().zip([hash as usize, (hash >> 32) as usize]);
+        let heard = cells.map(|(row, index)| row[index & (CELLS - 1)][at.address()].load(Relaxed)).min();
+        Unheard(second(now).saturating_sub(heard.unwrap_or(u32::MAX)).saturating_sub(1))
+    }
+
     /// Forgets what is known of the address of this endpoint, which this host has just got: what was sent to it before
     /// did not come here.
     pub fn forget(&self, at: Endpoint, now: u64) {
@@ -98,6 +107,19 @@ mod tests {
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn asking_when_a_source_was_heard_changes_nothing() {
+        let table = LastHeard::new(1, true);
+        table.note(ip("192.0.2.1"), Endpoint::Primary, 10 * SECOND);
+        for _ in 0..2 {
+            let unheard = |at| table.unheard(ip("192.0.2.1"), at, 15 * SECOND);
+            assert_eq!(
+                (unheard(Endpoint::Primary), unheard(Endpoint::Alternate)),
+                (Unheard(4), Unheard(615))
+            );
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! - `http`: what is served over HTTP, and how the WebSocket of the rendezvous is opened.
 //!
 //! With the feature `net`:
+//! - `page`: the page that measures the NAT in front of a browser.
 //! - `Server`: sockets and threads around it, from a checked `config::Config`; the program and tests start it
 //!   alike. UDP workers are plain threads; TCP and TLS share one thread with a runtime, and operators have one.
 //!
@@ -54,6 +55,8 @@ mod limited_stream;
 pub mod limits;
 #[cfg(feature = "net")]
 mod metrics;
+#[cfg(feature = "net")]
+pub mod page;
 mod prefix;
 #[cfg(feature = "rendezvous")]
 pub mod rendezvous;
@@ -81,6 +84,8 @@ pub use check::CheckError;
 pub use counters::Snapshot;
 #[cfg(feature = "net")]
 pub use inherited::{KeptSocket, SocketPool};
+#[cfg(feature = "net")]
+pub use page::PageCounts;
 #[cfg(feature = "net")]
 pub use server::{AddressChange, Server, Service, StartError};
 #[cfg(feature = "net")]

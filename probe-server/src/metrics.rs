@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use crate::{
-    counters::Snapshot, drop_reason::DropReason, rendezvous::Counts, respond::Outcome, streams::StreamCounts,
-    test_session::TestCounts, topology::Endpoint,
+    counters::Snapshot, drop_reason::DropReason, page::PageCounts, rendezvous::Counts, respond::Outcome,
+    streams::StreamCounts, test_session::TestCounts, topology::Endpoint,
 };
 
 /// What is to be told about the program itself.
@@ -22,6 +22,7 @@ pub(crate) fn text(
     streams: &StreamCounts,
     introductions: Option<Counts>,
     test_sessions: Option<TestCounts>,
+    page: Option<PageCounts>,
     program: &Program,
 ) -> String {
     let mut text = String::new();
@@ -78,6 +79,15 @@ pub(crate) fn text(
         let help = "What happened in test sessions.";
         family(&mut text, "probe_test_session_events_total", help, COUNTER, &by_event(&counts.events()));
         single(&mut text, "probe_test_sessions", "Test sessions open now.", counts.sessions);
+    }
+    if let Some(PageCounts { begun, reported, refused, received, dropped, sent, sessions }) = page {
+        let events = [("begun", begun), ("reported", reported), ("refused", refused)];
+        let help = "What happened to measurements of browsers.";
+        family(&mut text, "probe_page_events_total", help, COUNTER, &by_event(&events));
+        let datagrams = [("received", received), ("dropped", dropped), ("sent", sent)];
+        let help = "Datagrams at the ports of the page.";
+        family(&mut text, "probe_page_datagrams_total", help, COUNTER, &by_event(&datagrams));
+        single(&mut text, "probe_page_sessions", "Measurements of browsers that run now.", sessions);
     }
     let version = [(format!("{{version=\"{}\"}}", env!("CARGO_PKG_VERSION")), 1)];
     family(&mut text, "probe_build_info", "The version that runs; the value is always 1.", "gauge", &version);

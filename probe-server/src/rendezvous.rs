@@ -29,7 +29,7 @@ use tokio_tungstenite::tungstenite::{
     protocol::{CloseFrame, frame::coding::CloseCode},
 };
 
-use crate::http::{self, HttpOptions, Socket};
+use crate::http::{self, HttpOptions, Site, Socket};
 pub use store::{Delivery, MemoryStore, Opened, Participant, SessionLimits, SessionStore};
 use wrong_codes::WrongCodes;
 
@@ -120,7 +120,8 @@ impl Rendezvous {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let options = HttpOptions::default();
-        let opened = http::serve(Vec::new(), stream, from.ip(), &options, &[PATH], None).await?;
+        let site = Site { options: &options, paths: &[PATH], page: None, tls_port: None };
+        let opened = http::serve(Vec::new(), stream, from.ip(), &site).await?;
         self.introduce(opened.socket, opened.client, stun, || {}).await
     }
 

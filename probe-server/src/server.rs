@@ -16,7 +16,9 @@ use crate::{
     check::{self, CheckError},
     config::Config,
     counters::Snapshot,
+    http::Page,
     inherited::{KeptSocket, SocketPool},
+    page::{self, PageCounts},
     rendezvous::Counts,
     shared_state::{Current, Shared},
     streams::{self, Services, StreamCounts, TlsError},
@@ -47,7 +49,7 @@ pub enum StartError {
 /// What is served over one transport in one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
-    /// `udp`, `tcp`, `tls` or `admin`: the word of the ready line.
+    /// `udp`, `tcp`, `tls`, `page` or `admin`: the word of the ready line.
     pub transport: &'static str,
     /// Position in [`Config::families`]; none for `admin`.
     pub family: Option<usize>,
@@ -70,6 +72,7 @@ pub struct Server {
     /// One a family, as if no address were missing.
     topologies: Vec<Topology>,
     tls: Vec<Topology>,
+    page_topologies: Vec<Topology>,
     kept: Vec<KeptSocket>,
     unused: Vec<String>,
     services: Option<streams::Running>,
@@ -116,12 +119,17 @@ impl Server {
             .collect::<Result<Vec<_>, _>>()?;
         let topologies: Vec<_> = bound.iter().map(|b| b.topology.clone()).collect();
         let tls: Vec<_> = bound.iter().filter_map(|b| b.tls.as_ref().map(|(t, _)| t.clone())).collect();
+        let page_sockets = config.page.as_ref().map(|page| bind::page(&config, page)).transpose()?;
+        let (page_topologies, page_sockets) = page_sockets.unzip();
+        let page_topologies: Vec<Topology> = page_topologies.unwrap_or_default();
         let current = Current {
             topologies: without(&topologies, &missing),
             tls: without(&tls, &missing),
             limits: config.limits,
             streams: config.streams,
             http: Arc::new(config.http.clone()),
+            page_topologies: without(&page_topologies, &missing),
+            page: page(&config, &topologies),
         };
         let shared = Arc::new(Shared::new(current, seed(), config.unused_before)?);
         shared.set_serves_tcp(config.tcp);
@@ -133,6 +141,7 @@ impl Server {
         }
         services.rendezvous = config.rendezvous;
         services.test_sessions = test_sessions(&config, &topologies, &tls);
+        services.page = page_sockets;
         if let Some(tls) = &config.tls {
             services.identity = Some(streams::identity(tls)?);
             shared.set_certificate_end(certificate::end(&tls.certificate).unwrap_or(0));
@@ -150,6 +159,7 @@ impl Server {
             shared: Arc::clone(&shared),
             topologies,
             tls,
+            page_topologies,
             kept,
             unused,
             services: None,
@@ -200,6 +210,7 @@ impl Server {
             services("udp", &self.topologies),
             services("tcp", tcp),
             services("tls", &self.tls),
+            services("page", &self.page_topologies),
             Vec::from_iter(admin),
         ]
         .concat()
@@ -309,6 +320,12 @@ impl Server {
         self.services.as_ref().and_then(streams::Running::test_sessions)
     }
 
+    /// What has happened so far to the page for browsers; none without it.
+    #[must_use]
+    pub fn page(&self) -> Option<PageCounts> {
+        self.services.as_ref().and_then(streams::Running::page)
+    }
+
     /// Takes over limits, advertised addresses, bounds on connections and the certificate from another configuration,
     /// while every socket stays open. The names of the keys that need a restart to change are returned.
     ///
@@ -331,6 +348,7 @@ impl Server {
         };
         self.topologies = self.topologies.iter().map(advertise).collect();
         self.tls = self.tls.iter().map(advertise).collect();
+        self.page_topologies = self.page_topologies.iter().map(advertise).collect();
         if let (Some(identity), Some(services)) = (identity, &self.services) {
             services.replace_identity(identity);
         }
@@ -338,6 +356,9 @@ impl Server {
         self.config.limits = config.limits;
         self.config.streams = config.streams;
         self.config.http = config.http;
+        if let (Some(mine), Some(new)) = (&mut self.config.page, config.page) {
+            mine.names = new.names;
+        }
         if let (Some(mine), Some(new)) = (&mut self.config.tls, config.tls) {
             (mine.certificate, mine.key) = (new.certificate, new.key);
             self.shared.set_certificate_end(certificate::end(&mine.certificate).unwrap_or(0));
@@ -375,6 +396,8 @@ impl Server {
             limits: self.config.limits,
             streams: self.config.streams,
             http: Arc::new(self.config.http.clone()),
+            page_topologies: without(&self.page_topologies, &missing),
+            page: page(&self.config, &self.topologies),
         });
     }
 
@@ -417,6 +440,24 @@ fn test_sessions(_: &Config, _: &[Topology], _: &[Topology]) -> Option<Arc<TestS
 
 fn without(topologies: &[Topology], missing: &[IpAddr]) -> Vec<Topology> {
     topologies.iter().map(|topology| topology.without(missing)).collect()
+}
+
+/// The page for browsers under all names of this server: those that are configured, those of the certificate, and its
+/// addresses.
+fn page(config: &Config, topologies: &[Topology]) -> Option<Arc<Page>> {
+    let ips = topologies.iter().flat_map(|topology| {
+        let of = |at: Endpoint| [topology.bound(at), topology.advertised(at)];
+        Endpoint::ALL.into_iter().flat_map(of).flatten().map(|at| at.ip())
+    });
+    let mut names: Vec<String> = ips.map(|ip| ip.to_string()).collect();
+    if names.iter().any(|name| name == "127.0.0.1") {
+        names.push("localhost".into());
+    }
+    names.extend(config.tls.iter().flat_map(|tls| certificate::names(&tls.certificate)));
+    names.extend(config.page.as_ref()?.names.iter().cloned());
+    names.sort();
+    names.dedup();
+    Some(Arc::new(page::page(names)))
 }
 
 /// A seed that strangers cannot guess.

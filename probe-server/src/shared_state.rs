@@ -16,7 +16,7 @@ use std::{
 use crate::{
     config::Streams,
     counters::{Counters, Snapshot},
-    http::HttpOptions,
+    http::{HttpOptions, Page},
     last_heard::LastHeard,
     limits::{Buckets, Egress, Limits},
     self_check::SelfCheck,
@@ -33,6 +33,9 @@ pub(crate) struct Current {
     pub limits: Limits,
     pub streams: Streams,
     pub http: Arc<HttpOptions>,
+    /// Of the page for browsers, one a family; empty without it.
+    pub page_topologies: Vec<Topology>,
+    pub page: Option<Arc<Page>>,
 }
 
 /// One for each server.

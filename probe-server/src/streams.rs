@@ -21,6 +21,7 @@ use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
 use crate::{
     limited_stream::Limited,
+    page::{self, PageCounts},
     rendezvous::{Counts, Rendezvous},
     shared_state::Shared,
     test_session::{TestCounts, TestSessions},
@@ -57,6 +58,8 @@ pub(crate) struct Services {
     pub rendezvous: Option<crate::rendezvous::SessionLimits>,
     /// Test sessions, if there are to be any.
     pub test_sessions: Option<Arc<TestSessions>>,
+    /// The sockets of the page for browsers, by family; none without it.
+    pub page: Option<page::Sockets>,
 }
 
 /// The thread that serves them.
@@ -66,6 +69,7 @@ pub(crate) struct Running {
     limiter: Arc<ConnectionLimiter>,
     rendezvous: Option<Arc<Rendezvous>>,
     test_sessions: Option<Arc<TestSessions>>,
+    page: Option<Arc<page::Driver>>,
     thread: JoinHandle<()>,
 }
 
@@ -75,6 +79,7 @@ pub(crate) struct Observed {
     pub(crate) limiter: Arc<ConnectionLimiter>,
     pub(crate) rendezvous: Option<Arc<Rendezvous>>,
     pub(crate) test_sessions: Option<Arc<TestSessions>>,
+    pub(crate) page: Option<Arc<page::Driver>>,
 }
 
 /// Over what a connection came.
@@ -101,6 +106,7 @@ struct Context {
     limiter: Arc<ConnectionLimiter>,
     rendezvous: Option<Arc<Rendezvous>>,
     test_sessions: Option<Arc<TestSessions>>,
+    page: Option<Arc<page::Driver>>,
     identity: Arc<Mutex<Option<Identity>>>,
     stop: watch::Receiver<bool>,
     drain: Duration,
@@ -124,34 +130,42 @@ const STOP_NOTICE_TIMEOUT: Duration = Duration::from_secs(1);
 const CONNECTION_COST: u32 = 5;
 /// What one over TLS costs: signing takes as long as a thousand answers.
 const TLS_CONNECTION_COST: u32 = 50;
+/// What a measurement of a browser costs besides its connection: as much as one over TLS.
+const PAGE_COST: u32 = 50;
 /// Asked for, for each direction of a connection: messages are small, and what waits in the system counts as well.
 const SOCKET_BUFFER: usize = 16 * 1024;
 /// How often the thread shows that it lives.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Starts the thread. It ends when told to, after the connections have ended or their time is over.
-pub(crate) fn start(services: Services, shared: Arc<Shared>, drain: Duration) -> io::Result<Running> {
+pub(crate) fn start(mut services: Services, shared: Arc<Shared>, drain: Duration) -> io::Result<Running> {
     let (stop, stopped) = watch::channel(false);
     let limiter = Arc::new(ConnectionLimiter::default());
     let identity = Arc::new(Mutex::new(services.identity.clone()));
     let rendezvous = services.rendezvous.map(Rendezvous::new);
     let test_sessions = services.test_sessions.clone();
     let (running, ended) = mpsc::channel(1);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let page = {
+        let _inside = runtime.enter();
+        let Services { page, .. } = &mut services;
+        page.take().map(|sockets| page::Driver::start(sockets, Arc::clone(&shared))).transpose()?
+    };
     let context = Context {
         shared,
         limiter: Arc::clone(&limiter),
         rendezvous: rendezvous.clone(),
         test_sessions: services.test_sessions.clone(),
+        page: page.clone(),
         identity: Arc::clone(&identity),
         stop: stopped,
         drain,
         running,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let thread = std::thread::Builder::new()
         .name("streams".into())
         .spawn(move || runtime.block_on(serve(services, context, ended)))?;
-    Ok(Running { stop, identity, limiter, rendezvous, test_sessions, thread })
+    Ok(Running { stop, identity, limiter, rendezvous, test_sessions, page, thread })
 }
 
 impl Running {
@@ -171,12 +185,17 @@ impl Running {
         self.test_sessions.as_ref().map(|sessions| sessions.counts())
     }
 
+    pub(crate) fn page(&self) -> Option<PageCounts> {
+        self.page.as_ref().map(|page| page.counts())
+    }
+
     /// What operators may look at.
     pub(crate) fn observed(&self) -> Observed {
         Observed {
             limiter: Arc::clone(&self.limiter),
             rendezvous: self.rendezvous.clone(),
             test_sessions: self.test_sessions.clone(),
+            page: self.page.clone(),
         }
     }
 
@@ -342,12 +361,15 @@ mod tests {
             limits: Limits::default(),
             streams: Streams::default(),
             http: Arc::default(),
+            page_topologies: Vec::new(),
+            page: None,
         };
         Context {
             shared: Arc::new(Shared::new(current, 1, false).unwrap()),
             limiter: Arc::default(),
             rendezvous: None,
             test_sessions: None,
+            page: None,
             identity: Arc::default(),
             stop: watch::channel(false).1,
             drain: Duration::ZERO,

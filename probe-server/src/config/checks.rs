@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Config, ConfigError, Family, LOCAL, Settings, Streams, Tls};
+use super::{Config, ConfigError, Family, LOCAL, PageSettings, Settings, Streams, Tls};
 use crate::{http::HttpOptions, limits::Limits};
 
 impl Settings {
@@ -82,6 +82,7 @@ impl Settings {
             limits,
             streams,
             http: self.http()?,
+            page: self.page(ports)?,
             rendezvous: (!self.no_rendezvous).then_some(rendezvous),
             test_sessions: (!self.no_test_sessions).then_some(test_sessions),
             admin: self.admin,
@@ -147,6 +148,28 @@ impl Settings {
                 None => Ok(None),
             },
         }
+    }
+
+    /// The ports above those of STUN, unless others are given.
+    fn page(&self, stun: (u16, u16)) -> Result<Option<PageSettings>, ConfigError> {
+        // Without a listener for streams nobody can load it.
+        if self.no_page || self.no_tcp && self.tls_certificate.is_none() {
+            return Ok(None);
+        }
+        let above = |steps: u16| match stun.0.max(stun.1) {
+            0 => Ok(0),
+            highest => highest
+                .checked_add(steps)
+                .ok_or_else(|| value("page-port", "missing, there is no port above those of STUN".into())),
+        };
+        let or = |given: Option<u16>, steps| given.map_or_else(|| above(steps), Ok);
+        let ports = (or(self.page_port, 1)?, or(self.page_alternate_port, 2)?);
+        distinct_ports("page-alternate-port", ports)?;
+        if let Some(taken) = [ports.0, ports.1].into_iter().find(|p| *p != 0 && [stun.0, stun.1].contains(p))
+        {
+            return Err(value("page-port", format!("{taken} is a port of STUN")));
+        }
+        Ok(Some(PageSettings { ports, names: self.page_names.clone() }))
     }
 
     fn http(&self) -> Result<HttpOptions, ConfigError> {

@@ -98,6 +98,20 @@ pub struct Settings {
     /// none [default: 900]
     #[arg(long, value_name = "SECONDS", help_heading = "Test sessions")]
     pub test_hold: Option<u64>,
+    /// Do not serve the page that measures the NAT in front of a browser
+    #[arg(long, help_heading = "Page for browsers")]
+    pub no_page: bool,
+    /// UDP port of the page on both addresses; 0 picks a free one [default: one above those of STUN, 3480]
+    #[arg(long, value_name = "PORT", help_heading = "Page for browsers")]
+    pub page_port: Option<u16>,
+    /// Second UDP port of the page on both addresses [default: two above those of STUN, 3481]
+    #[arg(long, value_name = "PORT", help_heading = "Page for browsers")]
+    pub page_alternate_port: Option<u16>,
+    /// Name of this server under which browsers may open the page, besides its addresses and the names in its
+    /// certificate; may be repeated
+    #[arg(long = "page-name", value_name = "NAME", help_heading = "Page for browsers")]
+    #[serde(rename = "page-name", deserialize_with = "one_or_many")]
+    pub page_names: Vec<String>,
 
     /// Answers a second to one IPv4 address or IPv6 /56; 0 sets no limit [default: 100]
     #[arg(long, value_name = "N", help_heading = "Limits")]
@@ -244,6 +258,10 @@ impl Settings {
             no_test_sessions: self.no_test_sessions || base.no_test_sessions,
             max_test_sessions: self.max_test_sessions.or(base.max_test_sessions),
             test_hold: self.test_hold.or(base.test_hold),
+            no_page: self.no_page || base.no_page,
+            page_port: self.page_port.or(base.page_port),
+            page_alternate_port: self.page_alternate_port.or(base.page_alternate_port),
+            page_names: list(self.page_names, base.page_names),
             host_rate: self.host_rate.or(base.host_rate),
             host_burst: self.host_burst.or(base.host_burst),
             net_rate: self.net_rate.or(base.net_rate),

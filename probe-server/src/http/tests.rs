@@ -17,8 +17,8 @@ const UPGRADE: &str = "Host: probe\r\nConnection: Upgrade\r\nUpgrade: websocket\
 fn connect(options: HttpOptions) -> (DuplexStream, JoinHandle<Option<IpAddr>>) {
     let (here, there) = duplex(64 * 1024);
     let served = tokio::spawn(async move {
-        let opened = serve(Vec::new(), there, FROM, &options, &["/punch"], Some(5349)).await;
-        opened.map(|opened| opened.client)
+        let site = Site { options: &options, paths: &["/punch"], page: None, tls_port: Some(5349) };
+        serve(Vec::new(), there, FROM, &site).await.map(|opened| opened.client)
     });
     (here, served)
 }

@@ -7,6 +7,7 @@ pub(super) fn needed_for(old: &Config, new: &Config) -> Vec<&'static str> {
     let primary = |config: &Config| config.families.iter().map(|f| f.primary).collect::<Vec<_>>();
     let alternate = |config: &Config| config.families.iter().map(|f| f.alternate).collect::<Vec<_>>();
     let tls = |config: &Config| config.tls.as_ref().map_or((0, 0), |tls| tls.ports);
+    let page = |config: &Config| config.page.as_ref().map_or((0, 0), |page| page.ports);
     let (mine, its) = (old.rendezvous.unwrap_or_default(), new.rendezvous.unwrap_or_default());
     let (my_tests, its_tests) =
         (old.test_sessions.unwrap_or_default(), new.test_sessions.unwrap_or_default());
@@ -30,6 +31,9 @@ pub(super) fn needed_for(old: &Config, new: &Config) -> Vec<&'static str> {
         ("no-test-sessions", old.test_sessions.is_some() != new.test_sessions.is_some()),
         ("max-test-sessions", my_tests.sessions != its_tests.sessions),
         ("test-hold", my_tests.hold != its_tests.hold),
+        ("no-page", old.page.is_some() != new.page.is_some()),
+        ("page-port", page(old).0 != page(new).0),
+        ("page-alternate-port", page(old).1 != page(new).1),
         ("check", old.check != new.check),
         ("admin", old.admin != new.admin),
         ("drain", old.drain != new.drain),

@@ -1,20 +1,20 @@
-//! A connection that begins with HTTP: it may open the WebSocket of the rendezvous or of a test session.
+//! A connection that begins with HTTP: it may open the WebSocket of the rendezvous, of a test session, or of the page.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::net::SocketAddr;
 
 use shared::{rendezvous, rendezvous::Refusal, test_session};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{CONNECTION_COST, ConnectionSlot, Context, Event, ListenerEndpoint, Transport};
+use super::{CONNECTION_COST, ConnectionSlot, Context, Event, ListenerEndpoint, PAGE_COST, Transport};
 use crate::{
-    http::{self, Upgraded},
+    http::{self, PAGE_PATH, Site, Upgraded},
     test_session::ServerSide,
     topology::Endpoint,
 };
 
 /// Whether anything is served over HTTP.
 pub(super) fn is_served(context: &Context) -> bool {
-    context.rendezvous.is_some() || context.test_sessions.is_some()
+    context.rendezvous.is_some() || context.test_sessions.is_some() || context.page.is_some()
 }
 
 /// Serves the connection, of which `beginning` has been read already, in a task of its own: sessions wait long, and the task
@@ -32,10 +32,12 @@ pub(super) fn spawn<S>(
     let handle = slot.handle();
     let task = tokio::spawn(async move {
         let paths = paths(&context);
-        let http = Arc::clone(&context.shared.current().http);
+        let current = context.shared.current();
         let tls_port = tls_port(from, listener, &context);
-        let opened = Box::pin(http::serve(beginning, stream, from.ip(), &http, &paths, tls_port)).await;
-        drop(http);
+        let page = current.page.as_deref().filter(|_| context.page.is_some());
+        let site = Site { options: &current.http, paths: &paths, page, tls_port };
+        let opened = Box::pin(http::serve(beginning, stream, from.ip(), &site)).await;
+        drop(current);
         if let Some(opened) = opened {
             converse(opened, from, listener, context, slot).await;
         }
@@ -47,7 +49,8 @@ pub(super) fn spawn<S>(
 fn paths(context: &Context) -> Vec<&'static str> {
     let rendezvous = context.rendezvous.as_ref().map(|_| rendezvous::PATH);
     let test_sessions = context.test_sessions.as_ref().map(|_| test_session::PATH);
-    rendezvous.into_iter().chain(test_sessions).collect()
+    let page = context.page.as_ref().map(|_| PAGE_PATH);
+    rendezvous.into_iter().chain(test_sessions).chain(page).collect()
 }
 
 /// Where the same is offered over TLS. A proxy has its own TLS towards its clients, and ports of its own.
@@ -67,15 +70,27 @@ async fn converse<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Upgraded { socket, client, path } = opened;
+    let Upgraded { socket, client, path, host } = opened;
     // Whoever came through a proxy pays here what others have paid to the listener.
     let client = SocketAddr::new(client, from.port());
     let is_proxied = client.ip() != from.ip().to_canonical();
-    let is_too_fast = is_proxied && !context.take(listener.family, client, CONNECTION_COST);
+    let cost = if path == PAGE_PATH { PAGE_COST } else { CONNECTION_COST };
+    let pays = is_proxied || path == PAGE_PATH;
+    let is_too_fast = pays && !context.take(listener.family, client, cost);
     if is_too_fast {
         context.limiter.count(Event::TooFast);
     }
     let current = context.shared.current();
+    let stun =
+        || current.topologies.iter().filter_map(|t| t.advertised(Endpoint::Primary)).collect::<Vec<_>>();
+    if let Some(page) = context.page.filter(|_| path == PAGE_PATH) {
+        if is_too_fast {
+            return page.refuse(socket, Refusal::TooFast).await;
+        }
+        let stun = stun();
+        drop(current);
+        return page.measure(socket, client, &host, &stun, context.stop).await;
+    }
     // The server does not end before its time while this is there.
     let _running = context.running;
     if let Some(sessions) = context.test_sessions.filter(|_| path == test_session::PATH) {
@@ -92,7 +107,7 @@ async fn converse<S>(
         if is_too_fast {
             return rendezvous.refuse(socket, Refusal::TooFast).await;
         }
-        let stun = current.topologies.iter().filter_map(|t| t.advertised(Endpoint::Primary)).collect();
+        let stun = stun();
         drop(current);
         rendezvous.introduce(socket, client.ip(), stun, || slot.hand_over()).await;
     }

@@ -23,7 +23,7 @@ use super::{
     TestLimits, Trace, TracePort, echo::judge_attempt, server_side::SOURCES,
 };
 use crate::{
-    http::{self, HttpOptions, Socket},
+    http::{self, HttpOptions, Site, Socket},
     rendezvous::{read, write},
 };
 
@@ -91,8 +91,9 @@ impl TestSessions {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let opened =
-            http::serve(Vec::new(), stream, from.ip(), &HttpOptions::default(), &[PATH], None).await?;
+        let options = HttpOptions::default();
+        let site = Site { options: &options, paths: &[PATH], page: None, tls_port: None };
+        let opened = http::serve(Vec::new(), stream, from.ip(), &site).await?;
         self.converse_over(opened.socket, from, server, || {}).await
     }
 

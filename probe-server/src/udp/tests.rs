@@ -24,6 +24,8 @@ fn worker_at(own: [&str; 2], limits: Limits) -> Worker {
         tls: Vec::new(),
         limits,
         streams: Streams::default(),
+        page_topologies: Vec::new(),
+        page: None,
         http: Arc::default(),
     };
     Worker::new(0, &Arc::new(Shared::new(current, 1, false).unwrap()))
