@@ -184,8 +184,13 @@ pub struct PunchArgs {
     #[arg(long, value_name = "N", help_heading = WHAT)]
     pub seed: Option<u64>,
 
-    /// Print the report as JSON
-    #[arg(long, help_heading = OUTPUT)]
+    /// Format of the report
+    #[arg(long, value_name = "FORMAT", default_value = "table", overrides_with = "json",
+          value_parser = ["table", "json", "html"], help_heading = OUTPUT)]
+    pub format: String,
+
+    /// The same as --format json
+    #[arg(long, overrides_with = "format", help_heading = OUTPUT)]
     pub json: bool,
 
     /// No progress, no logs; of -q and -v the last one counts
@@ -227,6 +232,8 @@ pub enum Generate {
     Schema,
     /// The JSON Schema of the report of a punch
     PunchSchema,
+    /// What hole punching is worth by behaviour: the table of probe-server's page
+    Prospects,
     /// Completions for bash
     Bash,
     /// Completions for elvish

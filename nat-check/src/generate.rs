@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::prospects;
 use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 use clap_mangen::Man;
@@ -19,6 +20,7 @@ pub(crate) fn text(what: Generate) -> io::Result<String> {
         Generate::PunchMan => page(punch(), &PUNCH, &["nat-check(1)", "probe-server(1)"]),
         Generate::Schema => Ok(format!("{:#}\n", schema::report())),
         Generate::PunchSchema => Ok(format!("{:#}\n", schema::punch())),
+        Generate::Prospects => Ok(format!("{}\n", prospects::table())),
         Generate::Bash => Ok(completions(Shell::Bash)),
         Generate::Elvish => Ok(completions(Shell::Elvish)),
         Generate::Fish => Ok(completions(Shell::Fish)),

@@ -4,6 +4,7 @@ mod checking;
 mod generate;
 mod interruption;
 mod output;
+mod prospects;
 mod punching;
 
 use std::process::ExitCode;

@@ -23,10 +23,21 @@ pub struct PunchPlan {
     pub tls: Option<TlsPlan>,
     /// What is to be tried.
     pub setup: PunchSetup,
-    /// Whether the report is JSON.
-    pub json: bool,
+    /// How the report is printed.
+    pub format: PunchFormat,
     /// How much is told besides the report.
     pub verbosity: Verbosity,
+}
+
+/// How the report of a punch is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PunchFormat {
+    /// For people.
+    Table,
+    /// For scripts.
+    Json,
+    /// One file for browsers.
+    Html,
 }
 
 /// TLS to the rendezvous.
@@ -81,8 +92,14 @@ impl PunchPlan {
             tls: if args.no_tls { UseTls::Never } else { UseTls::IfOffered(server.host()) },
             ..PunchSetup::default()
         };
+        let format = match args.format.as_str() {
+            _ if args.json => PunchFormat::Json,
+            "json" => PunchFormat::Json,
+            "html" => PunchFormat::Html,
+            _ => PunchFormat::Table,
+        };
         let verbosity = Verbosity::new(args.quiet, args.verbose);
-        Ok(Self { server, tls, setup, json: args.json, verbosity })
+        Ok(Self { server, tls, setup, format, verbosity })
     }
 
     /// What the other machine has to be told before the code: how it finds the server.

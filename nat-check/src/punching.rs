@@ -10,8 +10,8 @@ use std::{
 use anyhow::Context;
 use nat_check::{
     args::PunchArgs,
-    punch_plan::{Around, FROM_INPUT, PunchPlan},
-    render::punch::table,
+    punch_plan::{Around, FROM_INPUT, PunchFormat, PunchPlan},
+    render::{html, punch::table},
     terminal::{Terminal, style, tell},
     usage::{UsageError, Verbosity},
 };
@@ -51,10 +51,12 @@ pub(crate) fn run(args: &PunchArgs) -> anyhow::Result<u8> {
     let mut document = attempt(&plan, &interruption)?;
     let interrupted = interruption.end();
     document.partial |= interrupted.is_some();
-    let text = if plan.json {
-        format!("{}\n", serde_json::to_string_pretty(&document).context("the report as JSON")?)
-    } else {
-        table(&document, &style(plan.verbosity >= Verbosity::Evidence))
+    let text = match plan.format {
+        PunchFormat::Table => table(&document, &style(plan.verbosity >= Verbosity::Evidence)),
+        PunchFormat::Json => {
+            format!("{}\n", serde_json::to_string_pretty(&document).context("the report as JSON")?)
+        }
+        PunchFormat::Html => html::punch(&document),
     };
     print(&text)?;
     if let Some(code) = interrupted {

@@ -1,5 +1,6 @@
 //! The report as bytes: one file a format, and [`FORMATS`], the one list of them.
 
+pub mod html;
 mod json;
 mod layout;
 mod line;
@@ -30,7 +31,7 @@ pub struct Style {
 }
 
 /// Every format; the first one is the one without `--format`.
-pub const FORMATS: &[Format] = &[table::FORMAT, json::FORMAT, line::FORMAT];
+pub const FORMATS: &[Format] = &[table::FORMAT, json::FORMAT, line::FORMAT, html::FORMAT];
 
 /// The names of the formats.
 pub fn names() -> impl Iterator<Item = &'static str> {

@@ -229,6 +229,21 @@ fn json_is_what_the_schema_says() {
     insta::assert_snapshot!("json", text("json", &home(), STYLE));
 }
 
+/// A document is as large as what it shows, and what it shows is bounded.
+#[test]
+fn html_is_one_small_document_that_loads_nothing() {
+    for report in [home(), poor(), blocked(), unreachable(), dual()] {
+        let html = (by_name("html").render)(&report, &STYLE);
+        assert!(html.starts_with("<!doctype html>") && html.ends_with("</html>\n"));
+        assert!(html.len() < 200_000, "{} bytes", html.len());
+        assert!(html.contains(&report.hole_punching.summary));
+        let markup = html.split("<script").next().unwrap_or_default();
+        for word in ["http://", "https://", "src=", "url(", "@import"] {
+            assert!(!markup.contains(word), "{word}");
+        }
+    }
+}
+
 #[test]
 fn a_terminal_gets_colour_and_a_file_does_not() {
     let coloured = (by_name("table").render)(&home(), &STYLE);
