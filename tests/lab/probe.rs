@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use probe_server::{
     Server,
-    config::{Config, Family},
+    config::{Config, Family, PageSettings},
     limits::Limits,
 };
 
@@ -30,6 +30,7 @@ impl Lab {
             limits: Limits::NONE,
             drain: Duration::ZERO,
             unused_before: true,
+            page: Some(PageSettings { ports: (PORTS[1] + 1, PORTS[1] + 2), names: Vec::new() }),
             ..Config::new(families.collect(), PORTS.into())
         };
         self.server_host().run(|| Server::start(config)).map_err(|e| LabError::Setup {
