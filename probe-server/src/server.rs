@@ -22,7 +22,7 @@ use crate::{
     rendezvous::Counts,
     shared_state::{Current, Shared},
     streams::{self, Services, StreamCounts, TlsError},
-    test_session::{self, TestCounts, TestSessions},
+    test_session::{TestCounts, TestSessions},
     topology::{Endpoint, Topology},
     udp,
 };
@@ -428,7 +428,7 @@ impl Drop for Server {
 fn test_sessions(config: &Config, topologies: &[Topology], tls: &[Topology]) -> Option<Arc<TestSessions>> {
     let own = topologies.iter().chain(tls).flat_map(|it| it.endpoints().filter_map(|at| it.bound(at)));
     let own_ports = own.map(|address| address.port()).collect();
-    let network = Arc::new(test_session::SystemSockets::default());
+    let network = Arc::new(crate::test_session::SystemSockets::default());
     config.test_sessions.map(|limits| TestSessions::new(limits, own_ports, network))
 }
 

@@ -401,5 +401,7 @@ fn one_switch_turns_it_off() {
         stream.read_exact(&mut answer).map(|()| String::from_utf8_lossy(&answer).into_owned())
     };
     assert_eq!(begin(&start(&[])).expect("an answer"), "HTTP/1.1 101");
-    assert!(begin(&start(&["--no-rendezvous"])).is_err(), "there is somebody");
+    assert_eq!(begin(&start(&["--no-rendezvous"])).expect("an answer"), "HTTP/1.1 404");
+    let neither = start(&["--no-rendezvous", "--no-test-sessions"]);
+    assert!(begin(&neither).is_err(), "there is somebody");
 }

@@ -31,18 +31,29 @@ pub(super) fn spawn<S>(
 {
     let handle = slot.handle();
     let task = tokio::spawn(async move {
-        let paths = paths(&context);
-        let current = context.shared.current();
-        let tls_port = tls_port(from, listener, &context);
-        let page = current.page.as_deref().filter(|_| context.page.is_some());
-        let site = Site { options: &current.http, paths: &paths, page, tls_port };
-        let opened = Box::pin(http::serve(beginning, stream, from.ip(), &site)).await;
-        drop(current);
-        if let Some(opened) = opened {
+        if let Some(opened) = Box::pin(open(beginning, stream, from, listener, &context)).await {
             converse(opened, from, listener, context, slot).await;
         }
     });
     handle.set_task(task.abort_handle());
+}
+
+/// Serves the HTTP request. Boxed by whoever calls it: its state is large, and would stay for as long as a session lasts.
+async fn open<S>(
+    beginning: Vec<u8>,
+    stream: S,
+    from: SocketAddr,
+    listener: ListenerEndpoint,
+    context: &Context,
+) -> Option<Upgraded<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let current = context.shared.current();
+    let tls_port = tls_port(from, listener, context);
+    let page = current.page.as_deref().filter(|_| context.page.is_some());
+    let site = Site { options: &current.http, paths: &paths(context), page, tls_port };
+    http::serve(beginning, stream, from.ip(), &site).await
 }
 
 /// Where WebSockets can be opened.
@@ -85,11 +96,11 @@ async fn converse<S>(
         || current.topologies.iter().filter_map(|t| t.advertised(Endpoint::Primary)).collect::<Vec<_>>();
     if let Some(page) = context.page.filter(|_| path == PAGE_PATH) {
         if is_too_fast {
-            return page.refuse(socket, Refusal::TooFast).await;
+            return Box::pin(page.refuse(socket, Refusal::TooFast)).await;
         }
         let stun = stun();
         drop(current);
-        return page.measure(socket, client, &host, &stun, context.stop).await;
+        return Box::pin(page.measure(socket, client, &host, &stun, context.stop)).await;
     }
     // The server does not end before its time while this is there.
     let _running = context.running;
@@ -97,15 +108,16 @@ async fn converse<S>(
         // What a proxy says of an address is no reason to send anything there.
         let refusal = is_too_fast.then_some(Refusal::TooFast).or(is_proxied.then_some(Refusal::Proxied));
         if let Some(refusal) = refusal {
-            return sessions.refuse(socket, refusal).await;
+            return Box::pin(sessions.refuse(socket, refusal)).await;
         }
         let topology = current.topologies[listener.family].clone();
         let server = ServerSide { topology, at: listener.at, serves_tcp: context.shared.serves_tcp() };
         drop(current);
-        sessions.converse_over(socket, client, server, || slot.hand_over()).await;
+        // Boxed, so that introductions, which are more and wait longer, are not as large as the others.
+        Box::pin(sessions.converse_over(socket, client, server, || slot.hand_over())).await;
     } else if let Some(rendezvous) = context.rendezvous {
         if is_too_fast {
-            return rendezvous.refuse(socket, Refusal::TooFast).await;
+            return Box::pin(rendezvous.refuse(socket, Refusal::TooFast)).await;
         }
         let stun = stun();
         drop(current);
