@@ -402,6 +402,6 @@ fn one_switch_turns_it_off() {
     };
     assert_eq!(begin(&start(&[])).expect("an answer"), "HTTP/1.1 101");
     assert_eq!(begin(&start(&["--no-rendezvous"])).expect("an answer"), "HTTP/1.1 404");
-    let neither = start(&["--no-rendezvous", "--no-test-sessions"]);
-    assert!(begin(&neither).is_err(), "there is somebody");
+    let nothing = start(&["--no-rendezvous", "--no-test-sessions", "--no-page"]);
+    assert!(begin(&nothing).is_err(), "there is somebody");
 }

@@ -65,6 +65,8 @@ fn socket_at(ip: Ipv4Addr, port: u16) -> TcpSocket {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_reuseaddr(true).expect("a mode");
     socket.set_reuseport(true).expect("a mode");
+    // Two messages in a row are not to wait for an acknowledgement of the first one.
+    socket.set_nodelay(true).expect("a mode");
     socket.bind(SocketAddr::new(IpAddr::V4(ip), port)).expect("a port");
     socket
 }
