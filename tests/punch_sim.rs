@@ -1,7 +1,9 @@
 //! Pairs of real clients that punch in the simulated laboratory: a sample of the matrix. All of it:
 //! `cargo bench -p natlab --bench punch`.
 
-use lab::punch::{classes, further_classes, further_matrix, matrix, run_all, several_addresses};
+use lab::punch::{
+    classes, further_classes, further_matrix, limited_mappings, matrix, run_all, several_addresses,
+};
 
 /// Every so many cells of the matrix are in the sample; with 68 classes, this step walks through all of them on both
 /// sides.
@@ -42,6 +44,16 @@ fn so_do_they_where_filters_remember_more_and_routers_remap() {
 fn so_do_they_behind_several_external_addresses() {
     for (name, matches) in several_addresses(8, 1) {
         let tally = run_all(&matches, 2);
+        let complaints = tally.complaints();
+        assert!(complaints.is_empty(), "{name}:\n{}\n{}", tally.figures(), complaints.join("\n"));
+    }
+}
+
+#[test]
+fn so_do_they_where_a_nat_gives_few_mappings() {
+    for (name, matches) in limited_mappings(16, 1) {
+        let tally = run_all(&matches, 2);
+        println!("{name}:\n{}", tally.figures());
         let complaints = tally.complaints();
         assert!(complaints.is_empty(), "{name}:\n{}\n{}", tally.figures(), complaints.join("\n"));
     }

@@ -1,6 +1,6 @@
 //! Every ordered pair of NAT classes really punches, in the simulated laboratory: `cargo bench -p natlab --bench punch`.
 //!
-//! `-- addresses` runs the part about NATs with several external addresses alone. `-- SEED PASSES` chooses other delays, losses, offsets; PASSES times the matrix of mapping x filtering x allocation (2
+//! `-- addresses` runs the part about NATs with several external addresses or few mappings alone. `-- SEED PASSES` chooses other delays, losses, offsets; PASSES times the matrix of mapping x filtering x allocation (2
 //! if not said otherwise), then once all pairs with filters that remember more than that, and with routers that remap.
 //! In the end pairs that have TCP alone, by what their gateways answer to a connection that nobody asked for: no
 //! client can measure that, so the chance that is stated for TCP is an assumption, and this is what it stands on.
@@ -9,7 +9,8 @@
 use std::process::ExitCode;
 
 use lab::punch::{
-    Match, REFUSALS, classes, further_classes, further_matrix, matrix, over_tcp, run_all, several_addresses,
+    Match, REFUSALS, classes, further_classes, further_matrix, limited_mappings, matrix, over_tcp, run_all,
+    several_addresses,
 };
 
 fn main() -> ExitCode {
@@ -32,12 +33,12 @@ fn main() -> ExitCode {
     if agreed == [true; 3] { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// NATs with several external addresses: by pair, what was predicted and what was met.
+/// NATs with several external addresses, or with few mappings: by pair, what was predicted and what was met.
 fn addresses(seed: u64) -> bool {
     const PAIRS: usize = 40;
-    println!("Several external addresses; {PAIRS} punches each:");
+    println!("Several external addresses, few mappings; {PAIRS} punches each:");
     let mut agreed = true;
-    for (name, matches) in several_addresses(PAIRS, seed) {
+    for (name, matches) in several_addresses(PAIRS, seed).into_iter().chain(limited_mappings(PAIRS, seed)) {
         let tally = run_all(&matches, 2);
         let (known, expected, met) = tally.predicted_and_met();
         let unknown = tally.unknown;

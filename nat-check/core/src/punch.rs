@@ -19,6 +19,7 @@ mod forecast;
 mod hold;
 mod introducer;
 mod measure;
+mod prepare;
 pub mod report;
 mod rounds;
 pub mod secure;
@@ -33,7 +34,7 @@ use std::{sync::Arc, time::Duration};
 use shared::rendezvous::{Code, Role, peer::PeerMessage};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 
 pub use introducer::IntroError;
@@ -48,7 +49,7 @@ use crate::{
 use attempt::{Attempt, Seen};
 use contacts::Contacts;
 use forecast::Pair;
-use introducer::{Introducer, Paired};
+use introducer::{Introducer, PATIENCE, Paired};
 use measure::Known;
 use report::{Predicted, PunchDocument, PunchReport};
 use rounds::Tried;
@@ -291,9 +292,6 @@ async fn attempt(
     let keys = Keys::new(mine.nonce, peers.nonce);
     let hold = setup.hold.min(Duration::from_millis(peers.hold_ms.into()));
     let pair = Pair::new(paired.role, mine, peers, paired.you, paired.peer);
-    let forecast = pair.forecast();
-    let predicted = conclude::predicted(&forecast);
-    listeners.audience.note(Note::Predicted(&predicted));
     let mut attempt = Attempt {
         net,
         sockets,
@@ -303,13 +301,24 @@ async fn attempt(
         stamps: Stamps::new(introduced, tag),
         servers: known.servers,
         first,
+        opened: Vec::new(),
         round: 0,
         seen: Seen::default(),
     };
+    let preparing = timeout(PATIENCE, prepare::run(&mut attempt, listeners.audience));
+    let prepared = unless_stopped(stop, preparing).await;
+    let forecast = attempt.pair.forecast();
+    let predicted = conclude::predicted(&forecast);
+    if prepared.is_some() {
+        listeners.audience.note(Note::Predicted(&predicted));
+    }
     let warnings = attempt.introducer.unencrypted().cloned().into_iter().collect();
-    let mut tried = Tried { warnings, ..Tried::default() };
+    let broken = prepared.and_then(|done| done.unwrap_or(Err(IntroError::Silent(PATIENCE.as_secs()))).err());
+    let mut tried = Tried { warnings, broken, ..Tried::default() };
     let trying = async {
-        rounds::run(&mut attempt, setup.start_delay, listeners, &mut tried).await;
+        if tried.broken.is_none() {
+            rounds::run(&mut attempt, setup.start_delay, listeners, &mut tried).await;
+        }
         if let Some(found) = &mut tried.found {
             listeners.audience.note(Note::Through(found.technique));
             rounds::hold(&mut attempt, found, hold, &mut tried.held).await;

@@ -31,6 +31,8 @@ pub const MAX_TECHNIQUES: usize = 32;
 pub enum PeerMessage {
     /// Who I am and where I may be found: step 0.
     Offer(Box<Offer>),
+    /// What came of what was tried before the prediction.
+    Prepared(Prepared),
     /// Where I will be in the coming round.
     RoundCandidates(RoundCandidates),
     /// What came of the last round.
@@ -90,6 +92,9 @@ pub struct Offer {
     /// How long it would hold the path, in milliseconds.
     #[serde(default)]
     pub hold_ms: u32,
+    /// Whether it takes the steps before the first round in which the two try what their prediction depends on.
+    #[serde(default)]
+    pub prepares: bool,
 }
 
 /// UDP behaviour as measured; `None` = not known.
@@ -126,6 +131,17 @@ pub struct Behaviour {
 pub struct TcpSide {
     /// Whether two destinations saw the same external endpoint.
     pub fixed: bool,
+}
+
+/// What came of what was tried before the prediction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prepared {
+    /// Whether it has a path to the peer on the local network.
+    #[serde(default)]
+    pub lan: bool,
+    /// How many sockets it has opened towards the peer that got a mapping; `None` = it had to open none.
+    #[serde(default)]
+    pub mappings: Option<u32>,
 }
 
 /// Where a client will be in a round: its candidates (RFC 8445 section 5.1), as far as they are news.

@@ -36,6 +36,7 @@ fn offer() -> Offer {
         opener_ttl: Some(2),
         rtt_ms: 20,
         hold_ms: 5000,
+        prepares: true,
     }
 }
 

@@ -35,6 +35,8 @@ pub(super) struct Attempt {
     pub(super) servers: Servers,
     /// The socket that the offer tells of.
     pub(super) first: Option<usize>,
+    /// Sockets for guesses that were opened before the prediction.
+    pub(super) opened: Vec<usize>,
     pub(super) round: u8,
     /// Where the server has seen the sockets of this round.
     pub(super) seen: Seen,

@@ -27,6 +27,8 @@ pub(super) struct Pair {
     pub(super) peer: IpAddr,
     /// Whether the server sees both at the same address: then they are behind the same NAT.
     pub(super) neighbours: bool,
+    /// Whether packets were seen to pass between the two on their local network; none = not tried.
+    pub(super) lan_passes: Option<bool>,
     /// Over UDP and IPv4; none where too little is known. A is the first side.
     pub(super) udp: Option<Prediction>,
     /// The same over IPv6; none where either side has none.
@@ -49,24 +51,48 @@ pub(super) struct Forecast {
 /// SYN that nobody asked for, and a refusal that comes too early spoils it (RFC 5382 REQ-4).
 const OVER_TCP: f64 = 0.9;
 
+/// Chance from which on sockets are guessed at that were opened before the prediction.
+const WORTH_ONCE_OPEN: f64 = 0.1;
+
 impl Pair {
     pub(super) fn new(role: Role, mine: Offer, peers: Offer, you: IpAddr, peer_ip: IpAddr) -> Self {
-        let (first, second) = match role {
-            Role::First => (&mine, &peers),
-            Role::Second => (&peers, &mine),
+        let neighbours = you == peer_ip;
+        let mut pair = Self {
+            role,
+            mine,
+            peers,
+            you,
+            peer: peer_ip,
+            neighbours,
+            lan_passes: None,
+            udp: None,
+            udp6: None,
         };
-        let budget = Budget { gap_s: gap_s(&mine, &peers), ..Budget::DEFAULT };
-        let seen = match role {
-            Role::First => [you, peer_ip],
-            Role::Second => [peer_ip, you],
+        pair.limit_sockets(Budget::DEFAULT.sockets);
+        pair
+    }
+
+    /// Expects no more of sockets that are opened for guesses: so many mappings were given.
+    pub(super) fn limit_sockets(&mut self, sockets: u32) {
+        let (first, second) = match self.role {
+            Role::First => (&self.mine, &self.peers),
+            Role::Second => (&self.peers, &self.mine),
         };
+        let seen = match self.role {
+            Role::First => [self.you, self.peer],
+            Role::Second => [self.peer, self.you],
+        };
+        let sockets = sockets.min(Budget::DEFAULT.sockets);
+        // What was counted is open already, and worth some guesses.
+        let worth = if sockets < Budget::DEFAULT.sockets { WORTH_ONCE_OPEN } else { Budget::DEFAULT.worth };
+        let gap_s = gap_s(&self.mine, &self.peers);
+        let budget = Budget { gap_s, sockets, worth, ..Budget::DEFAULT };
         let both = |a: Option<&peer::Behaviour>, b: Option<&peer::Behaviour>| {
             Some(predict(&behaviour::side(a?, seen[0])?, &behaviour::side(b?, seen[1])?, &budget))
         };
         let udp = both(Some(&first.behaviour), Some(&second.behaviour));
         let udp6 = both(first.ipv6.as_ref(), second.ipv6.as_ref());
-        let neighbours = you == peer_ip;
-        Self { role, mine, peers, you, peer: peer_ip, neighbours, udp, udp6 }
+        (self.udp, self.udp6) = (udp, udp6);
     }
 
     /// Which side of the prediction is mine.
@@ -87,6 +113,11 @@ impl Pair {
         self.mine.remaps == Some(false) && self.peers.remaps == Some(false)
     }
 
+    /// Whether the two may be on one local network, and each knows where the other one is there.
+    pub(super) fn may_share_network(&self) -> bool {
+        self.neighbours && !self.mine.lan.is_empty() && !self.peers.lan.is_empty()
+    }
+
     /// Whether both are willing.
     pub(super) fn agrees_on(&self, technique: Technique) -> bool {
         technique
@@ -96,7 +127,7 @@ impl Pair {
 
     /// The prediction of the attempt: of all techniques that both would use, the most promising.
     pub(super) fn forecast(&self) -> Forecast {
-        let lan = self.neighbours && !self.mine.lan.is_empty() && !self.peers.lan.is_empty();
+        let lan = self.may_share_network() && self.agrees_on(Technique::Lan);
         let tcp = |offer: &Offer| offer.tcp.is_some_and(|tcp| tcp.fixed);
         let assumed = |technique, probability, why: &str| Forecast {
             direct: Some(true),
@@ -119,10 +150,10 @@ impl Pair {
             others.into_iter().flatten().filter(willing).fold(self.over_udp(), |best, other| {
                 if chance(&other) > chance(&best) { other } else { best }
             });
-        if lan && best.direct != Some(true) && self.agrees_on(Technique::Lan) {
-            Forecast::lan()
-        } else {
-            best
+        match self.lan_passes {
+            Some(true) if lan => Forecast::lan_passes(),
+            None if lan && best.direct != Some(true) => Forecast::lan(),
+            Some(_) | None => best,
         }
     }
 
@@ -176,7 +207,14 @@ impl Pair {
         // that they are not cannot, since a gateway may treat a host's packets to itself otherwise.
         let hairpins = |offer: &Offer| offer.behaviour.hairpinning == Some(true);
         if self.neighbours && technique.is_some() && !(hairpins(&self.mine) && hairpins(&self.peers)) {
-            let why = "both are behind the same NAT, and nothing shows that it turns packets back".into();
+            let isolated = if self.lan_passes == Some(false) {
+                "no packet passed between them on their local network, "
+            } else {
+                ""
+            };
+            let why = format!(
+                "both are behind the same NAT, {isolated}and nothing shows that it turns packets back"
+            );
             return Forecast { why, ..Forecast::unknown() };
         }
         let (a, b) = self.names();
@@ -201,6 +239,16 @@ impl Forecast {
         let why = "both are behind the same NAT, but whether they share a network that lets them talk to each other is not \
                    known";
         Self { technique: Some(Technique::Lan), why: why.into(), ..Self::unknown() }
+    }
+
+    fn lan_passes() -> Self {
+        Self {
+            direct: Some(true),
+            probability: Some(1.0),
+            assumed: false,
+            technique: Some(Technique::Lan),
+            why: "both are on one local network, and packets pass between them there".into(),
+        }
     }
 
     pub(super) fn unknown() -> Self {

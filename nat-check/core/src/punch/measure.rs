@@ -175,6 +175,7 @@ pub(super) async fn offer(
         remaps: known.remaps,
         opener_ttl: known.opener_ttl,
         rtt_ms: u32::try_from(rtt.as_millis()).unwrap_or(u32::MAX),
+        prepares: true,
         hold_ms: u32::try_from(setup.hold.as_millis()).unwrap_or(u32::MAX),
     };
     let Some((server, ip)) = known.servers.v4 else { return (offer, None) };

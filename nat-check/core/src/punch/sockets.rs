@@ -52,6 +52,15 @@ pub(super) struct Arrival {
     pub(super) at: Instant,
 }
 
+/// A socket that has asked a server endpoint for its external one.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub(super) socket: usize,
+    /// What was answered.
+    pub(super) at: Option<SocketAddr>,
+    ids: Vec<TransactionId>,
+}
+
 /// Datagrams that may wait; a flood is cut off here.
 const QUEUE: usize = 1024;
 /// What is longer is nobody's packet of an attempt, nor a response of a server.
@@ -167,6 +176,43 @@ impl Sockets {
             }
         }
         None
+    }
+
+    /// Asks a server endpoint for the external endpoint of a socket, and waits for nothing.
+    pub(super) async fn ask(&mut self, socket: usize, server: SocketAddr) -> Asked {
+        let mut asked = Asked { socket, at: None, ids: Vec::new() };
+        self.ask_again(&mut asked, server).await;
+        asked
+    }
+
+    async fn ask_again(&mut self, asked: &mut Asked, server: SocketAddr) {
+        let Some(id) = self.transaction_id() else { return };
+        let mut request = [0; 64];
+        let Ok(length) = Writer::new(&mut request, Class::Request, &id).finish() else { return };
+        asked.ids.push(id);
+        self.send(asked.socket, &request[..length], server).await;
+    }
+
+    /// Waits for what these are answered; those that are not ask again, so many passes in all.
+    pub(super) async fn endpoints(&mut self, asked: &mut [Asked], server: SocketAddr, passes: usize) {
+        for (pass, wait) in TIMEOUTS_MS.into_iter().take(passes).enumerate() {
+            for one in asked.iter_mut().filter(|one| pass > 0 && one.at.is_none()) {
+                self.ask_again(one, server).await;
+            }
+            let deadline = Instant::now() + Duration::from_millis(wait);
+            while asked.iter().any(|one| one.at.is_none()) {
+                let Ok(Some(arrival)) = timeout_at(deadline, self.arrived.recv()).await else { break };
+                let view = View::parse(&arrival.bytes).ok();
+                let seen = view.and_then(|view| Some((view.id(), view.mapped()?)));
+                let answered =
+                    seen.and_then(|(id, at)| Some((asked.iter_mut().find(|one| one.ids.contains(&id))?, at)));
+                match answered {
+                    Some((one, at)) => one.at = Some(at),
+                    None if self.early.len() < QUEUE => self.early.push_back(arrival),
+                    None => {}
+                }
+            }
+        }
     }
 
     /// Packets sent so far.

@@ -18,6 +18,7 @@ mod prediction;
 mod simultaneous;
 mod tcp;
 
+pub(super) use birthday::opens as birthday_opens;
 pub(super) use tcp::side as tcp_side;
 
 /// How a technique is carried out.

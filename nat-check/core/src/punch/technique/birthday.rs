@@ -28,6 +28,13 @@ pub(super) const METHOD: Method = Method {
 /// Further guesses where the chance is meant to be high: some packets get lost.
 const RESERVE: f64 = 1.7;
 
+/// Which side opens sockets for guesses that a single one of the other side makes, and how many.
+pub(in crate::punch) fn opens(pair: &Pair) -> Option<(Who, usize)> {
+    let Effort { opener, opens, .. } = Effort::of(pair)?;
+    let is_one_sided = matches!(pair.udp?.strategy, Strategy::Birthday { .. });
+    is_one_sided.then_some((opener, opens.sockets as usize))
+}
+
 /// Who does how much.
 #[derive(Clone, Copy)]
 struct Effort {
@@ -110,10 +117,13 @@ async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
         if let Some((socket, predicted)) = attempt.predictable().await {
             (sockets, candidates) = (vec![socket], predicted);
         }
-    } else if let Some((socket, at)) = attempt.fresh().await {
+    } else if let Some((socket, at)) = first_socket(attempt).await {
         candidates.at.push(at);
         sockets.push(socket);
     }
+    // Those that have a mapping towards the peer already come first.
+    let opened = attempt.opened.iter().copied().filter(|opened| !sockets.contains(opened));
+    sockets.extend(opened.take((mine.sockets as usize).saturating_sub(sockets.len())).collect::<Vec<_>>());
     if let Some((_, ip)) = attempt.servers.v4 {
         while sockets.len() < mine.sockets as usize {
             let Ok(socket) = attempt.sockets.open(ip).await else { break };
@@ -154,6 +164,16 @@ async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
         outcome.report.to = remotes.into_iter().take(1).collect();
     }
     Ok(outcome.into())
+}
+
+/// A socket and its external endpoint: the one that was opened before the prediction, if any was.
+async fn first_socket(attempt: &mut Attempt) -> Option<(usize, SocketAddr)> {
+    if let (Some(socket), Some((server, _))) = (attempt.opened.first().copied(), attempt.servers.v4)
+        && let Some(at) = attempt.sockets.external(socket, server).await
+    {
+        return Some((socket, at));
+    }
+    attempt.fresh().await
 }
 
 fn is_predictable(ports: Option<&PortAllocation>) -> bool {

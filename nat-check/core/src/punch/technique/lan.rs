@@ -15,7 +15,7 @@ use crate::{
 pub(super) const METHOD: Method = Method {
     technique: Technique::Lan,
     about: "to each other's address on the local network",
-    rounds: |pair| u32::from(pair.neighbours && !pair.mine.lan.is_empty() && !pair.peers.lan.is_empty()),
+    rounds: |pair| u32::from(pair.may_share_network()),
     cost: cheap,
     run: |attempt| Box::pin(run(attempt)),
 };

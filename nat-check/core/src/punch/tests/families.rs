@@ -90,6 +90,36 @@ fn neighbours_are_promised_nothing_that_was_not_measured() {
     assert_eq!(other.technique, Some(Technique::Tcp), "{other:?}");
 }
 
+/// Whether neighbours reach each other on their own network is tried before it is promised.
+#[test]
+fn neighbours_are_promised_what_was_measured() {
+    let predicted = |first: SiteSpec, others: Vec<SiteSpec>, hosts: [(usize, usize); 2]| {
+        run(async {
+            let mut builder = World::builder(3).nat(first.nat.clone()).hosts(first.hosts);
+            for site in others {
+                builder = builder.site(site);
+            }
+            let world = builder.build();
+            let nets = hosts.map(|(site, host)| world.host(site, host) as Arc<dyn Net>);
+            let [report, other] = punched(nets, &target(&world)).await;
+            assert_eq!(report.predicted.outcome, other.predicted.outcome, "{report:#?}");
+            assert_eq!(report.predicted.probability, other.predicted.probability, "{report:#?}");
+            report
+        })
+    };
+    let nat = |text: &str| -> Stack { text.parse().expect(text) };
+    let home = SiteSpec { nat: nat("symmetric"), hosts: 2, ..SiteSpec::default() };
+    let report = predicted(home, Vec::new(), [(0, 0), (0, 1)]);
+    assert_eq!(report.technique, Some(Technique::Lan), "{report:#?}");
+    assert_eq!((report.predicted.probability, report.predicted.assumed), (Some(1.0), false), "{report:#?}");
+    assert_eq!(report.predicted.technique, Some(Technique::Lan));
+    let carrier = SiteSpec { nat: nat("port-restricted-cone"), ..SiteSpec::default() };
+    let customer = || SiteSpec { nat: nat("port-restricted-cone"), behind: Some(0), ..SiteSpec::default() };
+    let report = predicted(carrier, vec![customer(), customer()], [(1, 0), (2, 0)]);
+    assert_ne!(report.predicted.technique, Some(Technique::Lan), "{report:#?}");
+    assert!(report.predicted.why.contains("no packet passed between them"), "{report:#?}");
+}
+
 #[test]
 fn the_server_tells_of_the_family_that_it_was_not_named_by() {
     run(async {
@@ -154,10 +184,10 @@ fn a_family_that_does_not_answer_costs_half_a_second() {
         let world = world("open", "open");
         let net = Crippled { net: world.host(0, 0), v4: true, fault: Fault::Silent };
         let begun = Instant::now();
-        let introducer = Introducer::connect(&net, &named(&world), None).await;
+        let introducer = Introducer::connect(&net, &named(&world), &UseTls::Never).await;
         assert!(introducer.is_ok());
         assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
-        let nowhere = Introducer::connect(&net, &target(&world), None).await;
+        let nowhere = Introducer::connect(&net, &target(&world), &UseTls::Never).await;
         assert!(matches!(nowhere.err(), Some(IntroError::Unreachable { .. })));
     });
 }

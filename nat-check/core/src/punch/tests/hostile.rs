@@ -45,11 +45,13 @@ pub(super) fn bait(external: Vec<SocketAddr>) -> Offer {
         opener_ttl: None,
         rtt_ms: 100,
         hold_ms: 0,
+        prepares: false,
     }
 }
 
 pub(super) async fn hostile(world: &World, code: Code, offer: Offer) -> Hostile {
-    let mut introducer = Introducer::connect(&*world.host(1, 0), &target(world), None).await.unwrap();
+    let mut introducer =
+        Introducer::connect(&*world.host(1, 0), &target(world), &UseTls::Never).await.unwrap();
     introducer.join(code).await.unwrap();
     introducer.paired(Duration::from_secs(60)).await.unwrap();
     let PeerMessage::Offer(peer) =
