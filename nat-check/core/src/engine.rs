@@ -116,12 +116,17 @@ async fn run(
 /// A SYN that gets lost is sent again after a second: so long TCP has in any case.
 const ONE_RETRANSMISSION: Duration = Duration::from_millis(1100);
 
+/// On a long way TCP costs no more time than this.
+const LONGEST_EXTRA: Duration = Duration::from_millis(1500);
+
 /// Until when TCP may go on. Where UDP has told all that was asked, nobody waits for more than one lost segment.
 fn tcp_limit(session: &Session, settings: &Settings) -> Duration {
     let is_tcp = |name: &String| REGISTRY.iter().any(|probe| probe.name == name && !probe.tcp.is_empty());
     let asked_for = matches!(&settings.tests, Selection::Only(names) if names.iter().any(is_tcp));
     match session.rtt() {
-        Some(rtt) if !asked_for => session.now().max(ONE_RETRANSMISSION) + rtt.smoothed * 2,
+        Some(rtt) if !asked_for => {
+            session.now().max(ONE_RETRANSMISSION) + (rtt.smoothed * 2).min(LONGEST_EXTRA)
+        }
         _ => Duration::from_secs(3600),
     }
 }
@@ -138,11 +143,18 @@ async fn run_tcp(session: &Arc<Session>, probes: &[&'static Probe], progress: &d
     }
 }
 
+/// When the last stage begins on a long way, after the one before it: all its packets have left by then.
+const EARLY_CONFIRM: Duration = Duration::from_millis(500);
+
 async fn run_stages(session: &Arc<Session>, probes: &[&'static Probe], progress: &dyn Progress) {
     // Steps to come and time spent, of each measurement.
     let mut under_way: HashMap<&str, (usize, Duration)> =
         probes.iter().map(|probe| (probe.name, (probe.steps.len(), Duration::ZERO))).collect();
+    let mut done_early = None;
     for stage in Stage::ALL {
+        if done_early == Some(stage) {
+            continue;
+        }
         if stage == Stage::Lifetime {
             session.lift_budget();
         }
@@ -150,17 +162,24 @@ async fn run_stages(session: &Arc<Session>, probes: &[&'static Probe], progress:
             session.allow_others();
         }
         let mut steps = JoinSet::new();
-        for &probe in probes {
-            if probe.steps.first().is_some_and(|first| first.stage == stage) {
-                progress.event(Event::Started { test: probe.name, about: probe.about });
-            }
-            for step in probe.steps.iter().filter(|step| step.stage == stage) {
-                let (run, name, session) = (step.run, probe.name, session.clone());
-                steps.spawn(async move {
-                    let begun = session.now();
-                    run(session.clone()).await;
-                    (name, session.now() - begun)
-                });
+        // On a long way the last stage does not wait for the answers of the one before it, only for its packets.
+        done_early = (stage == Stage::Alternate && session.is_far()).then_some(Stage::Confirm);
+        for at in [Some(stage), done_early] {
+            for &probe in probes {
+                if probe.steps.first().is_some_and(|first| Some(first.stage) == at) {
+                    progress.event(Event::Started { test: probe.name, about: probe.about });
+                }
+                for step in probe.steps.iter().filter(|step| Some(step.stage) == at) {
+                    let (run, name, session) = (step.run, probe.name, session.clone());
+                    steps.spawn(async move {
+                        let begun = session.now();
+                        if at != Some(stage) {
+                            tokio::time::sleep(EARLY_CONFIRM).await;
+                        }
+                        run(session.clone()).await;
+                        (name, session.now() - begun)
+                    });
+                }
             }
         }
         let mut status = session.status();

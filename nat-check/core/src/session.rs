@@ -47,6 +47,8 @@ pub const BUDGET: usize = 150;
 pub const BUDGET_UNDER_LOSS: usize = 400;
 /// The time between rounds of a test.
 pub const ROUND_INTERVAL: Duration = Duration::from_millis(60);
+/// A round-trip time from which on the way is long.
+const FAR: Duration = Duration::from_secs(1);
 /// Ports that are tried for one that servers talk to; nearly all are.
 const PORTS: usize = 32;
 
@@ -267,6 +269,12 @@ impl Session {
         self.lock().rtt
     }
 
+    /// Whether an exchange takes so long that what does not depend on its outcome should not wait for it.
+    #[must_use]
+    pub fn is_far(&self) -> bool {
+        self.rtt().is_some_and(|rtt| rtt.smoothed >= FAR)
+    }
+
     /// How long after sending an answer would have been here, whatever is queued before it. Before anything came back: a
     /// second.
     #[must_use]
@@ -316,6 +324,12 @@ impl Session {
             }
             changed.await;
         }
+    }
+
+    /// What is known of it by now.
+    #[must_use]
+    pub fn known_contact(&self) -> Contact {
+        self.lock().contact
     }
 
     /// Declares what is known of the way to the server; the first word counts.

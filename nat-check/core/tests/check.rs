@@ -44,6 +44,45 @@ async fn run(world: &World, setup: &Setup) -> Report {
     check(setup, net, &servers(world), &Silent, stop).await
 }
 
+/// A satellite, or a queue: three exchanges one after another, and no more.
+#[tokio::test(start_paused = true)]
+async fn a_round_trip_of_two_and_a_half_seconds_is_waited_for_three_times() {
+    for (nat, filtering) in [
+        ("full-cone", Filtering::EndpointIndependent),
+        ("restricted-cone", Filtering::AddressDependent),
+        ("port-restricted-cone", Filtering::AddressAndPortDependent),
+        ("symmetric", Filtering::AddressAndPortDependent),
+    ] {
+        let path = PathSpec::with_delay_ms(1250);
+        let world = World::builder(5).nat(nat.parse().unwrap()).path(path).build();
+        let over_udp = [
+            "mapping",
+            "filtering",
+            "port-allocation",
+            "hairpinning",
+            "alg",
+            "inbound-first",
+            "response-port",
+        ];
+        let tests = Selection::Only(over_udp.map(String::from).into());
+        let report = run(&world, &Setup { tests, ..Setup::default() }).await;
+        let told = format!("{nat}: {:.2} s\n{:#?}", report.duration_s, report.ipv4);
+        println!("{nat}: {:.2} s", report.duration_s);
+        assert!(report.duration_s < 8.0, "{told}");
+        let udp = report.ipv4.udp.unwrap();
+        assert_eq!(udp.filtering.value, Some(filtering), "{told}");
+        let mapping =
+            if nat == "symmetric" { Mapping::AddressAndPortDependent } else { Mapping::EndpointIndependent };
+        assert_eq!(
+            (udp.mapping.value, udp.mapping.confidence),
+            (Some(mapping), Confidence::Certain),
+            "{told}"
+        );
+        assert!(udp.port_allocation.value.is_some(), "{told}");
+        assert_eq!(report.server.features.response_port.value, Some(true), "{told}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_port_that_an_earlier_run_left_open_is_noticed() {
     for filtering in ["ad", "apd"] {

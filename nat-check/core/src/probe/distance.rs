@@ -80,6 +80,7 @@ const FAR: u32 = 64;
 async fn open_from_afar(session: Arc<Session>) {
     if session.contact().await == Contact::None
         || session.is_slow()
+        || session.is_far()
         || session.read(|log| hindrance(log, &so_far(log, NEEDS)).is_some())
     {
         return;

@@ -10,6 +10,7 @@ use std::{
 };
 
 use shared::nat::{PortAllocation, PortPolicy};
+use tokio::time::sleep_until;
 
 use crate::{
     observation::{ObservationLog, Purpose, RequestKind, SocketId},
@@ -112,14 +113,22 @@ const WIDEST_BLOCK: f64 = 8192.0;
 /// Over a longer pause a counter may come round unseen, and mappings of ours may end and be made again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// While no answer has come, the first samples leave then all the same: the way may be long.
+const EARLY: Duration = Duration::from_millis(1300);
+
 /// How long those that are missing are waited for where they are many.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Opens sockets one after another and asks once from each. Half of them ask the alternate address first: some
 /// pools choose the external address by the destination.
 async fn sample(session: Arc<Session>, endpoint: ServerEndpoint, count: usize) {
-    // Not with the first burst: a slow server has enough to do with that.
-    if session.contact().await == Contact::None {
+    // Not with the first burst: a slow server has enough to do with that. On a long way nothing is gained by waiting longer.
+    tokio::select! {
+        biased;
+        _ = session.contact() => {}
+        () = sleep_until(session.instant(EARLY)) => {}
+    }
+    if session.known_contact() == Contact::None {
         return;
     }
     let to = session.endpoints().get(endpoint).unwrap_or(session.server());
@@ -143,6 +152,10 @@ async fn sample(session: Arc<Session>, endpoint: ServerEndpoint, count: usize) {
         (endpoint, session.retained_sockets(|retained| retained.contact.clone()))
     {
         session.send(&old, Request { purpose: PURPOSE, to, kind: RequestKind::Binding, round }).await;
+    }
+    // What was sent before may have been lost on a line that had to wake up, or in a dialect that the server does not speak.
+    if session.contact().await == Contact::None {
+        return;
     }
     let missing = |log: &ObservationLog| {
         sockets.iter().filter(|s| log.mapped(s.id, to).is_none()).cloned().collect::<Vec<_>>()

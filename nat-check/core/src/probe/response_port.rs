@@ -7,7 +7,7 @@ use crate::{
     observation::{ObservationLog, Purpose, RequestKind, Transaction},
     probe::{Found, Measured, Probe, Slot, Stage, Step, slot},
     report::{Confidence, Finding, ReasonCode},
-    session::{Contact, Request, Session},
+    session::{Contact, Request, Session, Socket},
 };
 
 /// What its requests are sent for, in the log.
@@ -18,7 +18,10 @@ pub const PROBE: Probe = Probe {
     name: PURPOSE.measurement,
     about: "whether the server can answer to another port, which the lifetime measurement needs",
     needs: &[],
-    steps: &[Step { stage: Stage::Primary, run: |session| Box::pin(divert(session)) }],
+    steps: &[
+        Step { stage: Stage::Primary, run: |session| Box::pin(learn_both(session)) },
+        Step { stage: Stage::Alternate, run: |session| Box::pin(divert(session)) },
+    ],
     udp: &[],
     tcp: &[],
     server: &[Slot::of::<ResponsePort>()],
@@ -45,16 +48,30 @@ impl Measured for ResponsePort {
 
 const METHOD: &str = "RFC 5780 7.5, answer diverted to a second socket, value of 2 and of 4 bytes";
 
-async fn divert(session: Arc<Session>) {
+/// Learns where the socket that asks and the one that is answered are seen. On a long way each exchange takes its time, and
+/// the next one waits for the next stage.
+async fn learn_both(session: Arc<Session>) {
     let (Ok(asks), Ok(gets)) = (session.open().await, session.open().await) else { return };
     let server = session.server();
-    let (from, to) = tokio::join!(
+    session.retained_sockets(|retained| retained.response_port = Some([asks.clone(), gets.clone()]));
+    tokio::join!(
         session.learn_external(&asks, PURPOSE, server, 4),
         session.learn_external(&gets, PURPOSE, server, 4)
     );
-    let (Some(from), Some(to)) = (from, to) else { return };
+    if !session.is_far() {
+        divert(session).await;
+    }
+}
+
+async fn divert(session: Arc<Session>) {
+    let Some([asks, gets]) = session.retained_sockets(|retained| retained.response_port.take()) else {
+        return;
+    };
+    let server = session.server();
+    let external = |socket: &Socket| session.read(|log| log.mapped(socket.id, server));
+    let (Some(from), Some(to)) = (external(&asks), external(&gets)) else { return };
     // Through a pool of external addresses the answer would go to a stranger.
-    if session.contact().await == Contact::None || from.ip() != to.ip() {
+    if session.contact().await == Contact::None || from.ip() != to.ip() || session.is_slow() {
         return;
     }
     for _ in 0..3 {
@@ -99,6 +116,15 @@ pub(crate) fn scattered(log: &ObservationLog) -> bool {
     seen.any(|ip| Some(ip) != first)
 }
 
+/// Whether both sockets were seen, at one external address.
+fn is_possible(log: &ObservationLog) -> bool {
+    let seen = log.of(PURPOSE).filter(|t| t.direct().is_some_and(|a| a.mapped().is_some())).map(|t| t.socket);
+    let mut seen: Vec<_> = seen.collect();
+    seen.sort_unstable();
+    seen.dedup();
+    seen.len() == 2 && !scattered(log)
+}
+
 /// What the server was seen to make of it, if that is known.
 pub(crate) fn reaction(log: &ObservationLog) -> Option<Reaction> {
     let (short, long) = (honoured(log, false), honoured(log, true));
@@ -128,6 +154,13 @@ fn conclude(log: &ObservationLog) -> Finding<bool> {
             "the server ignores RESPONSE-PORT: it answers to the port that asked",
         )),
         None if log.of(PURPOSE).next().is_none() => Finding::not_asked_for(METHOD),
+        None if sent == 0 && is_possible(log) => Finding::unknown(
+            (
+                ReasonCode::ServerSlow,
+                "each request takes so long that what the verdict does not rest on was left out",
+            ),
+            METHOD,
+        ),
         None if sent == 0 => Finding::unknown(
             (
                 ReasonCode::SeveralExternalAddresses,

@@ -53,6 +53,8 @@ pub enum ReasonCode {
     ServerHonoursPart,
     /// It confirms no receipt of requests, so that silence proves nothing.
     ServerGivesNoReceipts,
+    /// It takes so long for each request that only what the verdict rests on was asked.
+    ServerSlow,
     /// It is not known whether it does what it was asked to.
     ServerNotProven,
     /// It leaves out an attribute that is needed.

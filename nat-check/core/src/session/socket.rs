@@ -32,6 +32,8 @@ pub struct RetainedSockets {
     pub contact: Option<Socket>,
     /// The socket of the filtering test: it has asked for answers from all four endpoints, sent to one.
     pub filtering: Option<Socket>,
+    /// Those of the test of RESPONSE-PORT: the one that asks, and the one that is to be answered.
+    pub response_port: Option<[Socket; 2]>,
     /// The socket of the mapping test: it has sent to all four endpoints.
     pub mapping: Option<Socket>,
 }
