@@ -27,13 +27,18 @@ pub(super) fn merge(
 ) -> Option<Found> {
     // A server that answers over UDP says more than one that does not.
     verdicts.sort_by_key(|verdict| is_blocked(&verdict.found));
+    let slots = || REGISTRY.iter().flat_map(|probe| probe.udp.iter().chain(probe.tcp));
+    if verdicts.len() + usize::from(together.is_some()) > 1 {
+        for Verdict { by, found, .. } in &mut verdicts {
+            slots().for_each(|slot| slot.name_server(found, by));
+        }
+    }
     let mut all = verdicts.into_iter().chain(together);
     let Verdict { by, mut ips, found: mut merged } = all.next()?;
     if is_blocked(&merged) {
         // Those who answer over UDP come first: nobody does.
         return Some(merged);
     }
-    let slots = || REGISTRY.iter().flat_map(|probe| probe.udp.iter().chain(probe.tcp));
     let mut sources: Vec<Source> = slots().map(|_| Source::of(&by)).collect();
     for other in all {
         if is_blocked(&other.found) {
@@ -117,6 +122,19 @@ mod tests {
         assert_eq!(udp.mapping.confidence, Confidence::Weak, "a dispute is not settled by who comes later");
         assert_eq!(udp.mapping.reason.as_deref(), Some("c says otherwise"));
         assert_eq!(udp.nat_type.confidence, Confidence::Weak);
+    }
+
+    #[test]
+    fn of_several_servers_the_one_is_named_that_a_reason_speaks_of() {
+        let lacks = |query: &str| {
+            let mut verdict = says(query, (INDEPENDENT, SURE), (Filtering::AddressDependent, SURE));
+            let reason = (crate::report::ReasonCode::ServerHasNoAlternate, "the server names no alternate");
+            verdict.found.udp.filtering = Finding::unknown(reason, "test");
+            verdict
+        };
+        let reason = |verdicts| merge(verdicts, None, &mut Vec::new()).unwrap().udp.filtering.reason.unwrap();
+        assert_eq!(reason(vec![lacks("a"), lacks("b")]), "a names no alternate");
+        assert_eq!(reason(vec![lacks("a")]), "the server names no alternate");
     }
 
     #[test]

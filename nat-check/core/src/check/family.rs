@@ -266,7 +266,12 @@ fn unreached(observed: &Observed) -> Reason {
         None => {
             let tried_tcp = observed.tcp.is_some() || !log.tcp.connections.is_empty();
             let tcp = if tried_tcp { ", nor over TCP" } else { "" };
-            let text = format!("{} answered none of {sent} UDP requests{tcp}", log.server);
+            let text = format!(
+                "{} answered none of {sent} UDP requests in {:.1} s{tcp}; no other port was tried, and a firewall may let out \
+                 single ports only",
+                log.server,
+                log.ended.as_secs_f64()
+            );
             (ReasonCode::ServerUnreachable, text).into()
         }
     }

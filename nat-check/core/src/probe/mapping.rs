@@ -404,7 +404,9 @@ fn judge(
     let others = sockets.iter().filter(|(s, _)| *s != socket).map(|(_, other)| other);
     let (axes, late) = (readings.axes(), others.map(Readings::axes).fold(Axes::default(), Axes::join));
     let known = axes.join(late).mapping();
-    // Equal readings by endpoints that differ in both things exclude a dependence; different ones show it.
+    // Different readings by endpoints that differ in both things show a dependence; equal ones are no proof against it.
+    let known =
+        known.or((!readings.is_uniform()).then_some((Mapping::AddressAndPortDependent, Confidence::Weak)));
     let known = known.filter(|(value, _)| *value != Mapping::EndpointIndependent || readings.is_uniform());
     let Some((value, confidence)) = known else {
         return Finding::unknown(why_unknown(log, endpoints, readings), METHOD);
@@ -421,9 +423,15 @@ fn judge(
             .with("first_socket", first);
     }
     match confidence {
-        Confidence::Weak => finding.because(why_unknown(log, endpoints, readings)),
+        Confidence::Weak => finding.because(kind_unknown(why_unknown(log, endpoints, readings))),
         _ => finding,
     }
+}
+
+/// That it depends on the destination is certain, whatever it is that leaves the kind open.
+fn kind_unknown(why: Reason) -> Reason {
+    let text = format!("it depends on the destination for certain, but not on what of it is known: {why}");
+    (ReasonCode::MappingKindUnknown, text).into()
 }
 
 /// No reading differs from the local endpoint.

@@ -178,6 +178,7 @@ pub struct Slot {
     conclude: fn(&ObservationLog, &mut Found),
     finish: fn(&Probe, &ObservationLog, &mut Found),
     set_unknown: fn(&mut Found, (ReasonCode, &str), &str),
+    name_server: fn(&mut Found, &str),
     rows: fn(&Found) -> Vec<Row>,
     merge: fn(Merge<'_>, &mut Found, &Found),
     #[cfg(feature = "sim")]
@@ -195,6 +196,11 @@ impl Slot {
             conclude: |log, found| *M::slot_mut(found) = concluded::<M>(log, found),
             finish: |probe, log, found| *M::slot_mut(found) = M::finish(probe, log, found),
             set_unknown: |found, reason, method| *M::slot_mut(found) = Finding::unknown(reason, method),
+            name_server: |found, server| {
+                if let Some(reason) = &mut M::slot_mut(found).reason {
+                    *reason = reason.replace("the server", server);
+                }
+            },
             rows: |found| {
                 let finding = M::slot(found);
                 let mut row = Row::of(M::KEY, M::LABEL, finding, M::text);
@@ -215,6 +221,11 @@ impl Slot {
     /// Makes it unknown for this reason.
     pub(crate) fn set_unknown(&self, found: &mut Found, reason: (ReasonCode, &str), method: &str) {
         (self.set_unknown)(found, reason, method);
+    }
+
+    /// Says which server its reason speaks of, where there are several.
+    pub(crate) fn name_server(&self, found: &mut Found, server: &str) {
+        (self.name_server)(found, server);
     }
 
     /// Its rows for people: the finding, and what follows from it.

@@ -48,6 +48,27 @@ fn one_missing_reading_changes_nothing() {
     }
 }
 
+/// With endpoints that do not answer, the kind is open; that it depends on the destination is certain all the same.
+#[test]
+fn two_different_readings_prove_a_dependence() {
+    for seen in [[5, 6, 0, 0], [5, 0, 6, 0], [5, 0, 0, 6]] {
+        let finding = finding(seen);
+        let told = (finding.value, finding.confidence, finding.reason_code);
+        let kind_unknown = Some(ReasonCode::MappingKindUnknown);
+        assert_eq!(
+            told,
+            (Some(Mapping::AddressAndPortDependent), Confidence::Weak, kind_unknown),
+            "{seen:?}"
+        );
+        assert!(finding.reason.as_deref().unwrap().contains("for certain"), "{finding:?}");
+        let name = crate::classify::nat_type(&finding, &Finding::unknown((ReasonCode::NoAnswer, "-"), "-"));
+        assert_eq!(
+            (name.value, name.confidence),
+            (Some(shared::nat::NatType::Symmetric), Confidence::Certain)
+        );
+    }
+}
+
 #[test]
 fn two_readings_never_prove_independence() {
     for seen in [[5, 5, 0, 0], [5, 0, 5, 0], [5, 0, 0, 5], [5, 0, 0, 0], [0, 0, 0, 0]] {
