@@ -1,6 +1,7 @@
 //! What is fuzzed: each target takes any bytes and panics only where a promise of the product is broken. The fuzzer
 //! and the replay of its corpus in the ordinary tests run exactly this.
 
+pub(crate) mod clients;
 pub(crate) mod lies;
 pub(crate) mod rendezvous;
 pub(crate) mod test_sessions;
@@ -28,6 +29,8 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("http", rendezvous::http),
     ("sessions", rendezvous::sessions),
     ("test_sessions", test_sessions::test_sessions),
+    ("punch", clients::punch),
+    ("srv", clients::srv),
 ];
 
 /// The reader never panics, covers the message to the last byte, and what is read can be written again to the same.

@@ -16,6 +16,9 @@ mod contacts;
 mod extra_probes;
 mod failure;
 mod forecast;
+#[cfg(feature = "sim")]
+#[doc(hidden)]
+pub mod fuzz;
 mod hold;
 mod introducer;
 mod measure;

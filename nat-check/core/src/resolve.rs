@@ -1,6 +1,9 @@
 //! From what the user gave to the addresses of a probe server: literals, SRV (RFC 8489 section 8, RFC 5780
 //! section 4.1), then A and AAAA. Never asks a name server about a literal, and never waits for one without end.
 
+#[cfg(feature = "sim")]
+#[doc(hidden)]
+pub mod fuzz;
 mod query;
 #[cfg(test)]
 mod tests;
@@ -17,7 +20,7 @@ use hickory_resolver::{
     net::{DnsError, NetError, runtime::TokioRuntimeProvider},
     proto::{
         op::ResponseCode,
-        rr::{RData, RecordType, rdata::SRV},
+        rr::{RData, Record, RecordType, rdata::SRV},
     },
 };
 use tokio::time::timeout;
@@ -277,13 +280,9 @@ impl Lookups<'_> {
         let [behaviour, plain] = service.labels();
         let (behaviour, plain) = tokio::join!(ask(behaviour), ask(plain));
         for lookup in [behaviour, plain].into_iter().flatten() {
-            for record in in_order(records(&lookup), rng).iter().take(MAX_TARGETS) {
-                // A target of "." means that the service is not offered (RFC 2782).
-                if record.target.is_root() || record.port == 0 {
-                    continue;
-                }
-                if let Ok(addresses) = Box::pin(self.addresses(&record.target.to_utf8())).await {
-                    return Some((addresses, record.port));
+            for (target, port) in candidates(lookup.answers(), rng) {
+                if let Ok(addresses) = Box::pin(self.addresses(&target)).await {
+                    return Some((addresses, port));
                 }
             }
         }
@@ -299,12 +298,20 @@ fn first_address(answer: &Answer) -> Option<IpAddr> {
     lookup.answers().iter().find_map(|record| record.data.ip_addr())
 }
 
-fn records(lookup: &Lookup) -> Vec<SRV> {
+/// The names and ports that SRV records lead to, in the order in which they are tried.
+fn candidates(answers: &[Record], rng: &mut fastrand::Rng) -> Vec<(String, u16)> {
+    let few = in_order(records(answers), rng).into_iter().take(MAX_TARGETS);
+    // A target of "." means that the service is not offered (RFC 2782).
+    let offered = few.filter(|record| !record.target.is_root() && record.port != 0);
+    offered.map(|record| (record.target.to_utf8(), record.port)).collect()
+}
+
+fn records(answers: &[Record]) -> Vec<SRV> {
     let srv = |data: &RData| match data {
         RData::SRV(srv) => Some(srv.clone()),
         _ => None,
     };
-    lookup.answers().iter().filter_map(|record| srv(&record.data)).collect()
+    answers.iter().filter_map(|record| srv(&record.data)).collect()
 }
 
 /// The order of RFC 2782: the lowest priority first; among equals chance decides in proportion to the weights, and

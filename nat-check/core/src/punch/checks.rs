@@ -35,11 +35,11 @@ pub(super) struct Outcome {
 }
 
 /// Acknowledgements of a first hit.
-const ACKS: usize = 3;
+pub(super) const ACKS: usize = 3;
 /// Answers that one round may cost: a peer that floods gets no flood back.
-const MAX_ANSWERS: u32 = 300;
+pub(super) const MAX_ANSWERS: u32 = 300;
 /// Times that the first side says which path it nominates.
-const NOMINATIONS: u32 = 6;
+pub(super) const NOMINATIONS: u32 = 6;
 /// How long the second side waits for the nomination, which may have been lost.
 const NOMINATION: Duration = Duration::from_secs(1);
 /// Shortest time between two nominations.

@@ -48,6 +48,14 @@ const KINDS: [Kind; 7] = [
     Kind::HeartbeatReply,
 ];
 
+#[cfg(feature = "sim")]
+impl Kind {
+    /// The kind with this number on the wire.
+    pub(super) fn of(number: u8) -> Option<Self> {
+        KINDS.get(usize::from(number)).copied()
+    }
+}
+
 /// A packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Packet {
