@@ -47,14 +47,19 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// The door. Closed when this is dropped.
 pub(crate) struct Control {
     name: String,
+    owner: u32,
     address: SocketAddr,
     closed: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
+/// Set for the command of `natlab up`, which may run in a user namespace where everybody is called root.
+pub(crate) const OWNER: &str = "NATLAB_OWNER";
+
 /// The user whose laboratories these are.
 pub(crate) fn owner() -> u32 {
-    getuid().as_raw()
+    let told = std::env::var(OWNER).ok().and_then(|owner| owner.parse().ok());
+    told.unwrap_or_else(|| getuid().as_raw())
 }
 
 /// The beginning of the names of a user's sockets.
@@ -89,11 +94,12 @@ impl Control {
             }
         };
         let thread = thread::Builder::new().name("control".into()).spawn(serve).map_err(failed)?;
-        Ok(Self { name: name.to_owned(), address, closed, thread: Some(thread) })
+        Ok(Self { name: name.to_owned(), owner, address, closed, thread: Some(thread) })
     }
 
-    pub(crate) fn name(&self) -> &str {
-        &self.name
+    /// The environment by which `natlab exec` and `natlab set` find this laboratory.
+    pub(crate) fn environment(&self) -> [(&'static str, String); 2] {
+        [("NATLAB_LAB", self.name.clone()), (OWNER, self.owner.to_string())]
     }
 }
 

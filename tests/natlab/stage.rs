@@ -202,7 +202,7 @@ impl Stage {
     ) -> Result<Option<thread::JoinHandle<()>>, Failure> {
         let Some((program, arguments)) = words.split_first() else { return Ok(None) };
         let mut command = Command::new(program);
-        command.args(arguments).env("NATLAB_LAB", self.control.name());
+        command.args(arguments).envs(self.control.environment());
         sys::die_with_spawner(&mut command);
         let mut child = command.spawn().map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => LabError::Missing { program: program.clone(), package: None },
