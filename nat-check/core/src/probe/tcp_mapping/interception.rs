@@ -118,7 +118,12 @@ impl Facts {
                 .because((ReasonCode::HandshakeTooFast, text));
         }
         if self.refused {
-            return Finding::known(false, Confidence::Strong, METHOD);
+            let finding = Finding::known(false, Confidence::Strong, METHOD);
+            let text = "without UDP's round trip to compare with, a proxy of single ports would not show";
+            return match self.round_trip {
+                Some(_) => finding,
+                None => finding.at_most(Confidence::Weak).because((ReasonCode::TooFewSamples, text)),
+            };
         }
         let text = "connections to closed ports of the server get no answer, as a firewall in front of it drops them";
         match self.round_trip {
@@ -157,6 +162,11 @@ mod tests {
     fn a_quick_handshake_is_a_hint_only() {
         assert_eq!(found(&facts(0, true, 20, Some(600))), (Some(true), Confidence::Weak));
         assert_eq!(found(&facts(0, true, 1, Some(10))), (Some(false), Confidence::Strong), "a busy server");
+        assert_eq!(
+            found(&facts(0, true, 20, None)),
+            (Some(false), Confidence::Weak),
+            "nothing to compare with"
+        );
     }
 
     #[test]
