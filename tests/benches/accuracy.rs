@@ -58,25 +58,33 @@ fn main() {
         ("server that answers 5, then none for 10 s", line(Loss::None), fault(Fault::Lockout(5)), 500),
         ("server with a single address", line(Loss::None), fault(Fault::SingleAddress), 2_000),
     ];
-    // Words on the command line choose rows, `n=NUMBER` limits the runs of each, `open` shows what stays undecided.
+    // Words on the command line choose rows, `n=NUMBER` limits the runs of each, `open` shows what stays undecided and which
+    // run took longest, `seed=NUMBER` prints every packet of that one run.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
     let most = arguments.iter().find_map(|a| a.strip_prefix("n=")?.parse().ok()).unwrap_or(usize::MAX);
+    let seed = arguments.iter().find_map(|a| a.strip_prefix("seed=")?.parse().ok());
     let shows_open = arguments.iter().any(|a| a == "open");
-    let words: Vec<&String> = arguments.iter().filter(|a| !a.starts_with("n=") && *a != "open").collect();
+    let words: Vec<&String> = arguments.iter().filter(|a| !a.contains('=') && *a != "open").collect();
     println!(
-        "| line or server | runs | wrong | both axes decided | median s | 99 % s | worst s | datagrams, mean | most |"
+        "| line or server | runs | wrong | both axes decided | TCP mapping | median s | 99 % s | worst s | datagrams, mean | most |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|");
     for (name, path, faults, runs) in rows {
         if !words.is_empty() && !words.iter().any(|word| name.contains(word.as_str())) {
             continue;
         }
         let runs = runs.min(most);
-        let tally = Study { faults, ..Study::over(path, runs, 1_000_000) }.run();
+        let study = Study { faults, ..Study::over(path, runs, 1_000_000) };
+        if let Some(seed) = seed {
+            study.trace(seed).trace.iter().for_each(|packet| println!("{packet}"));
+            continue;
+        }
+        let tally = study.run();
         println!(
-            "| {name} | {runs} | {} | {:.2} % | {:.2} | {:.2} | {:.2} | {:.0} | {} |",
+            "| {name} | {runs} | {} | {:.2} % | {:.1} % | {:.2} | {:.2} | {:.2} | {:.0} | {} |",
             tally.wrong.len(),
             tally.decided() * 100.0,
+            tally.over_tcp as f64 * 100.0 / runs as f64,
             tally.seconds_at(0.5),
             tally.seconds_at(0.99),
             tally.seconds_at(1.0),

@@ -6,11 +6,11 @@ use std::{
 };
 
 use nat_check_core::net::sim::{Fault, Loss, PathSpec, ServerSpec};
-use shared::nat::model::{PRESETS, Stack};
+use shared::nat::model::PRESETS;
 
 use crate::{
     oracle::{self, Judgement},
-    sim::Sim,
+    sim::{Run, Sim},
 };
 
 /// So many runs on one kind of line, over all of [`nats`] in turn.
@@ -35,6 +35,8 @@ pub struct Tally {
     pub wrong: Vec<String>,
     /// Runs that left mapping or filtering undecided, likewise.
     pub open: Vec<String>,
+    /// Runs in which the mapping over TCP was decided.
+    pub over_tcp: usize,
     /// How long each took, in seconds, in ascending order.
     pub seconds: Vec<f64>,
     /// The run that took longest: NAT and seed.
@@ -57,10 +59,9 @@ impl Study {
         let seeds: Vec<u64> = (self.first_seed..).take(self.runs).collect();
         let results = on_two_threads(&seeds, |&seed| {
             let nat = &nats[seed as usize % nats.len()];
-            let stack: Stack = nat.parse().expect(nat);
-            let expected = oracle::expected(&stack);
-            let server = ServerSpec::with_faults(self.faults.iter().copied());
-            let run = Sim { path: self.path, server, ..Sim::new(stack, seed) }.run();
+            let sim = self.sim(nat, seed);
+            let expected = oracle::expected(&sim.nat);
+            let run = sim.run();
             (
                 format!("{nat} seed {seed}"),
                 oracle::judge(&expected, &run.report),
@@ -77,6 +78,7 @@ impl Study {
             if !judgement.decided("ipv4.udp.mapping") || !judgement.decided("ipv4.udp.filtering") {
                 tally.open.push(format!("{which}: {}", undecided.join("; ")));
             }
+            tally.over_tcp += usize::from(judgement.decided("ipv4.tcp.mapping"));
             if tally.seconds.iter().all(|&other| other < seconds) {
                 tally.slowest = which;
             }
@@ -86,6 +88,20 @@ impl Study {
         tally.seconds.sort_by(f64::total_cmp);
         tally.datagrams.sort_unstable();
         tally
+    }
+}
+
+impl Study {
+    /// The one run of this seed, with a trace of every packet.
+    #[must_use]
+    pub fn trace(&self, seed: u64) -> Run {
+        let nats = nats();
+        Sim { trace: true, ..self.sim(&nats[seed as usize % nats.len()], seed) }.run()
+    }
+
+    fn sim(&self, nat: &str, seed: u64) -> Sim {
+        let server = ServerSpec::with_faults(self.faults.iter().copied());
+        Sim { path: self.path, server, ..Sim::new(nat.parse().expect(nat), seed) }
     }
 }
 

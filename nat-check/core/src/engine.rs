@@ -113,19 +113,24 @@ async fn run(
     }
 }
 
-/// A SYN that gets lost is sent again after a second: so long TCP has in any case.
+/// A SYN that gets lost is sent again after a second (RFC 6298 section 2.1): so long TCP has where packets get lost.
 const ONE_RETRANSMISSION: Duration = Duration::from_millis(1100);
+
+/// Round trips that TCP takes: connecting and asking, at the first endpoint and then at the others.
+const ROUND_TRIPS: u32 = 4;
 
 /// On a long way TCP costs no more time than this.
 const LONGEST_EXTRA: Duration = Duration::from_millis(1500);
 
-/// Until when TCP may go on. Where UDP has told all that was asked, nobody waits for more than one lost segment.
+/// Until when TCP may go on, where UDP has told all that was asked. A SYN without an answer is waited for only where packets
+/// do get lost, and no longer than until the second one would have been answered.
 fn tcp_limit(session: &Session, settings: &Settings) -> Duration {
     let is_tcp = |name: &String| REGISTRY.iter().any(|probe| probe.name == name && !probe.tcp.is_empty());
     let asked_for = matches!(&settings.tests, Selection::Only(names) if names.iter().any(is_tcp));
     match session.rtt() {
         Some(rtt) if !asked_for => {
-            session.now().max(ONE_RETRANSMISSION) + (rtt.smoothed * 2).min(LONGEST_EXTRA)
+            let retransmission = if session.has_lost() { ONE_RETRANSMISSION } else { Duration::ZERO };
+            session.now().max(retransmission + (rtt.smoothed * ROUND_TRIPS).min(LONGEST_EXTRA))
         }
         _ => Duration::from_secs(3600),
     }

@@ -275,6 +275,13 @@ impl Session {
         self.rtt().is_some_and(|rtt| rtt.smoothed >= FAR)
     }
 
+    /// Whether a request to the server that is always answered was not.
+    #[must_use]
+    pub fn has_lost(&self) -> bool {
+        let timed_out_before = self.now().saturating_sub(self.response_timeout());
+        self.read(|log| log.controls(timed_out_before).any(|t| !t.returned()))
+    }
+
     /// How long after sending an answer would have been here, whatever is queued before it. Before anything came back: a
     /// second.
     #[must_use]
@@ -316,11 +323,15 @@ impl Session {
 
     /// Waits until something is known of the way to the server.
     pub async fn contact(&self) -> Contact {
+        self.wait_for(|state| Some(state.contact).filter(|&contact| contact != Contact::Pending)).await
+    }
+
+    /// Waits until `look` finds what it looks for.
+    async fn wait_for<T>(&self, look: impl Fn(&State) -> Option<T>) -> T {
         loop {
             let changed = self.changed.notified();
-            let contact = self.lock().contact;
-            if contact != Contact::Pending {
-                return contact;
+            if let Some(found) = look(&self.lock()) {
+                return found;
             }
             changed.await;
         }

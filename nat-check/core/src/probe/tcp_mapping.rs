@@ -89,9 +89,19 @@ async fn run(session: Arc<Session>) {
     };
     let others = async {
         let [port, ip, both] = [ServerEndpoint::PORT, ServerEndpoint::IP, ServerEndpoint::BOTH].map(ask);
-        tokio::join!(port, ip, both)
+        // What a lost packet holds up is not waited for where the rest decides.
+        tokio::select! {
+            ((), (), ()) = async { tokio::join!(port, ip, both) } => {}
+            () = session.until_log(is_decided) => {}
+        }
     };
     tokio::join!(others, interception::connect_to_closed_ports(&session));
+}
+
+/// Whether what has come by now decides it, from more than one endpoint.
+fn is_decided(log: &ObservationLog) -> bool {
+    log.tcp.of(PURPOSE).filter(|connection| connection.answer.is_some()).count() > 1
+        && conclude(log).confidence >= Confidence::Strong
 }
 
 /// Draws the conclusion.

@@ -6,7 +6,7 @@ use std::{io, net::SocketAddr, sync::Arc};
 use super::Session;
 use crate::{
     net::{Stream, TcpPort},
-    observation::tcp::TcpLog,
+    observation::{ObservationLog, tcp::TcpLog},
 };
 
 /// What the measurements over TCP share.
@@ -69,12 +69,11 @@ impl Session {
 
     /// Waits until packets may go to the server's other endpoints.
     pub(crate) async fn others_allowed(&self) {
-        loop {
-            let changed = self.changed.notified();
-            if self.lock().tcp.others_allowed {
-                return;
-            }
-            changed.await;
-        }
+        self.wait_for(|state| state.tcp.others_allowed.then_some(())).await;
+    }
+
+    /// Waits until the log shows this.
+    pub(crate) async fn until_log(&self, shows: impl Fn(&ObservationLog) -> bool) {
+        self.wait_for(|state| shows(&state.log).then_some(())).await;
     }
 }
