@@ -8,6 +8,10 @@ lab::on_linux!(linux);
 mod driver;
 
 #[cfg(target_os = "linux")]
+#[path = "browsers/peers.rs"]
+mod peers;
+
+#[cfg(target_os = "linux")]
 mod linux {
     use std::{process::ExitCode, time::Duration};
 
@@ -25,7 +29,10 @@ mod linux {
     use serde_json::Value;
     use shared::nat::model::{PRESETS, SpecError, Stack};
 
-    use super::driver::{Browser, Visit};
+    use super::{
+        driver::{Browser, Visit},
+        peers,
+    };
 
     /// Those that CI asks: every value of both axes that has a name, no NAT, and no UDP.
     const FEW: [&str; 5] = ["open", "restricted-cone", "port-restricted-cone", "symmetric", "udp-blocked"];
@@ -34,7 +41,7 @@ mod linux {
 
     pub(crate) fn main() -> ExitCode {
         harness::main(|| {
-            let mut trials = Vec::new();
+            let mut trials = peers::trials();
             for browser in Browser::ALL {
                 for preset in PRESETS {
                     let group = if FEW.contains(&preset.name) { "few" } else { "more" };

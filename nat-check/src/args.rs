@@ -162,10 +162,14 @@ pub struct PunchArgs {
     #[arg(long, value_name = "FILE", requires = "tls", help_heading = SERVERS)]
     pub ca: Option<PathBuf>,
 
-    /// The code that the peer printed, or `-` to read it from standard input; without it, print one for the peer
+    /// The code or the link that the peer printed, or `-` to read it from standard input; without it, print one for the peer
     /// [default: $NAT_CHECK_CODE]
     #[arg(long, value_name = "CODE", help_heading = PEER)]
     pub code: Option<String>,
+
+    /// Show the link for a browser as a QR code even where standard error is no terminal
+    #[arg(long, help_heading = PEER)]
+    pub qr: bool,
 
     /// How long to wait for the peer
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value_t = 60.0, help_heading = PEER)]
@@ -234,6 +238,8 @@ pub enum Generate {
     PunchSchema,
     /// What hole punching is worth by behaviour: the table of probe-server's page
     Prospects,
+    /// What comes of two browsers by behaviour: a table of probe-server's page
+    BrowserPairs,
     /// Completions for bash
     Bash,
     /// Completions for elvish

@@ -21,6 +21,7 @@ pub(crate) fn text(what: Generate) -> io::Result<String> {
         Generate::Schema => Ok(format!("{:#}\n", schema::report())),
         Generate::PunchSchema => Ok(format!("{:#}\n", schema::punch())),
         Generate::Prospects => Ok(format!("{}\n", prospects::table())),
+        Generate::BrowserPairs => Ok(format!("{}\n", prospects::browser_pairs())),
         Generate::Bash => Ok(completions(Shell::Bash)),
         Generate::Elvish => Ok(completions(Shell::Elvish)),
         Generate::Fish => Ok(completions(Shell::Fish)),
@@ -81,7 +82,10 @@ mod tests {
     fn each_can_be_made_and_knows_the_options() {
         for &what in Generate::value_variants() {
             let text = text(what).unwrap();
-            let data = matches!(what, Generate::Schema | Generate::PunchSchema | Generate::Prospects);
+            let data = matches!(
+                what,
+                Generate::Schema | Generate::PunchSchema | Generate::Prospects | Generate::BrowserPairs
+            );
             assert!(data || text.contains("server"), "{what:?}: {text}");
             assert!(text.ends_with('\n'), "{what:?}");
         }

@@ -4,6 +4,7 @@
 pub mod args;
 pub mod plan;
 pub mod punch_plan;
+pub mod qr;
 pub mod render;
 pub mod require;
 pub mod server_list;

@@ -23,6 +23,8 @@ pub struct PunchPlan {
     pub tls: Option<TlsPlan>,
     /// What is to be tried.
     pub setup: PunchSetup,
+    /// Whether the link for a browser is shown as a QR code in any case.
+    pub qr: bool,
     /// How the report is printed.
     pub format: PunchFormat,
     /// How much is told besides the report.
@@ -69,12 +71,17 @@ impl PunchPlan {
     /// # Errors
     /// The first value that makes no sense.
     pub fn new(args: &PunchArgs, around: Around<'_>) -> Result<Self, UsageError> {
-        let given = args.server.as_deref().or(around.server.filter(|server| !server.is_empty()));
+        let code = args.code.as_deref().filter(|code| *code != FROM_INPUT).or(around.code);
+        let link = code.and_then(Link::read);
+        // A link says where it leads; the user may know better.
+        let linked = link.as_ref().map(|link| link.server.as_str());
+        let given = args.server.as_deref().or(linked).or(around.server.filter(|server| !server.is_empty()));
         let value = given.ok_or(UsageError::NoRendezvous)?;
         let server = usage::server(value)?;
-        let code = args.code.as_deref().filter(|code| *code != FROM_INPUT).or(around.code);
+        let tls_port = link.as_ref().and_then(|link| link.tls_port).filter(|_| args.server.is_none());
+        let code = link.as_ref().map(|link| link.code).or(code);
         let code = code.map(|code| parsed::<Code>("code", code)).transpose()?;
-        let tls = args.tls.map(|port| {
+        let tls = args.tls.or(tls_port.filter(|_| !args.no_tls).map(Some)).map(|port| {
             // A port of STUN is no port of TLS, but says that the user wants no SRV.
             let at = port.or(server.port().map(|_| Service::Stuns.default_port()));
             TlsPlan { at: server.at_port(at), port, ca: args.ca.clone() }
@@ -99,7 +106,7 @@ impl PunchPlan {
             _ => PunchFormat::Table,
         };
         let verbosity = Verbosity::new(args.quiet, args.verbose);
-        Ok(Self { server, tls, setup, format, verbosity })
+        Ok(Self { server, tls, setup, qr: args.qr, format, verbosity })
     }
 
     /// What the other machine has to be told before the code: how it finds the server.
@@ -116,6 +123,35 @@ impl PunchPlan {
         line
     }
 }
+
+/// The link of a server's page to a session: it says where the server is.
+struct Link<'a> {
+    /// Name or address, with the port of the rendezvous where TLS is not asked for.
+    server: String,
+    tls_port: Option<u16>,
+    code: &'a str,
+}
+
+impl<'a> Link<'a> {
+    /// Reads `https://probe.example.org:5349/p/CODE`, and the same over http.
+    fn read(text: &'a str) -> Option<Self> {
+        let (scheme, rest) = text.split_once("://")?;
+        let (authority, code) = rest.split_once("/p/")?;
+        let code = code.split(['?', '#']).next().unwrap_or(code).trim_end_matches('/');
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => (host, Some(port.parse().ok()?)),
+            _ => (authority, None),
+        };
+        match scheme {
+            "https" => Some(Self { server: host.into(), tls_port: Some(port.unwrap_or(HTTPS)), code }),
+            "http" => Some(Self { server: authority.into(), tls_port: None, code }),
+            _ => None,
+        }
+    }
+}
+
+/// The port of https where a link names none.
+const HTTPS: u16 = 443;
 
 /// A path as a shell takes it.
 fn quoted(path: &std::path::Path) -> String {
@@ -183,6 +219,27 @@ mod tests {
         assert_eq!(made(&["--code", Code::EXAMPLE], None).unwrap(), Some(example));
         assert_eq!(made(&[], None).unwrap(), None);
         assert!(made(&["--code", "-"], Some("")).is_err(), "an empty line is no code");
+    }
+
+    #[test]
+    fn a_link_says_where_the_server_is() {
+        let of = |link: &str| plan(&["--code", link]).unwrap();
+        let made = of("https://probe.example:5349/p/tabo-kiru-lama-dosu");
+        assert_eq!(made.setup.code.unwrap().to_string(), Code::EXAMPLE);
+        assert_eq!(
+            (made.server.given(), made.tls.as_ref().unwrap().at.port()),
+            ("probe.example", Some(5349))
+        );
+        assert_eq!(
+            of("https://probe.example/p/tabo-kiru-lama-dosu?auto=1").tls.unwrap().at.port(),
+            Some(443)
+        );
+        let made = of("http://[2001:db8::1]:3478/p/tabo-kiru-lama-dosu/");
+        assert_eq!((made.server.given(), made.tls), ("[2001:db8::1]:3478", None));
+        let made = plan(&["--server", "x", "--code", "https://y/p/tabo-kiru-lama-dosu"]).unwrap();
+        assert_eq!((made.server.given(), made.tls), ("x", None), "the user knows better");
+        assert!(plan(&["--code", "https://y/p/nonsense"]).is_err());
+        assert!(plan(&["--code", "ftp://y/p/tabo-kiru-lama-dosu"]).is_err());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use anyhow::Context;
 use nat_check::{
     args::PunchArgs,
     punch_plan::{Around, FROM_INPUT, PunchFormat, PunchPlan},
+    qr,
     render::{html, punch::table},
     terminal::{Terminal, style, tell},
     usage::{UsageError, Verbosity},
@@ -91,11 +92,18 @@ async fn attempt(plan: &PunchPlan, interruption: &Interruption) -> anyhow::Resul
     let progress: &dyn Progress = terminal.as_ref().map_or(&Silent, |terminal| terminal);
     let teller = Teller {
         invitation: plan.invitation(),
+        qr_columns: qr_columns(plan),
         terminal: terminal.as_ref(),
         // A line that is written anew every second would fill a log.
         waiting: Mutex::new(if std::io::stderr().is_terminal() { None } else { Some(Duration::MAX) }),
     };
     Ok(punch(&setup, Arc::new(OsNet), &target, progress, &teller, interruption.flag()).await?)
+}
+
+/// How wide a QR code may be: as the terminal, where there is one or the user asks for it.
+fn qr_columns(plan: &PunchPlan) -> Option<usize> {
+    let is_seen = std::io::stderr().is_terminal() && plan.verbosity > Verbosity::Quiet;
+    (plan.qr || is_seen).then(|| style(false).width.into())
 }
 
 /// Where the server is, and how it is reached over TLS.
@@ -119,6 +127,8 @@ async fn look_up(plan: &PunchPlan) -> anyhow::Result<(PunchSetup, Target)> {
 struct Teller<'a> {
     /// What the other machine has to run, up to the code.
     invitation: String,
+    /// How wide a QR code may be; none = it is not shown.
+    qr_columns: Option<usize>,
     /// None = nothing is told but what the peer needs.
     terminal: Option<&'a Terminal>,
     /// When it was told last how long the peer is waited for, where that needs lines.
@@ -135,6 +145,12 @@ impl Audience for Teller<'_> {
             Note::Code(code) => {
                 let line =
                     format!("code: {code}\nOn the other machine run: {} --code {code}", self.invitation);
+                return self.terminal.map_or_else(|| tell(&line), |terminal| terminal.say(&line));
+            }
+            Note::Link(link) => {
+                let drawn = self.qr_columns.and_then(|columns| qr::code(link, columns));
+                let drawn = drawn.map_or(String::new(), |drawn| format!("\n{drawn}"));
+                let line = format!("Or open in a browser: {link}{drawn}");
                 return self.terminal.map_or_else(|| tell(&line), |terminal| terminal.say(&line));
             }
             Note::Waiting { left } => {

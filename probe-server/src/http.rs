@@ -17,7 +17,7 @@ use hyper::{
     upgrade::OnUpgrade,
 };
 use hyper_util::rt::TokioIo;
-use shared::rendezvous::{MAX_MESSAGE, tls_offer};
+use shared::rendezvous::{self, MAX_MESSAGE, tls_offer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::timeout,
@@ -61,6 +61,8 @@ pub(crate) const PAGE_PATH: &str = "/see";
 
 /// What is served where, beside WebSockets.
 const ROUTES: &[(&str, Handler)] = &[("/", root)];
+/// Below it, the page lets a browser join the session whose code follows, or open one.
+const INVITATIONS: &str = "/p/";
 
 /// A WebSocket that a client has opened.
 pub(crate) struct Upgraded<S> {
@@ -135,7 +137,8 @@ fn route(request: &Request<()>, site: &Site<'_>) -> Answer {
     let path = request.uri().path();
     let handler = ROUTES.iter().find(|(at, _)| *at == path).map(|(_, handler)| *handler);
     let socket = site.socket(path).map(|_| web_socket as Handler);
-    let Some(handler) = handler.or(socket) else {
+    let invitation = site.is_invitation(path).then_some(root as Handler);
+    let Some(handler) = handler.or(socket).or(invitation) else {
         return text(StatusCode::NOT_FOUND, "nothing here\n");
     };
     if request.method() != Method::GET {
@@ -179,7 +182,7 @@ fn web_socket(request: &Request<()>, site: &Site<'_>) -> Answer {
 /// Browsers name the origin of the page that asks; whatever is no browser names none.
 fn is_allowed(request: &Request<()>, site: &Site<'_>) -> bool {
     let is_own = |origin: &HeaderValue| {
-        let page = site.page.filter(|_| request.uri().path() == PAGE_PATH);
+        let page = site.page.filter(|_| [PAGE_PATH, rendezvous::PATH].contains(&request.uri().path()));
         page.zip(origin.to_str().ok()).is_some_and(|(page, origin)| page.is_origin(origin))
     };
     let is_allowed = |origin| site.options.allowed_origins.iter().any(|it| it == origin) || is_own(origin);

@@ -16,6 +16,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 
+pub use document::PAIRS;
 pub(crate) use document::page;
 pub use driver::PageCounts;
 pub(crate) use driver::{Driver, Sockets, sockets};

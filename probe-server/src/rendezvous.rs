@@ -122,7 +122,8 @@ impl Rendezvous {
         let options = HttpOptions::default();
         let site = Site { options: &options, paths: &[PATH], page: None, tls_port: None };
         let opened = http::serve(Vec::new(), stream, from.ip(), &site).await?;
-        self.introduce(opened.socket, opened.client, stun, || {}).await
+        let welcome = ToClient::Welcome { stun, page: false };
+        self.introduce(opened.socket, opened.client, welcome, || {}).await
     }
 
     /// The same from the WebSocket on. `admitted` is called when the client has a place in a session: from then on its
@@ -131,7 +132,7 @@ impl Rendezvous {
         self: &Arc<Self>,
         mut socket: Socket<S>,
         from: IpAddr,
-        stun: Vec<SocketAddr>,
+        welcome: ToClient,
         admitted: impl FnOnce() + Send,
     ) -> Option<Refusal>
     where
@@ -143,7 +144,7 @@ impl Rendezvous {
                 admitted();
                 // Ends the session even if this task is stopped half-way.
                 let _guard = Guard { rendezvous: Arc::clone(self), participant };
-                match write(&mut socket, &ToClient::Welcome { stun }).await {
+                match write(&mut socket, &welcome).await {
                     true => self.converse(&mut socket, participant, &mut inbox).await,
                     false => End::Stuck,
                 }

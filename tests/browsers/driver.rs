@@ -49,6 +49,11 @@ impl Browser {
 
     /// Opens a page on a host and waits until it says that it is through.
     pub(crate) fn visit(self, host: &Host, url: &str) -> Result<Visit, LabError> {
+        self.open(host, url)?.finish()
+    }
+
+    /// Opens a page on a host.
+    pub(crate) fn open(self, host: &Host, url: &str) -> Result<Window, LabError> {
         let home = tempfile::tempdir().map_err(LabError::io("making a folder"))?;
         let profile = home.path().to_string_lossy().into_owned();
         let command = match self {
@@ -68,16 +73,33 @@ impl Browser {
         let mut running = command.env("HOME", &profile).start()?;
         let line = running.error_line(START, |line| line.contains(" listening on ws://"))?;
         let at = line.split("ws://").nth(1).unwrap_or_default().trim().to_owned();
-        let visit = Session::open(self, host, &at).and_then(|mut session| session.visit(url));
-        end(running)?;
-        visit
+        let mut session = Session::open(self, host, &at)?;
+        session.navigate(url)?;
+        Ok(Window { session, running, _home: home })
     }
 }
 
-/// Asked to end, it takes its children with it.
-fn end(running: Running) -> Result<(), LabError> {
-    running.signal(Signal::TERM)?;
-    running.finish(END).map(drop)
+/// A browser with a page open. Its files go when it does.
+pub(crate) struct Window {
+    session: Session,
+    running: Running,
+    _home: tempfile::TempDir,
+}
+
+impl Window {
+    /// Waits until the page has this attribute on its root.
+    pub(crate) fn attribute(&mut self, name: &str) -> Result<String, LabError> {
+        self.session
+            .wait_for(&format!("document.documentElement.dataset.{name} || ''"), |text| !text.is_empty())
+    }
+
+    /// Waits until the page says that it is through, and ends the browser, which takes its children with it.
+    pub(crate) fn finish(mut self) -> Result<Visit, LabError> {
+        let visit = self.session.visit();
+        self.running.signal(Signal::TERM)?;
+        self.running.finish(END)?;
+        visit
+    }
 }
 
 /// A conversation with a browser about one page.
@@ -118,7 +140,7 @@ impl Session {
         Ok(session)
     }
 
-    fn visit(&mut self, url: &str) -> Result<Visit, LabError> {
+    fn navigate(&mut self, url: &str) -> Result<(), LabError> {
         match self.browser {
             Browser::Chromium => self.call("Page.navigate", json!({ "url": url }))?,
             Browser::Firefox => {
@@ -129,20 +151,31 @@ impl Session {
                 )?
             }
         };
+        Ok(())
+    }
+
+    /// What the page says when it is through.
+    fn visit(&mut self) -> Result<Visit, LabError> {
+        let state = "document.documentElement.dataset.state || ''";
+        let state = self.wait_for(state, |state| ["done", "failed"].contains(&state))?;
+        let status = self.evaluate("document.getElementById('status').textContent")?;
+        let report = self.evaluate("(document.getElementById('report') || {}).textContent || 'null'")?;
+        let report = serde_json::from_str(&report).unwrap_or(Value::Null);
+        Ok(Visit { state, status, report, console: std::mem::take(&mut self.console) })
+    }
+
+    /// The value of an expression as soon as it is one of those.
+    fn wait_for(&mut self, expression: &str, is_wanted: impl Fn(&str) -> bool) -> Result<String, LabError> {
         let mut left = PATIENCE;
         loop {
-            let state = self.evaluate("document.documentElement.dataset.state || ''")?;
-            if ["done", "failed"].contains(&state.as_str()) {
-                let status = self.evaluate("document.getElementById('status').textContent")?;
-                let report =
-                    self.evaluate("(document.getElementById('report') || {}).textContent || 'null'")?;
-                let report = serde_json::from_str(&report).unwrap_or(Value::Null);
-                return Ok(Visit { state, status, report, console: std::mem::take(&mut self.console) });
+            let value = self.evaluate(expression)?;
+            if is_wanted(&value) {
+                return Ok(value);
             }
             left = left.checked_sub(LOOK_INTERVAL).ok_or_else(|| LabError::Timeout {
                 operation: format!("waiting for the page in {}", self.browser.name()),
                 within: PATIENCE,
-                printed: format!("state {state:?}; {:?}", self.console),
+                printed: format!("{expression}: {value:?}; {:?}", self.console),
             })?;
             // The page tells by an attribute: there is nothing to wait for that both protocols have.
             std::thread::sleep(LOOK_INTERVAL);

@@ -20,6 +20,7 @@ mod forecast;
 #[doc(hidden)]
 pub mod fuzz;
 mod hold;
+mod ice;
 mod introducer;
 mod measure;
 mod prepare;
@@ -52,6 +53,7 @@ use crate::{
 use attempt::{Attempt, Seen};
 use contacts::Contacts;
 use forecast::Pair;
+use ice::Ice;
 use introducer::{Introducer, PATIENCE, Paired};
 use measure::Known;
 use report::{Predicted, PunchDocument, PunchReport};
@@ -105,6 +107,8 @@ impl Default for PunchSetup {
 pub enum Note<'a> {
     /// The session is open: the peer needs this.
     Code(Code),
+    /// A browser can be the peer: at this address of the server's page.
+    Link(&'a str),
     /// Nobody has come yet; told every second.
     Waiting {
         /// How much longer the peer is waited for.
@@ -195,7 +199,11 @@ async fn connect(
     introducer.unencrypted().inspect(|warning| audience.note(Note::Warning(warning)));
     match setup.code {
         Some(code) => introducer.join(code).await?,
-        None => audience.note(Note::Code(introducer.open().await?)),
+        None => {
+            let code = introducer.open().await?;
+            audience.note(Note::Code(code));
+            introducer.link(code).inspect(|link| audience.note(Note::Link(link)));
+        }
     }
     Ok(introducer)
 }
@@ -293,6 +301,7 @@ async fn attempt(
     let (mine, peers, first) = exchanged?;
     let introduced = Instant::now();
     let keys = Keys::new(mine.nonce, peers.nonce);
+    let ice = peers.ice.as_ref().filter(|_| peers.is_browser()).map(|peers| Ice::new(mine.nonce, peers));
     let hold = setup.hold.min(Duration::from_millis(peers.hold_ms.into()));
     let pair = Pair::new(paired.role, mine, peers, paired.you, paired.peer);
     let mut attempt = Attempt {
@@ -301,6 +310,7 @@ async fn attempt(
         introducer,
         pair,
         keys,
+        ice,
         stamps: Stamps::new(introduced, tag),
         servers: known.servers,
         first,

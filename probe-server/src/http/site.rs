@@ -9,7 +9,9 @@ use hyper::{
     header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS},
 };
 
-use super::{HttpOptions, text};
+use shared::rendezvous;
+
+use super::{HttpOptions, INVITATIONS, text};
 
 /// What there is.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +29,16 @@ impl Site<'_> {
     pub(crate) fn socket(&self, path: &str) -> Option<&'static str> {
         self.paths.iter().find(|at| **at == path).copied()
     }
+
+    /// Whether this path lets a browser into a session; the code is for the page to look at.
+    pub(super) fn is_invitation(&self, path: &str) -> bool {
+        let code = path.strip_prefix(INVITATIONS).filter(|code| code.len() <= LONGEST_CODE);
+        code.is_some_and(|_| self.page.is_some() && self.socket(rendezvous::PATH).is_some())
+    }
 }
+
+/// What follows the path of an invitation is a code, or nothing.
+const LONGEST_CODE: usize = 40;
 
 /// The page for browsers.
 #[derive(Clone, Debug)]

@@ -89,6 +89,40 @@ async fn only_pages_of_allowed_origins_open_a_websocket() {
     }
 }
 
+/// A server that has the page, under one name.
+async fn status_with_page(paths: &'static [&'static str], line: &str, headers: &str) -> String {
+    let (mut here, there) = duplex(64 * 1024);
+    tokio::spawn(async move {
+        let (options, page) = (HttpOptions::default(), crate::page::page(vec!["probe".into()]));
+        let site = Site { options: &options, paths, page: Some(&page), tls_port: None };
+        serve(Vec::new(), there, FROM, &site).await
+    });
+    here.write_all(format!("{line} HTTP/1.1\r\n{headers}\r\n").as_bytes()).await.expect("written");
+    let mut answer = vec![0; 64];
+    let length = here.read(&mut answer).await.expect("an answer");
+    String::from_utf8_lossy(&answer[..length]).split(' ').nth(1).unwrap_or_default().to_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_page_lets_browsers_into_sessions_and_no_other_page_does() {
+    const BOTH: &[&str] = &["/punch", "/see"];
+    for (paths, line, headers, expected) in [
+        (BOTH, "GET /p/tabo-kiru-lama-dosu?auto=1", "Host: probe:3478\r\n".to_owned(), "200"),
+        (BOTH, "GET /p/", "Host: probe\r\n".to_owned(), "200"),
+        (BOTH, "GET /p", "Host: probe\r\n".to_owned(), "404"),
+        (BOTH, "POST /p/x", "Host: probe\r\n".to_owned(), "405"),
+        (&["/see"], "GET /p/x", "Host: probe\r\n".to_owned(), "404"),
+        (BOTH, "GET /punch", format!("Origin: http://probe:3478\r\n{UPGRADE}"), "101"),
+        (BOTH, "GET /punch", format!("Origin: https://probe.evil\r\n{UPGRADE}"), "403"),
+        (BOTH, "GET /see", format!("Origin: https://evil\r\n{UPGRADE}"), "403"),
+    ] {
+        assert_eq!(status_with_page(paths, line, &headers).await, expected, "{line} {headers}");
+    }
+    let long = format!("GET /p/{}", "a".repeat(41));
+    assert_eq!(status_with_page(BOTH, &long, "Host: probe\r\n").await, "404");
+    assert_eq!(status(&HttpOptions::default(), "GET /p/x", "Host: probe\r\n").await, "404", "no page");
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_client_behind_a_trusted_proxy_is_known() {
     let request = format!("GET /punch HTTP/1.1\r\nX-Forwarded-For: 198.51.100.7\r\n{UPGRADE}\r\n");

@@ -6,13 +6,17 @@ use ring::digest::{SHA256, digest};
 use crate::http::Page;
 
 const MARKUP: &str = include_str!("assets/page.html");
-const SCRIPT: &str = include_str!("assets/page.js");
+/// What only declares comes first.
+const SCRIPTS: [&str; 2] = [include_str!("assets/peer.js"), include_str!("assets/page.js")];
+/// What comes of two browsers, as nat-check's engine predicts it: `nat-check --generate browser-pairs`.
+pub const PAIRS: &str = include_str!("assets/pairs.json");
 
 /// The page of a server with these names.
 pub(crate) fn page(names: Vec<String>) -> Page {
     let style = [shared::html::STYLE, include_str!("assets/page.css")].concat();
-    let document = MARKUP.replace("/* style */", &style).replace("/* script */", SCRIPT);
-    Page { names, document: document.into(), script: hash(SCRIPT), style: hash(&style) }
+    let script = format!("{}const PAIRS = {};\n{}", SCRIPTS[0], PAIRS.trim(), SCRIPTS[1]);
+    let document = MARKUP.replace("/* style */", &style).replace("/* script */", &script);
+    Page { names, document: document.into(), script: hash(&script), style: hash(&style) }
 }
 
 /// As a Content-Security-Policy writes it.
@@ -34,5 +38,6 @@ mod tests {
             assert!(allowed || !text.contains(word), "{word}");
         }
         assert!(!text.contains("/* script */") && !text.contains("/* style */"));
+        assert!(text.contains(&format!("const VERSION = {};", shared::rendezvous::VERSION)));
     }
 }

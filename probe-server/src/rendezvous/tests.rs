@@ -39,7 +39,7 @@ async fn hear(client: &mut Client) -> ToClient {
             other => panic!("{other:?}"),
         };
         match message {
-            ToClient::Welcome { stun } => assert_eq!(stun, HERE),
+            ToClient::Welcome { stun, .. } => assert_eq!(stun, HERE),
             message => return message,
         }
     }
@@ -92,7 +92,7 @@ async fn whoever_gets_in_is_told_first_where_stun_is() {
     say(&mut client, &ToServer::Open { version: VERSION }).await;
     let first = client.next().await.unwrap().unwrap();
     let first = ToClient::parse(first.to_text().unwrap()).unwrap().unwrap();
-    assert_eq!(first, ToClient::Welcome { stun: HERE.to_vec() });
+    assert_eq!(first, ToClient::Welcome { stun: HERE.to_vec(), page: false });
 }
 
 #[tokio::test(start_paused = true)]

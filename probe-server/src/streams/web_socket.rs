@@ -2,7 +2,11 @@
 
 use std::net::SocketAddr;
 
-use shared::{rendezvous, rendezvous::Refusal, test_session};
+use shared::{
+    rendezvous,
+    rendezvous::{Refusal, ToClient},
+    test_session,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{CONNECTION_COST, ConnectionSlot, Context, Event, ListenerEndpoint, PAGE_COST, Transport};
@@ -92,6 +96,7 @@ async fn converse<S>(
         context.limiter.count(Event::TooFast);
     }
     let current = context.shared.current();
+    let page = context.page.is_some() && current.page.is_some();
     let stun =
         || current.topologies.iter().filter_map(|t| t.advertised(Endpoint::Primary)).collect::<Vec<_>>();
     if let Some(page) = context.page.filter(|_| path == PAGE_PATH) {
@@ -119,8 +124,8 @@ async fn converse<S>(
         if is_too_fast {
             return Box::pin(rendezvous.refuse(socket, Refusal::TooFast)).await;
         }
-        let stun = stun();
+        let welcome = ToClient::Welcome { stun: stun(), page };
         drop(current);
-        rendezvous.introduce(socket, client.ip(), stun, || slot.hand_over()).await;
+        rendezvous.introduce(socket, client.ip(), welcome, || slot.hand_over()).await;
     }
 }

@@ -62,6 +62,9 @@ pub enum ToClient {
     Welcome {
         /// None of a family that the server does not have.
         stun: Vec<SocketAddr>,
+        /// Whether the server has a page, at `/p/CODE`, with which a browser can join.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        page: bool,
     },
     /// The session is open and waits for the other client.
     Waiting {
@@ -226,7 +229,10 @@ impl ToClient {
     pub fn parse(text: &str) -> Result<Option<Self>, Malformed> {
         let fields = Fields::read(text)?;
         Ok(Some(match fields.get::<String>("type")?.as_str() {
-            "welcome" => Self::Welcome { stun: fields.get("stun")? },
+            "welcome" => {
+                let page = fields.get_or_default("page")?;
+                Self::Welcome { stun: fields.get("stun")?, page }
+            }
             "waiting" => Self::Waiting { code: fields.get("code")?, seconds: fields.get("seconds")? },
             "paired" => {
                 Self::Paired { role: fields.get("role")?, you: fields.get("you")?, peer: fields.get("peer")? }
@@ -258,6 +264,11 @@ impl<'a> Fields<'a> {
     fn get<T: DeserializeOwned>(&self, name: &str) -> Result<T, Malformed> {
         let text = self.0.get(name).ok_or(Malformed)?.get();
         serde_json::from_str(text).map_err(|_| Malformed)
+    }
+
+    /// What may be missing.
+    fn get_or_default<T: DeserializeOwned + Default>(&self, name: &str) -> Result<T, Malformed> {
+        if self.0.contains_key(name) { self.get(name) } else { Ok(T::default()) }
     }
 
     fn payload(&self) -> Result<Payload, Malformed> {

@@ -4,6 +4,7 @@
 //! tolerant, because the two may be of different ages: unknown fields are ignored, a name or technique that is not known
 //! counts as not said, and what may be missing is missing without harm. Lists have limits.
 
+mod ice;
 mod technique;
 mod wire_names;
 
@@ -14,6 +15,7 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use ice::IceSide;
 pub use technique::WireTechnique;
 
 use super::{Payload, PayloadError};
@@ -95,6 +97,23 @@ pub struct Offer {
     /// Whether it takes the steps before the first round in which the two try what their prediction depends on.
     #[serde(default)]
     pub prepares: bool,
+    /// How it is met by connectivity checks of ICE, which is all that a browser speaks.
+    #[serde(default)]
+    pub ice: Option<IceSide>,
+}
+
+impl Offer {
+    /// Whether it may be found over IPv4, on the Internet or on its local network.
+    #[must_use]
+    pub fn has_ipv4(&self) -> bool {
+        !self.lan.is_empty() || self.behaviour.udp || self.external.iter().any(SocketAddr::is_ipv4)
+    }
+
+    /// Whether a browser has made it.
+    #[must_use]
+    pub fn is_browser(&self) -> bool {
+        self.ice.as_ref().is_some_and(|ice| ice.fingerprint.is_some())
+    }
 }
 
 /// UDP behaviour as measured; `None` = not known.

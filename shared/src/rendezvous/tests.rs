@@ -37,6 +37,7 @@ fn offer() -> Offer {
         rtt_ms: 20,
         hold_ms: 5000,
         prepares: true,
+        ice: None,
     }
 }
 
@@ -75,7 +76,7 @@ fn messages_are_read_as_they_are_written() {
         assert_eq!(ToServer::parse(&serde_json::to_string(&message).unwrap()), Ok(message));
     }
     for message in [
-        ToClient::Welcome { stun: at },
+        ToClient::Welcome { stun: at, page: true },
         ToClient::Waiting { code, seconds: 600 },
         ToClient::Paired { role: Role::First, you, peer: you },
         ToClient::Pong { id: 1 },

@@ -13,6 +13,7 @@ use super::{
     burst::{Burst, FIRST_PASS_INTERVAL, Path},
     checks::{self, Outcome, RoundContext},
     forecast::Pair,
+    ice::Ice,
     introducer::{IntroError, Introducer},
     sockets::Sockets,
     wire::{Keys, Stamps},
@@ -30,6 +31,8 @@ pub(super) struct Attempt {
     pub(super) introducer: Introducer,
     pub(super) pair: Pair,
     pub(super) keys: Keys,
+    /// How a browser is met; none where the peer is none.
+    pub(super) ice: Option<Ice>,
     pub(super) stamps: Stamps,
     /// Whom to ask for one's own external endpoint.
     pub(super) servers: Servers,
@@ -89,7 +92,7 @@ const LIKELY_TTLS: [u8; 4] = [2, 3, 4, 5];
 const LIKELIEST_TTL: u8 = 3;
 /// Each opener is sent so often: it may get lost before the gateway.
 const OPENERS: usize = 2;
-const USUAL_TTL: u32 = 64;
+pub(super) const USUAL_TTL: u32 = 64;
 /// Answers to the last packets of a round are waited for no longer than this.
 const LONGEST_GRACE: Duration = Duration::from_secs(1);
 /// Endpoints of one list that are tried.
@@ -244,7 +247,7 @@ impl Attempt {
 }
 
 /// The steps of an opener: the one that was measured, or all that are likely.
-fn opener_ttls(measured: Option<u8>) -> Vec<u8> {
+pub(super) fn opener_ttls(measured: Option<u8>) -> Vec<u8> {
     measured.map_or(LIKELY_TTLS.to_vec(), |ttl| vec![ttl])
 }
 

@@ -114,7 +114,7 @@ pub(super) async fn run(context: &mut RoundContext<'_>, burst: &Burst) -> Outcom
     }
 }
 
-fn first_few(targets: &[Path]) -> Vec<SocketAddr> {
+pub(super) fn first_few(targets: &[Path]) -> Vec<SocketAddr> {
     let mut few: Vec<SocketAddr> = Vec::new();
     for target in targets {
         if few.len() < MAX_ADDRESSES && !few.contains(&target.remote) {

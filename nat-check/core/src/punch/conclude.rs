@@ -119,7 +119,7 @@ fn local(attempt: &Attempt, found: &Found) -> Option<SocketAddr> {
 
 /// Whoever has no IPv4 address is described by its IPv6.
 fn side(offer: &Offer, measured: Option<NatType>) -> SideReport {
-    let told = offer.ipv6.as_ref().filter(|_| offer.lan.is_empty()).unwrap_or(&offer.behaviour);
+    let told = offer.ipv6.as_ref().filter(|_| !offer.has_ipv4()).unwrap_or(&offer.behaviour);
     SideReport {
         nat_type: measured.or(behaviour::nat_type(told)),
         mapping: told.mapping,

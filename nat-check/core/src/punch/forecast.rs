@@ -8,7 +8,7 @@ use shared::rendezvous::{
     peer::{self, Offer},
 };
 
-use super::behaviour;
+use super::{behaviour, technique::browser_obstacle};
 use crate::{
     report::PeerOutcome,
     technique::Technique,
@@ -86,7 +86,8 @@ impl Pair {
         // What was counted is open already, and worth some guesses.
         let worth = if sockets < Budget::DEFAULT.sockets { WORTH_ONCE_OPEN } else { Budget::DEFAULT.worth };
         let gap_s = gap_s(&self.mine, &self.peers);
-        let budget = Budget { gap_s, sockets, worth, ..Budget::DEFAULT };
+        let rounds = if self.has_browser() { 1 } else { Budget::DEFAULT.rounds };
+        let budget = Budget { gap_s, sockets, worth, rounds, ..Budget::DEFAULT };
         let both = |a: Option<&peer::Behaviour>, b: Option<&peer::Behaviour>| {
             Some(predict(&behaviour::side(a?, seen[0])?, &behaviour::side(b?, seen[1])?, &budget))
         };
@@ -116,6 +117,11 @@ impl Pair {
     /// Whether the two may be on one local network, and each knows where the other one is there.
     pub(super) fn may_share_network(&self) -> bool {
         self.neighbours && !self.mine.lan.is_empty() && !self.peers.lan.is_empty()
+    }
+
+    /// Whether one of the two is a browser.
+    pub(super) fn has_browser(&self) -> bool {
+        self.mine.is_browser() || self.peers.is_browser()
     }
 
     /// Whether both are willing.
@@ -187,11 +193,16 @@ impl Pair {
             why,
         };
         for (offer, name) in [(&self.mine, "this side"), (&self.peers, "the peer")] {
-            if offer.lan.is_empty() && offer.ipv6.is_some() {
+            if !offer.has_ipv4() && offer.ipv6.is_some() {
                 return none(format!("{name} has no IPv4"));
             }
         }
         let Some(udp) = &self.udp else { return Forecast::unknown() };
+        if let Some(why) =
+            Some(udp.strategy).filter(|_| self.has_browser()).and_then(|s| browser_obstacle(self, s))
+        {
+            return none(why.into());
+        }
         let technique = technique(udp).map(|technique| match technique {
             // Where a router remaps, the gateways are opened first.
             Technique::Simultaneous if self.remaps() => Technique::LowTtl,

@@ -141,6 +141,7 @@ fn own_offer(choice: u8) -> Offer {
         rtt_ms: 20,
         hold_ms: 0,
         prepares: true,
+        ice: None,
     }
 }
 

@@ -47,7 +47,7 @@ impl Held {
     }
 
     /// Notes a reply; further ones than there were heartbeats are somebody's flood.
-    fn replied(&mut self, rtt: Duration, since_begin: Duration) {
+    pub(super) fn replied(&mut self, rtt: Duration, since_begin: Duration) {
         if self.replies < self.heartbeats {
             self.replies += 1;
             self.rtts.push(rtt);
@@ -57,14 +57,14 @@ impl Held {
 }
 
 /// The interval of heartbeats: enough of them for a figure, but never a burden.
-fn interval(hold: Duration) -> Duration {
+pub(super) fn interval(hold: Duration) -> Duration {
     (hold / 25).clamp(Duration::from_millis(100), Duration::from_secs(1))
 }
 
 /// How long the last reply may take.
-const LAST_REPLY: Duration = Duration::from_secs(1);
+pub(super) const LAST_REPLY: Duration = Duration::from_secs(1);
 /// Replies to a peer that floods, as many as an honest one could ask for.
-const MAX_REPLIES: u32 = 4000;
+pub(super) const MAX_REPLIES: u32 = 4000;
 
 /// How long a path is held, and its round-trip time as far as it is known.
 #[derive(Clone, Copy, Debug)]

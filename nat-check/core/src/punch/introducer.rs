@@ -32,6 +32,10 @@ pub(super) struct Introducer {
     frames: u32,
     /// Where the server says that it answers STUN over UDP.
     stun: Vec<SocketAddr>,
+    /// Scheme, name and port of the server, as a browser finds it.
+    origin: String,
+    /// Whether a browser can join there.
+    has_page: bool,
     /// Why the connection is not encrypted, where the server offers that it is.
     unencrypted: Option<String>,
 }
@@ -190,6 +194,7 @@ impl Introducer {
                 }
                 None => (stream, server.to_string()),
             };
+            let origin = format!("{}://{authority}", if tls.is_some() { "https" } else { "http" });
             // The scheme only says how the library would have connected: that has been done.
             let url = format!("ws://{authority}{PATH}");
             let connected = client_async_with_config(url, stream, Some(limits())).await;
@@ -202,6 +207,8 @@ impl Introducer {
                 step: 0,
                 frames: 0,
                 stun: Vec::new(),
+                origin,
+                has_page: false,
                 unencrypted: None,
             };
             Ok((introducer, offered))
@@ -242,11 +249,17 @@ impl Introducer {
         &self.stun
     }
 
+    /// Where a browser joins the session with this code, if the server has a page for that.
+    pub(super) fn link(&self, code: Code) -> Option<String> {
+        self.has_page.then(|| format!("{}/p/{code}", self.origin))
+    }
+
     async fn welcome(&mut self) -> Result<(), IntroError> {
         match self.answer().await? {
-            ToClient::Welcome { mut stun } => {
+            ToClient::Welcome { mut stun, page } => {
                 stun.truncate(MOST_ENDPOINTS);
                 self.stun = stun;
+                self.has_page = page;
                 Ok(())
             }
             _ => Err(IntroError::Broken),

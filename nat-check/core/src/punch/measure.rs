@@ -10,7 +10,7 @@ use shared::{
 use tokio::sync::watch;
 
 use super::{
-    PunchSetup, attempt::Servers, behaviour, extra_probes, sockets::Sockets, technique, unless_stopped,
+    PunchSetup, attempt::Servers, behaviour, extra_probes, ice, sockets::Sockets, technique, unless_stopped,
 };
 use crate::{
     check::{ServerQuery, Setup, check},
@@ -176,6 +176,7 @@ pub(super) async fn offer(
         opener_ttl: known.opener_ttl,
         rtt_ms: u32::try_from(rtt.as_millis()).unwrap_or(u32::MAX),
         prepares: true,
+        ice: Some(ice::own(Nonce(nonce))),
         hold_ms: u32::try_from(setup.hold.as_millis()).unwrap_or(u32::MAX),
     };
     let Some((server, ip)) = known.servers.v4 else { return (offer, None) };

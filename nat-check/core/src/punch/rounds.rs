@@ -11,6 +11,7 @@ use super::{
     burst::Path,
     checks::Outcome,
     hold::{self, Held, Terms},
+    ice,
     introducer::IntroError,
     report::RoundReport,
     technique,
@@ -118,8 +119,12 @@ pub(super) async fn hold(attempt: &mut Attempt, found: &mut Found, hold: Duratio
         (Some(stream), _) => hold::over_tcp(&mut **stream, &attempt.keys, hold, &mut told.held).await,
         (None, Some(path)) => {
             let rtt = found.rtt.unwrap_or(attempt.introducer.rtt());
-            let Attempt { sockets, keys, stamps, .. } = attempt;
-            hold::over_udp(sockets, keys, stamps, path, Terms { hold, rtt }, &mut told.held).await;
+            let Attempt { sockets, keys, stamps, ice, .. } = attempt;
+            let (terms, held) = (Terms { hold, rtt }, &mut told.held);
+            match ice {
+                Some(ice) => ice::hold(sockets, ice, stamps, path, terms, held).await,
+                None => hold::over_udp(sockets, keys, stamps, path, terms, held).await,
+            }
         }
         (None, None) => {}
     }

@@ -11,6 +11,7 @@ use super::{
 use crate::{net::Boxed, technique::Technique};
 
 mod birthday;
+mod browser;
 mod ipv6;
 mod lan;
 mod low_ttl;
@@ -19,6 +20,7 @@ mod simultaneous;
 mod tcp;
 
 pub(super) use birthday::opens as birthday_opens;
+pub(super) use browser::obstacle as browser_obstacle;
 pub(super) use tcp::side as tcp_side;
 
 /// How a technique is carried out.
@@ -49,6 +51,9 @@ pub(super) const METHODS: &[Method] = &[
 /// What is to be tried, round by round: what is most promising comes first, unless it takes long. Both sides come to the
 /// same list, since both know the same of each other.
 pub(super) fn plan(pair: &Pair) -> Vec<&'static Method> {
+    if pair.has_browser() {
+        return browser::plan(pair);
+    }
     let promising = pair.forecast().technique.filter(|technique| *technique != Technique::Birthday);
     let mut methods: Vec<&Method> =
         METHODS.iter().filter(|method| pair.agrees_on(method.technique)).collect();

@@ -1,4 +1,3 @@
-'use strict';
 // The browser's half of the measurement. It opens connections (RTCPeerConnection) as the server tells it, and reports what
 // only the browser knows: local ports, whether its own address is the one that the server sees, and hairpinning.
 
@@ -19,6 +18,33 @@ const CHINESE = {
   lost: '与服务器的连接已中断。',
   forbidden: '此浏览器没有 WebRTC，或者已被设置、策略或扩展禁用。请改用 nat-check。',
   udp: '此浏览器不提供 UDP：设置、策略或扩展禁用了它。请改用 nat-check。',
+  peerTitle: '直接连接另一台主机',
+  peerAbout: '本页让此浏览器与对方（运行 nat-check punch 的主机，或另一个浏览器）直接建立连接（打洞）。对方会得知您的外部地址。',
+  connect: '连接',
+  peerNote: '请只与信任的人共享此链接。先测量此网络，大约需要三秒钟。',
+  met: '对方已到。正在测量此网络……',
+  checking: '正在尝试连接……',
+  through: '已直接连接，正在保持……',
+  invite: '请在另一台主机上打开：',
+  left: '对方已离开。',
+  silent: '对方没有响应。',
+  old: '对方的 nat-check 版本太旧，不能与浏览器连接。',
+  refusedJoin: '服务器拒绝：',
+  refusals: { 'unknown-code': '没有使用此代码的会话在等待：它可能已过期或已被使用。', 'too-fast': '请求太多，请稍后再试。', full: '服务器已满，请稍后再试。', expired: '会话已过期。' },
+  predicted: '预测：',
+  outcomes: { direct: '可以直接连接', failed: '不能直接连接', unknown: '不确定' },
+  why: {
+    'both-send': '双方的第一个数据包会让各自的 NAT 放行对方的数据包',
+    'one-sends': '任何人都可以向其中一方发送',
+    predict: '一方的端口随目的地变化，但下一个端口可以预测',
+    ports: '必须猜测大量端口，浏览器做不到',
+    'no-udp': '有一方的 UDP 被阻断',
+    ipv6: '在 IPv6 上没有端口需要猜测',
+    unknown: '对至少一方所知太少',
+    neighbours: '双方在同一个 NAT 之后，没有迹象表明它会把数据包转回',
+    remaps: '双方的路由器都把端口给先发送者，而浏览器无法发送提前失效的数据包',
+    browser: '浏览器不能通过 TCP 连接，不能选择端口，也不能猜测大量端口；在两边都运行 nat-check 可能更有效。',
+  },
 };
 const ENGLISH = {
   again: 'Measure again',
@@ -31,6 +57,38 @@ const ENGLISH = {
   lost: 'The connection to the server was lost.',
   forbidden: 'This browser has no WebRTC, or a setting, a policy or an extension forbids it. Run nat-check instead.',
   udp: 'This browser offers no UDP: a setting, a policy or an extension forbids it. Run nat-check instead.',
+  peerTitle: 'Connect directly to another host',
+  peerAbout: 'This page connects this browser directly (hole punching) to a peer: a host that runs nat-check punch, or another browser. The peer learns your external address.',
+  connect: 'Connect',
+  peerNote: 'Share the link only with whom you trust. Your network is measured first, which takes about three seconds.',
+  met: 'The peer is here. Measuring this network …',
+  checking: 'Trying to connect …',
+  through: 'Connected directly; keeping the path open …',
+  invite: 'Open on the other host: ',
+  left: 'The peer has left.',
+  silent: 'The peer does not answer.',
+  old: 'The nat-check of the peer is too old to meet a browser.',
+  refusedJoin: 'The server refuses: ',
+  refusals: {
+    'unknown-code': 'No session waits under this code: it may have expired, or been used.',
+    'too-fast': 'Too many requests: try again later.',
+    full: 'The server is full: try again later.',
+    expired: 'The session has expired.',
+  },
+  predicted: 'Predicted: ',
+  outcomes: { direct: 'Direct connection', failed: 'No direct connection', unknown: 'Not known' },
+  why: {
+    'both-send': 'each side’s first packet makes its own gateway let the other’s packets in',
+    'one-sends': 'anybody can send to one of the two, so the other one just sends',
+    predict: 'the port of one side changes with the destination, but the next one can be predicted',
+    ports: 'ports would have to be guessed by the hundred, which a browser cannot',
+    'no-udp': 'UDP is blocked on one side',
+    ipv6: 'over IPv6 no port has to be guessed',
+    unknown: 'too little is known of at least one side',
+    neighbours: 'both are behind the same NAT, and nothing shows that it turns packets back',
+    remaps: 'both routers give the port to whoever sends first, and a browser cannot send packets that expire on the way',
+    browser: 'A browser cannot connect over TCP, choose its ports, or guess ports by the hundred: nat-check on both sides may do better.',
+  },
 };
 
 const root = document.documentElement;
@@ -39,9 +97,17 @@ const isChinese = (navigator.languages || [navigator.language]).map((l) => Strin
   .find((l) => l.startsWith('zh') || l.startsWith('en'))?.startsWith('zh') ?? false;
 const words = isChinese ? CHINESE : ENGLISH;
 
+const isPeer = location.pathname.startsWith('/p/');
+if (isPeer) {
+  Object.assign(words, { title: words.peerTitle, about: words.peerAbout, start: words.connect, note: words.peerNote });
+  document.title = words.title;
+  document.querySelectorAll('[data-text]').forEach((element) => {
+    element.textContent = words[element.dataset.text] || element.textContent;
+  });
+}
 if (isChinese) {
   root.lang = 'zh-Hans';
-  document.title = 'NAT 检测';
+  document.title = isPeer ? words.title : 'NAT 检测';
   for (const element of document.querySelectorAll('[data-text]')) element.textContent = words[element.dataset.text];
 }
 
@@ -85,10 +151,10 @@ class Connection {
   }
 
   /** The other side, which never speaks anything but STUN: with `active` the browser waits for it. */
-  async answer({ ufrag, password, fingerprint, candidates }) {
+  async answer({ ufrag, password, fingerprint, candidates, setup = 'active' }) {
     const sdp = ['v=0', 'o=- 1 1 IN IP4 0.0.0.0', 's=-', 't=0 0', 'a=group:BUNDLE 0',
       'm=application 9 UDP/DTLS/SCTP webrtc-datachannel', 'c=IN IP4 0.0.0.0', 'a=mid:0', `a=ice-ufrag:${ufrag}`,
-      `a=ice-pwd:${password}`, 'a=ice-options:trickle', `a=fingerprint:sha-256 ${fingerprint}`, 'a=setup:active',
+      `a=ice-pwd:${password}`, 'a=ice-options:trickle', `a=fingerprint:sha-256 ${fingerprint}`, `a=setup:${setup}`,
       'a=sctp-port:5000', ''].join('\r\n');
     await this.pc.setRemoteDescription({ type: 'answer', sdp });
     await this.add(candidates);
@@ -210,13 +276,25 @@ function measure() {
   });
 }
 
+/** What is to be kept of it, and how it is shown. */
+async function measured() {
+  const { report, html } = await measure();
+  byId('result').innerHTML = html;
+  return report;
+}
+
+async function met() {
+  const document = await punch();
+  showPunch(document);
+  return document;
+}
+
 async function run() {
   byId('start').disabled = true;
   root.dataset.state = 'running';
   if (typeof RTCPeerConnection !== 'function') return fail(words.forbidden);
   try {
-    const { report, html } = await measure();
-    byId('result').innerHTML = html;
+    const report = await (isPeer ? met() : measured());
     const text = JSON.stringify(report, null, 2);
     const holder = byId('report') || document.createElement('script');
     holder.id = 'report';

@@ -59,15 +59,15 @@ fn cost(pair: &Pair) -> Option<String> {
 
 /// What this side does: whether its own next port is to be known, how many ports of the peer it tries, which ones.
 #[derive(Clone, Copy, Default)]
-struct Part {
-    sampled: bool,
-    tries: u32,
+pub(super) struct Part {
+    pub(super) sampled: bool,
+    pub(super) tries: u32,
     /// How many at each of the external addresses that nobody vouches for.
     elsewhere: u32,
     stride: u32,
 }
 
-fn part(pair: &Pair) -> Option<Part> {
+pub(super) fn part(pair: &Pair) -> Option<Part> {
     let me = pair.who();
     match pair.udp.as_ref()?.strategy {
         Strategy::PredictOne { hard, .. } if hard == me => Some(Part { sampled: true, ..Part::default() }),
@@ -116,7 +116,11 @@ async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
 
 /// Where this side sends to: the peer's known endpoint, or the ports that its next mapping may get, at the address where
 /// the server has seen it and, a few of them, at its other external addresses.
-fn remotes(attempt: &Attempt, part: Part, peer: &RoundCandidates) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
+pub(super) fn remotes(
+    attempt: &Attempt,
+    part: Part,
+    peer: &RoundCandidates,
+) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
     let Some(next) = peer.next.filter(|_| part.tries > 0) else {
         return (attempt.contactable(&peer.at).into_iter().take(1).collect(), Vec::new());
     };

@@ -46,6 +46,7 @@ pub(super) fn bait(external: Vec<SocketAddr>) -> Offer {
         rtt_ms: 100,
         hold_ms: 0,
         prepares: false,
+        ice: None,
     }
 }
 
