@@ -51,7 +51,7 @@ fn so_do_they_behind_several_external_addresses() {
 
 #[test]
 fn so_do_they_where_a_nat_gives_few_mappings() {
-    for (name, matches) in limited_mappings(16, 1) {
+    for (name, matches) in limited_mappings(48, 1) {
         let tally = run_all(&matches, 2);
         println!("{name}:\n{}", tally.figures());
         let complaints = tally.complaints();

@@ -117,13 +117,13 @@ pub fn several_addresses(count: usize, seed: u64) -> Vec<(String, Vec<Match>)> {
     all.map(|nats| (nats.join(" with "), (0..2).flat_map(|turn| cell(nats, turn)).collect())).collect()
 }
 
-/// NATs that give a host a limited number of mappings and refuse further ones, with peers whose ports need no guess: the
-/// measurement itself has used some of them when ports are to be guessed.
+/// NATs that give a host a limited number of mappings and refuse further ones, or end the oldest for them, with peers whose
+/// ports need no guess: the measurement itself has used some of them when ports are to be guessed.
 #[must_use]
 pub fn limited_mappings(count: usize, seed: u64) -> Vec<(String, Vec<Match>)> {
-    const LIMITS: [u32; 4] = [32, 64, 80, 150];
+    const LIMITS: [&str; 6] = ["quota=32", "quota=64", "quota=80", "quota=150", "keeps=32", "keeps=64"];
     const PEER: &str = "port-restricted-cone";
-    let limited = LIMITS.map(|limit| format!("mapping=apd,filtering=apd,ports=random,quota={limit}"));
+    let limited = LIMITS.map(|limit| format!("mapping=apd,filtering=apd,ports=random,{limit}"));
     let cells = limited.map(|nat| {
         let matches = pairs(std::slice::from_ref(&nat), &vec![PEER.to_owned(); count], seed);
         (format!("{nat} with {PEER}"), matches)

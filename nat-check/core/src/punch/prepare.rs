@@ -2,7 +2,7 @@
 //! each other, and how many mappings a NAT gives for ports that are to be guessed. Only if both offers say so, since both
 //! take the same steps.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, ops::Range, time::Duration};
 
 use shared::rendezvous::peer::{PeerMessage, Prepared, RoundCandidates};
 
@@ -22,6 +22,10 @@ const LAN_WINDOW: Duration = Duration::from_millis(300);
 const GROUP: usize = 8;
 /// Passes in which those that were not answered are asked again.
 const PASSES: usize = 3;
+/// How long the answers may take.
+const ANSWERED_BY: Duration = Duration::from_millis(1250);
+/// So many in a row that are not answered have got no mapping, or none that lasted: loss hardly ever takes as many.
+const FULL: usize = 4;
 /// Sockets that are looked at together for what the NAT has dropped.
 const FEW: usize = 4;
 
@@ -75,7 +79,7 @@ async fn open(attempt: &mut Attempt, opener: Who, sockets: usize) -> Result<(), 
 }
 
 /// Sockets with a mapping towards the peer. A NAT cannot be asked which it has given, but gives them in order: where a
-/// later one towards the server is answered, all those before it had room.
+/// later one towards the server is answered, those before it had room, unless it drops old mappings for new ones.
 async fn mapped_sockets(attempt: &mut Attempt, target: SocketAddr, wanted: usize) -> Vec<usize> {
     let Some((server, ip)) = attempt.servers.v4 else { return Vec::new() };
     let ttl = attempt.opener_ttl();
@@ -97,38 +101,80 @@ async fn mapped_sockets(attempt: &mut Attempt, target: SocketAddr, wanted: usize
         probes.push(attempt.sockets.ask(probe, server).await);
         tokio::time::sleep(SEND_INTERVAL).await;
     }
-    attempt.sockets.endpoints(&mut probes, server, PASSES).await;
-    let Some(last) = probes.iter().rposition(|probe| probe.at.is_some()) else { return Vec::new() };
-    let first = first_kept(attempt, &probes[..=last], server).await;
-    sockets.drain(first * GROUP..(last + 1) * GROUP).collect()
+    // Not asked again: that could be answered because an older mapping has expired meanwhile.
+    attempt.sockets.hear(&mut probes, ANSWERED_BY).await;
+    let answered: Vec<bool> = probes.iter().map(|probe| probe.at.is_some()).collect();
+    let mut groups = had_room(&answered);
+    if let Some(oldest) = oldest_kept(attempt, &probes[groups.clone()], server).await {
+        // What is older than the oldest probe that is still there may be gone.
+        groups.start += oldest + 1;
+    }
+    sockets.drain(groups.start * GROUP..groups.end.max(groups.start) * GROUP).collect()
 }
 
-/// The first of these that still has the mapping that it had. A NAT that drops the oldest mapping for a new one gives
-/// another one to whoever asks again; so the newest ones are asked first.
-async fn first_kept(attempt: &mut Attempt, probes: &[Asked], server: SocketAddr) -> usize {
-    let mut few = probes.len();
-    let oldest = probes.iter().position(|probe| probe.at.is_some()).unwrap_or(few);
-    if is_kept(attempt, &probes[oldest..few.min(oldest + 1)], server).await {
-        return 0;
+/// The groups that have got mappings, by the answers to the probes that followed them. Where a NAT gives no more, nothing
+/// is answered any more, save where an old mapping expires; where it drops old ones, the first answers come too late.
+fn had_room(answered: &[bool]) -> Range<usize> {
+    let mut best = 0..0;
+    let (mut start, mut silent, mut heard, mut most) = (0, 0, 0, 0);
+    for (at, &was_answered) in answered.iter().enumerate() {
+        if was_answered {
+            (silent, heard) = (0, heard + 1);
+            if heard > most {
+                (most, best) = (heard, start..at + 1);
+            }
+        } else {
+            silent += 1;
+            if silent >= FULL {
+                (start, heard) = (at + 1, 0);
+            }
+        }
     }
-    while few > 0 {
-        let next = few.saturating_sub(FEW);
-        if !is_kept(attempt, &probes[next..few], server).await {
+    best
+}
+
+/// The oldest of these that still has the mapping that it had; none = nothing is dropped. A NAT that drops the oldest mapping
+/// for a new one gives another one to whoever asks again; so the newest ones are asked first.
+async fn oldest_kept(attempt: &mut Attempt, probes: &[Asked], server: SocketAddr) -> Option<usize> {
+    let oldest = probes.iter().position(|probe| probe.at.is_some())?;
+    if kept(attempt, &probes[oldest..=oldest], server).await == 1 {
+        return None;
+    }
+    let mut left = probes.len();
+    while left > 0 {
+        let few = &probes[left.saturating_sub(FEW)..left];
+        let same = kept(attempt, few, server).await;
+        left -= same;
+        if same < few.len() {
             break;
         }
-        few = next;
     }
-    few
+    Some(left)
 }
 
-/// Whether none of these is seen at another endpoint than before.
-async fn is_kept(attempt: &mut Attempt, probes: &[Asked], server: SocketAddr) -> bool {
+/// How many of these, from the newest on, are seen at the same endpoint as before.
+async fn kept(attempt: &mut Attempt, probes: &[Asked], server: SocketAddr) -> usize {
     let mut again = Vec::new();
     for probe in probes.iter().rev() {
         again.push(attempt.sockets.ask(probe.socket, server).await);
     }
     attempt.sockets.endpoints(&mut again, server, PASSES).await;
     let same =
-        |(before, now): (&Asked, &Asked)| before.at.is_none() || now.at.is_none() || before.at == now.at;
-    probes.iter().rev().zip(&again).all(same)
+        |(before, now): &(&Asked, &Asked)| before.at.is_none() || now.at.is_none() || before.at == now.at;
+    probes.iter().rev().zip(&again).take_while(same).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_had_room_where_probes_were_answered() {
+        let groups = |answered: &str| had_room(&answered.chars().map(|c| c == '+').collect::<Vec<_>>());
+        assert_eq!(groups("++++++++"), 0..8);
+        assert_eq!(groups("-++-+--+"), 0..8, "some are lost");
+        assert_eq!(groups("--------"), 0..0);
+        assert_eq!(groups("++-+----------+---"), 0..4, "an old mapping expired later on");
+        assert_eq!(groups("-----------+++-+"), 11..16, "old ones are dropped");
+    }
 }

@@ -199,18 +199,23 @@ impl Sockets {
             for one in asked.iter_mut().filter(|one| pass > 0 && one.at.is_none()) {
                 self.ask_again(one, server).await;
             }
-            let deadline = Instant::now() + Duration::from_millis(wait);
-            while asked.iter().any(|one| one.at.is_none()) {
-                let Ok(Some(arrival)) = timeout_at(deadline, self.arrived.recv()).await else { break };
-                let view = View::parse(&arrival.bytes).ok();
-                let seen = view.and_then(|view| Some((view.id(), view.mapped()?)));
-                let answered =
-                    seen.and_then(|(id, at)| Some((asked.iter_mut().find(|one| one.ids.contains(&id))?, at)));
-                match answered {
-                    Some((one, at)) => one.at = Some(at),
-                    None if self.early.len() < QUEUE => self.early.push_back(arrival),
-                    None => {}
-                }
+            self.hear(asked, Duration::from_millis(wait)).await;
+        }
+    }
+
+    /// Waits for what these are answered, at most so long.
+    pub(super) async fn hear(&mut self, asked: &mut [Asked], wait: Duration) {
+        let deadline = Instant::now() + wait;
+        while asked.iter().any(|one| one.at.is_none()) {
+            let Ok(Some(arrival)) = timeout_at(deadline, self.arrived.recv()).await else { break };
+            let view = View::parse(&arrival.bytes).ok();
+            let seen = view.and_then(|view| Some((view.id(), view.mapped()?)));
+            let answered =
+                seen.and_then(|(id, at)| Some((asked.iter_mut().find(|one| one.ids.contains(&id))?, at)));
+            match answered {
+                Some((one, at)) => one.at = Some(at),
+                None if self.early.len() < QUEUE => self.early.push_back(arrival),
+                None => {}
             }
         }
     }
