@@ -48,7 +48,7 @@ pub const BUDGET_UNDER_LOSS: usize = 400;
 /// The time between rounds of a test.
 pub const ROUND_INTERVAL: Duration = Duration::from_millis(60);
 /// A round-trip time from which on the way is long.
-const FAR: Duration = Duration::from_secs(1);
+pub(crate) const FAR: Duration = Duration::from_secs(1);
 /// Ports that are tried for one that servers talk to; nearly all are.
 const PORTS: usize = 32;
 

@@ -16,7 +16,7 @@ use crate::{
     probe::{Found, Measured, Probe, Slot, Stage, Step, filtering, slot, so_far},
     report::{Confidence, Finding, Reason, ReasonCode},
     server_endpoints::ServerEndpoint,
-    session::{Contact, Request, Session, Socket},
+    session::{self, Contact, Request, Session, Socket},
 };
 #[cfg(feature = "sim")]
 use shared::nat::model::UdpBehaviour;
@@ -180,13 +180,32 @@ fn tally(log: &ObservationLog, hops: u8, timed_out_before: Duration) -> LossCoun
     tally
 }
 
+/// Why nothing was sent, though nothing stood against it.
+fn not_tried(log: &ObservationLog) -> Finding<u8> {
+    if !log.tests.contains(&PURPOSE.measurement) {
+        return Finding::not_asked_for(METHOD);
+    }
+    let why: Reason = match log.quickest().filter(|&way| way >= session::FAR) {
+        Some(way) => {
+            let text =
+                format!("left out: a round trip takes {:.1} s, and the test several", way.as_secs_f64());
+            (ReasonCode::LongRoundTrip, text).into()
+        }
+        None => {
+            let text = "each request takes so long that what the verdict does not rest on was left out";
+            (ReasonCode::ServerSlow, text).into()
+        }
+    };
+    Finding::unknown(why, METHOD)
+}
+
 /// Draws the conclusion: the number of routers up to the outermost that filters, 0 for this host itself.
 fn conclude(log: &ObservationLog, found: &Found) -> Finding<u8> {
     if let Some(reason) = hindrance(log, found) {
         return Finding::unknown(reason, METHOD);
     }
     if log.of(PURPOSE).next().is_none() {
-        return Finding::not_asked_for(METHOD);
+        return not_tried(log);
     }
     let Some(silent) = farthest_silent(log) else {
         let text = "the filter remembers for all sockets of this host together whom it has sent to";
@@ -331,5 +350,21 @@ mod tests {
         assert!(why(&run(|_| true, 5)).contains("all sockets"));
         assert!(why(&run(|_| false, 5)).contains("within 6 hops"));
         assert_eq!(conclude(&run(|hops| hops > 1, 1)).value, None, "a single silence proves nothing");
+    }
+
+    #[test]
+    fn what_was_left_out_says_why() {
+        let code = |log: &ObservationLog| conclude(log).reason_code;
+        let mut log = run(|hops| hops > 1, 1);
+        log.transactions.retain(|t| t.purpose != PURPOSE);
+        assert_eq!(code(&log), Some(ReasonCode::NotAskedFor));
+        log.tests = vec![PURPOSE.measurement];
+        assert_eq!(code(&log), Some(ReasonCode::ServerSlow));
+        for transaction in &mut log.transactions {
+            let at = transaction.sent + Duration::from_millis(2500);
+            transaction.responses.iter_mut().for_each(|response| response.at = at);
+            transaction.receipt = transaction.receipt.map(|_| at);
+        }
+        assert_eq!(code(&log), Some(ReasonCode::LongRoundTrip));
     }
 }

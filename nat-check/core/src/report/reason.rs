@@ -81,6 +81,8 @@ pub enum ReasonCode {
     NoAnswer,
     /// Too few observations for a conclusion.
     TooFewSamples,
+    /// A round trip takes so long that only what the verdict rests on was asked.
+    LongRoundTrip,
     /// The measurement did not reach its end.
     Unfinished,
     /// Something answers over TCP sooner than the server does over UDP.
