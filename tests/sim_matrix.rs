@@ -7,9 +7,12 @@ use lab::{
     oracle::{self, Judgement},
     scenario::{Driver, Scenario},
     sim::Sim,
-    study::{Study, on_two_threads},
+    study::{Study, on_two_threads, tcp_nats},
 };
-use nat_check_core::net::sim::{Fault, Loss, PathSpec};
+use nat_check_core::{
+    net::sim::{Fault, Loss, PathSpec},
+    selection::Selection,
+};
 use shared::nat::model::{NatSpec, PRESETS, Stack};
 
 const MAPPINGS: [&str; 4] = ["ei", "ad", "apd", "pd"];
@@ -74,6 +77,53 @@ fn every_class_is_reported_right_at_every_loss() {
     let at_ten = undecided.get("10 % loss").copied().unwrap_or(0);
     let of = cells.iter().filter(|c| c.loss == 0.10).count();
     assert!(at_ten * 100 <= of, "{at_ten} of {of} runs at 10 % loss left an axis undecided");
+}
+
+const TCP_FINDINGS: [&str; 5] = [
+    "ipv4.tcp.mapping",
+    "ipv4.tcp.filtering",
+    "ipv4.tcp.same_address_as_udp",
+    "ipv4.tcp.intercepted",
+    "ipv4.udp.nat_type",
+];
+
+#[test]
+fn every_class_is_reported_right_over_tcp() {
+    let nats = tcp_nats();
+    let complaints = on_two_threads(&nats, |nat| {
+        let stack: Stack = nat.parse().expect(nat);
+        let path = PathSpec::with_delay_ms(10);
+        let run = Sim { path, ..Sim::new(stack.clone(), 3) }.run();
+        let judgement = oracle::judge(&oracle::expected(&stack), &run.report);
+        let open = TCP_FINDINGS.iter().filter(|path| !judgement.decided(path));
+        let mut complaints: Vec<String> = open.map(|path| format!("{nat}: {path} is open")).collect();
+        let undecided = judgement.undecided.iter().filter(|why| why.starts_with("ipv4.tcp."));
+        complaints.extend(judgement.wrong.iter().chain(undecided).map(|why| format!("{nat}: {why}")));
+        complaints
+    });
+    let complaints: Vec<String> = complaints.into_iter().flatten().collect();
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+}
+
+/// RFC 5382 REQ-4: a NAT may answer an unsolicited SYN when 6 s have passed.
+#[test]
+fn a_late_answer_is_seen_where_it_is_asked_for() {
+    for (answer, word) in [("syn=reset", "reset"), ("syn=icmp", "icmp")] {
+        let stack: Stack = format!("port-restricted-cone,{answer},syn-delay=6s").parse().expect("a NAT");
+        let tests = Selection::Only(vec!["tcp-syn".to_owned()]);
+        let run = Sim { path: PathSpec::with_delay_ms(10), tests, ..Sim::new(stack, 5) }.run();
+        let tcp = run.report.ipv4.tcp.expect("TCP was tested");
+        let syn = tcp.unsolicited_syn.value.unwrap_or_else(|| panic!("{:?}", tcp.unsolicited_syn));
+        assert_eq!(serde_json::json!(syn.answer), word);
+        assert!((6.0..6.2).contains(&syn.after_s), "after {} s", syn.after_s);
+    }
+    let stack: Stack = "port-restricted-cone".parse().expect("a NAT");
+    let tests = Selection::Only(vec!["tcp-syn".to_owned()]);
+    let run = Sim { path: PathSpec::with_delay_ms(10), tests, ..Sim::new(stack, 5) }.run();
+    let tcp = run.report.ipv4.tcp.expect("TCP was tested");
+    let syn = tcp.unsolicited_syn.value.unwrap_or_else(|| panic!("{:?}", tcp.unsolicited_syn));
+    assert_eq!(serde_json::json!(syn.answer), "drop");
+    assert!(syn.after_s >= 6.0, "watched for {} s", syn.after_s);
 }
 
 /// What must be reached on a line or with a server, over a sample; `cargo bench -p natlab --bench accuracy` has more of it.

@@ -57,6 +57,8 @@ fn main() {
         ("server that answers 10 a second", line(Loss::None), fault(Fault::RateLimit(10.0)), 2_000),
         ("server that answers 5, then none for 10 s", line(Loss::None), fault(Fault::Lockout(5)), 500),
         ("server with a single address", line(Loss::None), fault(Fault::SingleAddress), 2_000),
+        ("tcp: no loss, round trip 50 ms", PathSpec::with_delay_ms(25), none(), 2_000),
+        ("tcp: 10 % each way", each(0.10), none(), 10_000),
     ];
     // Words on the command line choose rows, `n=NUMBER` limits the runs of each, `open` shows what stays undecided and which
     // run took longest, `seed=NUMBER` prints every packet of that one run.
@@ -75,6 +77,7 @@ fn main() {
         }
         let runs = runs.min(most);
         let study = Study { faults, ..Study::over(path, runs, 1_000_000) };
+        let study = if name.starts_with("tcp") { study.over_tcp() } else { study };
         if let Some(seed) = seed {
             study.trace(seed).trace.iter().for_each(|packet| println!("{packet}"));
             continue;

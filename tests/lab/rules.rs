@@ -9,7 +9,7 @@ use shared::nat::{
     Filtering, Mapping, PortPolicy,
     model::{
         NatSpec, Stack,
-        spec::{Fallback, Hairpin, Tracking},
+        spec::{Fallback, Hairpin, Refusal, Tracking},
     },
 };
 
@@ -22,6 +22,8 @@ pub(crate) struct Rules {
     filtering: Filtering,
     /// New packets to the router itself are accepted on its WAN side.
     wan_input: bool,
+    /// What new TCP connections to the router itself get on its WAN side, where they are not accepted.
+    syn: Refusal,
     /// Packets from inside to its own external address are hairpinned, with the external source.
     hairpin: bool,
     udp: bool,
@@ -105,13 +107,16 @@ impl Rules {
             tcp: spec.tcp,
             tracking: spec.tracking,
             inbound_first: spec.inbound_first,
+            unsolicited_syn: spec.unsolicited_syn,
             hairpin: spec.hairpin,
             ports: spec.ports.clone(),
             timers: spec.timers,
             ..plain.clone()
         };
         let same_timers = flow || spec.timers == plain.timers;
-        if *spec != known || spec.tcp.blocked || !same_timers {
+        // What the template filters does not come to the router itself.
+        let refuses = spec.unsolicited_syn != Refusal::Drop;
+        if *spec != known || spec.tcp.blocked || !same_timers || refuses && !flow {
             return None;
         }
         let mut ports = spec.ports.clone();
@@ -161,6 +166,7 @@ impl Rules {
             translation,
             filtering: udp.filtering,
             wan_input: spec.inbound_first,
+            syn: spec.unsolicited_syn,
             hairpin,
             udp: !udp.blocked,
             timers,
@@ -184,7 +190,15 @@ impl Rules {
         text += &self.translate(address);
         text += &self.filter(false);
         if !self.wan_input {
-            text += " chain inp { type filter hook input priority 0; iifname \"wan\" ct state new drop; }\n";
+            let syn = match self.syn {
+                Refusal::Drop => "",
+                Refusal::Reset => "iifname \"wan\" meta l4proto tcp ct state new reject with tcp reset; ",
+                Refusal::Unreachable => "iifname \"wan\" meta l4proto tcp ct state new reject; ",
+            };
+            let _ = writeln!(
+                text,
+                " chain inp {{ type filter hook input priority 0; {syn}iifname \"wan\" ct state new drop; }}"
+            );
         }
         text += "}\ntable ip6 nat-lab {\n";
         text += &self.filter(true);

@@ -14,7 +14,7 @@ use nat_check_core::{
     progress::Silent,
     randomness::Randomness,
     report::Report,
-    selection::Families,
+    selection::{Families, Selection},
     target::{FoundBy, Target},
 };
 use shared::nat::model::Stack;
@@ -50,6 +50,8 @@ pub struct Sim {
     pub trace: bool,
     /// The longest idle time that the lifetime measurement looks at; none = it is not asked for.
     pub lifetime: Option<Duration>,
+    /// Which tests run.
+    pub tests: Selection,
 }
 
 impl Sim {
@@ -57,7 +59,8 @@ impl Sim {
     #[must_use]
     pub fn new(nat: Stack, seed: u64) -> Self {
         let (path, server) = (PathSpec::default(), ServerSpec::default());
-        Self { nat, path, server, ipv6: false, seed, trace: false, lifetime: None }
+        let tests = Selection::Default;
+        Self { nat, path, server, ipv6: false, seed, trace: false, lifetime: None, tests }
     }
 
     /// What a scenario describes.
@@ -104,6 +107,7 @@ impl Sim {
             families: Families { v4: true, v6: self.ipv6 },
             randomness: Randomness::Seeded(self.seed),
             lifetime: self.lifetime,
+            tests: self.tests,
             started_at: Some(SystemTime::UNIX_EPOCH),
             ..Setup::default()
         };

@@ -13,7 +13,7 @@ use crate::{
     sim::{Run, Sim},
 };
 
-/// So many runs on one kind of line, over all of [`nats`] in turn.
+/// So many runs on one kind of line, over these NATs in turn.
 #[derive(Clone, Debug)]
 pub struct Study {
     /// The line.
@@ -24,6 +24,10 @@ pub struct Study {
     pub runs: usize,
     /// The seed of the first run; each further one has the next.
     pub first_seed: u64,
+    /// The NATs.
+    pub nats: Vec<String>,
+    /// The findings that are to be decided.
+    pub axes: [&'static str; 2],
 }
 
 /// What came of a study.
@@ -49,13 +53,20 @@ impl Study {
     /// Runs over this line to a server without faults.
     #[must_use]
     pub fn over(path: PathSpec, runs: usize, first_seed: u64) -> Self {
-        Self { path, faults: Vec::new(), runs, first_seed }
+        let axes = ["ipv4.udp.mapping", "ipv4.udp.filtering"];
+        Self { path, faults: Vec::new(), runs, first_seed, nats: nats(), axes }
+    }
+
+    /// The same, judged by what is found over TCP.
+    #[must_use]
+    pub fn over_tcp(self) -> Self {
+        Self { nats: tcp_nats(), axes: ["ipv4.tcp.mapping", "ipv4.tcp.filtering"], ..self }
     }
 
     /// Makes all the runs, on two threads.
     #[must_use]
     pub fn run(self) -> Tally {
-        let nats = nats();
+        let nats = &self.nats;
         let seeds: Vec<u64> = (self.first_seed..).take(self.runs).collect();
         let results = on_two_threads(&seeds, |&seed| {
             let nat = &nats[seed as usize % nats.len()];
@@ -75,7 +86,7 @@ impl Study {
             if !wrong.is_empty() {
                 tally.wrong.push(format!("{which}: {}", wrong.join("; ")));
             }
-            if !judgement.decided("ipv4.udp.mapping") || !judgement.decided("ipv4.udp.filtering") {
+            if self.axes.iter().any(|axis| !judgement.decided(axis)) {
                 tally.open.push(format!("{which}: {}", undecided.join("; ")));
             }
             tally.over_tcp += usize::from(judgement.decided("ipv4.tcp.mapping"));
@@ -95,8 +106,8 @@ impl Study {
     /// The one run of this seed, with a trace of every packet.
     #[must_use]
     pub fn trace(&self, seed: u64) -> Run {
-        let nats = nats();
-        Sim { trace: true, ..self.sim(&nats[seed as usize % nats.len()], seed) }.run()
+        let nat = &self.nats[seed as usize % self.nats.len()];
+        Sim { trace: true, ..self.sim(nat, seed) }.run()
     }
 
     fn sim(&self, nat: &str, seed: u64) -> Sim {
@@ -134,6 +145,21 @@ pub fn nats() -> Vec<String> {
     let others =
         ["linux+linux", "linux+carrier", "full-cone,hairpin=external", "port-restricted-cone,alg=yes"];
     nats.extend(others.map(str::to_owned));
+    nats
+}
+
+/// Every class with every answer to an unsolicited SYN.
+#[must_use]
+pub fn tcp_nats() -> Vec<String> {
+    const CLASSES: [&str; 3] = ["ei", "ad", "apd"];
+    const ANSWERS: [&str; 4] = ["syn=drop", "syn=reset", "syn=icmp", "syn=reset,syn-delay=6s"];
+    let class = |m: &str, f: &str| ANSWERS.map(|answer| format!("mapping={m},filtering={f},{answer}"));
+    let mut nats: Vec<String> =
+        CLASSES.into_iter().flat_map(|m| CLASSES.into_iter().flat_map(move |f| class(m, f))).collect();
+    nats.extend(CLASSES.map(|f| format!("mapping=direct,filtering={f}")));
+    nats.extend(
+        ["mapping=ei,filtering=pd", "linux", "linux-random", "linux+linux", "carrier"].map(str::to_owned),
+    );
     nats
 }
 

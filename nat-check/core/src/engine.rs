@@ -7,7 +7,7 @@ use tokio::{sync::watch, task::JoinSet, time::timeout_at};
 use crate::{
     net::Net,
     observation::ObservationLog,
-    probe::{Probe, REGISTRY, Stage, contact, lifetime},
+    probe::{Probe, REGISTRY, Stage, contact, lifetime, tcp_mapping},
     progress::{Event, Progress},
     randomness::Randomness,
     report::TcpReport,
@@ -100,14 +100,24 @@ async fn run(
         session.allow_others();
         *tcp = report;
     };
+    if is_over_tcp_asked_for(settings) {
+        session.be_patient();
+    }
+    if !probes.iter().any(|probe| probe.name == TCP_FILTERING) {
+        session.tcp_filtering_is_over();
+    }
     let over_tcp = run_tcp(session, &probes, progress);
     tokio::pin!(over_udp, over_tcp);
     tokio::select! {
         biased;
         () = &mut over_udp => {
-            let limit = session.instant(tcp_limit(session, settings));
             // What is not done by then is not known, and says so.
-            let _ = timeout_at(limit, over_tcp).await;
+            let limit = session.instant(test_session_limit(session, settings));
+            if timeout_at(limit, &mut over_tcp).await.is_err() {
+                session.end_test_session();
+                let limit = session.instant(tcp_limit(session, settings));
+                let _ = timeout_at(limit, over_tcp).await;
+            }
         }
         () = &mut over_tcp => over_udp.await,
     }
@@ -119,31 +129,74 @@ const ONE_RETRANSMISSION: Duration = Duration::from_millis(1100);
 /// Round trips that TCP takes: connecting and asking, at the first endpoint and then at the others.
 const ROUND_TRIPS: u32 = 4;
 
+/// Those of them that come after filtering.
+const AFTER_FILTERING: u32 = 2;
+
+/// Round trips that the test session takes: connecting, opening it, proving a port, calls and their patience; and those that
+/// come after filtering.
+const TEST_SESSION_ROUND_TRIPS: u32 = 9;
+
 /// On a long way TCP costs no more time than this.
 const LONGEST_EXTRA: Duration = Duration::from_millis(1500);
 
 /// Until when TCP may go on, where UDP has told all that was asked. A SYN without an answer is waited for only where packets
-/// do get lost, and no longer than until the second one would have been answered.
+/// do get lost, and only if the second one can be answered by then.
 fn tcp_limit(session: &Session, settings: &Settings) -> Duration {
-    let is_tcp = |name: &String| REGISTRY.iter().any(|probe| probe.name == name && !probe.tcp.is_empty());
-    let asked_for = matches!(&settings.tests, Selection::Only(names) if names.iter().any(is_tcp));
     match session.rtt() {
-        Some(rtt) if !asked_for => {
-            let retransmission = if session.has_lost() { ONE_RETRANSMISSION } else { Duration::ZERO };
-            session.now().max(retransmission + (rtt.smoothed * ROUND_TRIPS).min(LONGEST_EXTRA))
+        Some(rtt) if !is_over_tcp_asked_for(settings) => {
+            let extra = |round_trips| (rtt.smoothed * round_trips).min(LONGEST_EXTRA);
+            let longest = ONE_RETRANSMISSION + extra(ROUND_TRIPS);
+            let is_of_use = |begun| begun + ONE_RETRANSMISSION + extra(AFTER_FILTERING) <= longest;
+            let soon = session.now() + extra(AFTER_FILTERING);
+            match session.read(tcp_mapping::waits_since) {
+                Some(begun) if session.has_lost() && is_of_use(begun) => soon.max(longest),
+                Some(_) | None => soon,
+            }
         }
-        _ => Duration::from_secs(3600),
+        _ => ASKED_FOR,
     }
 }
 
-/// The steps over TCP, one after another.
+/// Until when the test session may go on, where UDP has told all that was asked: no lost segment is waited for.
+fn test_session_limit(session: &Session, settings: &Settings) -> Duration {
+    match session.rtt() {
+        Some(rtt) if !is_over_tcp_asked_for(settings) => {
+            session.now().max((rtt.smoothed * TEST_SESSION_ROUND_TRIPS).min(LONGEST_EXTRA))
+        }
+        _ => ASKED_FOR,
+    }
+}
+
+/// Where TCP was asked for, or is all there is, its measurements end by themselves.
+const ASKED_FOR: Duration = Duration::from_secs(3600);
+
+/// The measurement that others over TCP wait for before they contact the server's other endpoints.
+const TCP_FILTERING: &str = "tcp-filtering";
+
+/// Whether a measurement over TCP was asked for by name.
+fn is_over_tcp_asked_for(settings: &Settings) -> bool {
+    let is_tcp = |name: &String| REGISTRY.iter().any(|probe| probe.name == name && !probe.tcp.is_empty());
+    matches!(&settings.tests, Selection::Only(names) if names.iter().any(is_tcp))
+}
+
+/// The steps over TCP.
 async fn run_tcp(session: &Arc<Session>, probes: &[&'static Probe], progress: &dyn Progress) {
-    for probe in probes {
+    let mut steps = JoinSet::new();
+    for &probe in probes {
         for step in probe.steps.iter().filter(|step| step.stage == Stage::Tcp) {
             progress.event(Event::Started { test: probe.name, about: probe.about });
-            let begun = session.now();
-            (step.run)(session.clone()).await;
-            progress.event(Event::Finished { test: probe.name, took: session.now() - begun });
+            let (run, name, session) = (step.run, probe.name, session.clone());
+            steps.spawn(async move {
+                let begun = session.now();
+                run(session.clone()).await;
+                (name, session.now() - begun)
+            });
+        }
+    }
+    while let Some(ended) = steps.join_next().await {
+        // A step that panics is a defect of ours; the others' findings are still good.
+        if let Ok((test, took)) = ended {
+            progress.event(Event::Finished { test, took });
         }
     }
 }

@@ -26,7 +26,15 @@ pub(crate) mod merge;
 pub mod port_allocation;
 pub mod response_port;
 mod tcp;
+#[cfg(feature = "punch")]
+mod tcp_calls;
+#[cfg(feature = "punch")]
+pub mod tcp_filtering;
 pub mod tcp_mapping;
+#[cfg(feature = "punch")]
+pub mod tcp_simultaneous_open;
+#[cfg(feature = "punch")]
+pub mod tcp_syn;
 
 /// A measurement.
 #[derive(Clone, Copy, Debug)]
@@ -79,8 +87,7 @@ pub enum Stage {
     Confirm,
     /// What takes long, and therefore runs only when it is asked for.
     Lifetime,
-    /// Over TCP, beside the others: these steps run one after another, in the order of the registry, and wait by themselves
-    /// until packets may go to the alternate endpoints.
+    /// Over TCP, beside the others. These steps wait by themselves until packets may go to the alternate endpoints.
     Tcp,
 }
 
@@ -102,4 +109,10 @@ pub const REGISTRY: &[Probe] = &[
     response_port::PROBE,
     dialect::PROBE,
     tcp_mapping::PROBE,
+    #[cfg(feature = "punch")]
+    tcp_filtering::PROBE,
+    #[cfg(feature = "punch")]
+    tcp_syn::PROBE,
+    #[cfg(feature = "punch")]
+    tcp_simultaneous_open::PROBE,
 ];

@@ -9,6 +9,8 @@ mod send;
 mod socket;
 mod strangers;
 mod tcp;
+#[cfg(feature = "punch")]
+mod test_session;
 
 use std::{
     io,
@@ -38,6 +40,8 @@ pub use rtt::Rtt;
 pub use socket::{Contact, RetainedSockets, Socket};
 use strangers::Strangers;
 use tcp::TcpState;
+#[cfg(feature = "punch")]
+pub(crate) use test_session::{CallRequest, TestSession};
 
 /// Packets that one check may send to one server, retransmissions included. The lifetime measurement, which has a pace
 /// of its own, comes on top.

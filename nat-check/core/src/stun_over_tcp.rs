@@ -2,7 +2,10 @@
 
 use std::{io, net::SocketAddr};
 
-use shared::stun::{Class, HEADER, TransactionId, View, Writer};
+use shared::{
+    stun::{Class, HEADER, TransactionId, View, Writer, attr},
+    test_session::Token,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::net::Stream;
@@ -12,7 +15,7 @@ const MAX_LENGTH: usize = 1024;
 
 /// Asks over this connection, and gives the external endpoint that the server saw. Takes as long as the server does.
 pub(crate) async fn binding(stream: &mut dyn Stream, id: TransactionId) -> io::Result<SocketAddr> {
-    ask(stream, id).await.map(|answer| answer.mapped)
+    ask(stream, id, None).await.map(|answer| answer.mapped)
 }
 
 /// What a server answers to a Binding request.
@@ -24,10 +27,18 @@ pub(crate) struct Answer {
     pub(crate) other: Option<SocketAddr>,
 }
 
-/// The same, with all that the measurements need of the answer.
-pub(crate) async fn ask(stream: &mut dyn Stream, id: TransactionId) -> io::Result<Answer> {
-    let mut request = [0; HEADER];
-    let length = Writer::new(&mut request, Class::Request, &id).finish().map_err(io::Error::other)?;
+/// The same, with the token of a test session, and with all that the measurements need of the answer.
+pub(crate) async fn ask(
+    stream: &mut dyn Stream,
+    id: TransactionId,
+    token: Option<Token>,
+) -> io::Result<Answer> {
+    let mut request = [0; HEADER + 4 + 16];
+    let mut writer = Writer::new(&mut request, Class::Request, &id);
+    if let Some(token) = token {
+        writer.bytes(attr::TOKEN, &token.0);
+    }
+    let length = writer.finish().map_err(io::Error::other)?;
     stream.write_all(&request[..length]).await?;
     let mut response = vec![0; HEADER];
     stream.read_exact(&mut response).await?;

@@ -138,6 +138,14 @@ const FINDINGS: &[Expected] = &[
     ("response-port", "/server/features/response_port/value", "true", Some("response-port")),
     ("classic", "/server/features/classic/value", "true", Some("classic")),
     ("tcp-mapping", "/ipv4/tcp/mapping/value", "endpoint-independent", None),
+    (
+        "tcp-filtering",
+        "/ipv4/tcp/filtering/value",
+        "address-and-port-dependent",
+        Some("tcp-filtering,tcp-syn"),
+    ),
+    ("tcp-syn", "/ipv4/tcp/unsolicited_syn/value/answer", "drop", None),
+    ("tcp-simultaneous-open", "/ipv4/tcp/simultaneous_open/value", "true", Some("tcp-simultaneous-open")),
 ];
 
 fn committed_schema() -> Value {

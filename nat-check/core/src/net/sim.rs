@@ -25,6 +25,7 @@ mod rate;
 mod server;
 mod sockets;
 mod tcp;
+mod test_sessions;
 #[cfg(test)]
 mod tests;
 mod trace;

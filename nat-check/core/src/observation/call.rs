@@ -33,8 +33,10 @@ pub struct Call {
     pub asked: Duration,
     /// How much later the server was to begin.
     pub put_off: Duration,
-    /// Whether the server waits for an answer that comes late.
-    pub late: bool,
+    /// How long the server waits for an answer.
+    pub wait: Duration,
+    /// When the server said that its SYN has left.
+    pub left: Option<Duration>,
     /// When the nonce of this call arrived at a socket of this host.
     pub arrived: Option<Duration>,
     /// What the server says.
@@ -85,9 +87,14 @@ impl Call {
         }
     }
 
-    /// Whether the server tried at all, as far as is known.
+    /// Whether the server has tried.
     #[must_use]
     pub fn counts(&self) -> bool {
+        let tried = self.left.is_some() || self.arrived.is_some() || self.result.is_some();
+        tried && self.is_not_declined()
+    }
+
+    fn is_not_declined(&self) -> bool {
         !matches!(
             self.result,
             Some(

@@ -1,5 +1,7 @@
 //! Logs made by hand, for the tests of conclusions.
 
+use shared::test_session::{Source, SourceAddress};
+
 use super::*;
 
 pub(crate) const SERVER: &str = "198.51.100.10:3478";
@@ -72,4 +74,36 @@ pub(crate) fn answered(
     let mut transaction = transaction(purpose, socket, address_of(endpoint), RequestKind::Binding);
     transaction.responses.push(answer(socket, address_of(endpoint), mapped));
     transaction
+}
+
+/// A call of the server that nothing has come of, asked for a second after the start.
+pub(crate) fn call(purpose: Purpose, from: SourceAddress, source: Source) -> call::Call {
+    call::Call {
+        purpose,
+        from,
+        source,
+        to: at("203.0.113.1:40000"),
+        asked: Duration::from_secs(1),
+        put_off: Duration::ZERO,
+        wait: Duration::from_millis(1500),
+        left: Some(Duration::from_secs(1)),
+        arrived: None,
+        result: None,
+    }
+}
+
+/// A run of ten seconds, with 30 control requests before and after all calls, of which none got lost.
+pub(crate) fn without_loss() -> ObservationLog {
+    let mut log = log();
+    let local = socket(&mut log, "192.168.1.2:40000");
+    for sent in [0, 2].map(Duration::from_secs) {
+        for _ in 0..30 {
+            let control = answered(Purpose::main("control"), local, ServerEndpoint::PRIMARY, "203.0.113.1:1");
+            log.transactions.push(Transaction { sent, ..control });
+        }
+    }
+    log.transactions.iter_mut().for_each(|t| t.responses[0].at = t.sent + Duration::from_millis(20));
+    log.tcp.session = call::TestSessionState::Open;
+    log.ended = Duration::from_secs(10);
+    log
 }

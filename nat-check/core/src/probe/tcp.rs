@@ -1,10 +1,16 @@
-//! What the measurements over TCP have in common: a connection from the port under test, and what the server sees of it.
+//! What the measurements over TCP have in common: a connection from a port under test, and what the server sees of it.
 
+#[cfg(feature = "punch")]
+use std::net::IpAddr;
 use std::{io, net::SocketAddr, sync::Arc};
 
+use shared::test_session::Token;
+
+#[cfg(feature = "punch")]
+use crate::session::TestSession;
 use crate::{
     contactable::is_global,
-    net::Stream,
+    net::{Stream, TcpPort},
     observation::{
         ObservationLog, Purpose,
         tcp::{Outcome, OutcomeKind, TcpAnswer},
@@ -15,20 +21,69 @@ use crate::{
     stun_over_tcp,
 };
 
-/// Connects from the port under test and asks what the server sees (RFC 8489 section 6.2.2). The connection stays open, and
-/// with it the mapping.
-pub(super) async fn ask_from_port(session: &Arc<Session>, purpose: Purpose, to: SocketAddr) {
-    let Ok(port) = session.tcp_port().await else { return };
+/// A connection from a port under test that is open.
+pub(super) struct Reached {
+    number: usize,
+    stream: Box<dyn Stream>,
+}
+
+/// Connects from this port and asks what the server sees (RFC 8489 section 6.2.2). The connection stays open, and with it the
+/// mapping.
+pub(super) async fn ask(session: &Arc<Session>, port: &dyn TcpPort, purpose: Purpose, to: SocketAddr) {
+    if let Some(reached) = reach(session, port, purpose, to).await {
+        reached.ask(session, None).await;
+    }
+}
+
+/// Connects from this port.
+pub(super) async fn reach(
+    session: &Arc<Session>,
+    port: &dyn TcpPort,
+    purpose: Purpose,
+    to: SocketAddr,
+) -> Option<Reached> {
     let local = port.local_addr().ok();
     let number = session.note_tcp(|log| log.begin(purpose, local, to, session.now()));
-    let Some(mut stream) = connected(session, number, port.connect(to).await) else { return };
-    let Ok(id) = session.transaction_id() else { return };
-    if let Ok(answer) = stun_over_tcp::ask(&mut *stream, id).await {
-        let stun_over_tcp::Answer { mapped, other } = answer;
-        let answer = TcpAnswer { at: session.now(), mapped, other };
-        session.note_tcp(|log| log.connections[number].answer = Some(answer));
+    let stream = connected(session, number, port.connect(to).await)?;
+    Some(Reached { number, stream })
+}
+
+impl Reached {
+    /// Asks what the server sees, with the token of a test session where the port is to be proven.
+    pub(super) async fn ask(mut self, session: &Arc<Session>, token: Option<Token>) {
+        let Ok(id) = session.transaction_id() else { return };
+        if let Ok(answer) = stun_over_tcp::ask(&mut *self.stream, id, token).await {
+            let stun_over_tcp::Answer { mapped, other } = answer;
+            let answer = TcpAnswer { at: session.now(), mapped, other };
+            session.note_tcp(|log| log.connections[self.number].answer = Some(answer));
+        }
+        session.keep_open(self.stream);
     }
-    session.keep_open(stream);
+}
+
+/// Connects from this port, only so that a SYN leaves.
+#[cfg(feature = "punch")]
+pub(super) async fn knock(session: &Arc<Session>, port: &dyn TcpPort, purpose: Purpose, to: SocketAddr) {
+    if let Some(reached) = reach(session, port, purpose, to).await {
+        session.keep_open(reached.stream);
+    }
+}
+
+/// Opens the test session and meanwhile connects from a port under test, then proves that port; gives the session and the
+/// external endpoint that the server connects to.
+#[cfg(feature = "punch")]
+pub(super) async fn prove(
+    session: &Arc<Session>,
+    port: &dyn TcpPort,
+    purpose: Purpose,
+) -> Option<(Arc<TestSession>, SocketAddr)> {
+    let reached = reach(session, port, purpose, session.server());
+    let (test, reached) = tokio::join!(session.test_session(), reached);
+    let test = test?;
+    reached?.ask(session, Some(test.welcome.token)).await;
+    let local = port.local_addr().ok();
+    let to = session.read(|log| proven(log, purpose, local, test.seen_at()))?;
+    Some((test, to))
 }
 
 /// Enters what came of connecting; gives the stream.
@@ -43,10 +98,22 @@ pub(super) fn connected(
     result.ok()
 }
 
+/// The external endpoint of a local port under test, where the server sees it at the address that it connects to.
+#[cfg(feature = "punch")]
+fn proven(
+    log: &ObservationLog,
+    purpose: Purpose,
+    local: Option<SocketAddr>,
+    seen_at: IpAddr,
+) -> Option<SocketAddr> {
+    let answers = log.tcp.of(purpose).filter(|c| c.local == local).filter_map(|c| c.answer);
+    answers.map(|answer| answer.mapped).find(|mapped| mapped.ip().to_canonical() == seen_at)
+}
+
 /// The server's endpoints: as it named them over UDP, or over TCP where nothing came over UDP.
 pub(super) fn endpoints(log: &ObservationLog) -> ServerEndpoints {
-    let over_tcp = log.tcp.connections.iter().find(|c| c.to == log.server).and_then(|c| c.answer);
-    match over_tcp {
+    let over_tcp = log.tcp.connections.iter().find(|c| c.to == log.server && c.answer.is_some());
+    match over_tcp.and_then(|c| c.answer) {
         Some(answer) if log.dialect().is_none() => ServerEndpoints::named(log.server, answer.other),
         _ => ServerEndpoints::of(log.server, log),
     }

@@ -18,7 +18,7 @@ use shared::nat::Mapping;
 use super::{
     mapping::{self, Readings, external_addresses},
     measured::Transport,
-    tcp::{ask_from_port, connected, endpoints, implausible},
+    tcp::{ask, connected, endpoints, implausible},
 };
 use crate::{
     observation::{ObservationLog, Purpose, tcp::Connection},
@@ -76,19 +76,20 @@ impl Measured for TcpMapping {
 const METHOD: &str = "RFC 5382 REQ-1, connections from one port to all four endpoints";
 
 async fn run(session: Arc<Session>) {
-    ask_from_port(&session, PURPOSE, session.server()).await;
+    let Ok(port) = session.tcp_port().await else { return };
+    ask(&session, &*port, PURPOSE, session.server()).await;
     session.others_allowed().await;
     let endpoints = session.read(endpoints);
-    let ask = |endpoint| {
-        let (session, to) = (&session, endpoints.get(endpoint));
+    let ask_at = |endpoint| {
+        let (session, port, to) = (&session, &*port, endpoints.get(endpoint));
         async move {
             if let Some(to) = to {
-                ask_from_port(session, PURPOSE, to).await;
+                ask(session, port, PURPOSE, to).await;
             }
         }
     };
     let others = async {
-        let [port, ip, both] = [ServerEndpoint::PORT, ServerEndpoint::IP, ServerEndpoint::BOTH].map(ask);
+        let [port, ip, both] = [ServerEndpoint::PORT, ServerEndpoint::IP, ServerEndpoint::BOTH].map(ask_at);
         // What a lost packet holds up is not waited for where the rest decides.
         tokio::select! {
             ((), (), ()) = async { tokio::join!(port, ip, both) } => {}
@@ -104,8 +105,17 @@ fn is_decided(log: &ObservationLog) -> bool {
         && conclude(log).confidence >= Confidence::Strong
 }
 
+/// Since when an answer to the first SYN of a connection has been waited for.
+pub(crate) fn waits_since(log: &ObservationLog) -> Option<Duration> {
+    log.tcp
+        .of(PURPOSE)
+        .filter(|connection| connection.outcome.is_none())
+        .map(|connection| connection.begun)
+        .min()
+}
+
 /// Draws the conclusion.
-fn conclude(log: &ObservationLog) -> Finding<Mapping> {
+pub(super) fn conclude(log: &ObservationLog) -> Finding<Mapping> {
     let endpoints = endpoints(log);
     let mut readings = Readings::default();
     for connection in log.tcp.of(PURPOSE) {

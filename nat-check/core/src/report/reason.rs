@@ -55,6 +55,8 @@ pub enum ReasonCode {
     ServerGivesNoReceipts,
     /// It takes so long for each request that only what the verdict rests on was asked.
     ServerSlow,
+    /// It does not connect back to clients.
+    ServerHasNoTestSessions,
     /// It is not known whether it does what it was asked to.
     ServerNotProven,
     /// It leaves out an attribute that is needed.

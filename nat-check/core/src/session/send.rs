@@ -101,7 +101,7 @@ impl Session {
     #[must_use]
     pub fn round_interval(&self) -> Duration {
         let (now, state) = (self.now(), self.lock());
-        if state.loses_much(now) { ROUND_INTERVAL * 3 / 5 } else { ROUND_INTERVAL }
+        if state.loses_much(now) { ROUND_INTERVAL * 2 / 3 } else { ROUND_INTERVAL }
     }
 
     /// From here on each measurement keeps to a budget and a pace of its own.

@@ -3,7 +3,12 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
+#[cfg(feature = "punch")]
+use tokio::sync::OnceCell;
+
 use super::Session;
+#[cfg(feature = "punch")]
+use super::{Contact, TestSession};
 use crate::{
     net::{Stream, TcpPort},
     observation::{ObservationLog, tcp::TcpLog},
@@ -14,8 +19,16 @@ use crate::{
 pub(super) struct TcpState {
     port: Option<Arc<dyn TcpPort>>,
     kept: Vec<Box<dyn Stream>>,
-    /// Whether packets may go to the server's other endpoints.
+    /// Whether packets may go to the server's other endpoints, as far as filtering over UDP is concerned.
     others_allowed: bool,
+    /// The same for filtering over TCP.
+    filtering_over: bool,
+    /// Whether there is no time left for what needs a test session.
+    time_is_up: bool,
+    /// Whether what takes long was asked for by name.
+    patient: bool,
+    #[cfg(feature = "punch")]
+    pub(super) test_session: Arc<OnceCell<Option<Arc<TestSession>>>>,
 }
 
 impl Session {
@@ -69,11 +82,67 @@ impl Session {
 
     /// Waits until packets may go to the server's other endpoints.
     pub(crate) async fn others_allowed(&self) {
-        self.wait_for(|state| state.tcp.others_allowed.then_some(())).await;
+        self.wait_for(|state| (state.tcp.others_allowed && state.tcp.filtering_over).then_some(())).await;
     }
 
     /// Waits until the log shows this.
     pub(crate) async fn until_log(&self, shows: impl Fn(&ObservationLog) -> bool) {
         self.wait_for(|state| shows(&state.log).then_some(())).await;
+    }
+
+    /// Says that filtering over TCP is decided, or not to be decided.
+    pub(crate) fn tcp_filtering_is_over(&self) {
+        self.lock().tcp.filtering_over = true;
+        self.changed.notify_waiters();
+    }
+
+    /// Says that what needs a test session is waited for no longer; then the others are.
+    pub(crate) fn end_test_session(&self) {
+        self.lock().tcp.time_is_up = true;
+        self.tcp_filtering_is_over();
+    }
+
+    /// Says that the measurements over TCP may take their time.
+    pub(crate) fn be_patient(&self) {
+        self.lock().tcp.patient = true;
+    }
+}
+
+#[cfg(feature = "punch")]
+impl Session {
+    /// A further local port, for measurements that must not share one.
+    ///
+    /// # Errors
+    /// When the system has none to give.
+    pub(crate) async fn new_tcp_port(&self) -> io::Result<Box<dyn TcpPort>> {
+        self.net.tcp_port(SocketAddr::new(self.local_ip, 0)).await
+    }
+
+    /// Waits until filtering over TCP is decided, or not to be decided.
+    pub(crate) async fn tcp_filtering_over(&self) {
+        self.wait_for(|state| state.tcp.filtering_over.then_some(())).await;
+    }
+
+    /// Does this for as long as there is time for what needs a test session.
+    pub(crate) async fn while_there_is_time(&self, work: impl Future<Output = Option<()>>) {
+        tokio::select! {
+            _ = work => {}
+            () = self.wait_for(|state| state.tcp.time_is_up.then_some(())) => {}
+        }
+    }
+
+    /// Whether the measurements over TCP may take their time.
+    pub(crate) fn is_patient(&self) -> bool {
+        self.lock().tcp.patient
+    }
+
+    /// What is known of the way to the server over UDP by now.
+    pub(crate) fn contact_so_far(&self) -> Contact {
+        self.lock().contact
+    }
+
+    /// Does this until the run ends.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.lock().receivers.spawn(task);
     }
 }

@@ -126,7 +126,6 @@ pub(super) enum Reply {
 }
 
 /// A server connects to an address of a host, one SYN after each of these waits begins; none where nothing came back.
-#[expect(dead_code, reason = "for the test sessions of the simulated server")]
 pub(super) async fn call(
     shared: &Arc<Shared>,
     from: ServerEnd,
@@ -140,14 +139,19 @@ pub(super) async fn call(
     let _over = CallOver { shared, from };
     for &wait in waits {
         let syn = Packet::tcp(from.1, from.2, TcpFlags::SYN, number.to_be_bytes().to_vec());
-        shared.with(|fabric| fabric.answer_from(from.0, Duration::ZERO, syn));
-        if let Ok(Ok(reply)) = timeout(wait, &mut reply).await {
-            let stream = match reply {
-                Reply::Accepted(host_number) => open(shared, host_number),
-                Reply::Reset | Reply::Unreachable => None,
-            };
-            return Some((reply, stream));
-        }
+        shared.with(|fabric| {
+            if fabric.servers[from.0].sends_from(from.1) {
+                fabric.answer_from(from.0, Duration::ZERO, syn);
+            }
+        });
+        let Ok(replied) = timeout(wait, &mut reply).await else { continue };
+        // Another call between the same endpoints has taken the place of this one.
+        let Ok(reply) = replied else { return None };
+        let stream = match reply {
+            Reply::Accepted(host_number) => open(shared, host_number),
+            Reply::Reset | Reply::Unreachable => None,
+        };
+        return Some((reply, stream));
     }
     None
 }
@@ -155,21 +159,35 @@ pub(super) async fn call(
 /// Joins the two ends; the server's is given. The host's is accepted when the last segment of the handshake is there; where
 /// that is lost, what the server says next makes up for it.
 fn open(shared: &Arc<Shared>, host_number: u64) -> Option<DuplexStream> {
+    let (mine, near) = tokio::io::duplex(WINDOW);
+    // A host that was connecting itself has the other end already: a simultaneous open.
+    let crossed = shared.with(|fabric| {
+        let end = fabric.tcp.open.iter().find(|(_, number)| **number == host_number).map(|(end, _)| *end)?;
+        Some((fabric.tcp.loose.remove(&host_number)?, fabric.delay_of(end.0)))
+    });
+    if let Some((far, delay)) = crossed {
+        join(near, far, delay);
+        return Some(mine);
+    }
     let (end, accepting, delay) = shared.with(|fabric| {
         let end = fabric.tcp.listening.half_open.remove(&host_number)?;
         let accepting = fabric.tcp.listening.ports.get(&(end.0, end.1))?.clone();
         Some((end, accepting, fabric.delay_of(end.0)))
     })?;
-    let [(mine, near), (theirs, far)] = [tokio::io::duplex(WINDOW), tokio::io::duplex(WINDOW)];
-    let [(near_read, near_write), (far_read, far_write)] = [split(near), split(far)];
-    tokio::spawn(pass_on(near_read, far_write, delay));
-    tokio::spawn(pass_on(far_read, near_write, delay));
+    let (theirs, far) = tokio::io::duplex(WINDOW);
+    join(near, far, delay);
     tokio::spawn(async move {
         sleep(delay).await;
         // Whoever has stopped listening accepts nothing.
         let _ = accepting.send((end, theirs));
     });
     Some(mine)
+}
+
+fn join(near: DuplexStream, far: DuplexStream, delay: Duration) {
+    let [(near_read, near_write), (far_read, far_write)] = [split(near), split(far)];
+    tokio::spawn(pass_on(near_read, far_write, delay));
+    tokio::spawn(pass_on(far_read, near_write, delay));
 }
 
 /// Forgets a call when it is over, also when the caller gives up.
@@ -204,7 +222,7 @@ impl Fabric {
         let reply = match (packet.tcp.rst, number_of(packet)) {
             (true, _) if packet.payload.is_empty() => Reply::Reset,
             (true, _) => Reply::Unreachable,
-            (false, Some(number)) if packet.tcp.syn => Reply::Accepted(number),
+            (false, Some(number)) if packet.tcp.syn && packet.tcp.ack => Reply::Accepted(number),
             (false, _) => return false,
         };
         let Some(replied) = self.tcp.listening.calling.remove(&from) else { return false };

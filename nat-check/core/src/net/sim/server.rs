@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -11,13 +12,16 @@ use probe_server::{
     last_heard::{UNUSED_BEFORE, Unheard, source},
     rendezvous::{Rendezvous, SessionLimits},
     respond::{Answers, respond, respond_stream},
+    test_session::{ServerSide, TestSessions},
     topology::{Endpoint, Topology},
 };
 use shared::stun::{Class, Dialect, View, Writer, attr};
 
 use super::{
+    driver::Shared,
     faults::{Edit, Fault, rewritten},
     rate::Policer,
+    test_sessions::{self, PENDING},
 };
 
 /// A probe server. `Default` is one without faults, at 198.51.100.10 and .11.
@@ -90,6 +94,15 @@ pub(super) struct Outgoing {
     pub(super) bytes: Vec<u8>,
 }
 
+/// The test sessions of a server, if anybody has asked for one.
+pub(super) struct Sessions(pub(super) Option<Arc<TestSessions>>);
+
+impl fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "test sessions" } else { "no test session yet" })
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Server {
     spec: ServerSpec,
@@ -106,6 +119,8 @@ pub(super) struct Server {
     rng: fastrand::Rng,
     /// Where clients that want to punch meet.
     pub(super) rendezvous: Arc<Rendezvous>,
+    /// What connects back to clients; made when the first one asks.
+    pub(super) test_sessions: Sessions,
 }
 
 impl Server {
@@ -128,6 +143,7 @@ impl Server {
             last_heard: BTreeMap::new(),
             rng,
             rendezvous,
+            test_sessions: Sessions(None),
         }
     }
 
@@ -145,6 +161,39 @@ impl Server {
     /// Its first endpoint of each family.
     pub(super) fn primaries(&self) -> Vec<SocketAddr> {
         self.topologies.iter().filter_map(|t| t.bound(Endpoint::Primary)).collect()
+    }
+
+    /// Its test sessions; `number` is its own in its world.
+    pub(super) fn sessions(&mut self, world: &Arc<Shared>, number: usize) -> Arc<TestSessions> {
+        let own_ports = self.own_ports();
+        let make = || test_sessions::sessions(world, number, own_ports);
+        Arc::clone(self.test_sessions.0.get_or_insert_with(make))
+    }
+
+    /// A port for a connection of its own.
+    pub(super) fn ephemeral_port(&mut self) -> u16 {
+        self.rng.u16(50_000..=60_999)
+    }
+
+    /// The ports that it speaks STUN at.
+    pub(super) fn own_ports(&self) -> Vec<u16> {
+        vec![self.spec.ports.0, self.spec.ports.1]
+    }
+
+    /// Where a connection to `at` comes to, for a test session.
+    pub(super) fn side(&self, at: SocketAddr) -> Option<ServerSide> {
+        let (topology, at) = self.place(at)?;
+        Some(ServerSide { topology: topology.clone(), at, serves_tcp: true })
+    }
+
+    /// Whether what comes to `at` over TCP gets no answer at all: at a dead address, or at the listener whose backlog is full.
+    pub(super) fn swallows(&self, at: SocketAddr) -> bool {
+        at.port() == PENDING || self.place(at).is_some() && self.is_dead(at)
+    }
+
+    /// Whether its own connections from here leave it.
+    pub(super) fn sends_from(&self, from: SocketAddr) -> bool {
+        !self.is_dead(from)
     }
 
     /// Whether a TCP connection to `at` is accepted.

@@ -13,7 +13,8 @@ use std::{
 
 use shared::{
     nat::model::{Packet, TcpFlags},
-    stun::HEADER,
+    stun::{HEADER, View, attr},
+    test_session::Token,
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, split},
@@ -28,6 +29,8 @@ use super::{
     trace::{Fate, Place},
 };
 
+/// Longest request line that is read.
+const LONGEST_LINE: usize = 200;
 /// Bytes that may be under way in one direction.
 pub(super) const WINDOW: usize = 64 * 1024;
 /// How long each SYN waits for its answer.
@@ -51,8 +54,8 @@ pub(super) struct Tcp {
     pub(super) listening: Listening,
     /// Connections that a server accepted: server, its address, the client's as it saw it.
     accepted: BTreeMap<u64, (usize, SocketAddr, SocketAddr)>,
-    /// Hosts' ends that wait for the other host's.
-    loose: BTreeMap<u64, DuplexStream>,
+    /// Hosts' ends that wait for the other side's.
+    pub(super) loose: BTreeMap<u64, DuplexStream>,
     /// Wires whose two ends are known and that a task has yet to be started for.
     joined: Vec<Joined>,
 }
@@ -119,17 +122,32 @@ async fn serve(
     if !first.is_ascii_alphabetic() {
         return serve_stun(world, wire, first, server, at, from, delay).await;
     }
+    // The request line says what the client wants.
+    let mut line = vec![first];
+    while !line.ends_with(b"\n") && line.len() < LONGEST_LINE {
+        line.push(wire.read_u8().await?);
+    }
+    let (inside, mut outside) = tokio::io::duplex(WINDOW);
+    outside.write_all(&line).await?;
+    let [(wire_read, wire_write), (out_read, out_write)] = [split(wire), split(outside)];
+    tokio::spawn(pass_on(wire_read, out_write, delay));
+    tokio::spawn(pass_on(out_read, wire_write, delay));
     let Some(shared) = world.upgrade() else { return Ok(()) };
+    if line.starts_with(format!("GET {} ", shared::test_session::PATH).as_bytes()) {
+        let (sessions, side) = shared.with(|fabric| {
+            (fabric.servers[server].sessions(&shared, server), fabric.servers[server].side(at))
+        });
+        drop(shared);
+        if let Some(side) = side {
+            sessions.serve(inside, from, side).await;
+        }
+        return Ok(());
+    }
     let (rendezvous, stun) = shared.with(|fabric| {
         let server = &fabric.servers[server];
         (Arc::clone(&server.rendezvous), server.primaries())
     });
     drop(shared);
-    let (inside, mut outside) = tokio::io::duplex(WINDOW);
-    outside.write_u8(first).await?;
-    let [(wire_read, wire_write), (out_read, out_write)] = [split(wire), split(outside)];
-    tokio::spawn(pass_on(wire_read, out_write, delay));
-    tokio::spawn(pass_on(out_read, wire_write, delay));
     rendezvous.serve(inside, from, stun).await;
     Ok(())
 }
@@ -145,6 +163,7 @@ async fn serve_stun(
     delay: Duration,
 ) -> io::Result<()> {
     let mut first = Some(first);
+    let mut proof = None;
     loop {
         let mut message = vec![0; HEADER];
         message[0] = match first.take() {
@@ -157,12 +176,24 @@ async fn serve_stun(
         wire.read_exact(&mut message[HEADER..]).await?;
         sleep(2 * delay).await;
         let Some(shared) = world.upgrade() else { return Ok(()) };
-        let answer = shared.with(|fabric| fabric.servers[server].message(at, from, &message));
+        let answer = shared.with(|fabric| {
+            let server = &mut fabric.servers[server];
+            if let Some((sessions, token)) = server.test_sessions.0.as_ref().zip(token_of(&message)) {
+                // Held connections are not simulated.
+                proof = sessions.prove(&token, from, at).or(proof.take());
+            }
+            server.message(at, from, &message)
+        });
         drop(shared);
         // A server ends a connection that does not speak its language.
         let Some(answer) = answer else { return Ok(()) };
         wire.write_all(&answer).await?;
     }
+}
+
+/// The token of a test session in a request.
+fn token_of(message: &[u8]) -> Option<Token> {
+    View::parse(message).ok()?.find(attr::TOKEN)?.try_into().ok().map(Token)
 }
 
 pub(super) async fn pass_on(
@@ -261,7 +292,8 @@ impl Fabric {
 
     /// A segment reaches a server.
     pub(super) fn tcp_at_server(&mut self, server: usize, packet: &Packet) {
-        if self.tcp_reply_at_server(server, packet) || !packet.tcp.syn || packet.tcp.ack {
+        let swallowed = self.servers[server].swallows(packet.destination);
+        if self.tcp_reply_at_server(server, packet) || swallowed || !packet.tcp.syn || packet.tcp.ack {
             return;
         }
         let (here, there) = (packet.destination, packet.source);

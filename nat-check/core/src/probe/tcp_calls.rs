@@ -1,0 +1,171 @@
+//! Calls: connections that the server opens to this host, with controls beside them, so that silence can be judged as it is
+//! over UDP.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use shared::stun::Dialect;
+use tokio::time::{sleep, timeout};
+
+use super::tcp::connected;
+use crate::{
+    loss_test::LossCounts,
+    observation::{
+        ObservationLog, Purpose, RequestKind,
+        call::{Call, CallResult, TestSessionState},
+    },
+    report::{Reason, ReasonCode},
+    session::{CallRequest, Contact, Request, Session, TestSession},
+};
+
+/// What controls are for, in the log.
+pub(super) const CONTROL: Purpose = Purpose::main("tcp-control");
+/// How long the server waits for an answer: a SYN that gets lost is sent again after a second.
+pub(super) const WAIT: Duration = Duration::from_millis(1500);
+/// Between two calls.
+pub(super) const SPACING: Duration = Duration::from_millis(5);
+/// What else was sent over UDP so short a time before is as good as a control of its own.
+const NEIGHBOUR: Duration = Duration::from_millis(40);
+/// Controls over UDP for each call where hardly anything else is sent; beside other measurements one is enough.
+const PATIENT_CONTROLS: usize = 6;
+/// Controls over TCP for each call: where UDP is silent, there are no others.
+const CONTROLS_OVER_TCP: usize = 5;
+/// A handshake that took longer has lost a segment.
+const FIRST_SYN: Duration = Duration::from_millis(900);
+
+/// Asks for calls to one external endpoint of this host.
+pub(super) struct Caller<'a> {
+    pub(super) session: &'a Arc<Session>,
+    pub(super) test: &'a TestSession,
+    pub(super) to: SocketAddr,
+}
+
+impl Caller<'_> {
+    /// Asks for a call, with a control before it; gives its number in the log.
+    pub(super) async fn call(&self, request: CallRequest) -> Option<usize> {
+        self.control().await;
+        let number = self.test.call(self.session, request);
+        sleep(SPACING).await;
+        number
+    }
+
+    /// A last control, and the time that what was asked for may take.
+    pub(super) async fn settle(&self, purpose: Purpose) {
+        self.control().await;
+        let due = self.session.now() + self.patience();
+        let settled = |log: &ObservationLog| {
+            log.tcp.calls_of(purpose).all(|call| call.arrived.is_some() || call.result.is_some())
+        };
+        self.session.until(due, settled).await;
+    }
+
+    /// How long after it was asked for a call has arrived, or been rejected to the server's knowledge.
+    pub(super) fn patience(&self) -> Duration {
+        let handshake = self.session.read(|log| log.tcp.quickest(log.server)).unwrap_or(FIRST_SYN);
+        match self.session.rtt() {
+            // What UDP's round trip varies by, TCP's may, too.
+            Some(rtt) => handshake + rtt.response_timeout().saturating_sub(rtt.smoothed) + SPACING,
+            None => handshake * 2 + Duration::from_millis(50),
+        }
+    }
+
+    async fn control(&self) {
+        let session = self.session;
+        let contact = session.retained_sockets(|retained| retained.contact.clone());
+        if let (Contact::Udp(Dialect::Modern), Some(socket)) = (session.contact_so_far(), contact) {
+            for _ in 0..self.controls_needed() {
+                let (to, round) = (session.server(), session.round());
+                let request = Request { purpose: CONTROL, to, kind: RequestKind::Binding, round };
+                session.send(&socket, request).await;
+            }
+            return;
+        }
+        for _ in 0..CONTROLS_OVER_TCP {
+            session.spawn(handshake(Arc::clone(session)));
+        }
+    }
+
+    /// A server that takes long over each request, or answers only so many, is not to be burdened for TCP's sake; and where
+    /// UDP is being measured, its requests are controls.
+    fn controls_needed(&self) -> usize {
+        let session = self.session;
+        let since = session.now().saturating_sub(NEIGHBOUR);
+        let last = session.read(|log| log.controls(Duration::MAX).map(|t| t.sent).last());
+        match last {
+            _ if session.is_patient() => PATIENT_CONTROLS,
+            _ if session.is_slow() => 0,
+            Some(last) if last >= since => 0,
+            Some(_) | None => 1,
+        }
+    }
+}
+
+/// A connection that is opened and reset.
+async fn handshake(session: Arc<Session>) {
+    let (local, to) = (SocketAddr::new(session.local_ip(), 0), session.server());
+    let number = session.note_tcp(|log| log.begin(CONTROL, None, to, session.now()));
+    if let Ok(result) = timeout(FIRST_SYN, session.net().connect(Some(local), to)).await
+        && let Some(stream) = connected(&session, number, result)
+    {
+        // Where it cannot be reset it is closed in the ordinary way.
+        _ = stream.reset_on_drop();
+    }
+}
+
+/// Those of these calls that neither arrived nor were rejected, though what was sent next to them came back; and the
+/// controls of the whole run.
+pub(super) fn counts<'a>(log: &ObservationLog, calls: impl Iterator<Item = &'a Call>) -> LossCounts {
+    let mut controls = controls(log);
+    controls.sort_by_key(|(sent, _)| *sent);
+    let mut counts = LossCounts::after_returned(controls.iter().map(|(_, returned)| *returned));
+    let (patience, now) = (patience(log), end_of(log));
+    for call in calls.filter(|call| call.counts() && call.begun() + patience <= now) {
+        counts.sent += 1;
+        let before = controls.iter().rev().find(|(sent, _)| *sent <= call.begun());
+        let after = controls.iter().find(|(sent, _)| *sent > call.begun());
+        let corroborated =
+            [before, after].iter().all(|control| control.is_some_and(|(_, returned)| *returned));
+        counts.answered += u32::from(call.arrived.is_some());
+        counts.silent += u32::from(call.arrived.is_none() && call.rejection().is_none() && corroborated);
+    }
+    counts
+}
+
+/// When each control was sent that has had its time, over UDP or TCP, and whether it came back.
+fn controls(log: &ObservationLog) -> Vec<(Duration, bool)> {
+    let now = end_of(log);
+    let to_server = log.tcp.connections.iter().filter(|c| c.to == log.server);
+    let tried = to_server.filter(|c| c.outcome.is_some() || c.begun + FIRST_SYN <= now);
+    let over_tcp = tried.map(|c| (c.begun, c.handshake().is_some_and(|took| took < FIRST_SYN)));
+    let over_udp = log.controls(log.timed_out_before).map(|t| (t.sent, t.returned()));
+    over_tcp.chain(over_udp.filter(|_| log.dialect().is_some())).collect()
+}
+
+/// How long a call may take to arrive.
+fn patience(log: &ObservationLog) -> Duration {
+    let over_udp = log.quickest().into_iter().chain(log.tcp.quickest(log.server)).max();
+    over_udp.map_or(FIRST_SYN, |way| way + way / 2)
+}
+
+/// The end of the run; while it is under way, whoever asks has waited.
+pub(super) fn end_of(log: &ObservationLog) -> Duration {
+    if log.ended.is_zero() { Duration::MAX } else { log.ended }
+}
+
+/// Why there are no calls to judge.
+pub(super) fn why_no_calls(log: &ObservationLog) -> Reason {
+    if log.tcp.calls.iter().any(|call| call.result == Some(CallResult::Declined)) {
+        let text = "the server declines to connect: it does so only so often for one address";
+        return (ReasonCode::ServerRefuses, text).into();
+    }
+    match &log.tcp.session {
+        TestSessionState::Absent(why) => (ReasonCode::ServerHasNoTestSessions, why.as_str()).into(),
+        TestSessionState::NotTried => {
+            (ReasonCode::EndedEarly, "the run ended before a test session was opened").into()
+        }
+        TestSessionState::Open => {
+            let text = "no port of this host is known that the server connects to: the connection from it got no answer in \
+                        time, or leaves from another address than the test session";
+            (ReasonCode::NoAnswer, text).into()
+        }
+    }
+}

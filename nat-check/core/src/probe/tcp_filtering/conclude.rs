@@ -1,0 +1,229 @@
+//! The conclusion about TCP filtering: a call that arrives is proof; a rejected one, too; silence is judged by the loss test.
+
+use shared::{
+    nat::Filtering,
+    test_session::{Source, SourceAddress},
+};
+
+use super::PURPOSE;
+use crate::{
+    loss_test::{DECIDED, LIKELY},
+    observation::{ObservationLog, call::Call},
+    probe::{
+        tcp_calls::{counts, why_no_calls},
+        tcp_simultaneous_open,
+    },
+    report::{Confidence, Finding, Reason, ReasonCode},
+};
+
+const METHOD: &str = "RFC 5382 REQ-3, connections of the server to a listening port";
+/// log10 of the likelihood ratio at which a filter by port numbers alone is ruled out where UDP has shown another filter: no
+/// RFC has such a class, so that a device that has it for TCP alone is rarer than 1 in 100. Such a call can be made only once
+/// at a time.
+const NO_PORT_FILTER: f64 = -2.0;
+
+/// What is told apart: where calls come from, with its name in the evidence.
+const GROUPS: [(&str, SourceAddress, Source); 3] = [
+    ("other_address", SourceAddress::Alternate, Source::Ephemeral),
+    ("other_port", SourceAddress::Primary, Source::Ephemeral),
+    ("contacted_port_of_other_address", SourceAddress::Alternate, Source::Pending),
+];
+
+/// Whether a call from there has arrived.
+pub(super) fn came(log: &ObservationLog, from: SourceAddress, source: Source) -> bool {
+    calls(log, from, source).any(|call| call.arrived.is_some())
+}
+
+/// Whether more calls would add nothing.
+pub(super) fn is_decided(log: &ObservationLog) -> bool {
+    let [address, port, same_port] = groups(log);
+    judge(address, port, same_port, DECIDED).confidence >= Confidence::Strong
+}
+
+/// Draws the conclusion.
+pub(super) fn conclude(log: &ObservationLog, udp: &Finding<Filtering>) -> Finding<Filtering> {
+    if log.tcp.calls_of(PURPOSE).all(|call| !call.counts()) {
+        return Finding::unknown(why_no_calls(log), METHOD);
+    }
+    let [address, port, same_port] = groups(log);
+    let judged = judge(address, port, same_port, no_port_filter(udp));
+    let mut finding = doubted(log, judged);
+    for (name, from, source) in GROUPS {
+        let arrived = calls(log, from, source).filter(|call| call.arrived.is_some()).count();
+        let rejected = calls(log, from, source).filter(|call| call.rejection().is_some()).count();
+        let facts = [calls(log, from, source).count(), arrived, rejected];
+        finding = finding.with(&format!("{name}_asked_arrived_rejected"), facts);
+    }
+    finding
+}
+
+/// What came of the calls of each kind. Where another external endpoint belongs to each port of the server, the one that was
+/// asked for has not contacted the port number that the last kind comes from: then those calls say nothing.
+fn groups(log: &ObservationLog) -> [Group; 3] {
+    let [address, port, same_port] = GROUPS.map(|(_, from, source)| Group::of(log, from, source));
+    let follows = tcp_simultaneous_open::can_arrive(log);
+    [address, port, if follows { same_port } else { Group::NotAsked }]
+}
+
+fn calls(log: &ObservationLog, from: SourceAddress, source: Source) -> impl Iterator<Item = &Call> {
+    log.tcp.calls_of(PURPOSE).filter(move |call| call.from == from && call.source == source)
+}
+
+/// What came of the calls from one kind of source.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Group {
+    /// None was made.
+    NotAsked,
+    /// One arrived.
+    Open,
+    /// One was rejected, and none arrived.
+    Rejected,
+    /// Nothing was heard: log10 of the chance that this is loss.
+    Silent(f64),
+}
+
+impl Group {
+    fn of(log: &ObservationLog, from: SourceAddress, source: Source) -> Self {
+        let mut tried = calls(log, from, source).filter(|call| call.counts()).peekable();
+        if tried.peek().is_none() {
+            return Self::NotAsked;
+        }
+        if came(log, from, source) {
+            Self::Open
+        } else if calls(log, from, source).any(|call| call.rejection().is_some()) {
+            Self::Rejected
+        } else {
+            Self::Silent(counts(log, calls(log, from, source)).log_ratio())
+        }
+    }
+
+    /// How sure it is that nothing gets in from there, where this likelihood ratio decides it.
+    fn closed(self, decided: f64) -> Confidence {
+        match self {
+            Self::Rejected => Confidence::Certain,
+            Self::Silent(ratio) if ratio <= decided => Confidence::Strong,
+            Self::Silent(ratio) if ratio <= LIKELY.max(decided / 2.0) => Confidence::Weak,
+            Self::Silent(_) | Self::Open | Self::NotAsked => Confidence::Unknown,
+        }
+    }
+}
+
+/// Silence proves nothing where the server may not be able to connect at all.
+fn doubted(log: &ObservationLog, finding: Finding<Filtering>) -> Finding<Filtering> {
+    if finding.value.is_none() || finding.value == Some(Filtering::EndpointIndependent) {
+        return finding;
+    }
+    let other = log.tcp.connections.iter().any(|c| c.to.ip() != log.server.ip() && c.handshake().is_some());
+    if !other && calls(log, SourceAddress::Alternate, Source::Ephemeral).next().is_some() {
+        let text = "the server's other address has not answered over TCP: its connections may not get out";
+        return finding.at_most(Confidence::Weak).because((ReasonCode::AlternateAddressSilent, text));
+    }
+    if !got_out(log) && log.tcp.calls_of(tcp_simultaneous_open::PURPOSE).any(Call::counts) {
+        let text = "no connection of the server arrived or was rejected at all: they may not get out";
+        return finding.at_most(Confidence::Weak).because((ReasonCode::ServerNotProven, text));
+    }
+    finding
+}
+
+/// Whether any SYN of the server is known to have left it: it arrived, or was rejected. Where a simultaneous open cannot
+/// arrive, as the mapping depends on the destination, the server's offer is believed.
+fn got_out(log: &ObservationLog) -> bool {
+    let has = |call: &Call| call.arrived.is_some() || call.rejection().is_some();
+    log.tcp.calls.iter().any(has) || !tcp_simultaneous_open::can_arrive(log)
+}
+
+/// At which likelihood ratio a filter by port numbers alone is ruled out, after what UDP has shown.
+fn no_port_filter(udp: &Finding<Filtering>) -> f64 {
+    match udp.value {
+        None | Some(Filtering::PortDependent) => DECIDED,
+        Some(_) if udp.confidence < Confidence::Strong => DECIDED,
+        Some(_) => NO_PORT_FILTER,
+    }
+}
+
+fn judge(address: Group, port: Group, same_port: Group, no_port_filter: f64) -> Finding<Filtering> {
+    let doubt = || (ReasonCode::LossLeavesDoubt, "connections that did not arrive may have been lost");
+    let known = |value, confidence: Confidence| match confidence {
+        Confidence::Unknown => Finding::unknown((ReasonCode::TooMuchLoss, doubt().1), METHOD),
+        Confidence::Weak => Finding::known(value, confidence, METHOD).because(doubt()),
+        Confidence::Strong | Confidence::Certain => Finding::known(value, confidence, METHOD),
+    };
+    match (address, port, same_port) {
+        (Group::Open, ..) => Finding::known(Filtering::EndpointIndependent, Confidence::Certain, METHOD),
+        (Group::NotAsked, Group::Open, _) => Finding::unknown(no_alternate(), METHOD),
+        (_, Group::Open, Group::Open) => {
+            let text = "connections from contacted addresses and from contacted port numbers are let in, others are not";
+            Finding::unknown((ReasonCode::NoClass, text), METHOD)
+        }
+        (_, Group::Open, _) => known(Filtering::AddressDependent, address.closed(DECIDED)),
+        (_, _, Group::Open) => {
+            known(Filtering::PortDependent, address.closed(DECIDED).min(port.closed(DECIDED)))
+        }
+        (_, _, Group::NotAsked) => {
+            let text = "the server cannot connect from a port number that was contacted at its first address";
+            match port.closed(DECIDED) {
+                Confidence::Unknown => known(Filtering::AddressAndPortDependent, Confidence::Unknown),
+                _ => Finding::known(Filtering::AddressAndPortDependent, Confidence::Weak, METHOD)
+                    .because((ReasonCode::ServerHonoursPart, text)),
+            }
+        }
+        _ => {
+            let confidence = port.closed(DECIDED).min(same_port.closed(no_port_filter));
+            known(Filtering::AddressAndPortDependent, confidence)
+        }
+    }
+}
+
+fn no_alternate() -> Reason {
+    (ReasonCode::ServerHasNoAlternate, "the server has no other address to connect from").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(address: Group, port: Group, same_port: Group) -> (Option<Filtering>, Confidence) {
+        let finding = judge(address, port, same_port, NO_PORT_FILTER);
+        (finding.value, finding.confidence)
+    }
+
+    #[test]
+    fn what_arrives_is_proof() {
+        use Group::{NotAsked, Open, Rejected, Silent};
+        let certain = |filtering| (Some(filtering), Confidence::Certain);
+        assert_eq!(found(Open, Open, Open), certain(Filtering::EndpointIndependent));
+        assert_eq!(found(Rejected, Open, Rejected), certain(Filtering::AddressDependent));
+        assert_eq!(found(Rejected, Rejected, Open), certain(Filtering::PortDependent));
+        assert_eq!(found(Rejected, Rejected, Rejected), certain(Filtering::AddressAndPortDependent));
+        assert_eq!(found(Silent(-9.0), Open, Open), (None, Confidence::Unknown), "no class");
+        assert_eq!(found(NotAsked, Open, NotAsked), (None, Confidence::Unknown), "one address");
+    }
+
+    #[test]
+    fn a_filter_by_port_numbers_is_ruled_out_sooner_where_udp_has_another_one() {
+        use Group::Silent;
+        let found = |udp| judge(Silent(-5.0), Silent(-5.0), Silent(-2.1), no_port_filter(&udp)).confidence;
+        let udp = |filtering, confidence| Finding::known(filtering, confidence, "test");
+        let strict = Filtering::AddressAndPortDependent;
+        assert_eq!(found(udp(strict, Confidence::Strong)), Confidence::Strong);
+        assert!(found(udp(strict, Confidence::Weak)) < Confidence::Strong);
+        assert!(found(udp(Filtering::PortDependent, Confidence::Certain)) < Confidence::Strong);
+        assert!(
+            found(Finding::unknown((ReasonCode::NoAnswer, "UDP is blocked"), "test")) < Confidence::Strong
+        );
+    }
+
+    #[test]
+    fn silence_counts_as_much_as_the_loss_allows() {
+        use Group::{NotAsked, Open, Silent};
+        let strict = Some(Filtering::AddressAndPortDependent);
+        assert_eq!(found(Silent(-1.8), Silent(-4.1), Silent(-2.1)), (strict, Confidence::Strong));
+        assert_eq!(found(Silent(-1.8), Silent(-4.1), Silent(-1.5)), (strict, Confidence::Weak));
+        assert_eq!(found(Silent(-1.8), Silent(-3.1), Silent(-2.1)), (strict, Confidence::Weak));
+        assert_eq!(found(Silent(-1.8), Silent(-1.8), Silent(-2.1)), (None, Confidence::Unknown));
+        assert_eq!(found(Silent(-1.8), Silent(-4.1), NotAsked), (strict, Confidence::Weak));
+        let open = Some(Filtering::AddressDependent);
+        assert_eq!(found(Silent(-4.2), Open, Silent(-2.0)), (open, Confidence::Strong));
+        assert_eq!(found(Silent(-1.0), Open, Silent(-2.0)), (None, Confidence::Unknown));
+    }
+}

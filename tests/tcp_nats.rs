@@ -1,0 +1,143 @@
+//! What is found over TCP on real networks: the real client and the real server's test sessions, behind the kernel's own NATs
+//! and the model's between TUN devices.
+
+lab::on_linux!(linux);
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::process::ExitCode;
+
+    use lab::{
+        Lab, LabError,
+        address::SERVER4,
+        client::{ClientRun, nat_check},
+        harness::{self, trial},
+        study::tcp_nats,
+        tun::TunSite,
+    };
+    use serde_json::Value;
+    use shared::nat::{
+        Filtering,
+        model::{SpecError, Stack, TcpBehaviour, spec::Refusal},
+    };
+
+    pub(crate) fn main() -> ExitCode {
+        harness::main(|| {
+            let mut trials = Vec::new();
+            for name in tcp_nats() {
+                trials.push(trial(format!("tun::{name}"), move || {
+                    let stack = nat(&name)?;
+                    is_reported(&Lab::tun(&[TunSite::new(stack.clone())], 1)?, &stack, None)
+                }));
+            }
+            for (name, answer) in KERNEL {
+                trials.push(trial(format!("kernel::{name}"), move || {
+                    let stack = nat(name)?;
+                    is_reported(&Lab::kernel(std::slice::from_ref(&stack))?, &stack, Some(answer))
+                }));
+            }
+            trials.push(trial("kernel::full_cone_by_forwarding", full_cone_by_forwarding));
+            trials.push(trial("tun::host_with_a_firewall", host_with_a_firewall));
+            trials
+        })
+    }
+
+    /// Masquerade, and a rule that forwards every port of the WAN side to the host.
+    fn full_cone_by_forwarding() -> Result<(), LabError> {
+        let lab = Lab::kernel(&[nat("linux")?])?;
+        let router = &lab.routers()[1];
+        router.nft(
+            "flush chain ip nat-lab forw\n\
+             table ip forwarding {\n\
+             chain pre { type nat hook prerouting priority dstnat; iifname \"wan\" meta l4proto tcp dnat to 192.168.77.2; }\n\
+             }\n",
+        )?;
+        let _server = lab.server()?;
+        let run = nat_check(lab.host(0), SERVER4[0].into(), &[])?;
+        says(&run, "mapping", &"endpoint-independent".into());
+        says(&run, "filtering", &"endpoint-independent".into());
+        says(&run, "simultaneous_open", &Value::Bool(true));
+        Ok(())
+    }
+
+    /// What filters is the host itself, behind a NAT that lets everything in.
+    fn host_with_a_firewall() -> Result<(), LabError> {
+        let lab = Lab::tun(&[TunSite::new(nat("full-cone")?)], 1)?;
+        lab.host(0).nft(
+            "table inet own {\n\
+             chain inp { type filter hook input priority 0; iifname \"eth0\" ct state new drop; }\n\
+             }\n",
+        )?;
+        let _server = lab.server()?;
+        let run = nat_check(lab.host(0), SERVER4[0].into(), &[])?;
+        assert_eq!(finding(&run, "filtering")["value"], "address-and-port-dependent");
+        says(&run, "simultaneous_open", &Value::Bool(true));
+        assert_eq!(finding(&run, "unsolicited_syn")["value"]["answer"], "drop");
+        Ok(())
+    }
+
+    /// Linux masquerade, and what the kernel answers to unsolicited SYNs at its WAN side: with input accepted, nobody listens.
+    const KERNEL: [(&str, &str); 6] = [
+        ("linux", "drop"),
+        ("linux-open-input", "reset"),
+        ("linux,syn=icmp", "icmp"),
+        ("linux-random", "drop"),
+        ("linux+linux", "drop"),
+        ("linux-firewall", "drop"),
+    ];
+
+    fn is_reported(lab: &Lab, stack: &Stack, answer: Option<&str>) -> Result<(), LabError> {
+        let _server = lab.server()?;
+        let run = nat_check(lab.host(0), SERVER4[0].into(), &[])?;
+        let expected = stack.behaviour().tcp.expect("TCP passes");
+        says(&run, "mapping", &serde_json::json!(expected.mapping));
+        // On a busy machine controls come late, and then silence counts for less: sure or not, it must be right.
+        assert_eq!(
+            finding(&run, "filtering")["value"],
+            serde_json::json!(expected.filtering),
+            "{}",
+            run.family()["tcp"]
+        );
+        says(&run, "same_address_as_udp", &Value::Bool(true));
+        says(&run, "intercepted", &Value::Bool(false));
+        // Nothing in this network keeps two SYNs that cross from becoming one connection.
+        assert_ne!(finding(&run, "simultaneous_open")["value"], false, "{}", run.family()["tcp"]);
+        if let Some(answer) = answer.or_else(|| rejection(&expected)) {
+            assert_eq!(
+                finding(&run, "unsolicited_syn")["value"]["answer"],
+                answer,
+                "{}",
+                run.family()["tcp"]
+            );
+        }
+        Ok(())
+    }
+
+    /// How a SYN is rejected at once; none where it may also be let in or left alone.
+    fn rejection(expected: &TcpBehaviour) -> Option<&'static str> {
+        let (refusal, after) = expected.unsolicited_syn?;
+        match refusal {
+            _ if !after.is_zero() || expected.filtering == Filtering::EndpointIndependent => None,
+            Refusal::Drop => None,
+            Refusal::Reset => Some("reset"),
+            Refusal::Unreachable => Some("icmp"),
+        }
+    }
+
+    fn finding<'a>(run: &'a ClientRun, name: &str) -> &'a Value {
+        &run.family()["tcp"][name]
+    }
+
+    fn says(run: &ClientRun, name: &str, value: &Value) {
+        let finding = finding(run, name);
+        assert_eq!(&finding["value"], value, "{name}: {:#}", run.family()["tcp"]);
+        assert!(
+            finding["confidence"] == "certain" || finding["confidence"] == "strong",
+            "{name}: {finding:#}"
+        );
+    }
+
+    fn nat(name: &str) -> Result<Stack, LabError> {
+        name.parse().map_err(|e: SpecError| LabError::Words(e.to_string()))
+    }
+}
