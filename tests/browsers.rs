@@ -4,6 +4,10 @@
 lab::on_linux!(linux);
 
 #[cfg(target_os = "linux")]
+#[path = "browsers/documents.rs"]
+mod documents;
+
+#[cfg(target_os = "linux")]
 #[path = "browsers/driver.rs"]
 mod driver;
 
@@ -30,6 +34,7 @@ mod linux {
     use shared::nat::model::{PRESETS, SpecError, Stack};
 
     use super::{
+        documents,
         driver::{Browser, Visit},
         peers,
     };
@@ -42,6 +47,7 @@ mod linux {
     pub(crate) fn main() -> ExitCode {
         harness::main(|| {
             let mut trials = peers::trials();
+            trials.extend(documents::trials());
             for browser in Browser::ALL {
                 for preset in PRESETS {
                     let group = if FEW.contains(&preset.name) { "few" } else { "more" };

@@ -93,6 +93,29 @@ impl Window {
             .wait_for(&format!("document.documentElement.dataset.{name} || ''"), |text| !text.is_empty())
     }
 
+    /// Waits until this expression gives this text.
+    pub(crate) fn wait_for(&mut self, expression: &str, wanted: &str) -> Result<(), LabError> {
+        self.session.wait_for(expression, |text| text == wanted).map(drop)
+    }
+
+    /// The text that this expression gives, at once or in the end.
+    pub(crate) fn evaluate(&mut self, expression: &str) -> Result<String, LabError> {
+        self.session.evaluate(expression)
+    }
+
+    /// Shows the page dark or light; only Chromium can be told.
+    pub(crate) fn prefer(&mut self, scheme: &str) -> Result<(), LabError> {
+        let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
+        self.session.call("Emulation.setEmulatedMedia", json!({ "features": features })).map(drop)
+    }
+
+    /// Ends the browser; what it complained about.
+    pub(crate) fn close(self) -> Result<Vec<String>, LabError> {
+        self.running.signal(Signal::TERM)?;
+        self.running.finish(END)?;
+        Ok(self.session.console)
+    }
+
     /// Waits until the page says that it is through, and ends the browser, which takes its children with it.
     pub(crate) fn finish(mut self) -> Result<Visit, LabError> {
         let visit = self.session.visit();
@@ -186,10 +209,12 @@ impl Session {
     fn evaluate(&mut self, expression: &str) -> Result<String, LabError> {
         let page = self.page.clone();
         let result = match self.browser {
-            Browser::Chromium => self.call("Runtime.evaluate", json!({ "expression": expression }))?,
+            Browser::Chromium => {
+                self.call("Runtime.evaluate", json!({ "expression": expression, "awaitPromise": true }))?
+            }
             Browser::Firefox => {
                 let target = json!({ "context": page });
-                let parameters = json!({ "expression": expression, "target": target, "awaitPromise": false });
+                let parameters = json!({ "expression": expression, "target": target, "awaitPromise": true });
                 self.call("script.evaluate", parameters)?
             }
         };
