@@ -229,7 +229,8 @@ fn server_line(server: &ServerReport) -> String {
     }
     for addresses in families.into_iter().flatten() {
         let _ = write!(line, "; asked at {}", addresses.primary);
-        if let Some(alternate) = addresses.alternate {
+        // Some servers name themselves.
+        if let Some(alternate) = addresses.alternate.filter(|alternate| *alternate != addresses.primary) {
             let _ = write!(line, " and {alternate}");
         }
     }
