@@ -16,6 +16,10 @@ mod driver;
 mod peers;
 
 #[cfg(target_os = "linux")]
+#[path = "browsers/proxy.rs"]
+mod proxy;
+
+#[cfg(target_os = "linux")]
 mod linux {
     use std::{process::ExitCode, time::Duration};
 
@@ -36,7 +40,7 @@ mod linux {
     use super::{
         documents,
         driver::{Browser, Visit},
-        peers,
+        peers, proxy,
     };
 
     /// Those that CI asks: every value of both axes that has a name, no NAT, and no UDP.
@@ -48,6 +52,7 @@ mod linux {
         harness::main(|| {
             let mut trials = peers::trials();
             trials.extend(documents::trials());
+            trials.extend(proxy::trials());
             for browser in Browser::ALL {
                 for preset in PRESETS {
                     let group = if FEW.contains(&preset.name) { "few" } else { "more" };
