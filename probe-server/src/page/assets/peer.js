@@ -273,11 +273,12 @@ async function punch() {
     const through = result.works || told.through;
     let end = result;
     let viaServer = null;
+    let held = 0;
     if (through) {
       say(words.through);
       viaServer = await rendezvous.timed('peer-ping', 'peer-pong').catch(() => null);
       const hold = Math.min(HOLD, peer.hold_ms);
-      await rendezvous.exchange({ type: 'round-report', through, sent: 0, heard: 0, to: [] }).then(() => wait(hold)).catch(() => {});
+      await rendezvous.exchange({ type: 'round-report', through, sent: 0, heard: 0, to: [] }).then(() => wait(hold)).then(() => { held = hold; }).catch(() => {});
       end = await statistics(connection.pc);
     }
     const remote = end.remote || result.remote;
@@ -288,7 +289,7 @@ async function punch() {
       punch: {
         outcome: through ? 'direct' : 'failed', technique, local: null, remote, rtt_s: end.rtt ?? result.rtt,
         rtt_via_server_s: viaServer && viaServer / 1000, first_packet_s: through ? first / 1000 : null, rounds: 1,
-        held_s: through ? HOLD / 1000 : null, loss: null, jitter_s: null, packets: end.sent,
+        held_s: through ? held / 1000 : null, loss: null, jitter_s: null, packets: end.sent,
         predicted: { ...expected, assumed: false, why: english[expected.why] },
         self: sideReport(offer, sure(udp && udp.nat_type)), peer: sideReport(peer), role: paired.role,
         attempts: [{
