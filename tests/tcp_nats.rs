@@ -38,6 +38,21 @@ mod linux {
             }
             trials.push(trial("kernel::full_cone_by_forwarding", full_cone_by_forwarding));
             trials.push(trial("tun::host_with_a_firewall", host_with_a_firewall));
+            trials.push(trial("kernel::idle_connections_expire_and_come_back", || {
+                let lab = Lab::kernel(&[nat("linux")?])?;
+                lab.routers()[1].sysctl("net/netfilter/nf_conntrack_tcp_timeout_established", IDLE_S)?;
+                expires(&lab, true)
+            }));
+            trials.push(trial("kernel::idle_connections_expire_for_good", || {
+                let lab = Lab::kernel(&[nat("linux")?])?;
+                lab.routers()[1].sysctl("net/netfilter/nf_conntrack_tcp_timeout_established", IDLE_S)?;
+                lab.routers()[1].sysctl("net/netfilter/nf_conntrack_tcp_loose", 0)?;
+                expires(&lab, false)
+            }));
+            trials.push(trial("tun::idle_connections_expire", || {
+                let nat = nat(&format!("port-restricted-cone,tcp-established={IDLE_S}s"))?;
+                expires(&Lab::tun(&[TunSite::new(nat)], 1)?, false)
+            }));
             trials
         })
     }
@@ -73,6 +88,23 @@ mod linux {
         assert_eq!(finding(&run, "filtering")["value"], "address-and-port-dependent");
         says(&run, "simultaneous_open", &Value::Bool(true));
         assert_eq!(finding(&run, "unsolicited_syn")["value"]["answer"], "drop");
+        Ok(())
+    }
+
+    /// The timer of a NAT for open connections, in seconds: the shortest that the measurement brackets from both sides with two
+    /// idle times below it.
+    const IDLE_S: u32 = 15;
+
+    /// The bracket contains the timer, and is no wider than it may be.
+    fn expires(lab: &Lab, revived: bool) -> Result<(), LabError> {
+        let _server = lab.server()?;
+        let run = nat_check(lab.host(0), SERVER4[0].into(), &["--only", "tcp-idle", "--tcp-idle=40"])?;
+        let idle = &finding(&run, "idle")["value"];
+        let [alive, expired] = ["alive_s", "expired_s"].map(|key| idle[key].as_f64().unwrap_or_default());
+        let timer = f64::from(IDLE_S);
+        assert!(alive > 0.0 && alive <= timer && timer <= expired, "{:#}", finding(&run, "idle"));
+        assert!(expired <= 1.15 * timer + 10.0, "{idle}");
+        assert_eq!(idle["revived_by_inside"], revived, "{idle}");
         Ok(())
     }
 

@@ -81,7 +81,12 @@ pub struct Args {
           help_heading = WHAT)]
     pub lifetime: Option<f64>,
 
-    /// End after this time with what is known by then; --lifetime comes on top [default: 15]
+    /// Measure how long idle TCP connections live, up to this time; s, m and h may follow a number [15m without one]
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "15m", value_parser = idle_time,
+          help_heading = WHAT)]
+    pub tcp_idle: Option<f64>,
+
+    /// End after this time with what is known by then; --lifetime and --tcp-idle come on top [default: 15]
     #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = WHAT)]
     pub timeout: Option<f64>,
 
@@ -215,6 +220,26 @@ fn seconds(text: &str) -> Result<f64, &'static str> {
     text.parse().map_err(|_| "not a number of seconds")
 }
 
+/// Seconds, or numbers with units: `900`, `15m`, `2h04m`.
+fn idle_time(text: &str) -> Result<f64, &'static str> {
+    const WRONG: &str = "not a time such as 900, 15m or 2h04m";
+    let (mut seconds, mut rest) = (0.0, text);
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let count: f64 = rest[..end].parse().map_err(|_| WRONG)?;
+        let mut after = rest[end..].chars();
+        let unit = match after.next() {
+            None | Some('s') => 1.0,
+            Some('m') => 60.0,
+            Some('h') => 3600.0,
+            Some(_) => return Err(WRONG),
+        };
+        seconds += count * unit;
+        rest = after.as_str();
+    }
+    if text.is_empty() { Err(WRONG) } else { Ok(seconds) }
+}
+
 fn simulate_help() -> String {
     let names: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
     format!(
@@ -274,6 +299,9 @@ mod tests {
         assert_eq!(parsed("--lifetime 300 --json").lifetime, Some(300.0));
         assert_eq!(parsed("--lifetime --json").lifetime, Some(180.0));
         assert_eq!(parsed("--json").lifetime, None);
+        assert_eq!(parsed("--tcp-idle").tcp_idle, Some(900.0));
+        assert_eq!(parsed("--tcp-idle=2h04m").tcp_idle, Some(7440.0));
+        assert_eq!(parsed("--tcp-idle 90 --json").tcp_idle, Some(90.0));
         let tls = |line: &str| match parsed(line).command {
             Some(Command::Punch(punch)) => punch.tls,
             None => panic!("no punch"),

@@ -34,6 +34,8 @@ pub struct Plan {
     pub bind: Option<SocketAddr>,
     /// Which tests run.
     pub tests: Selection,
+    /// The longest idle time of a TCP connection that is looked at; none = it is not asked for.
+    pub tcp_idle: Option<Duration>,
     /// The longest idle time of the lifetime measurement; none = it is not asked for.
     pub lifetime: Option<Duration>,
     /// Time for everything else.
@@ -89,6 +91,10 @@ impl Plan {
                 None if args.only.iter().any(|name| name == "lifetime") => Some(DEFAULT_LIFETIME),
                 asked => asked.map(|s| usage::seconds("lifetime", s, 5.0, LONGEST_S)).transpose()?,
             },
+            tcp_idle: match args.tcp_idle {
+                None if args.only.iter().any(|name| name == "tcp-idle") => Some(DEFAULT_TCP_IDLE),
+                asked => asked.map(|s| usage::seconds("tcp-idle", s, 5.0, LONGEST_TCP_IDLE_S)).transpose()?,
+            },
             timeout: usage::seconds("timeout", args.timeout.unwrap_or(DEFAULT_TIMEOUT_S), 0.1, LONGEST_S)?,
             seed,
             format: render::by_name(if args.json { "json" } else { &args.format }),
@@ -106,6 +112,7 @@ impl Plan {
             tests: self.tests.clone(),
             timeout: self.timeout,
             lifetime: self.lifetime,
+            tcp_idle: self.tcp_idle,
             // On a real network nobody may predict ids; the seed is for choices.
             randomness: match self.network {
                 Network::Simulated(_) => Randomness::Seeded(self.seed),
@@ -120,6 +127,10 @@ impl Plan {
 const DEFAULT_TIMEOUT_S: f64 = 15.0;
 /// Longer than all but the most patient home routers keep a mapping.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(180);
+/// What a server holds a connection for unless it says otherwise.
+const DEFAULT_TCP_IDLE: Duration = Duration::from_secs(900);
+/// More than a day is a typing error.
+const LONGEST_TCP_IDLE_S: f64 = 86_400.0;
 /// More than an hour is a typing error.
 const LONGEST_S: f64 = 3600.0;
 

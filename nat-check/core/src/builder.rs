@@ -94,6 +94,12 @@ impl Check {
         self
     }
 
+    /// Measures how long idle TCP connections live, up to this time. The measurement comes on top of the timeout.
+    pub fn tcp_idle(mut self, longest: Duration) -> Self {
+        self.setup.tcp_idle = Some(longest);
+        self
+    }
+
     /// Tells this listener how far it is.
     pub fn progress(mut self, progress: Arc<dyn Progress>) -> Self {
         self.progress = progress;

@@ -43,6 +43,8 @@ pub struct Setup {
     pub timeout: Duration,
     /// The longest idle time that the lifetime measurement looks at; none = it is not asked for.
     pub lifetime: Option<Duration>,
+    /// The longest idle time of a TCP connection that is looked at; none = it is not asked for.
+    pub tcp_idle: Option<Duration>,
     /// Where transaction ids come from: seeded only in a simulation that is to be repeated.
     pub randomness: Randomness,
     /// When the run began, for the report; none = now.
@@ -58,6 +60,7 @@ impl Default for Setup {
             tests: Selection::Default,
             timeout: Duration::from_secs(15),
             lifetime: None,
+            tcp_idle: None,
             randomness: Randomness::System,
             started_at: None,
         }

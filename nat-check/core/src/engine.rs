@@ -24,6 +24,8 @@ pub struct Settings {
     pub timeout: Duration,
     /// The longest idle time that the lifetime measurement looks at; none = it is not asked for.
     pub lifetime: Option<Duration>,
+    /// The longest idle time of a TCP connection that is looked at; none = it is not asked for.
+    pub tcp_idle: Option<Duration>,
     /// Where transaction ids come from.
     pub randomness: Randomness,
 }
@@ -71,7 +73,10 @@ pub async fn examine(
 ) -> io::Result<Observed> {
     let session = Session::new(net, server, bind, settings.randomness)?;
     session.ask_lifetime(settings.lifetime);
-    let limit = settings.timeout + settings.lifetime.map_or(Duration::ZERO, lifetime::longest);
+    session.ask_tcp_idle(settings.tcp_idle);
+    let lifetime = settings.lifetime.map_or(Duration::ZERO, lifetime::longest);
+    let idle = settings.tcp_idle.map_or(Duration::ZERO, longest_idle);
+    let limit = settings.timeout + lifetime.max(idle);
     let mut tcp = None;
     let done = tokio::select! {
         biased;
@@ -173,17 +178,30 @@ const ASKED_FOR: Duration = Duration::from_secs(3600);
 /// The measurement that others over TCP wait for before they contact the server's other endpoints.
 const TCP_FILTERING: &str = "tcp-filtering";
 
-/// Whether a measurement over TCP was asked for by name.
+/// How long looking at idle connections takes at the most.
+#[cfg(feature = "punch")]
+fn longest_idle(idle: Duration) -> Duration {
+    crate::probe::tcp_idle::longest(idle)
+}
+
+/// Without test sessions there are none.
+#[cfg(not(feature = "punch"))]
+fn longest_idle(_: Duration) -> Duration {
+    Duration::ZERO
+}
+
+/// Whether a measurement over TCP was asked for.
 fn is_over_tcp_asked_for(settings: &Settings) -> bool {
     let is_tcp = |name: &String| REGISTRY.iter().any(|probe| probe.name == name && !probe.tcp.is_empty());
-    matches!(&settings.tests, Selection::Only(names) if names.iter().any(is_tcp))
+    settings.tcp_idle.is_some()
+        || matches!(&settings.tests, Selection::Only(names) if names.iter().any(is_tcp))
 }
 
 /// The steps over TCP.
 async fn run_tcp(session: &Arc<Session>, probes: &[&'static Probe], progress: &dyn Progress) {
     let mut steps = JoinSet::new();
     for &probe in probes {
-        for step in probe.steps.iter().filter(|step| step.stage == Stage::Tcp) {
+        for step in probe.steps.iter().filter(|step| step.stage >= Stage::Tcp) {
             progress.event(Event::Started { test: probe.name, about: probe.about });
             let (run, name, session) = (step.run, probe.name, session.clone());
             steps.spawn(async move {
@@ -272,9 +290,13 @@ async fn run_stages(session: &Arc<Session>, probes: &[&'static Probe], progress:
 
 /// The measurements that run: those that are wanted, and what they build on.
 fn selected(settings: &Settings) -> Vec<&'static Probe> {
+    let asked_for = |probe: &Probe| match probe.tcp.is_empty() {
+        true => settings.lifetime.is_some(),
+        false => settings.tcp_idle.is_some(),
+    };
     let wants = |probe: &Probe| match probe.on_request() {
         // Asking for its time is asking for it.
-        true => settings.lifetime.is_some() && !settings.tests.excludes(probe.name),
+        true => asked_for(probe) && !settings.tests.excludes(probe.name),
         false => settings.tests.wants(probe.name, true),
     };
     // What builds on something that is left out is left out, too.

@@ -1,6 +1,7 @@
 //! The observation log: every request that was sent and what came of it. Probes write it, conclusions are drawn from it alone.
 
 pub mod call;
+pub mod idle;
 #[cfg(test)]
 pub(crate) mod made;
 pub mod tcp;

@@ -30,6 +30,8 @@ mod tcp;
 mod tcp_calls;
 #[cfg(feature = "punch")]
 pub mod tcp_filtering;
+#[cfg(feature = "punch")]
+pub mod tcp_idle;
 pub mod tcp_mapping;
 #[cfg(feature = "punch")]
 pub mod tcp_simultaneous_open;
@@ -60,7 +62,8 @@ impl Probe {
     /// Whether it runs only when it is asked for.
     #[must_use]
     pub fn on_request(&self) -> bool {
-        !self.steps.is_empty() && self.steps.iter().all(|step| step.stage == Stage::Lifetime)
+        !self.steps.is_empty()
+            && self.steps.iter().all(|step| [Stage::Lifetime, Stage::TcpIdle].contains(&step.stage))
     }
 }
 
@@ -89,6 +92,8 @@ pub enum Stage {
     Lifetime,
     /// Over TCP, beside the others. These steps wait by themselves until packets may go to the alternate endpoints.
     Tcp,
+    /// The same, where it takes long, and therefore runs only when it is asked for.
+    TcpIdle,
 }
 
 impl Stage {
@@ -115,4 +120,6 @@ pub const REGISTRY: &[Probe] = &[
     tcp_syn::PROBE,
     #[cfg(feature = "punch")]
     tcp_simultaneous_open::PROBE,
+    #[cfg(feature = "punch")]
+    tcp_idle::PROBE,
 ];

@@ -146,6 +146,8 @@ const FINDINGS: &[Expected] = &[
     ),
     ("tcp-syn", "/ipv4/tcp/unsolicited_syn/value/answer", "drop", None),
     ("tcp-simultaneous-open", "/ipv4/tcp/simultaneous_open/value", "true", Some("tcp-simultaneous-open")),
+    // Simulated NATs see no more of a connection than its handshake.
+    ("tcp-idle", "/ipv4/tcp/idle/reason_code", "server-honours-part", None),
 ];
 
 fn committed_schema() -> Value {

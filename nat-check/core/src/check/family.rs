@@ -48,6 +48,7 @@ pub(super) async fn test(run: &Run<'_>, family: Family) -> (FamilyReport, Family
         bind: family.bind(run.setup.bind),
         left: run.setup.timeout,
         lifetime: run.setup.lifetime,
+        tcp_idle: run.setup.tcp_idle,
         notes: FamilyNotes { servers: vec![None; run.servers.len()], ..FamilyNotes::default() },
         examined: Vec::new(),
         together: None,
@@ -84,6 +85,8 @@ pub(super) struct FamilyTest<'a> {
     pub(super) left: Duration,
     /// The lifetime measurement that is still to be made.
     pub(super) lifetime: Option<Duration>,
+    /// The longest idle time of a TCP connection that is still to be looked at.
+    tcp_idle: Option<Duration>,
     pub(super) notes: FamilyNotes,
     pub(super) examined: Vec<(Observed, Verdict)>,
     /// What all servers say together.
@@ -159,6 +162,7 @@ impl FamilyTest<'_> {
             tests,
             timeout: self.left,
             lifetime: self.lifetime,
+            tcp_idle: self.tcp_idle,
             randomness: self.run.setup.randomness.split(part),
         }
     }
@@ -177,6 +181,9 @@ impl FamilyTest<'_> {
         // One server that can measure it is enough.
         if found.udp.lifetime.value.is_some() {
             self.lifetime = None;
+        }
+        if found.tcp.idle.value.is_some() {
+            self.tcp_idle = None;
         }
         let side = classify::server(&observed, &found);
         let addresses = std::iter::once(side.addresses.primary).chain(side.addresses.alternate);

@@ -213,8 +213,11 @@ impl FamilyTest<'_> {
         let begun = Instant::now();
         let mut contacts = JoinSet::new();
         for candidate in candidates {
-            let settings =
-                Settings { lifetime: None, ..self.settings(candidate, Selection::Only(Vec::new())) };
+            let settings = Settings {
+                lifetime: None,
+                tcp_idle: None,
+                ..self.settings(candidate, Selection::Only(Vec::new()))
+            };
             let (net, stop, bind) = (self.run.net.clone(), self.run.stop.clone(), self.bind);
             let candidate = candidate.clone();
             contacts.spawn(async move {

@@ -5,6 +5,7 @@ use std::{io, net::SocketAddr, time::Duration};
 use super::{
     Purpose,
     call::{Call, TestSessionState},
+    idle::IdleConnection,
 };
 
 /// Everything that was observed over TCP in one run.
@@ -16,8 +17,14 @@ pub struct TcpLog {
     pub error: Option<String>,
     /// What the test session with the server came to.
     pub session: TestSessionState,
-    /// External endpoints that the server has seen the session's token come from.
-    pub proven: Vec<SocketAddr>,
+    /// External endpoints that the server has seen the session's token come from, with its numbers of the connections.
+    pub proven: Vec<(u32, SocketAddr)>,
+    /// When the server last answered a ping in the test session.
+    pub last_pong: Option<Duration>,
+    /// The longest idle time of a connection that is to be looked at; none = it is not asked for.
+    pub longest_idle: Option<Duration>,
+    /// Connections that were left idle.
+    pub idle: Vec<IdleConnection>,
     /// The connections that the server was asked to open, in order.
     pub calls: Vec<Call>,
 }

@@ -59,6 +59,18 @@ impl Reached {
         }
         session.keep_open(self.stream);
     }
+
+    /// The same, but the connection is kept by the caller; gives the external endpoint.
+    #[cfg(feature = "punch")]
+    pub(super) async fn prove(
+        mut self,
+        session: &Arc<Session>,
+        token: Token,
+    ) -> Option<(SocketAddr, Box<dyn Stream>)> {
+        let id = session.transaction_id().ok()?;
+        let answer = stun_over_tcp::ask(&mut *self.stream, id, Some(token)).await.ok()?;
+        Some((answer.mapped, self.stream))
+    }
 }
 
 /// Connects from this port, only so that a SYN leaves.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use shared::nat::{Filtering, Mapping};
 
-use super::{Finding, Row};
+use super::{Finding, Row, number};
 use crate::probe::{Found, REGISTRY};
 
 /// TCP behaviour, finding by finding.
@@ -143,8 +143,16 @@ fn summary(tcp: &TcpReport) -> String {
         .value
         .filter(|intercepted| *intercepted)
         .map(|_| "something answers in the server's place");
-    let parts: Vec<&str> =
-        [mapping, address, strangers, simultaneous, intercepted].into_iter().flatten().collect();
+    let idle = tcp.idle.value.map(|idle| match idle.expired_s {
+        Some(expired) => {
+            format!("idle connections expire after {} to {} s", number(idle.alive_s), number(expired))
+        }
+        None => format!("idle connections are alive after {} s", number(idle.alive_s)),
+    });
+    let parts: Vec<&str> = [mapping, address, strangers, simultaneous, idle.as_deref(), intercepted]
+        .into_iter()
+        .flatten()
+        .collect();
     if parts.is_empty() { "reaches the server".into() } else { parts.join("; ") }
 }
 
@@ -174,5 +182,11 @@ mod tests {
         tcp.unsolicited_syn = Finding::known(drop, Confidence::Strong, "");
         tcp.intercepted = Finding::known(false, Confidence::Strong, "");
         assert_eq!(summary(&tcp), "endpoint-independent mapping; strangers are dropped");
+        tcp.idle = Finding::known(TcpIdle::new(120.0, Some(139.5), None), Confidence::Strong, "");
+        assert!(
+            summary(&tcp).ends_with("; idle connections expire after 120 to 139.5 s"),
+            "{}",
+            summary(&tcp)
+        );
     }
 }

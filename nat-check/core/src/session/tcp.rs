@@ -1,14 +1,14 @@
 //! The TCP half of a session: one local port that the measurements share, and the connections that stay open until the end,
 //! since the mapping and the filter of a NAT live as long as they do.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 #[cfg(feature = "punch")]
 use tokio::sync::OnceCell;
 
 use super::Session;
 #[cfg(feature = "punch")]
-use super::{Contact, TestSession};
+use super::{Contact, State, TestSession};
 use crate::{
     net::{Stream, TcpPort},
     observation::{ObservationLog, tcp::TcpLog},
@@ -102,6 +102,11 @@ impl Session {
         self.tcp_filtering_is_over();
     }
 
+    /// Sets the longest idle time of a connection that is to be looked at.
+    pub(crate) fn ask_tcp_idle(&self, longest: Option<Duration>) {
+        self.note_tcp(|log| log.longest_idle = longest);
+    }
+
     /// Says that the measurements over TCP may take their time.
     pub(crate) fn be_patient(&self) {
         self.lock().tcp.patient = true;
@@ -118,6 +123,11 @@ impl Session {
         self.net.tcp_port(SocketAddr::new(self.local_ip, 0)).await
     }
 
+    /// The longest idle time of a connection that is to be looked at.
+    pub(crate) fn tcp_idle(&self) -> Option<Duration> {
+        self.lock().log.tcp.longest_idle
+    }
+
     /// Waits until filtering over TCP is decided, or not to be decided.
     pub(crate) async fn tcp_filtering_over(&self) {
         self.wait_for(|state| state.tcp.filtering_over.then_some(())).await;
@@ -129,6 +139,13 @@ impl Session {
             _ = work => {}
             () = self.wait_for(|state| state.tcp.time_is_up.then_some(())) => {}
         }
+    }
+
+    /// Waits until the server has seen the token come from here; gives its number of the connection.
+    pub(crate) async fn proven(&self, at: SocketAddr) -> u32 {
+        let at = SocketAddr::new(at.ip().to_canonical(), at.port());
+        let number = |state: &State| state.log.tcp.proven.iter().find(|(_, seen)| *seen == at).map(|it| it.0);
+        self.wait_for(number).await
     }
 
     /// Whether the measurements over TCP may take their time.

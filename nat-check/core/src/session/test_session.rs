@@ -66,6 +66,8 @@ const ANSWER: Duration = Duration::from_secs(5);
 const GREETING: Duration = Duration::from_secs(3);
 /// Messages of the server that are read: several times what the longest run needs.
 const MAX_MESSAGES: usize = 1000;
+/// Numbers of held connections begin here: those of calls are lower.
+const FIRST_HOLD: u32 = 1_000_000;
 /// Ports that are kept as proven.
 const MAX_PROVEN: usize = 64;
 
@@ -130,6 +132,21 @@ impl TestSession {
         Some(number)
     }
 
+    /// Has the server hold a connection of this number, and speak after this time; gives what it says then.
+    pub(crate) fn hold(&self, session: &Session, connection: u32, idle: Duration) -> Option<[u8; 16]> {
+        let nonce = session.lock().random.bytes().ok()?;
+        let after_ms = u32::try_from(idle.as_millis()).ok()?;
+        let id = FIRST_HOLD.checked_add(connection)?;
+        self.to_server.send(ToServer::Hold { id, connection, nonce: Nonce(nonce), after_ms }).ok()?;
+        Some(nonce)
+    }
+
+    /// Has the server answer in the session.
+    pub(crate) fn ping(&self) {
+        // Where the session is over, nobody answers, and that is seen.
+        _ = self.to_server.send(ToServer::Ping { id: 0 });
+    }
+
     fn number_of(&self, nonce: &[u8; 16]) -> Option<usize> {
         self.nonces.lock().unwrap_or_else(PoisonError::into_inner).remove(nonce)
     }
@@ -189,11 +206,15 @@ async fn converse(session: Weak<Session>, mut socket: Socket, mut orders: mpsc::
 
 fn enter(session: &Session, message: ToClient) {
     let (id, result) = match message {
-        ToClient::Proven { at, .. } => {
+        ToClient::Pong { .. } => {
+            let now = session.now();
+            return session.note_tcp(|log| log.last_pong = Some(now));
+        }
+        ToClient::Proven { connection, at, .. } => {
             let at = SocketAddr::new(at.ip().to_canonical(), at.port());
             return session.note_tcp(|log| {
                 if log.proven.len() < MAX_PROVEN {
-                    log.proven.push(at);
+                    log.proven.push((connection, at));
                 }
             });
         }
