@@ -1,6 +1,6 @@
 //! Datagrams that are none: random, truncated and hostile ones to the server and to the client, over a real network.
 
-lab::on_linux!(linux);
+natlab::on_linux!(linux);
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -15,7 +15,7 @@ mod linux {
         time::Duration,
     };
 
-    use lab::{
+    use natlab::{
         Lab, LabError,
         address::{SERVER4, server_endpoint},
         client::nat_check,

@@ -1,7 +1,7 @@
 //! The server's page in real browsers, behind NATs whose behaviour is known. It is a suite of its own, since browsers are slow
 //! to start: `cargo test -p natlab --test browsers`, with `few` for five NATs, as in CI.
 
-lab::on_linux!(linux);
+natlab::on_linux!(linux);
 
 #[cfg(target_os = "linux")]
 #[path = "browsers/documents.rs"]
@@ -23,16 +23,16 @@ mod proxy;
 mod linux {
     use std::{process::ExitCode, time::Duration};
 
-    use lab::{
+    use nat_check_core::{
+        net::sim::{Loss, PathSpec},
+        report::Report,
+    };
+    use natlab::{
         Lab, LabError,
         address::SERVER4,
         harness::{self, trial},
         oracle,
         tun::TunSite,
-    };
-    use nat_check_core::{
-        net::sim::{Loss, PathSpec},
-        report::Report,
     };
     use serde_json::Value;
     use shared::nat::model::{PRESETS, SpecError, Stack};

@@ -1,12 +1,12 @@
 //! The laboratory itself: every NAT of every driver is what its name says, seen from both sides without the product.
 
-lab::on_linux!(linux);
+natlab::on_linux!(linux);
 
 #[cfg(target_os = "linux")]
 mod linux {
     use std::process::ExitCode;
 
-    use lab::{
+    use natlab::{
         Lab, LabError,
         harness::{self, trial},
         rules::KERNEL_NATS,

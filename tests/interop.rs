@@ -1,13 +1,13 @@
 //! Programs that others wrote, through the router hop: our client against coturn and stund, and coturn's natdiscovery and
 //! the classic `stun` client against our server. Versions: Debian's coturn 4.6.1, stun-client and stun-server 0.97.
 
-lab::on_linux!(linux);
+natlab::on_linux!(linux);
 
 #[cfg(target_os = "linux")]
 mod linux {
     use std::{net::UdpSocket, process::ExitCode, time::Duration};
 
-    use lab::{
+    use natlab::{
         Lab, LabError,
         address::{SERVER4, server_endpoint},
         client::nat_check,

@@ -2,13 +2,13 @@
 //! NATs that differ in what refreshes a mapping, whether a timer is per mapping or per flow, and how mappings expire. Every
 //! NAT has a laboratory of its own, and all of them run at the same time, as nearly all of it is waiting. Longer timers: `cargo bench -p natlab --bench lifetime`.
 
-lab::on_linux!(linux);
+natlab::on_linux!(linux);
 
 #[cfg(target_os = "linux")]
 mod linux {
     use std::{process::ExitCode, time::Duration};
 
-    use lab::{
+    use natlab::{
         Lab, LabError,
         address::SERVER4,
         binaries::binary,

@@ -1,7 +1,7 @@
 //! Servers with one address each, real ones, behind real NATs: two coturns; a list of public servers of which one is dead
 //! and one lies.
 
-lab::on_linux!(linux);
+natlab::on_linux!(linux);
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -11,7 +11,7 @@ mod linux {
         time::Duration,
     };
 
-    use lab::{
+    use natlab::{
         Lab, LabError,
         address::SERVER4,
         binaries::binary,

@@ -1,6 +1,6 @@
 //! The natlab program from outside: exit codes, environment, and that nothing is left behind however it ends.
 
-lab::on_linux!(linux);
+natlab::on_linux!(linux);
 
 #[cfg(target_os = "linux")]
 #[path = "natlab_program/hosts.rs"]
@@ -22,7 +22,7 @@ mod linux {
         time::Duration,
     };
 
-    use lab::{
+    use natlab::{
         Lab, LabError,
         harness::{self, trial},
         tun::TunSite,
@@ -209,7 +209,7 @@ mod linux {
     }
 
     pub(crate) fn nat_check() -> std::path::PathBuf {
-        lab::binaries::binary("nat-check").expect("nat-check is built")
+        natlab::binaries::binary("nat-check").expect("nat-check is built")
     }
 
     pub(crate) struct Ran {
@@ -221,7 +221,7 @@ mod linux {
     pub(crate) fn natlab(line: &str) -> Ran {
         let Output { status, stdout, stderr } = command(line).output().expect("natlab starts");
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ran { code: lab::process::shell_code(status), stdout: text(stdout), stderr: text(stderr) }
+        Ran { code: natlab::process::shell_code(status), stdout: text(stdout), stderr: text(stderr) }
     }
 
     /// natlab with the words of a line; braces hold a word that has spaces.

@@ -1,13 +1,14 @@
 //! Two real client processes punch on real networks: the model's NATs between TUN devices, and the kernel's own. The
 //! probe server introduces them.
 
-lab::on_linux!(linux);
+natlab::on_linux!(linux);
 
 #[cfg(target_os = "linux")]
 mod linux {
     use std::{process::ExitCode, time::Duration};
 
-    use lab::{
+    use nat_check_core::net::sim::PathSpec;
+    use natlab::{
         Lab, LabError,
         address::{SERVER4, SERVER6},
         binaries::binary,
@@ -16,7 +17,6 @@ mod linux {
         process::{Output, Running},
         tun::TunSite,
     };
-    use nat_check_core::net::sim::PathSpec;
     use serde_json::Value;
     use shared::nat::model::{SpecError, Stack};
 

@@ -1,7 +1,7 @@
 //! Pairs of real clients that punch in the simulated laboratory: a sample of the matrix. All of it:
 //! `cargo bench -p natlab --bench punch`.
 
-use lab::punch::{
+use natlab::punch::{
     classes, further_classes, further_matrix, limited_mappings, matrix, run_all, several_addresses,
 };
 

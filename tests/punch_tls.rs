@@ -12,7 +12,7 @@ use std::{
     thread,
 };
 
-use lab::binaries::binary;
+use natlab::binaries::binary;
 use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use serde_json::Value;
 

@@ -1,13 +1,13 @@
 //! The main job on real networks: the real client on a host, a real NAT in front of it, the real server behind a
 //! router hop. The NATs are the kernel's own, and the model's between TUN devices.
 
-lab::on_linux!(linux);
+natlab::on_linux!(linux);
 
 #[cfg(target_os = "linux")]
 mod linux {
     use std::process::ExitCode;
 
-    use lab::{
+    use natlab::{
         Lab, LabError,
         address::{SERVER4, SERVER6},
         client::nat_check,

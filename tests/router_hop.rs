@@ -1,7 +1,7 @@
 //! The server's answer table through a router hop: every endpoint, every CHANGE-REQUEST, both families, both dialects.
 //! On loopback a server that sends with a time to live of 1, or from the wrong socket, can look right.
 
-lab::on_linux!(linux);
+natlab::on_linux!(linux);
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -11,7 +11,7 @@ mod linux {
         time::Duration,
     };
 
-    use lab::{
+    use natlab::{
         Lab, LabError,
         address::server_endpoint,
         harness::{self, trial},

@@ -1,13 +1,13 @@
 //! Every scenario that a real driver can express, with the real programs: the tun driver and the kernel must find what
 //! the simulated network finds, because all three are held against the same files.
 
-lab::on_linux!(linux);
+natlab::on_linux!(linux);
 
 #[cfg(target_os = "linux")]
 mod linux {
     use std::process::ExitCode;
 
-    use lab::{
+    use natlab::{
         Lab, LabError,
         address::{SERVER4, SERVER6},
         client::nat_check,

@@ -2,7 +2,7 @@
 
 use std::{process::ExitCode, sync::atomic::AtomicU32, time::Duration};
 
-use lab::{
+use natlab::{
     LabError,
     harness::{main as run, trial},
     load::{self, mixed, spent},
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
 fn start(network: &Namespace) -> Result<(Running, SocketAddr), LabError> {
     let [primary, alternate] = load::SERVER.map(|ip| ip.to_string());
     let mut server = network
-        .command(lab::binaries::binary("probe-server")?)
+        .command(natlab::binaries::binary("probe-server")?)
         .args([
             "--primary",
             &primary,

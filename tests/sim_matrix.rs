@@ -3,15 +3,15 @@
 
 use std::collections::BTreeMap;
 
-use lab::{
+use nat_check_core::{
+    net::sim::{Fault, Loss, PathSpec},
+    selection::Selection,
+};
+use natlab::{
     oracle::{self, Judgement},
     scenario::{Driver, Scenario},
     sim::Sim,
     study::{Study, on_two_threads, tcp_nats},
-};
-use nat_check_core::{
-    net::sim::{Fault, Loss, PathSpec},
-    selection::Selection,
 };
 use shared::nat::model::{NatSpec, PRESETS, Stack};
 

@@ -1,13 +1,13 @@
 //! What is found over TCP on real networks: the real client and the real server's test sessions, behind the kernel's own NATs
 //! and the model's between TUN devices.
 
-lab::on_linux!(linux);
+natlab::on_linux!(linux);
 
 #[cfg(target_os = "linux")]
 mod linux {
     use std::process::ExitCode;
 
-    use lab::{
+    use natlab::{
         Lab, LabError,
         address::SERVER4,
         client::{ClientRun, nat_check},

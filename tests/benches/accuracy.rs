@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use lab::study::{Study, line};
 use nat_check_core::net::sim::{Fault, Loss, PathSpec};
+use natlab::study::{Study, line};
 
 fn main() {
     let each = |rate| line(Loss::Independent(rate));

@@ -4,21 +4,21 @@
 
 use std::{error::Error, ops::Range, time::Duration};
 
-use lab::{
-    lifetime::{Verdict, bound, judge, width},
-    sim::Sim,
-    study::on_two_threads,
-};
 use nat_check_core::{
     net::sim::{Loss, PathSpec},
     report::{Finding, Report},
+};
+use natlab::{
+    lifetime::{Verdict, bound, judge, width},
+    sim::Sim,
+    study::on_two_threads,
 };
 use shared::nat::{ExpiryStyle, Lifetime, Refresh, model::Stack};
 
 fn main() -> Result<(), Box<dyn Error>> {
     // Privilege can be had while there is one thread.
     #[cfg(target_os = "linux")]
-    let privilege = lab::netns::obtain_privilege();
+    let privilege = natlab::netns::obtain_privilege();
     let named: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let wanted = |part: &str| named.is_empty() || named.iter().any(|name| name == part);
     if wanted("exact") {
@@ -224,7 +224,7 @@ fn refresh_and_styles(runs: u64) {
 mod real {
     use std::{error::Error, thread};
 
-    use lab::{Lab, LabError, address::SERVER4, client::nat_check, lifetime::bound, tun::TunSite};
+    use natlab::{Lab, LabError, address::SERVER4, client::nat_check, lifetime::bound, tun::TunSite};
     use serde_json::Value;
 
     /// Timers of 6, 20 and 45 seconds at the same time, each in a laboratory of its own.

@@ -1,7 +1,7 @@
 //! What natlab costs: start and end, several laboratories at once, throughput of a user-space NAT, a large topology, and
 //! what is left behind after every kind of end.
 
-lab::on_linux!(linux);
+natlab::on_linux!(linux);
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -14,7 +14,7 @@ mod linux {
         time::Duration,
     };
 
-    use lab::{Lab, LabError, netns::obtain_privilege, topology::Topology};
+    use natlab::{Lab, LabError, netns::obtain_privilege, topology::Topology};
     use rustix::process::{Pid, Signal, kill_process};
     use tokio::time::Instant;
 

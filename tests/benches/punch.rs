@@ -8,7 +8,7 @@
 
 use std::process::ExitCode;
 
-use lab::punch::{
+use natlab::punch::{
     Match, REFUSALS, classes, further_classes, further_matrix, limited_mappings, matrix, over_tcp, run_all,
     several_addresses,
 };

@@ -29,7 +29,7 @@ use std::{
     time::Duration,
 };
 
-use lab::{
+use natlab::{
     load,
     load::{Harvest, Honest, Loop, median, mixed, spent},
     netns::{Namespace, obtain_privilege},
@@ -414,7 +414,7 @@ fn endurance(seconds: u64) -> Result<bool> {
     let folder = tempfile::tempdir()?;
     let config = folder.path().join("server.toml");
     std::fs::write(&config, format!("primary = \"{PRIMARY}\"\nalternate = \"{ALTERNATE}\"\nworkers = 2\n"))?;
-    let program = lab::binaries::binary("probe-server")?;
+    let program = natlab::binaries::binary("probe-server")?;
     let mut manager = ServiceManager::new(folder.path());
     let start = |manager: &mut ServiceManager| -> Result<Running> {
         let passing = manager.passing();

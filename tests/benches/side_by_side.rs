@@ -24,8 +24,8 @@ mod linux {
         time::Duration,
     };
 
-    use lab::{Lab, LabError, address::SERVER4, binaries::binary, client::nat_check, tun::TunSite};
     use nat_check_core::net::sim::PathSpec;
+    use natlab::{Lab, LabError, address::SERVER4, binaries::binary, client::nat_check, tun::TunSite};
     use shared::nat::{
         Filtering, Mapping, NatType,
         model::{Stack, UdpBehaviour},

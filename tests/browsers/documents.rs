@@ -3,7 +3,7 @@
 
 use std::{fs, time::Duration};
 
-use lab::{
+use natlab::{
     Lab, LabError,
     address::SERVER4,
     binaries::binary,

@@ -3,7 +3,7 @@
 
 use std::{net::TcpStream, time::Duration};
 
-use lab::{LabError, host::Host, process::Running};
+use natlab::{LabError, host::Host, process::Running};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::{Message, WebSocket, client};

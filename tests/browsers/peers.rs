@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use lab::{
+use nat_check_core::punch::report::PunchDocument;
+use natlab::{
     Lab, LabError,
     address::SERVER4,
     binaries::binary,
     harness::{Trial, trial},
     topology::{Families, Topology},
 };
-use nat_check_core::punch::report::PunchDocument;
 use serde_json::Value;
 
 use super::driver::{Browser, Visit};

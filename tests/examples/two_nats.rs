@@ -2,8 +2,8 @@
 //! rendezvous on the Internet, and sends to that of the other. As a `#[test]`, the body is the same.
 
 #[cfg(target_os = "linux")]
-fn main() -> Result<(), lab::LabError> {
-    use lab::{Lab, netns::obtain_privilege, topology::Topology};
+fn main() -> Result<(), natlab::LabError> {
+    use natlab::{Lab, netns::obtain_privilege, topology::Topology};
 
     // First thing in a process, while it has one thread; as root it does nothing.
     obtain_privilege()?;
@@ -16,11 +16,11 @@ fn main() -> Result<(), lab::LabError> {
             .internet("rendezvous"),
     )?;
     let at = |name: &str| lab.find(name);
-    let failed = lab::LabError::io;
+    let failed = natlab::LabError::io;
     let meet = at("rendezvous")?
         .run(|| std::net::UdpSocket::bind("198.51.100.20:5000"))
         .map_err(failed("binding"))?;
-    let peer = |name: &str| -> Result<_, lab::LabError> {
+    let peer = |name: &str| -> Result<_, natlab::LabError> {
         let socket = at(name)?.run(|| std::net::UdpSocket::bind("0.0.0.0:0")).map_err(failed("binding"))?;
         socket.send_to(b"here I am", "198.51.100.20:5000").map_err(failed("sending"))?;
         let (_, seen_as) = meet.recv_from(&mut [0; 64]).map_err(failed("receiving"))?;

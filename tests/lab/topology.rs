@@ -3,7 +3,7 @@
 //!
 //! ```
 //! # #[cfg(target_os = "linux")] {
-//! use lab::topology::Topology;
+//! use natlab::topology::Topology;
 //!
 //! let topology = Topology::new()
 //!     .router("carrier", "symmetric")

@@ -3,12 +3,12 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use lab::{
+use nat_check_core::net::sim::{Loss, PathSpec};
+use natlab::{
     LabError,
     quantity::{BitRate, Share, Time},
     topology::{Families, LinkSpec, Queue, Rate},
 };
-use nat_check_core::net::sim::{Loss, PathSpec};
 use shared::nat::model::Stack;
 
 /// Runs programs as hosts behind NATs of your choice, with a small Internet outside.
@@ -307,7 +307,7 @@ fn nat(text: &str) -> Result<Stack, String> {
 }
 
 fn program(text: &str) -> Result<Program, String> {
-    lab::topology::shell_words(text).map(Program).map_err(|e: LabError| e.to_string())
+    natlab::topology::shell_words(text).map(Program).map_err(|e: LabError| e.to_string())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use lab::{LabError, process::shell_code, sys};
+use natlab::{LabError, process::shell_code, sys};
 use rustix::{
     process::{Pid, PidfdFlags, pidfd_open},
     thread::{ThreadNameSpaceType, move_into_thread_name_spaces},
@@ -23,7 +23,7 @@ use crate::{
 pub(crate) fn set(which: &Which, target: &str, changes: &[String]) -> Result<ExitCode, Failure> {
     let order = format!("{target} {}", changes.join(" "));
     // Misspelt ones are found here, as a usage error.
-    order.parse::<lab::topology::Order>()?;
+    order.parse::<natlab::topology::Order>()?;
     match ask(which, &Request::Set(order))? {
         Response::Done => Ok(ExitCode::SUCCESS),
         Response::Refused(why) => Err(Failure { code: REFUSED, message: why }),

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use lab::{Lab, LabError};
+use natlab::{Lab, LabError};
 use rustix::{net::sockopt::socket_peercred, process::getuid};
 use serde::{Deserialize, Serialize};
 

@@ -15,7 +15,7 @@ mod stage;
 use std::{fs, io, path::Path, process::ExitCode};
 
 use clap::{CommandFactory, Parser};
-use lab::topology::Topology;
+use natlab::topology::Topology;
 
 use args::{Action, Cli};
 

@@ -2,7 +2,7 @@
 
 use std::{env, process::ExitCode};
 
-use lab::{LabError, netns::obtain_privilege, topology::Topology};
+use natlab::{LabError, netns::obtain_privilege, topology::Topology};
 use shared::nat::model::Stack;
 
 use crate::{

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use lab::{
+use natlab::{
     Lab, LabError, Services,
     address::server_endpoint,
     network::summary::Summary,

@@ -76,7 +76,7 @@ fn a_route_shows_every_router() {
 
 /// The probe server is ours, so that nothing has to be installed; it starts before the command does.
 fn programs_on_the_internet_are_found_by_name() {
-    let server = lab::binaries::binary("probe-server").expect("probe-server is built");
+    let server = natlab::binaries::binary("probe-server").expect("probe-server is built");
     let server = format!("{} --primary 198.51.100.20", server.display());
     let line = format!(
         "run -q --nat symmetric --internet {{{server}}} -- {} --json --server probe-server",
