@@ -101,7 +101,8 @@ async fn run(
     let probes = selected(settings);
     let over_udp = async {
         let contact = contact::establish(session.clone(), settings.timeout);
-        let (report, ()) = tokio::join!(contact, run_stages(session, &probes, progress));
+        let stages = run_stages(session, &probes, progress);
+        let (report, (), ()) = tokio::join!(contact, stages, spare_far(session, settings));
         session.allow_others();
         *tcp = report;
     };
@@ -152,13 +153,24 @@ fn tcp_limit(session: &Session, settings: &Settings) -> Duration {
             let extra = |round_trips| (rtt.smoothed * round_trips).min(LONGEST_EXTRA);
             let longest = ONE_RETRANSMISSION + extra(ROUND_TRIPS);
             let is_of_use = |begun| begun + ONE_RETRANSMISSION + extra(AFTER_FILTERING) <= longest;
-            let soon = session.now() + extra(AFTER_FILTERING);
+            let after = rtt.smoothed * AFTER_FILTERING;
+            // On the longest ways that would not be over by then either.
+            let soon = session.now() + if after <= LONGEST_EXTRA { after } else { Duration::ZERO };
             match session.read(tcp_mapping::waits_since) {
                 Some(begun) if session.has_lost() && is_of_use(begun) => soon.max(longest),
                 Some(_) | None => soon,
             }
         }
         _ => ASKED_FOR,
+    }
+}
+
+/// Leaves out the test session where the way is so long that it could not end in time: others would wait for it in vain.
+async fn spare_far(session: &Session, settings: &Settings) {
+    session.contact().await;
+    let is_far = session.rtt().is_some_and(|rtt| rtt.smoothed * TEST_SESSION_ROUND_TRIPS > LONGEST_EXTRA);
+    if is_far && !is_over_tcp_asked_for(settings) {
+        session.end_test_session();
     }
 }
 

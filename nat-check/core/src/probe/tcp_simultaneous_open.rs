@@ -15,11 +15,11 @@ use shared::{
 use super::{
     measured::Transport,
     tcp::{self, connected},
-    tcp_calls::{Caller, WAIT, counts, why_no_calls},
+    tcp_calls::{Caller, WAIT, counts, log_ratio, why_no_calls},
     tcp_mapping,
 };
 use crate::{
-    loss_test::LossCounts,
+    loss_test::{DECIDED, LossCounts},
     net::TcpPort,
     observation::{ObservationLog, Purpose},
     probe::{Found, Measured, Probe, Slot, Stage, Step, slot},
@@ -170,13 +170,15 @@ fn conclude(log: &ObservationLog, found: &Found) -> Finding<bool> {
             let finding = Finding::known(false, Confidence::Strong, METHOD);
             let text = "this host's own SYN may have been lost before the server's was rejected";
             let loss = LossCounts { silent: counts.silent + rejected as u32, ..counts };
-            match loss.is_filtered() {
+            match log_ratio(&loss) <= DECIDED {
                 true => finding,
                 false => finding.at_most(Confidence::Weak).because((ReasonCode::LossLeavesDoubt, text)),
             }
         }
         // Silence proves something only where another connection of the server is known to have left it.
-        Some(_) if counts.is_filtered() && log.tcp.calls.iter().any(|call| call.arrived.is_some()) => {
+        Some(_)
+            if log_ratio(&counts) <= DECIDED && log.tcp.calls.iter().any(|call| call.arrived.is_some()) =>
+        {
             Finding::known(false, Confidence::Strong, METHOD)
         }
         Some(_) => {

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use super::{
     measured::Transport,
-    tcp_calls::{Caller, counts, end_of, why_no_calls},
+    tcp_calls::{Caller, counts, end_of, log_ratio, why_no_calls},
     tcp_filtering,
 };
 use crate::{
@@ -131,7 +131,16 @@ fn conclude(log: &ObservationLog, found: &Found) -> Finding<UnsolicitedSyn> {
         let text = "nothing is filtered: every SYN reaches the host";
         return Finding::unknown((ReasonCode::NoFilter, text), METHOD);
     }
-    silence(log, &calls().collect::<Vec<_>>()).with("calls", outcomes.len()).with("rejected", 0)
+    let finding = silence(log, &calls().collect::<Vec<_>>());
+    let finding = match found.tcp.filtering.reason_code {
+        // Where it is not sure that they were filtered, it is not that they were dropped.
+        Some(ReasonCode::LossLeavesDoubt) => {
+            let text = "the connections that were not let in may have been lost";
+            finding.at_most(Confidence::Weak).because((ReasonCode::LossLeavesDoubt, text))
+        }
+        _ => finding,
+    };
+    finding.with("calls", outcomes.len()).with("rejected", 0)
 }
 
 /// Nothing came back: for the longest time for which enough calls were watched.
@@ -148,7 +157,7 @@ fn silence(log: &ObservationLog, calls: &[&Call]) -> Finding<UnsolicitedSyn> {
     for (decided, confidence) in [(DECIDED, Confidence::Strong), (LIKELY, Confidence::Weak)] {
         let enough = |least: &&Duration| {
             let calls = calls.iter().copied().filter(|call| watched(call) >= **least);
-            counts(log, calls).log_ratio() <= decided
+            log_ratio(&counts(log, calls)) <= decided
         };
         if let Some(longest) = times.iter().rev().find(enough) {
             let finding =

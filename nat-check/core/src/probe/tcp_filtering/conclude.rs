@@ -10,7 +10,7 @@ use crate::{
     loss_test::{DECIDED, LIKELY},
     observation::{ObservationLog, call::Call},
     probe::{
-        tcp_calls::{counts, why_no_calls},
+        tcp_calls::{counts, log_ratio, why_no_calls},
         tcp_simultaneous_open,
     },
     report::{Confidence, Finding, Reason, ReasonCode},
@@ -47,7 +47,7 @@ pub(super) fn conclude(log: &ObservationLog, udp: &Finding<Filtering>) -> Findin
     }
     let [address, port, same_port] = groups(log);
     let judged = judge(address, port, same_port, no_port_filter(udp));
-    let mut finding = doubted(log, judged);
+    let mut finding = unlike_udp(doubted(log, judged), udp);
     for (name, from, source) in GROUPS {
         let arrived = calls(log, from, source).filter(|call| call.arrived.is_some()).count();
         let rejected = calls(log, from, source).filter(|call| call.rejection().is_some()).count();
@@ -93,7 +93,7 @@ impl Group {
         } else if calls(log, from, source).any(|call| call.rejection().is_some()) {
             Self::Rejected
         } else {
-            Self::Silent(counts(log, calls(log, from, source)).log_ratio())
+            Self::Silent(log_ratio(&counts(log, calls(log, from, source))))
         }
     }
 
@@ -123,6 +123,18 @@ fn doubted(log: &ObservationLog, finding: Finding<Filtering>) -> Finding<Filteri
         return finding.at_most(Confidence::Weak).because((ReasonCode::ServerNotProven, text));
     }
     finding
+}
+
+/// What calls need to be answered passes the line a round trip later than the controls beside them, so that one burst of loss
+/// can take all of it. Silence alone is strong only where it shows what UDP has shown.
+fn unlike_udp(finding: Finding<Filtering>, udp: &Finding<Filtering>) -> Finding<Filtering> {
+    let is_like_udp = udp.value == finding.value && udp.confidence >= Confidence::Strong;
+    if finding.confidence != Confidence::Strong || is_like_udp {
+        return finding;
+    }
+    let text =
+        "over UDP no such filter was found: connections that did not arrive may have been lost together";
+    finding.at_most(Confidence::Weak).because((ReasonCode::LossLeavesDoubt, text))
 }
 
 /// Whether any SYN of the server is known to have left it: it arrived, or was rejected. Where a simultaneous open cannot
@@ -225,5 +237,20 @@ mod tests {
         let open = Some(Filtering::AddressDependent);
         assert_eq!(found(Silent(-4.2), Open, Silent(-2.0)), (open, Confidence::Strong));
         assert_eq!(found(Silent(-1.0), Open, Silent(-2.0)), (None, Confidence::Unknown));
+    }
+
+    #[test]
+    fn silence_that_shows_another_filter_than_udp_did_may_be_one_burst_of_loss() {
+        let udp = |value, confidence| Finding::known(value, confidence, METHOD);
+        let silent = || judge(Group::Silent(-4.2), Group::Open, Group::Silent(-2.0), NO_PORT_FILTER);
+        let confidence = |finding: Finding<Filtering>| (finding.confidence, finding.reason_code);
+        let (same, other) = (Filtering::AddressDependent, Filtering::EndpointIndependent);
+        let doubted = (Confidence::Weak, Some(ReasonCode::LossLeavesDoubt));
+        assert_eq!(confidence(unlike_udp(silent(), &udp(same, Confidence::Strong))).0, Confidence::Strong);
+        assert_eq!(confidence(unlike_udp(silent(), &udp(same, Confidence::Weak))), doubted);
+        assert_eq!(confidence(unlike_udp(silent(), &udp(other, Confidence::Certain))), doubted);
+        let rejected = judge(Group::Rejected, Group::Open, Group::Rejected, NO_PORT_FILTER);
+        let found = unlike_udp(rejected, &udp(other, Confidence::Certain));
+        assert_eq!(found.confidence, Confidence::Certain, "a rejection is no loss");
     }
 }
