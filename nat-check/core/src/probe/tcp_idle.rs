@@ -18,7 +18,7 @@ use crate::{
         call::TestSessionState,
         idle::{IdleConnection, IdleOutcome},
     },
-    probe::{Found, Measured, Probe, Slot, Stage, Step, slot},
+    probe::{Found, Measured, Merge, Probe, Slot, Stage, Step, slot},
     report::{Confidence, Finding, ReasonCode, TcpIdle, number},
     session::{Session, TestSession},
 };
@@ -50,6 +50,11 @@ impl Measured for Idle {
 
     fn conclude(log: &ObservationLog, _: &Found) -> Finding<TcpIdle> {
         conclude(log)
+    }
+
+    // Measured with one server only, as a rule.
+    fn merge(merge: Merge<'_>, mine: &mut Finding<TcpIdle>, other: &Finding<TcpIdle>) {
+        merge.surest(mine, other);
     }
 
     fn text(value: &TcpIdle) -> String {

@@ -18,7 +18,7 @@ use crate::{
         ObservationLog, Purpose,
         call::{Call, CallResult},
     },
-    probe::{Found, Measured, Probe, Slot, Stage, Step, slot},
+    probe::{Found, Measured, Merge, Probe, Slot, Stage, Step, slot},
     report::{Confidence, Finding, ReasonCode, SynAnswer, UnsolicitedSyn, number},
     session::{CallRequest, Session},
 };
@@ -50,6 +50,15 @@ impl Measured for SynAnswered {
 
     fn conclude(log: &ObservationLog, found: &Found) -> Finding<UnsolicitedSyn> {
         conclude(log, found)
+    }
+
+    // How long nothing came, or an answer took, is another time with each server.
+    fn merge(merge: Merge<'_>, mine: &mut Finding<UnsolicitedSyn>, other: &Finding<UnsolicitedSyn>) {
+        let answer = |finding: &Finding<UnsolicitedSyn>| finding.value.map(|value| value.answer);
+        match answer(mine) == answer(other) {
+            true => merge.surest(mine, other),
+            false => merge.agree(mine, other),
+        }
     }
 
     fn text(value: &UnsolicitedSyn) -> String {
