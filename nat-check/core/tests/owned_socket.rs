@@ -12,7 +12,7 @@ use std::{
 };
 
 use nat_check_core::{
-    check::{Setup, check},
+    Check,
     nat::Mapping,
     net::{
         Datagram, Net,
@@ -21,10 +21,7 @@ use nat_check_core::{
         sim::{PathSpec, World},
     },
     probe,
-    progress::Silent,
     report::{Confidence, Report},
-    selection::Selection,
-    target::Target,
 };
 use probe_server::{Server, config::Config, topology::Endpoint};
 use shared::stun::{Class, TransactionId, View, Writer};
@@ -76,9 +73,7 @@ impl Traffic {
 }
 
 async fn measure(owned: &OwnedSocket, others: Arc<dyn Net>, server: SocketAddr) -> Report {
-    let (_never, stop) = watch::channel(false);
-    let setup = Setup { bind: Some(owned.local()), ..Setup::default() };
-    check(&setup, owned.net(others), &[Target::at(server).into()], &Silent, stop).await
+    Check::with([server]).owned_socket(owned).net(others).run().await
 }
 
 /// Runs a future that never waits.
@@ -235,11 +230,8 @@ async fn what_arrives_after_the_time_limit_is_the_owners() {
             }
         }
     });
-    let (_never, stop) = watch::channel(false);
-    let tests = Selection::Only(vec![probe::mapping::PROBE.name.to_owned()]);
-    let setup = Setup { bind: Some(local), tests, ..Setup::default() };
-    let net = owned.net(net);
-    let report = check(&setup, net, &[Target::at(server).into()], &Silent, stop).await;
+    let check = Check::with([server]).owned_socket(&owned).net(net).only([probe::mapping::PROBE.name]);
+    let report = check.run().await;
     assert!(owned.has_ended() && *left.lock().unwrap() > 0);
     let udp = report.ipv4.udp.unwrap();
     assert_ne!(udp.local.map(|local| local.port()), Some(44_330), "no answer came to this socket");

@@ -121,7 +121,8 @@ impl OwnedSocket {
     }
 
     /// A network in which whoever binds to this socket's port gets this socket, and everything else comes from
-    /// `others`. The use of the socket ends when it is dropped.
+    /// `others`. The use of the socket ends when nobody holds it any more, which a measurement's tasks may do a moment longer
+    /// than the measurement; [`Check::owned_socket`](crate::Check::owned_socket) ends it with the measurement.
     #[must_use]
     pub fn net(&self, others: Arc<dyn Net>) -> Arc<dyn Net> {
         Arc::new(OwnedNet { owned: self.clone(), others })
