@@ -5,8 +5,14 @@ use std::time::Duration;
 
 use crate::observation::{ObservationLog, RequestKind, Transaction};
 
-/// So many rounds of which the first packet passed and the last did not, and none the other way round, ...
-const CUT_SHORT: usize = 4;
+/// What one round sends within this time was sent together: what a limit allows hardly grows in between.
+const TOGETHER: Duration = Duration::from_millis(10);
+/// Rounds of which the first packet passed and the last did not, so many more than the other way round that chance makes it
+/// no more often than this, ... Loss does not know a first packet from a last one; under a limit it is the last one that passes
+/// now and then only, where other traffic, as TCP's, has used up what was allowed. Who found a slower pace of no use is
+/// convinced again by so much more each time.
+const CUT_BY_CHANCE: f64 = 1.0 / 32.0;
+const AGAIN: f64 = 1.0 / 8.0;
 /// ... with so much of them lost, are suspected of meeting a limit.
 const LOST: f64 = 0.45;
 /// The other sign of a limit: so many pass at first, and then of so many at most one in eight.
@@ -27,7 +33,7 @@ const UNLIMITED: f64 = 70.0;
 /// What the last fast requests have used up is back after so long.
 const SETTLES: Duration = Duration::from_millis(250);
 /// So many requests at the slower pace show whether it halves the loss, ...
-const TRIED: usize = 6;
+const TRIED: usize = 8;
 /// ... and so many whether no more than this is lost, as at a limit that the pace follows.
 const TRIED_LONG: usize = 12;
 const LOST_AT_LIMIT: f64 = 0.3;
@@ -43,15 +49,23 @@ pub struct RateLimit {
     pub slowed: Duration,
     /// Requests a second that were sent at first from then on.
     pub per_s: f64,
-    /// Whether it was found that a slower pace is of no use.
-    pub given_up: bool,
+    /// Suspicions before this one.
+    pub before: i32,
+    /// When it was found that a slower pace is of no use.
+    pub given_up: Option<Duration>,
 }
 
 impl RateLimit {
-    /// What raises the suspicion, in what was sent until `timed_out_before`.
+    /// What raises the suspicion, in what was sent until `timed_out_before`: at the first time, or after one was given up.
     #[must_use]
     pub fn suspected(log: &ObservationLog, timed_out_before: Duration, now: Duration) -> Option<Self> {
-        let from = rounds_cut_short(log, timed_out_before).or_else(|| end_of_burst(log, timed_out_before))?;
+        let given_up = log.rate_limit.and_then(|limit| Some((limit, limit.given_up?)));
+        let before = given_up.map_or(0, |(limit, _)| limit.before + 1);
+        let seen = Seen { log, from: given_up.map_or(Duration::ZERO, |(_, at)| at), timed_out_before };
+        let from = match seen.rounds_cut_short(CUT_BY_CHANCE * AGAIN.powi(before)) {
+            None if before == 0 => seen.end_of_burst(),
+            from => from,
+        }?;
         let sent = || {
             let later = log.transactions.iter().filter(|t| is_answerable(t) && t.sent > from);
             later.filter(|t| t.sent <= timed_out_before)
@@ -59,13 +73,16 @@ impl RateLimit {
         let passed = sent().filter(|t| t.first_reaction().is_some()).count();
         let last = sent().next_back().map_or(from, |t| t.sent);
         let per_s = passed as f64 / (last - from).as_secs_f64().max(0.05);
-        Some(Self { from, slowed: now, per_s: (per_s * SHARE).clamp(FIRST, FASTEST), given_up: false })
+        let per_s = (per_s * SHARE).clamp(FIRST, FASTEST);
+        // Then all that was sent since the first suspicion was too fast.
+        let from = given_up.map_or(from, |(limit, _)| limit.from);
+        Some(Self { from, slowed: now, per_s, before, given_up: None })
     }
 
     /// The limit that the session keeps to, unless keeping to it has been shown to be of no use.
     #[must_use]
     pub fn stands(log: &ObservationLog, timed_out_before: Duration) -> Option<Self> {
-        log.rate_limit.filter(|limit| !limit.given_up && limit.is_of_use(log, timed_out_before))
+        log.rate_limit.filter(|limit| limit.given_up.is_none() && limit.is_of_use(log, timed_out_before))
     }
 
     fn is_of_use(&self, log: &ObservationLog, timed_out_before: Duration) -> bool {
@@ -131,34 +148,62 @@ pub fn lockout(log: &ObservationLog, timed_out_before: Duration) -> Option<(usiz
 /// Silence of this length is no burst of loss.
 const LOCKOUT: Duration = Duration::from_secs(2);
 
-/// Since when rounds lose their last packets and not their first ones; only if that happens often.
-fn rounds_cut_short(log: &ObservationLog, timed_out_before: Duration) -> Option<Duration> {
-    let mut rounds: Vec<Vec<&Transaction>> = Vec::new();
-    for control in controls(log, timed_out_before) {
-        match rounds.last_mut().filter(|round| round[0].round == control.round) {
-            Some(round) => round.push(control),
-            None => rounds.push(vec![control]),
-        }
-    }
-    rounds.retain(|round| round.len() >= 2);
-    let ends = |round: &Vec<&Transaction>| (round[0].returned(), round[round.len() - 1].returned());
-    let cut_short: Vec<_> = rounds.iter().filter(|round| ends(round) == (true, false)).collect();
-    let since = cut_short.first()?[0].sent;
-    let later = || rounds.iter().filter(|round| round[0].sent >= since).flatten();
-    let lost = later().filter(|t| !t.returned()).count();
-    let is_limit = cut_short.len() >= CUT_SHORT
-        && !rounds.iter().any(|round| ends(round) == (false, true))
-        && lost as f64 >= LOST * later().count() as f64;
-    is_limit.then_some(since)
+/// The requests whose fate is known, of a stretch of time.
+struct Seen<'a> {
+    log: &'a ObservationLog,
+    from: Duration,
+    timed_out_before: Duration,
 }
 
-/// Since when hardly anything is answered, if everything was at first.
-fn end_of_burst(log: &ObservationLog, timed_out_before: Duration) -> Option<Duration> {
-    let passed = controls(log, timed_out_before).take_while(|t| t.returned()).count();
-    let later = || controls(log, timed_out_before).skip(passed).take(LATER);
-    let passed_later = later().filter(|t| t.returned()).count();
-    let is_limit = passed >= PASSED && later().count() == LATER && passed_later * 8 <= LATER;
-    later().next().filter(|_| is_limit).map(|t| t.sent)
+impl<'a> Seen<'a> {
+    fn controls(&self) -> impl Iterator<Item = &'a Transaction> + use<'a> {
+        let from = self.from;
+        controls(self.log, self.timed_out_before).filter(move |t| t.sent >= from)
+    }
+
+    /// Since when rounds lose their last packets and not their first ones; only if chance makes that so seldom.
+    fn rounds_cut_short(&self, chance: f64) -> Option<Duration> {
+        let mut rounds: Vec<Vec<&Transaction>> = Vec::new();
+        for control in self.controls() {
+            let together = |first: &Transaction| {
+                first.round == control.round && control.sent.saturating_sub(first.sent) <= TOGETHER
+            };
+            match rounds.last_mut().filter(|round| together(round[0])) {
+                Some(round) => round.push(control),
+                None => rounds.push(vec![control]),
+            }
+        }
+        rounds.retain(|round| round.len() >= 2);
+        let ends = |round: &Vec<&Transaction>| (round[0].returned(), round[round.len() - 1].returned());
+        let cut_short: Vec<_> = rounds.iter().filter(|round| ends(round) == (true, false)).collect();
+        let since = cut_short.first()?[0].sent;
+        let later = || rounds.iter().filter(|round| round[0].sent >= since).flatten();
+        let lost = later().filter(|t| !t.returned()).count();
+        let cut_late = rounds.iter().filter(|round| ends(round) == (false, true)).count();
+        let is_limit = at_least_by_chance(cut_short.len(), cut_short.len() + cut_late) <= chance
+            && lost as f64 >= LOST * later().count() as f64;
+        is_limit.then_some(since)
+    }
+
+    /// Since when hardly anything is answered, if everything was at first.
+    fn end_of_burst(&self) -> Option<Duration> {
+        let passed = self.controls().take_while(|t| t.returned()).count();
+        let later = || self.controls().skip(passed).take(LATER);
+        let passed_later = later().filter(|t| t.returned()).count();
+        let is_limit = passed >= PASSED && later().count() == LATER && passed_later * 8 <= LATER;
+        later().next().filter(|_| is_limit).map(|t| t.sent)
+    }
+}
+
+/// How likely `of` tosses of a coin show at least so many heads.
+fn at_least_by_chance(heads: usize, of: usize) -> f64 {
+    let mut ways = 1.0; // to choose all of them, then one less, ...
+    let mut sum = 0.0;
+    for shown in (heads..=of).rev() {
+        sum += ways;
+        ways *= shown as f64 / (of - shown + 1) as f64;
+    }
+    sum / 2f64.powi(i32::try_from(of).unwrap_or(i32::MAX))
 }
 
 /// The requests whose fate tells: what is answered by the endpoint that was asked, and what asks for a receipt.
@@ -222,11 +267,22 @@ mod tests {
     #[test]
     fn rounds_that_are_cut_short_are_suspected_and_loss_is_not() {
         let suspected = |passing: &[&[bool; 3]]| RateLimit::suspected(&rounds(passing), ms(1000), ms(500));
-        let limit = suspected(&[CUT, NONE, CUT, CUT, NONE, CUT]).unwrap();
+        let limit = suspected(&[CUT, NONE, CUT, CUT, CUT, NONE, CUT]).unwrap();
         assert_eq!((limit.from, limit.slowed), (ms(100), ms(500)));
         assert!((10.0..12.0).contains(&limit.per_s), "{limit:?}");
         assert_eq!(suspected(&[CUT, NONE, CUT, LATE, CUT, CUT, CUT]), None);
-        assert_eq!(suspected(&[CUT, CUT, CUT]), None);
+        assert_eq!(suspected(&[CUT, CUT, CUT, CUT]), None);
+        let mixed = [CUT, CUT, LATE, CUT, NONE, CUT, CUT, CUT, CUT, CUT];
+        assert!(suspected(&mixed).is_some(), "other traffic used the limit up once");
+        let mut apart = rounds(&[CUT, CUT, CUT, CUT, CUT]);
+        for n in 0..3 {
+            send(&mut apart, 400 + 70 * n, 200, false);
+            send(&mut apart, 435 + 70 * n, 200, true);
+        }
+        assert!(
+            RateLimit::suspected(&apart, ms(1000), ms(700)).is_some(),
+            "what is sent later is no part of it"
+        );
         // What has not had its time tells nothing.
         assert_eq!(RateLimit::suspected(&rounds(&[CUT; 9]), ms(200), ms(500)), None);
     }
@@ -256,6 +312,21 @@ mod tests {
         assert_eq!(run(|n| n % 8 != 7, 20), (true, true));
         assert_eq!(run(|_| true, 40), (false, false), "so much passes that there is no limit");
         assert_eq!(run(|n| n % 2 == 0, 20), (false, false), "it loses as much as before");
+    }
+
+    #[test]
+    fn what_was_given_up_is_suspected_again_by_more() {
+        let run = |cut: usize| {
+            let mut log = rounds(&[CUT; 8]);
+            let first = RateLimit::suspected(&log, ms(1000), ms(600)).unwrap();
+            log.rate_limit = Some(RateLimit { given_up: Some(ms(1000)), ..first });
+            for n in 0..cut {
+                CUT.iter().for_each(|&passes| send(&mut log, 1000 + 60 * n as u64, 200 + n as u32, passes));
+            }
+            RateLimit::suspected(&log, ms(2000), ms(1900)).map(|limit| (limit.from, limit.before))
+        };
+        assert_eq!(run(7), None);
+        assert_eq!(run(8), Some((ms(100), 1)));
     }
 
     #[test]

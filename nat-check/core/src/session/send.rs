@@ -188,12 +188,13 @@ impl State {
             return now + YIELDS;
         }
         let timed_out_before = now.saturating_sub(self.response_timeout());
-        if self.log.rate_limit.is_none() {
-            self.log.rate_limit = RateLimit::suspected(&self.log, timed_out_before, now);
+        if self.log.rate_limit.is_none_or(|limit| limit.given_up.is_some()) {
+            let suspected = RateLimit::suspected(&self.log, timed_out_before, now);
+            self.log.rate_limit = suspected.or(self.log.rate_limit);
         }
         let limit = RateLimit::stands(&self.log, timed_out_before);
         if let (None, Some(limit)) = (limit, &mut self.log.rate_limit) {
-            limit.given_up = true;
+            limit.given_up.get_or_insert(now);
         }
         let limited = limit.map(|limit| pace.last_sent() + limit.interval(&self.log, timed_out_before));
         pace.next(now).max(limited.unwrap_or_default())
@@ -204,12 +205,7 @@ impl State {
         if self.unlimited {
             return usize::MAX;
         }
-        let is_limited = self.rate_limit(now).is_some();
-        if self.loses_much(now) && self.log.gives_receipts() && !is_limited {
-            BUDGET_UNDER_LOSS
-        } else {
-            BUDGET
-        }
+        if self.loses_much(now) && self.log.gives_receipts() { BUDGET_UNDER_LOSS } else { BUDGET }
     }
     fn loses_much(&self, now: Duration) -> bool {
         let timed_out_before = now.saturating_sub(self.response_timeout());
