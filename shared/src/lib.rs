@@ -8,6 +8,7 @@
 //! - [`rendezvous`]: what is said when two clients are introduced to each other, and who waits for whom.
 //! - [`test_session`]: what is said when a client has a server connect back to it.
 //! - [`loss_test`]: whether silence is a filter or loss, by the loss of the very run.
+//! - [`port_mapping`]: PCP and NAT-PMP, by which a gateway is asked to open a port.
 //! - [`ports`]: those that nobody should send to or from.
 //! - [`log_writer`]: how both programs write their logs, so that no log can stop them.
 //!
@@ -19,6 +20,7 @@ pub mod html;
 pub mod log_writer;
 pub mod loss_test;
 pub mod nat;
+pub mod port_mapping;
 pub mod ports;
 pub mod rendezvous;
 pub mod stun;
