@@ -86,7 +86,15 @@ pub struct Args {
           help_heading = WHAT)]
     pub tcp_idle: Option<f64>,
 
-    /// End after this time with what is known by then; --lifetime and --tcp-idle come on top [default: 15]
+    /// Have the gateway open ports (PCP, NAT-PMP, UPnP) for up to two minutes, test them from outside, close them again
+    #[arg(long, help_heading = WHAT)]
+    pub port_mapping: bool,
+
+    /// All tests on request that take at most 15 s and change nothing that is not changed back: --port-mapping
+    #[arg(long, help_heading = WHAT)]
+    pub all: bool,
+
+    /// End after this time with what is known by then; --lifetime, --tcp-idle and --port-mapping come on top [default: 15]
     #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = WHAT)]
     pub timeout: Option<f64>,
 

@@ -36,6 +36,8 @@ pub struct Plan {
     pub tests: Selection,
     /// The longest idle time of a TCP connection that is looked at; none = it is not asked for.
     pub tcp_idle: Option<Duration>,
+    /// Whether the gateway is asked to open ports.
+    pub port_mapping: bool,
     /// The longest idle time of the lifetime measurement; none = it is not asked for.
     pub lifetime: Option<Duration>,
     /// Time for everything else.
@@ -95,6 +97,9 @@ impl Plan {
                 None if args.only.iter().any(|name| name == "tcp-idle") => Some(DEFAULT_TCP_IDLE),
                 asked => asked.map(|s| usage::seconds("tcp-idle", s, 5.0, LONGEST_TCP_IDLE_S)).transpose()?,
             },
+            port_mapping: args.port_mapping
+                || args.all
+                || args.only.iter().any(|name| name == "port-mapping"),
             timeout: usage::seconds("timeout", args.timeout.unwrap_or(DEFAULT_TIMEOUT_S), 0.1, LONGEST_S)?,
             seed,
             format: render::by_name(if args.json { "json" } else { &args.format }),
@@ -113,6 +118,7 @@ impl Plan {
             timeout: self.timeout,
             lifetime: self.lifetime,
             tcp_idle: self.tcp_idle,
+            port_mapping: self.port_mapping,
             // On a real network nobody may predict ids; the seed is for choices.
             randomness: match self.network {
                 Network::Simulated(_) => Randomness::Seeded(self.seed),

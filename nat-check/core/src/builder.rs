@@ -100,6 +100,13 @@ impl Check {
         self
     }
 
+    /// Has the gateway open ports, tests them from outside, and closes them again. The measurement comes on top of the timeout.
+    #[cfg(feature = "port-mapping")]
+    pub fn port_mapping(mut self) -> Self {
+        self.setup.port_mapping = true;
+        self
+    }
+
     /// Tells this listener how far it is.
     pub fn progress(mut self, progress: Arc<dyn Progress>) -> Self {
         self.progress = progress;

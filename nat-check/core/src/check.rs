@@ -45,6 +45,8 @@ pub struct Setup {
     pub lifetime: Option<Duration>,
     /// The longest idle time of a TCP connection that is looked at; none = it is not asked for.
     pub tcp_idle: Option<Duration>,
+    /// Whether the gateway is asked to open ports, which are tested from outside and closed again; IPv4 only.
+    pub port_mapping: bool,
     /// Where transaction ids come from: seeded only in a simulation that is to be repeated.
     pub randomness: Randomness,
     /// When the run began, for the report; none = now.
@@ -61,6 +63,7 @@ impl Default for Setup {
             timeout: Duration::from_secs(15),
             lifetime: None,
             tcp_idle: None,
+            port_mapping: false,
             randomness: Randomness::System,
             started_at: None,
         }
@@ -148,6 +151,7 @@ pub async fn check(
         server: first,
         more_servers: reports,
         layers: v4.layers.or(v6.layers).map(Into::into),
+        port_mapping: v4.port_mapping.or(v6.port_mapping),
         hole_punching: verdict::conclude(&ipv4, &ipv6),
         ipv4,
         ipv6,

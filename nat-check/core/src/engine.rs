@@ -26,6 +26,8 @@ pub struct Settings {
     pub lifetime: Option<Duration>,
     /// The longest idle time of a TCP connection that is looked at; none = it is not asked for.
     pub tcp_idle: Option<Duration>,
+    /// Whether the gateway is asked to open ports.
+    pub port_mapping: bool,
     /// Where transaction ids come from.
     pub randomness: Randomness,
 }
@@ -76,7 +78,8 @@ pub async fn examine(
     session.ask_tcp_idle(settings.tcp_idle);
     let lifetime = settings.lifetime.map_or(Duration::ZERO, lifetime::longest);
     let idle = settings.tcp_idle.map_or(Duration::ZERO, longest_idle);
-    let limit = settings.timeout + lifetime.max(idle);
+    let opening = if settings.port_mapping { LONGEST_PORT_MAPPING } else { Duration::ZERO };
+    let limit = settings.timeout + lifetime.max(idle) + opening;
     let mut tcp = None;
     let done = tokio::select! {
         biased;
@@ -86,6 +89,8 @@ pub async fn examine(
         () = tokio::time::sleep(limit) => false,
     };
     let rtt = session.rtt();
+    #[cfg(feature = "port-mapping")]
+    crate::probe::port_mapping::close_all(&session).await;
     let mut log = session.finish();
     log.ended_early = !done;
     log.tests = selected(settings).iter().map(|probe| probe.name).collect();
@@ -202,6 +207,12 @@ fn longest_idle(_: Duration) -> Duration {
     Duration::ZERO
 }
 
+/// How long opening ports takes at the most.
+#[cfg(feature = "port-mapping")]
+const LONGEST_PORT_MAPPING: Duration = crate::probe::port_mapping::LONGEST;
+#[cfg(not(feature = "port-mapping"))]
+const LONGEST_PORT_MAPPING: Duration = Duration::ZERO;
+
 /// Whether a measurement over TCP was asked for.
 fn is_over_tcp_asked_for(settings: &Settings) -> bool {
     let is_tcp = |name: &String| REGISTRY.iter().any(|probe| probe.name == name && !probe.tcp.is_empty());
@@ -302,9 +313,13 @@ async fn run_stages(session: &Arc<Session>, probes: &[&'static Probe], progress:
 
 /// The measurements that run: those that are wanted, and what they build on.
 fn selected(settings: &Settings) -> Vec<&'static Probe> {
-    let asked_for = |probe: &Probe| match probe.tcp.is_empty() {
-        true => settings.lifetime.is_some(),
-        false => settings.tcp_idle.is_some(),
+    let asked_for = |probe: &Probe| {
+        probe.steps.iter().any(|step| match step.stage {
+            Stage::Lifetime => settings.lifetime.is_some(),
+            Stage::TcpIdle => settings.tcp_idle.is_some(),
+            Stage::PortMapping => settings.port_mapping,
+            Stage::Primary | Stage::Alternate | Stage::Confirm | Stage::Tcp => false,
+        })
     };
     let wants = |probe: &Probe| match probe.on_request() {
         // Asking for its time is asking for it.

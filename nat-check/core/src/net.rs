@@ -5,6 +5,8 @@
 mod if_inet6;
 pub mod os;
 pub mod owned;
+#[cfg(all(target_os = "linux", feature = "port-mapping"))]
+mod routes;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 
@@ -51,6 +53,13 @@ pub trait Net: Send + Sync {
 
     /// Length in bits of the prefix of the local network that this own address belongs to; none where that cannot be told.
     fn prefix_len(&self, own: IpAddr) -> Option<u8> {
+        let _ = own;
+        None
+    }
+
+    /// The gateway that packets from this own address leave the local network by; none where there is none, or where that
+    /// cannot be told.
+    fn gateway(&self, own: IpAddr) -> Option<IpAddr> {
         let _ = own;
         None
     }

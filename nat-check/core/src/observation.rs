@@ -4,6 +4,7 @@ pub mod call;
 pub mod idle;
 #[cfg(test)]
 pub(crate) mod made;
+pub mod port_mapping;
 pub mod tcp;
 
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
@@ -14,6 +15,7 @@ use crate::{
     mapping_limit::MappingLimit, printable::printable, rate_limit::RateLimit,
     server_endpoints::ServerEndpoint,
 };
+use port_mapping::PortMappingLog;
 use tcp::TcpLog;
 
 /// A socket of this run, numbered in the order of opening.
@@ -43,6 +45,14 @@ pub enum RequestKind {
         port: u16,
         /// Whether the value is written with its padding counted.
         long: bool,
+    },
+    /// A response from another endpoint of the server to an external port that a gateway was asked to open
+    /// (CHANGE-REQUEST and RESPONSE-PORT).
+    ToMappedPort {
+        /// The external port.
+        port: u16,
+        /// Where the response is to come from.
+        from: ServerEndpoint,
     },
     /// No response: the datagram opens filters on its way and dies after so many hops.
     LimitedTtl {
@@ -219,6 +229,8 @@ pub struct ObservationLog {
     pub connected: Option<Duration>,
     /// What was observed over TCP.
     pub tcp: TcpLog,
+    /// What was observed of the gateway, and of ports that it was asked to open.
+    pub port_mapping: PortMappingLog,
     /// SOFTWARE of the first answer that had one.
     pub software: Option<String>,
     /// What the strict reader objects to in the first answer.
@@ -251,6 +263,7 @@ impl ObservationLog {
             handshake: None,
             connected: None,
             tcp: TcpLog::default(),
+            port_mapping: PortMappingLog::default(),
             software: None,
             objection: None,
             lifetime: None,

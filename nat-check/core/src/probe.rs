@@ -24,6 +24,8 @@ pub mod mapping;
 mod measured;
 pub(crate) mod merge;
 pub mod port_allocation;
+#[cfg(feature = "port-mapping")]
+pub mod port_mapping;
 pub mod response_port;
 mod tcp;
 #[cfg(feature = "punch")]
@@ -62,8 +64,8 @@ impl Probe {
     /// Whether it runs only when it is asked for.
     #[must_use]
     pub fn on_request(&self) -> bool {
-        !self.steps.is_empty()
-            && self.steps.iter().all(|step| [Stage::Lifetime, Stage::TcpIdle].contains(&step.stage))
+        let on_request = [Stage::Lifetime, Stage::PortMapping, Stage::TcpIdle];
+        !self.steps.is_empty() && self.steps.iter().all(|step| on_request.contains(&step.stage))
     }
 }
 
@@ -90,6 +92,8 @@ pub enum Stage {
     Confirm,
     /// What takes long, and therefore runs only when it is asked for.
     Lifetime,
+    /// What asks the gateway to open ports, and therefore runs only when it is asked for.
+    PortMapping,
     /// Over TCP, beside the others. These steps wait by themselves until packets may go to the alternate endpoints.
     Tcp,
     /// The same, where it takes long, and therefore runs only when it is asked for.
@@ -98,7 +102,8 @@ pub enum Stage {
 
 impl Stage {
     /// Those that follow each other.
-    pub const ALL: [Self; 4] = [Self::Primary, Self::Alternate, Self::Confirm, Self::Lifetime];
+    pub const ALL: [Self; 5] =
+        [Self::Primary, Self::Alternate, Self::Confirm, Self::Lifetime, Self::PortMapping];
 }
 
 /// Every measurement, in the order of the report.
@@ -111,6 +116,8 @@ pub const REGISTRY: &[Probe] = &[
     inbound_first::PROBE,
     distance::PROBE,
     lifetime::PROBE,
+    #[cfg(feature = "port-mapping")]
+    port_mapping::PROBE,
     response_port::PROBE,
     dialect::PROBE,
     tcp_mapping::PROBE,

@@ -8,6 +8,7 @@ use shared::nat::{Filtering, Lifetime, Mapping, NatType, PortAllocation};
 mod finding;
 mod layers;
 mod own_address;
+mod port_mapping;
 mod reason;
 mod rows;
 mod tcp;
@@ -15,6 +16,9 @@ mod tcp;
 pub use finding::{Confidence, Evidence, Finding};
 pub use layers::{Layers, LayersKind};
 pub use own_address::{AddressKind, OwnAddress};
+pub use port_mapping::{
+    GrantedMapping, MappedTransport, MappingProtocol, PortMapping, rows as port_mapping_rows,
+};
 pub use reason::{Reason, ReasonCode};
 pub use rows::{Basis, Row, json_word, number, percent, udp as udp_rows};
 pub use tcp::{SynAnswer, TcpIdle, TcpReport, UnsolicitedSyn, rows as tcp_rows};
@@ -50,6 +54,9 @@ pub struct Report {
     /// What stands between this host and the Internet, as far as something was seen of it.
     #[serde(default)]
     pub layers: Option<Layers>,
+    /// Ports opened at the gateway and tested from outside; null where that was not asked for (`--port-mapping`).
+    #[serde(default)]
+    pub port_mapping: Option<PortMapping>,
     /// Whether, with whom and how hole punching will work: over IPv4, and what IPv6 adds for peers that have it, too; over
     /// IPv6 where nothing is known of IPv4.
     pub hole_punching: HolePunching,

@@ -2,6 +2,8 @@
 //! time. The only place of the engine that does I/O, always through [`Net`].
 
 mod pace;
+#[cfg(feature = "port-mapping")]
+mod port_mapping;
 mod receive;
 mod request;
 mod rtt;
@@ -35,6 +37,8 @@ use crate::{
     randomness::{NoRandomness, RandomSource, Randomness},
     server_endpoints::ServerEndpoints,
 };
+#[cfg(feature = "port-mapping")]
+pub(crate) use port_mapping::OpenMapping;
 pub use request::Request;
 pub use rtt::Rtt;
 pub use socket::{Contact, RetainedSockets, Socket};
@@ -80,6 +84,8 @@ struct State {
     strangers: Strangers,
     retained: RetainedSockets,
     tcp: TcpState,
+    #[cfg(feature = "port-mapping")]
+    open_mappings: Vec<OpenMapping>,
     /// By [`SocketId`].
     sockets: Vec<Socket>,
     receivers: JoinSet<()>,
@@ -119,6 +125,8 @@ impl Session {
                 strangers: Strangers::default(),
                 retained: RetainedSockets::default(),
                 tcp: TcpState::default(),
+                #[cfg(feature = "port-mapping")]
+                open_mappings: Vec::new(),
                 sockets: Vec::new(),
                 receivers: JoinSet::new(),
                 unlimited: false,

@@ -17,6 +17,7 @@ fn render(report: &Report, style: &Style) -> String {
     page.answer(report);
     page.family("IPv4", &report.ipv4);
     page.family("IPv6", &report.ipv6);
+    page.port_mapping(report);
     page.hole_punching(report, style.evidence);
     page.server(report);
     page.list("Note", &report.warnings);
@@ -93,6 +94,19 @@ impl Page {
         self.table(&[], &rows);
     }
 
+    fn port_mapping(&mut self, report: &Report) {
+        let Some(port_mapping) = &report.port_mapping else { return };
+        self.heading("Port mapping");
+        let rows: Vec<Vec<String>> = report::port_mapping_rows(port_mapping)
+            .into_iter()
+            .map(|row| {
+                let sure = row.basis.map_or("", |basis| words::confidence(basis.confidence));
+                vec![row.label.into(), row.text, sure.into()]
+            })
+            .collect();
+        self.table(&[], &rows);
+    }
+
     /// One table where both families have the same prospects.
     fn hole_punching(&mut self, report: &Report, with_reasons: bool) {
         let of = |family: &FamilyReport| family.hole_punching.as_ref().map(|verdict| verdict.peers.clone());
@@ -166,6 +180,10 @@ impl Page {
                 self.heading(&format!("Evidence, {name}.tcp"));
                 self.table(&[], &evidence_rows(report::tcp_rows("", tcp)));
             }
+        }
+        if let Some(port_mapping) = &report.port_mapping {
+            self.heading("Evidence, port_mapping");
+            self.table(&[], &evidence_rows(report::port_mapping_rows(port_mapping)));
         }
     }
 

@@ -135,6 +135,8 @@ const FINDINGS: &[Expected] = &[
     ("inbound-first", "/ipv4/udp/inbound_first_remap/value", "false", Some("inbound-first")),
     ("distance", "/ipv4/udp/distance/value", "1", Some("distance")),
     ("lifetime", "/ipv4/udp/lifetime/value/unreplied/alive_s", "5.0", None),
+    // A simulated network has no gateway that could be asked.
+    ("port-mapping", "/port_mapping/reason_code", "gateway-unknown", None),
     ("response-port", "/server/features/response_port/value", "true", Some("response-port")),
     ("classic", "/server/features/classic/value", "true", Some("classic")),
     ("tcp-mapping", "/ipv4/tcp/mapping/value", "endpoint-independent", None),

@@ -10,13 +10,16 @@ use super::{
     address_family::{Family, is_private},
     agreement::{self, Verdict},
 };
+#[cfg(feature = "port-mapping")]
+use crate::probe::port_mapping;
 use crate::{
     classify::{self, ServerSide},
     engine::{self, Observed, Settings},
     net::Net,
+    observation::Transaction,
     probe::{lifetime, mapping},
     progress::Progress,
-    report::{FamilyReport, FamilyStatus, Finding, LayersKind, Reason, ReasonCode},
+    report::{FamilyReport, FamilyStatus, Finding, LayersKind, PortMapping, Reason, ReasonCode},
     selection::Selection,
 };
 
@@ -37,6 +40,8 @@ pub(super) struct FamilyNotes {
     pub(super) warnings: Vec<String>,
     /// What kind of way to the Internet was seen.
     pub(super) layers: Option<Finding<LayersKind>>,
+    /// What came of asking the gateway to open ports.
+    pub(super) port_mapping: Option<PortMapping>,
     pub(super) partial: bool,
 }
 
@@ -49,6 +54,7 @@ pub(super) async fn test(run: &Run<'_>, family: Family) -> (FamilyReport, Family
         left: run.setup.timeout,
         lifetime: run.setup.lifetime,
         tcp_idle: run.setup.tcp_idle,
+        port_mapping: run.setup.port_mapping && family == Family::V4,
         notes: FamilyNotes { servers: vec![None; run.servers.len()], ..FamilyNotes::default() },
         examined: Vec::new(),
         together: None,
@@ -87,6 +93,8 @@ pub(super) struct FamilyTest<'a> {
     pub(super) lifetime: Option<Duration>,
     /// The longest idle time of a TCP connection that is still to be looked at.
     tcp_idle: Option<Duration>,
+    /// Whether the gateway is still to be asked to open ports.
+    port_mapping: bool,
     pub(super) notes: FamilyNotes,
     pub(super) examined: Vec<(Observed, Verdict)>,
     /// What all servers say together.
@@ -163,6 +171,7 @@ impl FamilyTest<'_> {
             timeout: self.left,
             lifetime: self.lifetime,
             tcp_idle: self.tcp_idle,
+            port_mapping: self.port_mapping,
             randomness: self.run.setup.randomness.split(part),
         }
     }
@@ -176,6 +185,11 @@ impl FamilyTest<'_> {
         self.notes.partial |= observed.partial;
         if !observed.reached() {
             return self.fail(FamilyStatus::Unreachable, unreached(&observed));
+        }
+        #[cfg(feature = "port-mapping")]
+        if let Some(port_mapping) = port_mapping::conclude(&observed.log) {
+            self.port_mapping &= port_mapping.reason.is_some();
+            self.notes.port_mapping = Some(port_mapping);
         }
         let found = classify::found(&observed);
         // One server that can measure it is enough.
@@ -244,17 +258,21 @@ fn absent(status: FamilyStatus, reason: Reason) -> FamilyReport {
     FamilyReport { status, reason: Some(text), reason_code: Some(code), ..FamilyReport::default() }
 }
 
-/// What an examination took of the timeout; the lifetime measurement comes on top.
+/// What an examination took of the timeout; what comes on top is left out.
 fn spent(observed: &Observed) -> Duration {
     let log = &observed.log;
-    match log.of_measurement(lifetime::PROBE.name).next() {
+    let on_top = |t: &&Transaction| ON_TOP.contains(&t.purpose.measurement);
+    match log.transactions.iter().find(on_top) {
         None => log.ended,
         Some(_) => {
-            let others = log.transactions.iter().filter(|t| t.purpose.measurement != lifetime::PROBE.name);
+            let others = log.transactions.iter().filter(|t| !on_top(t));
             others.map(|t| t.sent).max().unwrap_or_default()
         }
     }
 }
+
+/// Measurements that the timeout does not count.
+const ON_TOP: [&str; 2] = [lifetime::PROBE.name, "port-mapping"];
 
 /// What was tried, when nothing answered.
 fn unreached(observed: &Observed) -> Reason {

@@ -43,6 +43,13 @@ impl Net for OsNet {
         })
     }
 
+    #[cfg(all(target_os = "linux", feature = "port-mapping"))]
+    fn gateway(&self, own: IpAddr) -> Option<IpAddr> {
+        let interfaces = if_addrs::get_if_addrs().ok()?;
+        let interface = interfaces.into_iter().find(|interface| interface.ip() == own)?;
+        super::routes::default_gateway(&interface.name, own)
+    }
+
     #[cfg(target_os = "linux")]
     fn ipv6_addresses(&self) -> Vec<OwnAddress> {
         super::if_inet6::read()

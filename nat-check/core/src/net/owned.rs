@@ -244,6 +244,14 @@ impl Net for OwnedNet {
         self.others.ipv6_addresses()
     }
 
+    fn prefix_len(&self, own: IpAddr) -> Option<u8> {
+        self.others.prefix_len(own)
+    }
+
+    fn gateway(&self, own: IpAddr) -> Option<IpAddr> {
+        self.others.gateway(own)
+    }
+
     fn suspended(&self) -> Option<Duration> {
         self.others.suspended()
     }

@@ -130,6 +130,23 @@ pub enum ReasonCode {
     MappingUnknown,
     /// The filtering is not known, which this builds on.
     FilteringUnknown,
+    // Opening ports at the gateway.
+    /// The system does not say which gateway this host uses, or there is none.
+    GatewayUnknown,
+    /// The gateway refuses to open a port.
+    MappingRefused,
+    /// The gateway does not answer what it is asked, or not as its protocol wants.
+    GatewayAnswerUnusable,
+    /// Another NAT stands between the gateway and the Internet.
+    BehindAnotherNat,
+    /// The gateway says that the port is open, and nothing comes through it.
+    GrantedWithoutEffect,
+    /// What was opened can be reached without that, too.
+    ReachableWithoutMapping,
+    /// The gateway names no external address.
+    NoExternalAddressNamed,
+    /// Only the gateway itself says so.
+    GatewaysWordOnly,
     // A browser that measures.
     /// A browser cannot measure it.
     NotInABrowser,

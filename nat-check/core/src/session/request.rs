@@ -35,6 +35,12 @@ pub(super) fn write(
         RequestKind::ChangeRequest(endpoint) => {
             writer.u32(attr::CHANGE_REQUEST, ServerEndpoint::change_flags(endpoint));
         }
+        RequestKind::ToMappedPort { port, from } => {
+            if from != ServerEndpoint::PRIMARY {
+                writer.u32(attr::CHANGE_REQUEST, from.change_flags());
+            }
+            writer.response_port(port);
+        }
         RequestKind::ResponsePort { port, long: false }
         | RequestKind::ResponsePortOf { port, long: false, .. } => {
             writer.response_port(port);

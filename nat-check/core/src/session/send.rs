@@ -39,7 +39,9 @@ impl Session {
     /// Sends one request in this dialect, under an id of its own.
     pub async fn send_as(&self, socket: &Socket, request: Request, dialect: Dialect) {
         let Request { purpose, to, kind, round } = request;
-        let wants_receipt = matches!(kind, RequestKind::ChangeRequest(_)) && dialect == Dialect::Modern;
+        let is_answered_elsewhere =
+            matches!(kind, RequestKind::ChangeRequest(_) | RequestKind::ToMappedPort { .. });
+        let wants_receipt = is_answered_elsewhere && dialect == Dialect::Modern;
         let mut buffer = [0; DATAGRAM];
         // What never reaches the server takes nobody's turn.
         if !matches!(kind, RequestKind::Hairpin | RequestKind::LimitedTtl { .. }) {

@@ -72,6 +72,7 @@ pub(super) fn reassigned(log: &ObservationLog) -> usize {
         RequestKind::Binding
         | RequestKind::ChangeRequest(_)
         | RequestKind::ResponsePort { .. }
+        | RequestKind::ToMappedPort { .. }
         | RequestKind::LimitedTtl { .. }
         | RequestKind::Hairpin => None,
     });

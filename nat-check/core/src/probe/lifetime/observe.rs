@@ -265,6 +265,7 @@ fn answered_rounds(log: &ObservationLog) -> BTreeSet<u32> {
         RequestKind::ResponsePortOf { socket, .. } => t.successes().any(|a| a.on == socket),
         RequestKind::ChangeRequest(_)
         | RequestKind::ResponsePort { .. }
+        | RequestKind::ToMappedPort { .. }
         | RequestKind::LimitedTtl { .. }
         | RequestKind::Hairpin => false,
     };

@@ -113,6 +113,7 @@ impl MappingHistory {
             RequestKind::ResponsePortOf { .. } => false,
             RequestKind::ChangeRequest(_)
             | RequestKind::ResponsePort { .. }
+            | RequestKind::ToMappedPort { .. }
             | RequestKind::Hairpin
             | RequestKind::LimitedTtl { .. } => return None,
         };

@@ -1,0 +1,93 @@
+//! What was observed of the gateway: who opens ports, what was asked for, and what came of it.
+
+use std::{net::IpAddr, time::Duration};
+
+use shared::port_mapping::{Protocol, Transport};
+
+use super::SocketId;
+
+/// Everything that was observed of port mapping in one run.
+#[derive(Clone, Debug, Default)]
+pub struct PortMappingLog {
+    /// Whether the gateway was looked for, and where it is; none inside = the system does not say.
+    pub gateway: Option<Option<IpAddr>>,
+    /// The protocols that were answered, one entry each.
+    pub attempts: Vec<Attempt>,
+    /// A socket that nothing was mapped for: what reaches it, reaches every port.
+    pub control: Option<SocketId>,
+}
+
+/// What came of one protocol.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// Which.
+    pub protocol: Protocol,
+    /// Who answered.
+    pub gateway: IpAddr,
+    /// What it says that it runs.
+    pub software: Option<String>,
+    /// The external address that it names.
+    pub external_address: Option<IpAddr>,
+    /// Why it cannot be used at all.
+    pub unusable: Option<String>,
+    /// The mappings that were asked for.
+    pub mappings: Vec<AskedMapping>,
+}
+
+/// A mapping that was asked for.
+#[derive(Clone, Debug)]
+pub struct AskedMapping {
+    /// Of which transport.
+    pub transport: Transport,
+    /// The port of this host.
+    pub internal: u16,
+    /// The socket behind it; none for TCP.
+    pub socket: Option<SocketId>,
+    /// What the gateway said; none = nothing so far.
+    pub answer: Option<Result<Opened, String>>,
+    /// What came of its end; none = nothing so far.
+    pub deletion: Option<Deletion>,
+}
+
+/// A mapping that the gateway says it has made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// The external port.
+    pub external: u16,
+    /// For how long; zero = without end.
+    pub lifetime: Duration,
+}
+
+/// What came of ending a mapping.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    /// The gateway says that it is gone; inside, whether it still lists it, where the protocol can tell.
+    Confirmed {
+        /// Whether it is still listed.
+        listed: Option<bool>,
+    },
+    /// The gateway did not confirm, for this reason.
+    Failed(String),
+}
+
+impl Attempt {
+    /// The mapping of this transport.
+    #[must_use]
+    pub fn mapping(&self, transport: Transport) -> Option<&AskedMapping> {
+        self.mappings.iter().find(|mapping| mapping.transport == transport)
+    }
+}
+
+impl AskedMapping {
+    /// What the gateway has granted.
+    #[must_use]
+    pub fn opened(&self) -> Option<Opened> {
+        self.answer.as_ref()?.as_ref().ok().copied()
+    }
+
+    /// Why the gateway has not.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&str> {
+        self.answer.as_ref()?.as_ref().err().map(String::as_str)
+    }
+}

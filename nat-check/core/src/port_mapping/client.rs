@@ -1,0 +1,274 @@
+//! A gateway that opens ports, by whichever protocol: one mapping is asked for, looked up, ended.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use shared::port_mapping::{
+    Transport,
+    nat_pmp::{self, Body},
+    pcp::{self, Map, Operation},
+};
+
+use super::{
+    MappingError, Protocol, datagrams,
+    description::Service,
+    soap::{Action, Results},
+};
+use crate::net::Net;
+
+/// A gateway, as one protocol reaches it. Clones stand for the same one.
+#[derive(Clone)]
+pub struct Client {
+    net: Arc<dyn Net>,
+    /// This host's address on the way to it.
+    local: IpAddr,
+    at: SocketAddr,
+    way: Way,
+}
+
+#[derive(Clone, Debug)]
+enum Way {
+    Pcp,
+    NatPmp,
+    Upnp(Arc<Service>),
+}
+
+/// A mapping that is wished for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// Of which transport.
+    pub transport: Transport,
+    /// This host's port.
+    pub internal: u16,
+    /// The external port.
+    pub external: u16,
+    /// For how long.
+    pub lifetime: Duration,
+    /// Whoever knows it may change the mapping (RFC 6887 section 11.1); the other protocols have none.
+    pub nonce: [u8; 12],
+}
+
+/// A mapping that a gateway says it has made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// The external port, which may be another than was wished for.
+    pub external: u16,
+    /// The external address, where the protocol tells it.
+    pub external_address: Option<IpAddr>,
+    /// For how long; zero where there is no end.
+    pub lifetime: Duration,
+    /// Seconds since the gateway lost its mappings, where the protocol tells them.
+    pub epoch: Option<u32>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} at {}", self.protocol().name(), self.at)
+    }
+}
+
+impl Client {
+    /// A gateway of PCP or NAT-PMP.
+    pub(super) fn over_datagrams(
+        net: &Arc<dyn Net>,
+        local: IpAddr,
+        gateway: IpAddr,
+        protocol: Protocol,
+    ) -> Option<Self> {
+        let way = match protocol {
+            Protocol::Pcp => Way::Pcp,
+            Protocol::NatPmp => Way::NatPmp,
+            Protocol::Upnp => return None,
+        };
+        let at = SocketAddr::new(gateway, shared::port_mapping::PORT);
+        Some(Self { net: Arc::clone(net), local, at, way })
+    }
+
+    /// A service of UPnP, at the address of its description.
+    pub(super) fn upnp(net: &Arc<dyn Net>, local: IpAddr, at: SocketAddr, service: Service) -> Self {
+        Self { net: Arc::clone(net), local, at, way: Way::Upnp(Arc::new(service)) }
+    }
+
+    /// Its protocol.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        match self.way {
+            Way::Pcp => Protocol::Pcp,
+            Way::NatPmp => Protocol::NatPmp,
+            Way::Upnp(_) => Protocol::Upnp,
+        }
+    }
+
+    /// Its address.
+    #[must_use]
+    pub fn gateway(&self) -> IpAddr {
+        self.at.ip()
+    }
+
+    /// Asks for a mapping, or for more time for one that there is.
+    ///
+    /// # Errors
+    /// When the gateway refuses, or does not answer.
+    pub async fn map(&self, wish: &Wish) -> Result<Granted, MappingError> {
+        match &self.way {
+            Way::Pcp => self.pcp(wish, seconds(wish.lifetime)).await,
+            Way::NatPmp => self.nat_pmp(wish, wish.external, seconds(wish.lifetime)).await,
+            Way::Upnp(service) => self.upnp_map(service, wish).await,
+        }
+    }
+
+    /// Ends a mapping. That there is none is success.
+    ///
+    /// # Errors
+    /// When the gateway refuses, or does not answer.
+    pub async fn unmap(&self, wish: &Wish) -> Result<(), MappingError> {
+        match &self.way {
+            Way::Pcp => self.pcp(wish, 0).await.map(|_| ()),
+            Way::NatPmp => self.nat_pmp(wish, 0, 0).await.map(|_| ()),
+            Way::Upnp(service) => {
+                let named = named(wish).to_vec();
+                match self.call(service, "DeletePortMapping", named).await {
+                    Err(MappingError::Refused(code)) if is_no_such_entry(&code) => Ok(()),
+                    answer => answer.map(|_| ()),
+                }
+            }
+        }
+    }
+
+    /// Whether the gateway lists the mapping, where the protocol can tell.
+    pub async fn is_listed(&self, wish: &Wish) -> Option<bool> {
+        let Way::Upnp(service) = &self.way else { return None };
+        match self.call(service, "GetSpecificPortMappingEntry", named(wish).to_vec()).await {
+            Ok(_) => Some(true),
+            Err(MappingError::Refused(code)) if is_no_such_entry(&code) => Some(false),
+            Err(_) => None,
+        }
+    }
+
+    /// The external address that the gateway names, where the protocol has a question for it.
+    pub async fn external_address(&self) -> Option<IpAddr> {
+        match &self.way {
+            Way::Pcp => None,
+            Way::NatPmp => {
+                let request = nat_pmp::Request::ExternalAddress;
+                let response = self.ask_nat_pmp(request).await.ok()?;
+                match response.body {
+                    Body::ExternalAddress(address) if response.result == 0 => some_address(address.into()),
+                    _ => None,
+                }
+            }
+            Way::Upnp(service) => {
+                let results = self.call(service, "GetExternalIPAddress", Vec::new()).await.ok()?;
+                some_address(results.get("NewExternalIPAddress")?.parse().ok()?)
+            }
+        }
+    }
+
+    /// Whether the connection behind a service of UPnP is up, as far as the gateway says.
+    pub(super) async fn is_connected(&self) -> bool {
+        let Way::Upnp(service) = &self.way else { return true };
+        let status = self.call(service, "GetStatusInfo", Vec::new()).await;
+        status.is_ok_and(|results| {
+            let status = results.get("NewConnectionStatus").unwrap_or_default();
+            ["Connected", "Up"].iter().any(|up| status.eq_ignore_ascii_case(up))
+        })
+    }
+
+    async fn pcp(&self, wish: &Wish, lifetime: u32) -> Result<Granted, MappingError> {
+        let map = Map {
+            nonce: wish.nonce,
+            transport: wish.transport,
+            internal: wish.internal,
+            external: wish.external,
+            external_address: Ipv4Addr::UNSPECIFIED.into(),
+        };
+        let request = pcp::Request { lifetime, client: self.local, operation: Operation::Map(map) };
+        let response = datagrams::ask(&*self.net, self.local, self.at, &request.write(), |message| {
+            pcp::Response::read(message).filter(|response| request.is_answered_by(response))
+        })
+        .await?;
+        match response.operation {
+            Operation::Map(granted) if response.result == 0 => Ok(Granted {
+                external: granted.external,
+                external_address: some_address(granted.external_address),
+                lifetime: Duration::from_secs(response.lifetime.into()),
+                epoch: Some(response.epoch),
+            }),
+            _ => Err(MappingError::Refused(pcp::result_name(response.result))),
+        }
+    }
+
+    async fn nat_pmp(&self, wish: &Wish, external: u16, lifetime: u32) -> Result<Granted, MappingError> {
+        let (transport, internal) = (wish.transport, wish.internal);
+        let response =
+            self.ask_nat_pmp(nat_pmp::Request::Map { transport, internal, external, lifetime }).await?;
+        match response.body {
+            Body::Map { external, lifetime, .. } if response.result == 0 => Ok(Granted {
+                external,
+                external_address: None,
+                lifetime: Duration::from_secs(lifetime.into()),
+                epoch: Some(response.epoch),
+            }),
+            _ => Err(MappingError::Refused(nat_pmp::result_name(response.result))),
+        }
+    }
+
+    async fn ask_nat_pmp(&self, request: nat_pmp::Request) -> Result<nat_pmp::Response, MappingError> {
+        datagrams::ask(&*self.net, self.local, self.at, &request.write(), |message| {
+            nat_pmp::Response::read(message).filter(|response| request.is_answered_by(response))
+        })
+        .await
+    }
+
+    async fn upnp_map(&self, service: &Service, wish: &Wish) -> Result<Granted, MappingError> {
+        let [host, external, protocol] = named(wish);
+        let arguments = vec![
+            host,
+            external,
+            protocol,
+            ("NewInternalPort", wish.internal.to_string()),
+            ("NewInternalClient", self.local.to_string()),
+            ("NewEnabled", "1".into()),
+            ("NewPortMappingDescription", "nat-check".into()),
+            ("NewLeaseDuration", seconds(wish.lifetime).to_string()),
+        ];
+        self.call(service, "AddPortMapping", arguments).await?;
+        // The action gives nothing back: what was asked for is what there is.
+        Ok(Granted { external: wish.external, external_address: None, lifetime: wish.lifetime, epoch: None })
+    }
+
+    async fn call(
+        &self,
+        service: &Service,
+        name: &'static str,
+        arguments: Vec<(&'static str, String)>,
+    ) -> Result<Results, MappingError> {
+        Action { name, arguments, service, at: self.at }.call(&*self.net, self.local).await
+    }
+}
+
+/// The arguments that name a mapping.
+fn named(wish: &Wish) -> [(&'static str, String); 3] {
+    [
+        ("NewRemoteHost", String::new()),
+        ("NewExternalPort", wish.external.to_string()),
+        ("NewProtocol", wish.transport.name().into()),
+    ]
+}
+
+/// WANIPConnection's error for a mapping that there is not.
+fn is_no_such_entry(code: &str) -> bool {
+    code.starts_with("714")
+}
+
+fn seconds(time: Duration) -> u32 {
+    u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// An address that stands for one.
+fn some_address(address: IpAddr) -> Option<IpAddr> {
+    Some(address).filter(|address| !address.is_unspecified())
+}

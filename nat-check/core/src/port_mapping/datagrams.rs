@@ -1,0 +1,53 @@
+//! Asking a gateway over UDP: sent again until it answers (RFC 6886 section 3.1; RFC 6887 section 8.1.1 waits longer, which is
+//! meant for daemons).
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use tokio::time::{Instant, timeout_at};
+
+use super::MappingError;
+use crate::net::Net;
+
+/// When a request is sent again.
+const AGAIN: [Duration; 3] =
+    [Duration::from_millis(250), Duration::from_millis(500), Duration::from_millis(1000)];
+/// When its answer is waited for no longer.
+const GIVEN_UP: Duration = Duration::from_millis(2000);
+/// Longest message of either protocol, and a little more, so that longer ones are seen to be too long.
+const BUFFER: usize = 1200;
+
+/// Sends a request until something comes from the gateway that `read` takes for the answer; everything else is passed over.
+pub(super) async fn ask<T>(
+    net: &dyn Net,
+    local: IpAddr,
+    gateway: SocketAddr,
+    request: &[u8],
+    read: impl Fn(&[u8]) -> Option<T>,
+) -> Result<T, MappingError> {
+    let not_sent = |error: std::io::Error| MappingError::NotSent(error.to_string());
+    let socket = net.bind(SocketAddr::new(local, 0)).await.map_err(not_sent)?;
+    let begun = Instant::now();
+    let mut buffer = [0; BUFFER];
+    for until in AGAIN.into_iter().chain([GIVEN_UP]) {
+        socket.send_to(request, gateway).await.map_err(not_sent)?;
+        while let Ok(received) = timeout_at(begun + until, socket.recv_from(&mut buffer)).await {
+            match received {
+                Ok((length, from)) if from == gateway => {
+                    if let Some(answer) = read(&buffer[..length]) {
+                        return Ok(answer);
+                    }
+                }
+                Ok(_) => {}
+                // A report by ICMP: the next one may be answered.
+                Err(_) => {
+                    tokio::time::sleep_until(begun + until).await;
+                    break;
+                }
+            }
+        }
+    }
+    Err(MappingError::NoAnswer)
+}

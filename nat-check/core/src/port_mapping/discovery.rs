@@ -1,0 +1,237 @@
+//! Who opens ports here: PCP, NAT-PMP and UPnP are looked for at the same time, in one round of 600 ms (RFC 6887 section 8.1,
+//! RFC 6886 section 3.2, UPnP Device Architecture 2.0 section 1.3). Nothing is changed by it.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use shared::port_mapping::{
+    PORT,
+    nat_pmp::{self, Body},
+    pcp::{self, Operation},
+};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+
+use super::{Client, MappingError, Protocol, description, http, ssdp};
+use crate::net::{Datagram, Net};
+
+/// After this time nobody is waited for.
+const ROUND: Duration = Duration::from_millis(600);
+/// When questions are sent again within it.
+const DATAGRAMS_AT: [Duration; 3] = [Duration::ZERO, Duration::from_millis(250), Duration::from_millis(500)];
+const SEARCHES_AT: [Duration; 2] = [Duration::ZERO, Duration::from_millis(200)];
+/// Other devices than the first that answers a search are waited for so long.
+const OTHERS: Duration = Duration::from_millis(50);
+/// How long reading a description may take.
+const DESCRIPTION: Duration = Duration::from_secs(1);
+/// How long asking its services may take, which of them is connected.
+const STATUS: Duration = Duration::from_secs(1);
+/// Descriptions that are read.
+const MOST_DEVICES: usize = 3;
+/// Answers to a search that are kept.
+const MOST_ANSWERS: usize = 16;
+
+/// Who answers, by protocol.
+#[derive(Clone, Debug, Default)]
+pub struct Discovery {
+    /// Those that can be asked for a mapping.
+    pub clients: Vec<Client>,
+    /// The external address that NAT-PMP names.
+    pub external_address: Option<IpAddr>,
+    /// What the UPnP device says that it runs.
+    pub software: Option<String>,
+    /// A UPnP device that answered and cannot be used, and why.
+    pub unusable: Option<(IpAddr, MappingError)>,
+}
+
+/// Asks the gateway, and the local network, who opens ports.
+pub async fn discover(net: &Arc<dyn Net>, local: IpAddr, gateway: IpAddr) -> Discovery {
+    let (datagrams, upnp) =
+        tokio::join!(over_datagrams(&**net, local, gateway), over_ssdp(net, local, gateway));
+    let mut found = Discovery { external_address: datagrams.external_address, ..Discovery::default() };
+    for (protocol, answers) in [(Protocol::Pcp, datagrams.pcp), (Protocol::NatPmp, datagrams.nat_pmp)] {
+        if answers {
+            found.clients.extend(Client::over_datagrams(net, local, gateway, protocol));
+        }
+    }
+    let Some(Device { at, software, client }) = upnp else { return found };
+    found.software = software;
+    match client {
+        Ok(client) => found.clients.push(client),
+        Err(why) => found.unusable = Some((at, why)),
+    }
+    found
+}
+
+#[derive(Default)]
+struct OverDatagrams {
+    pcp: bool,
+    nat_pmp: bool,
+    external_address: Option<IpAddr>,
+}
+
+/// PCP and NAT-PMP share a port, so one socket asks for both.
+async fn over_datagrams(net: &dyn Net, local: IpAddr, gateway: IpAddr) -> OverDatagrams {
+    let mut found = OverDatagrams::default();
+    let Ok(socket) = net.bind(SocketAddr::new(local, 0)).await else { return found };
+    let announce = pcp::Request { lifetime: 0, client: local, operation: Operation::Announce }.write();
+    let address = nat_pmp::Request::ExternalAddress.write();
+    let gateway = SocketAddr::new(gateway, PORT);
+    let begun = Instant::now();
+    let sending = repeat(&*socket, begun, &DATAGRAMS_AT, vec![(announce, gateway), (address, gateway)]);
+    let receiving = async {
+        let mut buffer = [0; pcp::LONGEST + 1];
+        while !(found.pcp && found.nat_pmp) {
+            // An error is a report by ICMP of what was sent before.
+            let Ok((length, from)) = socket.recv_from(&mut buffer).await else {
+                tokio::time::sleep(OTHERS).await;
+                continue;
+            };
+            if from != gateway {
+                continue;
+            }
+            let message = &buffer[..length];
+            if let Some(response) = pcp::Response::read(message) {
+                // A gateway may allow no announcements and still be one.
+                found.pcp |= response.result != pcp::UNSUPP_VERSION;
+            } else if let Some(response) = nat_pmp::Response::read(message)
+                && let Body::ExternalAddress(address) = response.body
+            {
+                found.nat_pmp = true;
+                let named = response.result == 0 && !address.is_unspecified();
+                found.external_address = named.then_some(address.into());
+            }
+        }
+    };
+    tokio::select! {
+        () = receiving => {}
+        () = async { sending.await; sleep_until(begun + ROUND).await } => {}
+    }
+    found
+}
+
+/// Sends these again and again; what the system refuses is as good as lost.
+async fn repeat(
+    socket: &dyn Datagram,
+    begun: Instant,
+    times: &[Duration],
+    messages: Vec<(Vec<u8>, SocketAddr)>,
+) {
+    for at in times {
+        sleep_until(begun + *at).await;
+        for (message, to) in &messages {
+            _ = socket.send_to(message, *to).await;
+        }
+    }
+}
+
+/// A UPnP device that has answered.
+struct Device {
+    at: IpAddr,
+    software: Option<String>,
+    client: Result<Client, MappingError>,
+}
+
+/// The one at the gateway is asked for its description, or else the first on this network.
+async fn over_ssdp(net: &Arc<dyn Net>, local: IpAddr, gateway: IpAddr) -> Option<Device> {
+    let answers = search(&**net, local, gateway).await;
+    let mut unusable = None;
+    for (at, answer) in answers.into_iter().take(MOST_DEVICES) {
+        let client = describe(net, local, SocketAddr::new(at, answer.port), &answer.path).await;
+        let device = Device { at, software: answer.software, client };
+        if device.client.is_ok() {
+            return Some(device);
+        }
+        unusable.get_or_insert(device);
+    }
+    unusable
+}
+
+/// The answers to a search, those of the gateway first, each description once.
+async fn search(net: &dyn Net, local: IpAddr, gateway: IpAddr) -> Vec<(IpAddr, ssdp::Answer)> {
+    let Ok(socket) = net.bind(SocketAddr::new(local, 0)).await else { return Vec::new() };
+    let prefix = net.prefix_len(local);
+    // Asking the gateway itself first teaches firewalls of this host to let its answer in; some devices answer the group only.
+    let to = [SocketAddr::new(gateway, ssdp::PORT), SocketAddr::new(ssdp::GROUP.into(), ssdp::PORT)];
+    let messages =
+        to.into_iter().flat_map(|to| ssdp::TARGETS.map(|target| (ssdp::search(target).into_bytes(), to)));
+    let begun = Instant::now();
+    let mut answers: Vec<(IpAddr, ssdp::Answer)> = Vec::new();
+    let receiving = async {
+        let mut buffer = [0; 1500];
+        let mut until = begun + ROUND;
+        while answers.len() < MOST_ANSWERS {
+            match timeout_at(until, socket.recv_from(&mut buffer)).await {
+                Err(_) => return,
+                Ok(Err(_)) => tokio::time::sleep(OTHERS).await,
+                Ok(Ok((length, from))) => {
+                    let from = from.ip().to_canonical();
+                    let Some(answer) = ssdp::read(&buffer[..length]) else { continue };
+                    let known = answers
+                        .iter()
+                        .any(|(at, it)| *at == from && (it.port, &it.path) == (answer.port, &answer.path));
+                    if !known && is_of_this_network(from, local, gateway, prefix) {
+                        answers.push((from, answer));
+                        until = until.min(Instant::now() + OTHERS);
+                    }
+                }
+            }
+        }
+    };
+    let sending = async {
+        repeat(&*socket, begun, &SEARCHES_AT, messages.collect()).await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = receiving => {}
+        () = sending => {}
+    }
+    answers.sort_by_key(|(at, _)| *at != gateway);
+    answers
+}
+
+/// Whether a device may be asked for its description: it is the gateway, or has a private address on this host's network.
+pub(super) fn is_of_this_network(at: IpAddr, local: IpAddr, gateway: IpAddr, prefix: Option<u8>) -> bool {
+    if at == local || at.is_loopback() {
+        return false;
+    }
+    let (IpAddr::V4(at4), IpAddr::V4(local4)) = (at, local) else { return at == gateway };
+    let shift = 32 - u32::from(prefix.unwrap_or(32).min(32));
+    let network = |ip: std::net::Ipv4Addr| u32::from(ip).checked_shr(shift).unwrap_or(0);
+    at == gateway || (at4.is_private() && network(at4) == network(local4))
+}
+
+/// Reads a description and picks the service that opens ports: one that says it is connected, where one does.
+async fn describe(
+    net: &Arc<dyn Net>,
+    local: IpAddr,
+    at: SocketAddr,
+    path: &str,
+) -> Result<Client, MappingError> {
+    let nonsense = |what: String| MappingError::Nonsense(format!("its description cannot be used: {what}"));
+    let request = http::Request { at, path, action: None, within: DESCRIPTION };
+    let response = http::ask(&**net, local, request).await.map_err(|error| nonsense(error.to_string()))?;
+    if response.status != 200 {
+        return Err(nonsense(format!("HTTP {}", response.status)));
+    }
+    let text = String::from_utf8_lossy(&response.body);
+    let services = description::services(&text).map_err(|_| nonsense("no sound XML".into()))?;
+    let clients: Vec<Client> =
+        services.into_iter().map(|service| Client::upnp(net, local, at, service)).collect();
+    if let [_, _, ..] = clients.as_slice() {
+        let connected = async {
+            for client in &clients {
+                if client.is_connected().await {
+                    return Some(client.clone());
+                }
+            }
+            None
+        };
+        if let Ok(Some(client)) = timeout(STATUS, connected).await {
+            return Ok(client);
+        }
+    }
+    clients.into_iter().next().ok_or_else(|| nonsense("no service that opens ports".into()))
+}

@@ -1,0 +1,183 @@
+//! Ports that the gateway opens (PCP, NAT-PMP, UPnP), tested from outside: that a gateway has granted a mapping does not mean
+//! that anything comes through. Each protocol that is answered opens a port for UDP and one for TCP for two minutes; the probe
+//! server tries them, and a port that nobody opened beside them; then they are closed again. It runs only when it is asked for.
+
+mod conclude;
+mod mappings;
+mod outside;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use shared::port_mapping::{Protocol, Transport};
+use tokio::task::JoinSet;
+
+use crate::{
+    observation::{
+        Purpose, SocketId,
+        port_mapping::{Attempt, Deletion},
+    },
+    port_mapping::{Client, discover},
+    probe::{Probe, Stage, Step},
+    server_endpoints::ServerEndpoint,
+    session::Session,
+};
+
+pub use conclude::conclude;
+pub(crate) use mappings::close_all;
+use mappings::{close, open};
+
+/// What its requests are sent for, in the log.
+pub(crate) const PURPOSE: Purpose = Purpose::main("port-mapping");
+
+/// The measurement.
+pub const PROBE: Probe = Probe {
+    name: PURPOSE.measurement,
+    about: "ports that the gateway opens (PCP, NAT-PMP, UPnP), tested from outside",
+    needs: &[],
+    steps: &[Step { stage: Stage::PortMapping, run: |session| Box::pin(run(session)) }],
+    udp: &[],
+    tcp: &[],
+    server: &[],
+};
+
+/// How long the measurement takes at the most: discovery, asking a gateway that answers late, and tests that hear nothing.
+pub const LONGEST: std::time::Duration = std::time::Duration::from_secs(15);
+
+/// What is sent for one protocol.
+#[derive(Clone, Copy, Debug)]
+struct Purposes {
+    /// Datagrams to the mapped port.
+    test: Purpose,
+    /// Datagrams to a port that was not mapped.
+    control: Purpose,
+    /// What leaves from the mapped port.
+    outbound: Purpose,
+    /// Datagrams to the port once it is closed.
+    after: Purpose,
+    /// Connections to the mapped port.
+    call: Purpose,
+}
+
+impl Purposes {
+    fn of(protocol: Protocol) -> Self {
+        let roles = match protocol {
+            Protocol::Pcp => ["pcp", "pcp-control", "pcp-outbound", "pcp-after", "pcp-call"],
+            Protocol::NatPmp => {
+                ["nat-pmp", "nat-pmp-control", "nat-pmp-outbound", "nat-pmp-after", "nat-pmp-call"]
+            }
+            Protocol::Upnp => ["upnp", "upnp-control", "upnp-outbound", "upnp-after", "upnp-call"],
+        };
+        let [test, control, outbound, after, call] = roles.map(|role| PURPOSE.role(role));
+        Self { test, control, outbound, after, call }
+    }
+}
+
+/// Connections to a port that was not mapped.
+const CONTROL_CALL: Purpose = PURPOSE.role("control-call");
+
+async fn run(session: Arc<Session>) {
+    let local = session.local_ip();
+    let gateway = session.net().gateway(local);
+    session.note_port_mapping(|log| log.gateway = Some(gateway));
+    let Some(gateway) = gateway else { return };
+    let found = discover(session.net(), local, gateway).await;
+    let attempt = |protocol, gateway| Attempt {
+        protocol,
+        gateway,
+        software: found.software.clone().filter(|_| protocol == Protocol::Upnp),
+        external_address: found.external_address.filter(|_| protocol == Protocol::NatPmp),
+        unusable: None,
+        mappings: Vec::new(),
+    };
+    if let Some((at, why)) = &found.unusable {
+        let unusable = Some(why.to_string());
+        let attempt = Attempt { unusable, ..attempt(Protocol::Upnp, *at) };
+        session.note_port_mapping(|log| log.attempts.push(attempt));
+    }
+    if found.clients.is_empty() {
+        return;
+    }
+    let Ok(control) = session.open().await else { return };
+    session.note_port_mapping(|log| log.control = Some(control.id));
+    let mut attempts = JoinSet::new();
+    for client in &found.clients {
+        let attempt = attempt(client.protocol(), client.gateway());
+        let number = session.note_port_mapping(|log| {
+            log.attempts.push(attempt);
+            log.attempts.len() - 1
+        });
+        attempts.spawn(Trial { session: session.clone(), client: client.clone(), number }.run(control.id));
+    }
+    attempts.spawn(outside::call_unmapped(session));
+    while attempts.join_next().await.is_some() {}
+}
+
+/// One protocol, tried.
+struct Trial {
+    session: Arc<Session>,
+    client: Client,
+    /// Its number in the log.
+    number: usize,
+}
+
+impl Trial {
+    async fn run(self, control: SocketId) {
+        let purposes = Purposes::of(self.client.protocol());
+        tokio::join!(self.address(), self.over_udp(purposes, control), self.over_tcp(purposes));
+    }
+
+    /// The external address that the gateway names, where the protocol has a question for it.
+    async fn address(&self) {
+        if let Some(address) = self.client.external_address().await {
+            self.note(|attempt| attempt.external_address = Some(address));
+        }
+    }
+
+    async fn over_udp(&self, purposes: Purposes, control: SocketId) {
+        let Self { session, .. } = self;
+        let (Ok(mapped), Ok(asks)) = (session.open().await, session.open().await) else { return };
+        let Some(control) = session.read(|log| log.local(control)).map(|local| local.port()) else { return };
+        let Some(internal) = session.read(|log| log.local(mapped.id)).map(|local| local.port()) else {
+            return;
+        };
+        let Some(opened) = open(self, Transport::Udp, internal, Some(mapped.id)).await else { return };
+        let has_alternate = session.endpoints().get(ServerEndpoint::BOTH).is_some();
+        let from = if has_alternate { ServerEndpoint::BOTH } else { ServerEndpoint::PRIMARY };
+        let outside = outside::Datagrams { session, asks: &asks, mapped: mapped.id, port: opened.external };
+        let is_reached = outside.reach(purposes.test, Some((purposes.control, control)), from).await;
+        // Not before: what leaves from the port may open it.
+        session.learn_external(&mapped, purposes.outbound, session.server(), 3).await;
+        close(self, Transport::Udp).await;
+        // The router remembers for a while who has come through, so somebody else has to knock now.
+        if is_reached && has_alternate {
+            outside.reach(purposes.after, None, ServerEndpoint::IP).await;
+        }
+    }
+
+    async fn over_tcp(&self, purposes: Purposes) {
+        let Self { session, .. } = self;
+        let Ok(port) = session.new_tcp_port().await else { return };
+        let (Ok(local), Ok(listener)) = (port.local_addr(), port.listen()) else { return };
+        let Some(opened) = open(self, Transport::Tcp, local.port(), None).await else { return };
+        if let Some(test) = session.test_session().await {
+            session.accept_calls(&test, listener);
+            outside::call(session, &test, purposes.call, opened.external).await;
+        }
+        close(self, Transport::Tcp).await;
+    }
+
+    fn note<T>(&self, change: impl FnOnce(&mut Attempt) -> T) -> T {
+        self.session.note_port_mapping(|log| change(&mut log.attempts[self.number]))
+    }
+
+    /// What came of ending the mapping of this transport.
+    fn note_deletion(&self, transport: Transport, deletion: Deletion) {
+        self.note(|attempt| {
+            if let Some(mapping) = attempt.mappings.iter_mut().find(|it| it.transport == transport) {
+                mapping.deletion = Some(deletion);
+            }
+        });
+    }
+}

@@ -1,0 +1,297 @@
+//! What the log says of mapped ports. Pure.
+
+use std::{net::IpAddr, time::Duration};
+
+use shared::port_mapping::{Protocol, Transport};
+
+use super::{CONTROL_CALL, PROBE, Purposes};
+use crate::{
+    contactable::is_global,
+    loss_test::{DECIDED, LossCounts},
+    observation::{
+        ObservationLog, Purpose, RequestKind, SocketId, Transaction,
+        call::Call,
+        port_mapping::{AskedMapping, Attempt, Deletion},
+    },
+    probe::tcp_calls::{counts, log_ratio, why_no_calls},
+    report::{
+        Confidence, Finding, GrantedMapping, MappedTransport, MappingProtocol, PortMapping, Reason,
+        ReasonCode,
+    },
+    server_position::nat_before_server,
+};
+
+const OUTSIDE: &str =
+    "datagrams of the probe server to the mapped port, from an endpoint that this host has not sent to";
+const CALLS: &str = "connections of the probe server to the mapped port";
+const ADDRESS: &str = "the gateway's word, compared with the address that the probe server sees";
+const OUTBOUND: &str = "RFC 6886 3.9, what leaves from the mapped port";
+const DELETED: &str = "the gateway's word, and datagrams of the probe server to the port afterwards";
+
+/// What the run says of port mapping; none where that was not asked for.
+#[must_use]
+pub fn conclude(log: &ObservationLog) -> Option<PortMapping> {
+    if !log.tests.contains(&PROBE.name) {
+        return None;
+    }
+    let gateway = match log.port_mapping.gateway {
+        Some(Some(gateway)) => gateway,
+        Some(None) => {
+            let text = "there is no gateway on the way to the server, or this system does not say which";
+            return Some(PortMapping::unknown(None, (ReasonCode::GatewayUnknown, text)));
+        }
+        None if log.dialect().is_none() => {
+            let text = "nobody outside can test it: no UDP passes to the server";
+            return Some(PortMapping::unknown(None, (ReasonCode::UdpBlocked, text)));
+        }
+        None => {
+            let text = "the run ended before the gateway was asked";
+            return Some(PortMapping::unknown(None, (ReasonCode::EndedEarly, text)));
+        }
+    };
+    let of = |protocol| {
+        let attempt = log.port_mapping.attempts.iter().find(|attempt| attempt.protocol == protocol);
+        attempt.map(|attempt| of_protocol(log, attempt))
+    };
+    Some(PortMapping {
+        gateway: Some(gateway),
+        pcp: of(Protocol::Pcp),
+        nat_pmp: of(Protocol::NatPmp),
+        upnp: of(Protocol::Upnp),
+        ..PortMapping::default()
+    })
+}
+
+fn of_protocol(log: &ObservationLog, attempt: &Attempt) -> MappingProtocol {
+    let granted = |transport, protocol| {
+        let mapping = attempt.mapping(transport)?;
+        let opened = mapping.opened()?;
+        Some(GrantedMapping::new(protocol, mapping.internal, opened.external, opened.lifetime.as_secs()))
+    };
+    let refusal = attempt.mappings.iter().find_map(AskedMapping::refusal).map(str::to_owned);
+    MappingProtocol {
+        gateway: Some(attempt.gateway),
+        software: attempt.software.clone(),
+        external_address: attempt.external_address,
+        external_address_agrees: address_agrees(log, attempt),
+        mapping: granted(Transport::Udp, MappedTransport::Udp),
+        mapping_tcp: granted(Transport::Tcp, MappedTransport::Tcp),
+        reachable_udp: reachable_udp(log, attempt),
+        reachable_tcp: reachable_tcp(log, attempt),
+        outbound_uses_mapping: outbound(log, attempt),
+        deleted: deleted(log, attempt),
+        error: attempt.unusable.clone().or(refusal),
+    }
+}
+
+fn address_agrees(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
+    let Some(named) = attempt.external_address else {
+        let text = "the gateway names no external address";
+        return Finding::unknown((ReasonCode::NoExternalAddressNamed, text), ADDRESS);
+    };
+    if let Some(reason) = nat_before_server(log) {
+        return Finding::unknown(reason, ADDRESS);
+    }
+    let seen = seen_at(log);
+    let finding = match seen.as_slice() {
+        [] => {
+            Finding::unknown((ReasonCode::NoAnswer, "no answer shows this host's external address"), ADDRESS)
+        }
+        seen => Finding::known(seen.contains(&named), Confidence::Certain, ADDRESS),
+    };
+    finding.with("named", named).with("seen", seen)
+}
+
+/// The addresses that the server sees this host at.
+fn seen_at(log: &ObservationLog) -> Vec<IpAddr> {
+    let asked = log.transactions.iter().filter(|t| t.kind == RequestKind::Binding);
+    let mut seen: Vec<IpAddr> = Vec::new();
+    for ip in asked.filter_map(|t| Some(log.external(t.direct()?)?.ip())) {
+        if !seen.contains(&ip) {
+            seen.push(ip);
+        }
+    }
+    seen
+}
+
+/// What there is to say where a port was not opened.
+fn not_opened(log: &ObservationLog, attempt: &Attempt, transport: Transport) -> Reason {
+    if let Some(why) = &attempt.unusable {
+        return (ReasonCode::GatewayAnswerUnusable, format!("the gateway answers, and {why}")).into();
+    }
+    match attempt.mapping(transport).and_then(AskedMapping::refusal) {
+        Some(why) => (ReasonCode::MappingRefused, format!("the gateway did not open the port: {why}")).into(),
+        None if log.ended_early => (ReasonCode::EndedEarly, "the run ended before this was done").into(),
+        None => (ReasonCode::Unfinished, "the port was not opened").into(),
+    }
+}
+
+fn reachable_udp(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
+    let purposes = Purposes::of(attempt.protocol);
+    let Some((mapping, _)) = attempt.mapping(Transport::Udp).and_then(|it| Some((it, it.opened()?))) else {
+        return Finding::unknown(not_opened(log, attempt, Transport::Udp), OUTSIDE);
+    };
+    let Some(socket) = mapping.socket else { return Finding::not_asked_for(OUTSIDE) };
+    let tests = || log.of(purposes.test);
+    let counts = datagram_counts(log, purposes.test, socket, log.timed_out_before);
+    let control = log.port_mapping.control;
+    let controls = || log.of(purposes.control);
+    let is_control_heard = controls().any(|t| t.successes().any(|answer| Some(answer.on) == control));
+    let finding = if tests().any(|t| is_heard(t, socket)) {
+        let finding = Finding::known(true, Confidence::Certain, OUTSIDE);
+        if is_control_heard { finding.because(without_mapping()) } else { finding }
+    } else if let Some(code) = tests().find_map(Transaction::error_code) {
+        let text = format!("the server refuses to answer to another port (error {code})");
+        Finding::unknown((ReasonCode::ServerRefuses, text), OUTSIDE)
+    } else if tests().any(|t| t.successes().next().is_some()) {
+        let text = "the server ignores RESPONSE-PORT: it answers to the port that asked";
+        Finding::unknown((ReasonCode::ServerIgnores, text), OUTSIDE)
+    } else if counts.sent > 0 && !log.gives_receipts() {
+        let text = "the server confirms no receipt of requests, so that silence proves nothing";
+        Finding::unknown((ReasonCode::ServerGivesNoReceipts, text), OUTSIDE)
+    } else if counts.is_filtered() {
+        Finding::known(false, Confidence::Strong, OUTSIDE).because(why_not(log, attempt))
+    } else {
+        Finding::unknown(undecided(log), OUTSIDE)
+    };
+    finding
+        .with("sent", counts.sent)
+        .with("answered", counts.answered)
+        .with("receipts", tests().filter(|t| t.receipt.is_some()).count())
+        .with("controls_sent", controls().count())
+        .with("controls_heard", controls().filter(|t| t.successes().any(|a| Some(a.on) == control)).count())
+}
+
+/// Tests of a port that have had their time, and the controls of the whole run.
+pub(super) fn datagram_counts(
+    log: &ObservationLog,
+    purpose: Purpose,
+    socket: SocketId,
+    until: Duration,
+) -> LossCounts {
+    let mut counts = LossCounts::after_returned(log.controls(until).map(Transaction::returned));
+    for test in log.of(purpose).filter(|t| t.sent <= until && !t.unsent) {
+        counts.sent += 1;
+        counts.answered += u32::from(is_heard(test, socket));
+        counts.silent += u32::from(!is_heard(test, socket) && test.receipt.is_some());
+    }
+    counts
+}
+
+/// By its id, whoever it seems to come from: where two mappings lead to one socket, routers rewrite the source.
+fn is_heard(test: &Transaction, socket: SocketId) -> bool {
+    test.successes().any(|answer| answer.on == socket)
+}
+
+fn reachable_tcp(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
+    let purpose = Purposes::of(attempt.protocol).call;
+    if attempt.mapping(Transport::Tcp).is_none_or(|mapping| mapping.opened().is_none()) {
+        return Finding::unknown(not_opened(log, attempt, Transport::Tcp), CALLS);
+    }
+    let calls = || log.tcp.calls_of(purpose).filter(|call| call.counts());
+    let arrived = calls().filter(|call| call.arrived.is_some()).count();
+    let controls = || log.tcp.calls_of(CONTROL_CALL).filter(|call| call.counts());
+    let control_arrived = controls().filter(|call| call.arrived.is_some()).count();
+    let counts = counts(log, calls());
+    let finding = if arrived > 0 {
+        let finding = Finding::known(true, Confidence::Certain, CALLS);
+        if control_arrived > 0 { finding.because(without_mapping()) } else { finding }
+    } else if calls().next().is_none() {
+        Finding::unknown(why_no_calls(log), CALLS)
+    } else if calls().filter_map(Call::rejection).count() > 1 || log_ratio(&counts) <= DECIDED {
+        Finding::known(false, Confidence::Strong, CALLS).because(why_not(log, attempt))
+    } else {
+        Finding::unknown(undecided(log), CALLS)
+    };
+    finding
+        .with("calls", calls().count())
+        .with("arrived", arrived)
+        .with("rejected", calls().filter_map(Call::rejection).count())
+        .with("controls", controls().count())
+        .with("controls_arrived", control_arrived)
+}
+
+fn undecided(log: &ObservationLog) -> Reason {
+    if log.ended_early {
+        return (ReasonCode::EndedEarly, "the run ended before this was done").into();
+    }
+    (ReasonCode::TooMuchLoss, "nothing came through, and too much was lost to tell why").into()
+}
+
+fn without_mapping() -> Reason {
+    let text = "a port that was not opened is reached from outside as well";
+    (ReasonCode::ReachableWithoutMapping, text).into()
+}
+
+/// Why nothing comes through a mapping that the gateway has granted.
+fn why_not(log: &ObservationLog, attempt: &Attempt) -> Reason {
+    let disagrees = address_agrees(log, attempt).value == Some(false);
+    match attempt.external_address {
+        Some(named) if disagrees || !is_global(named) => {
+            let text = format!(
+                "the gateway's own external address is {named}, which is not where the server sees this host: another NAT \
+                 stands in front of the gateway"
+            );
+            (ReasonCode::BehindAnotherNat, text).into()
+        }
+        _ => {
+            let text = "the gateway has granted the mapping, and nothing comes through it";
+            (ReasonCode::GrantedWithoutEffect, text).into()
+        }
+    }
+}
+
+fn outbound(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
+    let mapping = attempt.mapping(Transport::Udp);
+    let Some((socket, opened)) = mapping.and_then(|it| Some((it.socket?, it.opened()?))) else {
+        return Finding::unknown(not_opened(log, attempt, Transport::Udp), OUTBOUND);
+    };
+    match log.mapped(socket, log.server) {
+        None => {
+            let reason = (ReasonCode::NoAnswer, "no answer came to what was sent from the mapped port");
+            Finding::unknown(reason, OUTBOUND)
+        }
+        Some(seen) => Finding::known(seen.port() == opened.external, Confidence::Certain, OUTBOUND)
+            .with("mapped", opened.external)
+            .with("seen", seen),
+    }
+}
+
+fn deleted(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
+    let opened = || attempt.mappings.iter().filter(|mapping| mapping.opened().is_some());
+    if opened().next().is_none() {
+        return Finding::unknown((ReasonCode::MappingRefused, "no port was opened"), DELETED);
+    }
+    let purposes = Purposes::of(attempt.protocol);
+    let socket = attempt.mapping(Transport::Udp).and_then(|mapping| mapping.socket);
+    let counts = socket.map(|socket| datagram_counts(log, purposes.after, socket, log.timed_out_before));
+    let counts = counts.unwrap_or_default();
+    let ends_after = opened().filter_map(AskedMapping::opened).map(|opened| opened.lifetime).max();
+    let failed = opened().find_map(|mapping| match &mapping.deletion {
+        Some(Deletion::Failed(why)) => Some(why.as_str()),
+        None => Some("the run ended before that"),
+        Some(Deletion::Confirmed { .. }) => None,
+    });
+    let listed = |is: Option<bool>| {
+        opened().filter(|it| it.deletion == Some(Deletion::Confirmed { listed: is })).count()
+    };
+    let finding = if counts.answered > 0 || listed(Some(true)) > 0 {
+        let text = "the gateway has confirmed it, and the mapping is still there";
+        Finding::known(false, Confidence::Certain, DELETED).because((ReasonCode::GatewayAnswerUnusable, text))
+    } else if let Some(why) = failed {
+        let until = match ends_after {
+            Some(time) if !time.is_zero() => format!("; it ends by itself after {} s", time.as_secs()),
+            _ => String::new(),
+        };
+        let text = format!("the gateway did not confirm it: {why}{until}");
+        Finding::unknown((ReasonCode::GatewayAnswerUnusable, text), DELETED)
+    } else if listed(Some(false)) == opened().count() {
+        Finding::known(true, Confidence::Certain, DELETED)
+    } else if counts.is_filtered() {
+        Finding::known(true, Confidence::Strong, DELETED)
+    } else {
+        let text = "the gateway says so; from outside it was not seen";
+        Finding::known(true, Confidence::Weak, DELETED).because((ReasonCode::GatewaysWordOnly, text))
+    };
+    finding.with("sent_after", counts.sent).with("heard_after", counts.answered)
+}

@@ -1,0 +1,101 @@
+//! The mapped ports, tried from outside by the probe server: datagrams from an endpoint that this host has not sent to, and
+//! connections in a test session. Nothing may have knocked at a port before it is mapped: routers remember that it was closed.
+
+use std::{sync::Arc, time::Duration};
+
+use shared::test_session::{Source, SourceAddress};
+
+use super::{CONTROL_CALL, conclude::datagram_counts};
+use crate::{
+    observation::{ObservationLog, Purpose, RequestKind, SocketId},
+    probe::tcp_calls::{Caller, WAIT},
+    server_endpoints::ServerEndpoint,
+    session::{CallRequest, Request, Session, Socket, TestSession},
+};
+
+/// Between two rounds of datagrams.
+const INTERVAL: Duration = Duration::from_millis(60);
+/// The fewest rounds: a control is lost easily.
+const FEWEST_ROUNDS: usize = 3;
+/// The most rounds: so many decide where less than a third is lost.
+const MOST_ROUNDS: usize = 20;
+/// Calls to one port, at the most.
+const CALLS: usize = 5;
+/// Between two calls.
+const CALL_INTERVAL: Duration = Duration::from_millis(120);
+
+/// Datagrams of the server to an external port of this host.
+pub(super) struct Datagrams<'a> {
+    pub(super) session: &'a Arc<Session>,
+    /// The socket that asks for them.
+    pub(super) asks: &'a Socket,
+    /// The socket that they are to arrive at.
+    pub(super) mapped: SocketId,
+    /// The external port.
+    pub(super) port: u16,
+}
+
+impl Datagrams<'_> {
+    /// Asks for datagrams until one arrives, or silence is decided; beside each for one to a port that was not mapped, where
+    /// one is given. Tells whether one arrived.
+    pub(super) async fn reach(
+        &self,
+        purpose: Purpose,
+        control: Option<(Purpose, u16)>,
+        from: ServerEndpoint,
+    ) -> bool {
+        let Self { session, asks, mapped, port } = *self;
+        let is_heard =
+            |log: &ObservationLog| log.of(purpose).any(|t| t.successes().any(|answer| answer.on == mapped));
+        for round in 1..=MOST_ROUNDS {
+            let number = session.round();
+            for (purpose, port) in [(purpose, port)].into_iter().chain(control) {
+                let kind = RequestKind::ToMappedPort { port, from };
+                session.send(asks, Request { purpose, to: session.server(), kind, round: number }).await;
+            }
+            session.until(session.now() + INTERVAL, |_| false).await;
+            let until = session.now().saturating_sub(session.response_timeout());
+            let is_enough = |log: &ObservationLog| datagram_counts(log, purpose, mapped, until).is_enough();
+            if round >= FEWEST_ROUNDS && session.read(|log| is_heard(log) || is_enough(log)) {
+                break;
+            }
+        }
+        // Silence counts once an answer would have been here.
+        session.until(session.now() + session.response_timeout(), |_| false).await;
+        session.read(is_heard)
+    }
+}
+
+/// Has the server connect to an external port of this host until a connection arrives.
+pub(super) async fn call(session: &Arc<Session>, test: &TestSession, purpose: Purpose, port: u16) {
+    let to = std::net::SocketAddr::new(test.seen_at(), port);
+    let caller = Caller { session, test, to };
+    // Nothing has been sent there from the port under test, so either address will do; the other one has seen less of this host.
+    let from = match test.welcome.alternate {
+        Some(_) => SourceAddress::Alternate,
+        None => SourceAddress::Primary,
+    };
+    let is_settled = |log: &ObservationLog| {
+        let mut calls = log.tcp.calls_of(purpose);
+        calls.any(|call| call.arrived.is_some() || call.rejection().is_some())
+    };
+    for _ in 0..CALLS {
+        let (source, put_off) = (Source::Ephemeral, Duration::ZERO);
+        if caller.call(CallRequest { purpose, from, source, to, put_off, wait: WAIT }).await.is_none() {
+            return;
+        }
+        if session.until(session.now() + CALL_INTERVAL, is_settled).await {
+            break;
+        }
+    }
+    caller.settle(purpose).await;
+}
+
+/// Has the server connect to a port of this host that nobody has mapped.
+pub(super) async fn call_unmapped(session: Arc<Session>) {
+    let Ok(port) = session.new_tcp_port().await else { return };
+    let (Ok(local), Ok(listener)) = (port.local_addr(), port.listen()) else { return };
+    let Some(test) = session.test_session().await else { return };
+    session.accept_calls(&test, listener);
+    call(&session, &test, CONTROL_CALL, local.port()).await;
+}

@@ -1,0 +1,210 @@
+//! Conclusions over logs made by hand.
+
+use std::time::Duration;
+
+use shared::{
+    port_mapping::{Protocol, Transport},
+    test_session::{Source, SourceAddress, SynOutcome},
+};
+
+use super::{CONTROL_CALL, PROBE, Purposes, conclude};
+use crate::{
+    observation::{
+        ObservationLog, Purpose, RequestKind, Response, SocketId, Transaction,
+        call::{Call, CallResult},
+        made::{answer, at, call, socket, transaction, without_loss},
+        port_mapping::{AskedMapping, Attempt, Deletion, Opened},
+    },
+    report::{Confidence, MappingProtocol, ReasonCode},
+    server_endpoints::ServerEndpoint,
+};
+
+const EXTERNAL: u16 = 41_000;
+
+/// A run without loss in which the gateway has granted a mapping for each transport, and nothing was tested so far.
+fn granted(named: &str) -> (ObservationLog, SocketId) {
+    let mut log = without_loss();
+    log.tests.push(PROBE.name);
+    let mapped = socket(&mut log, "192.168.1.2:50000");
+    log.port_mapping.gateway = Some(Some("192.168.1.1".parse().unwrap()));
+    log.port_mapping.control = Some(socket(&mut log, "192.168.1.2:50002"));
+    let opened = Opened { external: EXTERNAL, lifetime: Duration::from_secs(120) };
+    let mapping = |transport, socket| AskedMapping {
+        transport,
+        internal: 50_000,
+        socket,
+        answer: Some(Ok(opened)),
+        deletion: Some(Deletion::Confirmed { listed: None }),
+    };
+    log.port_mapping.attempts.push(Attempt {
+        protocol: Protocol::Pcp,
+        gateway: "192.168.1.1".parse().unwrap(),
+        software: None,
+        external_address: Some(named.parse().unwrap()),
+        unusable: None,
+        mappings: vec![mapping(Transport::Udp, Some(mapped)), mapping(Transport::Tcp, None)],
+    });
+    (log, mapped)
+}
+
+/// Datagrams with receipts, which arrive at this socket, or nowhere.
+fn tested(log: &mut ObservationLog, purpose: Purpose, arrives: Option<SocketId>) {
+    let asks = socket(log, "192.168.1.2:50001");
+    for _ in 0..8 {
+        let kind = RequestKind::ToMappedPort { port: EXTERNAL, from: ServerEndpoint::BOTH };
+        let mut test = transaction(purpose, asks, log.server, kind);
+        test.wants_receipt = true;
+        test.sent = Duration::from_secs(1);
+        test.receipt = Some(Duration::from_millis(1020));
+        test.responses.extend(arrives.map(|on| Response {
+            at: Duration::from_millis(1020),
+            ..answer(on, at("198.51.100.11:3479"), "203.0.113.1:50001")
+        }));
+        log.transactions.push(test);
+    }
+}
+
+fn called(log: &mut ObservationLog, purpose: Purpose, arrived: bool) {
+    for _ in 0..5 {
+        let outcome = if arrived { SynOutcome::Echoed } else { SynOutcome::Timeout };
+        let result = Some(CallResult::Tried { outcome, after: Duration::from_millis(20) });
+        let arrived = arrived.then_some(Duration::from_millis(1020));
+        let call: Call = call(purpose, SourceAddress::Alternate, Source::Ephemeral);
+        log.tcp.calls.push(Call { arrived, result, ..call });
+    }
+}
+
+fn concluded(log: &ObservationLog) -> MappingProtocol {
+    conclude(log).and_then(|report| report.pcp).unwrap()
+}
+
+#[test]
+fn what_arrives_has_come_through() {
+    let (mut log, mapped) = granted("203.0.113.1");
+    let purposes = Purposes::of(Protocol::Pcp);
+    tested(&mut log, purposes.test, Some(mapped));
+    tested(&mut log, purposes.control, None);
+    tested(&mut log, purposes.after, None);
+    called(&mut log, purposes.call, true);
+    called(&mut log, CONTROL_CALL, false);
+    let found = concluded(&log);
+    for (name, finding) in [("udp", &found.reachable_udp), ("tcp", &found.reachable_tcp)] {
+        assert_eq!(
+            (finding.value, finding.confidence),
+            (Some(true), Confidence::Certain),
+            "{name}: {finding:?}"
+        );
+        assert_eq!(finding.reason, None, "{name}");
+    }
+    assert_eq!(found.external_address_agrees.value, Some(true));
+    assert_eq!(
+        (found.deleted.value, found.deleted.confidence),
+        (Some(true), Confidence::Strong),
+        "{:?}",
+        found.deleted
+    );
+}
+
+#[test]
+fn granted_is_not_reachable() {
+    let (mut log, _) = granted("203.0.113.1");
+    let purposes = Purposes::of(Protocol::Pcp);
+    tested(&mut log, purposes.test, None);
+    tested(&mut log, purposes.control, None);
+    called(&mut log, purposes.call, false);
+    let found = concluded(&log);
+    for finding in [&found.reachable_udp, &found.reachable_tcp] {
+        assert_eq!((finding.value, finding.confidence), (Some(false), Confidence::Strong), "{finding:?}");
+        assert_eq!(finding.reason_code, Some(ReasonCode::GrantedWithoutEffect));
+    }
+    assert_eq!(found.deleted.confidence, Confidence::Weak, "nobody saw it open: {:?}", found.deleted);
+}
+
+#[test]
+fn another_address_of_the_gateway_tells_why() {
+    for named in ["10.0.0.2", "100.64.3.4", "203.0.113.200"] {
+        let (mut log, _) = granted(named);
+        tested(&mut log, Purposes::of(Protocol::Pcp).test, None);
+        let found = concluded(&log);
+        assert_eq!(found.external_address_agrees.value, Some(false), "{named}");
+        assert_eq!(found.reachable_udp.reason_code, Some(ReasonCode::BehindAnotherNat), "{named}");
+    }
+}
+
+#[test]
+fn what_is_reached_without_a_mapping_proves_nothing_of_it() {
+    let (mut log, mapped) = granted("203.0.113.1");
+    let purposes = Purposes::of(Protocol::Pcp);
+    let control = log.port_mapping.control;
+    tested(&mut log, purposes.test, Some(mapped));
+    tested(&mut log, purposes.control, control);
+    called(&mut log, purposes.call, true);
+    called(&mut log, CONTROL_CALL, true);
+    let found = concluded(&log);
+    for finding in [&found.reachable_udp, &found.reachable_tcp] {
+        assert_eq!(
+            (finding.value, finding.reason_code),
+            (Some(true), Some(ReasonCode::ReachableWithoutMapping))
+        );
+    }
+}
+
+#[test]
+fn silence_that_nothing_vouches_for_stays_unknown() {
+    let without_receipts = |log: &mut ObservationLog| {
+        log.transactions.iter_mut().for_each(|t: &mut Transaction| t.receipt = None);
+    };
+    let (mut log, _) = granted("203.0.113.1");
+    tested(&mut log, Purposes::of(Protocol::Pcp).test, None);
+    without_receipts(&mut log);
+    let found = concluded(&log).reachable_udp;
+    assert_eq!((found.value, found.reason_code), (None, Some(ReasonCode::ServerGivesNoReceipts)));
+    let (mut log, _) = granted("203.0.113.1");
+    tested(&mut log, Purposes::of(Protocol::Pcp).test, None);
+    // Every second control gets lost.
+    let controls = log.transactions.iter_mut().filter(|t| t.kind == RequestKind::Binding);
+    controls.step_by(2).for_each(|t| t.responses.clear());
+    let found = concluded(&log).reachable_udp;
+    assert_eq!((found.value, found.reason_code), (None, Some(ReasonCode::TooMuchLoss)), "{found:?}");
+}
+
+#[test]
+fn a_mapping_that_stays_is_told() {
+    let (mut log, mapped) = granted("203.0.113.1");
+    let purposes = Purposes::of(Protocol::Pcp);
+    tested(&mut log, purposes.test, Some(mapped));
+    tested(&mut log, purposes.after, Some(mapped));
+    assert_eq!(concluded(&log).deleted.value, Some(false));
+    let (mut log, _) = granted("203.0.113.1");
+    log.port_mapping.attempts[0].mappings[1].deletion = Some(Deletion::Failed("no answer in time".into()));
+    let deleted = concluded(&log).deleted;
+    assert_eq!(deleted.value, None);
+    assert!(deleted.reason.unwrap().contains("ends by itself after 120 s"));
+}
+
+#[test]
+fn a_refusal_is_told_by_its_name() {
+    let (mut log, _) = granted("203.0.113.1");
+    for mapping in &mut log.port_mapping.attempts[0].mappings {
+        mapping.answer = Some(Err("NOT_AUTHORIZED".into()));
+    }
+    let found = concluded(&log);
+    assert_eq!(found.error.as_deref(), Some("NOT_AUTHORIZED"));
+    assert_eq!(found.mapping, None);
+    for finding in [&found.reachable_udp, &found.reachable_tcp, &found.deleted] {
+        assert_eq!((finding.value, finding.reason_code), (None, Some(ReasonCode::MappingRefused)));
+    }
+}
+
+#[test]
+fn why_nothing_is_known_is_told() {
+    let mut log = without_loss();
+    assert!(conclude(&log).is_none(), "it was not asked for");
+    log.tests.push(PROBE.name);
+    assert_eq!(conclude(&log).and_then(|it| it.reason_code), Some(ReasonCode::EndedEarly));
+    log.port_mapping.gateway = Some(None);
+    assert_eq!(conclude(&log).and_then(|it| it.reason_code), Some(ReasonCode::GatewayUnknown));
+    log.port_mapping.gateway = Some(Some("192.168.1.1".parse().unwrap()));
+    let found = conclude(&log).unwrap();
+    assert!(found.reason.is_none() && found.pcp.is_none() && found.upnp.is_none(), "nobody answers");
+}

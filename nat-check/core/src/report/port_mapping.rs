@@ -1,0 +1,200 @@
+//! Ports opened at the gateway, tested from outside: part of the report.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Confidence, Finding, Reason, ReasonCode, Row, number};
+
+/// Who opens ports here, and whether what they open can be reached.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
+pub struct PortMapping {
+    /// The gateway that was asked; null where it is not known.
+    pub gateway: Option<IpAddr>,
+    /// Why nothing is known at all: a sentence, which may change.
+    pub reason: Option<String>,
+    /// The reason as a word that does not change; null exactly when there is no reason.
+    pub reason_code: Option<ReasonCode>,
+    /// Port Control Protocol, RFC 6887; null where nobody answers.
+    pub pcp: Option<MappingProtocol>,
+    /// NAT-PMP, RFC 6886; null where nobody answers.
+    pub nat_pmp: Option<MappingProtocol>,
+    /// UPnP Internet Gateway Device; null where nobody answers.
+    pub upnp: Option<MappingProtocol>,
+}
+
+/// What came of one protocol.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
+pub struct MappingProtocol {
+    /// Who answers.
+    pub gateway: Option<IpAddr>,
+    /// What it says that it runs.
+    pub software: Option<String>,
+    /// The external address that it names.
+    pub external_address: Option<IpAddr>,
+    /// Whether the probe server sees this host at that address.
+    pub external_address_agrees: Finding<bool>,
+    /// The mapping for UDP that it granted.
+    pub mapping: Option<GrantedMapping>,
+    /// The mapping for TCP that it granted.
+    pub mapping_tcp: Option<GrantedMapping>,
+    /// Whether a datagram from outside that nobody here asked for arrives through the mapping.
+    pub reachable_udp: Finding<bool>,
+    /// Whether a connection from outside comes about through the mapping.
+    pub reachable_tcp: Finding<bool>,
+    /// Whether what this host sends from the mapped port leaves from the external port of the mapping (RFC 6886 section 3.9).
+    pub outbound_uses_mapping: Finding<bool>,
+    /// Whether the mappings are gone again.
+    pub deleted: Finding<bool>,
+    /// What the gateway refused with, by the protocol's own name.
+    pub error: Option<String>,
+}
+
+/// A mapping as the gateway says it has made it. That it works is another matter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
+pub struct GrantedMapping {
+    /// `udp` or `tcp`.
+    pub protocol: MappedTransport,
+    /// The port of this host.
+    pub internal: u16,
+    /// The external port.
+    pub external: u16,
+    /// For how many seconds; 0 = without end.
+    pub lifetime_s: u64,
+}
+
+/// The transport of a mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum MappedTransport {
+    /// Datagrams.
+    Udp,
+    /// Streams.
+    Tcp,
+}
+
+impl GrantedMapping {
+    /// A mapping of this transport.
+    #[must_use]
+    pub fn new(protocol: MappedTransport, internal: u16, external: u16, lifetime_s: u64) -> Self {
+        Self { protocol, internal, external, lifetime_s }
+    }
+}
+
+impl PortMapping {
+    /// Nothing is known, for this reason.
+    #[must_use]
+    pub fn unknown(gateway: Option<IpAddr>, reason: impl Into<Reason>) -> Self {
+        let Reason { code, text } = reason.into();
+        Self { gateway, reason: Some(text), reason_code: Some(code), ..Self::default() }
+    }
+
+    /// The protocols, with their keys and names, in the order in which they are told.
+    #[must_use]
+    pub fn protocols(&self) -> [(&'static str, &'static str, Option<&MappingProtocol>); 3] {
+        [
+            ("pcp", "PCP", self.pcp.as_ref()),
+            ("nat_pmp", "NAT-PMP", self.nat_pmp.as_ref()),
+            ("upnp", "UPnP", self.upnp.as_ref()),
+        ]
+    }
+}
+
+/// The rows about port mapping: one for each protocol in plain words, then its findings.
+#[must_use]
+pub fn rows(report: &PortMapping) -> Vec<Row> {
+    if let Some(reason) = &report.reason {
+        return vec![Row::plain("port_mapping", "Port mapping", format!("not known: {reason}"))];
+    }
+    let answered = report.protocols().into_iter().filter_map(|(key, name, it)| Some((key, name, it?)));
+    let rows: Vec<Row> = answered.flat_map(|(key, name, it)| of_protocol(key, name, it)).collect();
+    if rows.is_empty() {
+        let at = report.gateway.map_or_else(String::new, |gateway| format!(" at {gateway}"));
+        let text =
+            format!("none: the gateway{at} answers neither PCP nor NAT-PMP, and no device answers UPnP");
+        return vec![Row::plain("port_mapping", "Port mapping", text)];
+    }
+    rows
+}
+
+fn of_protocol(key: &str, name: &'static str, it: &MappingProtocol) -> Vec<Row> {
+    let key = |part: &str| format!("port_mapping.{key}{part}");
+    let yes_no =
+        |yes: &'static str, no: &'static str| move |value: &bool| if *value { yes } else { no }.to_owned();
+    vec![
+        Row::plain(&key(""), name, summary(it)),
+        Row::of(
+            &key(".external_address_agrees"),
+            "External address",
+            &it.external_address_agrees,
+            yes_no("the one that the server sees", "not the one that the server sees"),
+        ),
+        Row::of(
+            &key(".reachable_udp"),
+            "From outside, UDP",
+            &it.reachable_udp,
+            yes_no("reached", "not reached"),
+        ),
+        Row::of(
+            &key(".reachable_tcp"),
+            "From outside, TCP",
+            &it.reachable_tcp,
+            yes_no("reached", "not reached"),
+        ),
+        Row::of(
+            &key(".outbound_uses_mapping"),
+            "Outbound",
+            &it.outbound_uses_mapping,
+            yes_no("leaves from the mapped port", "leaves from another port than the mapped one"),
+        ),
+        Row::of(&key(".deleted"), "Closed again", &it.deleted, yes_no("yes", "no")),
+    ]
+}
+
+/// What came of it, in a sentence.
+fn summary(it: &MappingProtocol) -> String {
+    let software = it.software.as_ref().map_or_else(String::new, |software| format!(" ({software})"));
+    let at = it.gateway.map_or_else(String::new, |gateway| format!("{gateway}{software}: "));
+    if it.mapping.is_none() && it.mapping_tcp.is_none() {
+        let why = it.error.as_deref().unwrap_or("nothing came of it");
+        return format!("{at}no port was opened: {why}");
+    }
+    let ports: Vec<String> = [&it.mapping, &it.mapping_tcp]
+        .into_iter()
+        .flatten()
+        .map(|granted| {
+            let name = if granted.protocol == MappedTransport::Udp { "UDP" } else { "TCP" };
+            let until = match granted.lifetime_s {
+                0 => "without end".to_owned(),
+                seconds => format!("for {} s", number(seconds as f64)),
+            };
+            format!("{name} port {} {until}", granted.external)
+        })
+        .collect();
+    let reached = |finding: &Finding<bool>| finding.value.filter(|_| finding.confidence > Confidence::Weak);
+    let outside = match (reached(&it.reachable_udp), reached(&it.reachable_tcp)) {
+        (Some(true), Some(true)) => "reached from outside over UDP and TCP",
+        (Some(true), Some(false)) => "reached from outside over UDP, not over TCP",
+        (Some(false), Some(true)) => "reached from outside over TCP, not over UDP",
+        (Some(false), Some(false)) => "granted, but not reached from outside",
+        (Some(true), None) => "reached from outside over UDP",
+        (None, Some(true)) => "reached from outside over TCP",
+        (Some(false), None) | (None, Some(false)) => {
+            "granted, but not reached from outside as far as is known"
+        }
+        (None, None) => "not known whether that is reached from outside",
+    };
+    let gone = match it.deleted.value {
+        Some(true) => ", closed again",
+        Some(false) => ", NOT closed again",
+        None => "",
+    };
+    format!("{at}{}; {outside}{gone}", ports.join(", "))
+}
