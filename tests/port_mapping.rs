@@ -1,0 +1,253 @@
+//! Ports opened at a real router and tested from outside: the real client and the real server, miniupnpd on the kernel's NAT,
+//! and daemons that are less honest.
+
+natlab::on_linux!(linux);
+
+#[cfg(target_os = "linux")]
+#[path = "port_mapping"]
+mod linux {
+    mod home;
+    mod scripted;
+
+    use std::{
+        net::{SocketAddr, TcpListener},
+        process::ExitCode,
+        time::Duration,
+    };
+
+    use natlab::{
+        LabError,
+        client::ClientRun,
+        harness::{self, trial},
+        process::Output,
+    };
+    use rustix::process::Signal;
+    use serde_json::Value;
+
+    use home::{Home, PATIENCE, protocol, sure};
+    use scripted::Device;
+
+    pub(crate) fn main() -> ExitCode {
+        harness::main(|| {
+            vec![
+                trial("miniupnpd::ports_are_opened_reached_and_closed", opened_reached_and_closed),
+                trial("miniupnpd::an_interrupted_run_closes_them", interrupted),
+                trial("miniupnpd::they_end_by_themselves_after_a_kill", killed),
+                // Two minutes, which is the lease.
+                trial("miniupnpd::all_of_them_end_by_themselves_after_a_kill", all_end_after_a_kill)
+                    .with_ignored_flag(true),
+                trial("miniupnpd::behind_a_carrier_it_refuses", behind_a_carrier),
+                trial("scripted::granted_is_not_reachable", granted_without_effect),
+                trial("scripted::a_refusal_is_told_by_its_name", refused),
+                trial("scripted::nobody_answers", nobody_answers),
+                trial("scripted::a_location_elsewhere_is_not_asked", || {
+                    let answer = ok(DESCRIPTION.as_bytes());
+                    let run = hostile(Device {
+                        location: "http://127.0.0.1:5000/d.xml",
+                        answer,
+                        pause: Duration::ZERO,
+                    })?;
+                    // What answers instead is the device itself, whose description will do; its actions make no sense.
+                    assert_eq!(protocol(&run, "upnp")["mapping"], Value::Null);
+                    Ok(())
+                }),
+                trial("scripted::a_redirect_is_not_followed", || {
+                    let answer =
+                        format!("HTTP/1.1 302 Found\r\nLocation: http://{ELSEWHERE}/\r\n\r\n").into();
+                    is_unusable(Device { answer, ..DEVICE }, "redirect")
+                }),
+                trial("scripted::huge_descriptions_are_cut_off", || {
+                    is_unusable(
+                        Device { answer: ok(&vec![b'x'; 8_000_000]), ..DEVICE },
+                        "longer than 262144 bytes",
+                    )
+                }),
+                trial("scripted::documents_that_grow_are_rejected", || {
+                    let bomb =
+                        b"<!DOCTYPE a [<!ENTITY a \"aaaa\"><!ENTITY b \"&a;&a;&a;\">]><root>&b;</root>";
+                    is_unusable(Device { answer: ok(bomb), ..DEVICE }, "no sound XML")
+                }),
+                trial("scripted::garbage_is_no_http", || {
+                    is_unusable(Device { answer: vec![0xff; 5000], ..DEVICE }, "not HTTP")
+                }),
+                trial("scripted::slow_bytes_are_not_waited_for", || {
+                    let pause = Duration::from_millis(100);
+                    is_unusable(
+                        Device { answer: ok(DESCRIPTION.as_bytes()), pause, ..DEVICE },
+                        "no answer in time",
+                    )
+                }),
+            ]
+        })
+    }
+
+    const PROTOCOLS: [&str; 3] = ["pcp", "nat_pmp", "upnp"];
+
+    fn with_miniupnpd(settings: &str) -> Result<Home, LabError> {
+        home::is_installed("/usr/sbin/miniupnpd")?;
+        Home::new()?.with_miniupnpd(settings)
+    }
+
+    fn opened_reached_and_closed() -> Result<(), LabError> {
+        let home = with_miniupnpd("")?;
+        let before = home.rules()?;
+        let run = home.measure(&[])?;
+        assert_eq!(run.output.code, 0, "{}", run.output.stderr);
+        for name in PROTOCOLS {
+            let it = protocol(&run, name);
+            assert_eq!(it["gateway"], home::GATEWAY);
+            assert_eq!(it["external_address"], "5.5.5.1", "{it:#}");
+            for finding in ["external_address_agrees", "reachable_udp", "reachable_tcp", "deleted"] {
+                assert_eq!(sure(it, finding), true, "{name}, {finding}: {it:#}");
+                assert_eq!(it[finding]["reason"], Value::Null, "{name}, {finding}: {it:#}");
+            }
+            // The daemon translates the way in only: what leaves keeps its own port (RFC 6886 section 3.9 wants it otherwise).
+            assert_eq!(sure(it, "outbound_uses_mapping"), false, "{it:#}");
+            assert_eq!(it["mapping"]["lifetime_s"], 120, "{it:#}");
+            assert_eq!(it["error"], Value::Null);
+        }
+        let software = protocol(&run, "upnp")["software"].as_str().unwrap_or_default().to_owned();
+        assert!(software.contains("MiniUPnPd/2."), "{software}");
+        assert_eq!(home.rules()?, before);
+        Ok(())
+    }
+
+    /// Ctrl-C while ports are open: they are closed before the program ends.
+    fn interrupted() -> Result<(), LabError> {
+        let home = with_miniupnpd("")?;
+        let before = home.rules()?;
+        let client = home.start(&[])?;
+        home.until_rules(PATIENCE, |rules| rules.contains("dnat"))?;
+        client.signal(Signal::INT)?;
+        let output = client.finish(PATIENCE)?;
+        assert_eq!(output.code, 130, "{}", output.stderr);
+        assert_eq!(home.rules()?, before);
+        Ok(())
+    }
+
+    /// What is killed closes nothing: the lease does. Those of PCP the daemon can be told to keep short.
+    fn killed() -> Result<(), LabError> {
+        let home = with_miniupnpd("enable_upnp=no\nmax_lifetime=4\n")?;
+        let client = kill_with_ports_open(&home)?;
+        let open = home.rules()?.matches("dnat").count();
+        assert!(open > 0, "{}", client.stderr);
+        home.until_rules(PATIENCE, |rules| rules.matches("dnat").count() < open)?;
+        Ok(())
+    }
+
+    fn all_end_after_a_kill() -> Result<(), LabError> {
+        let home = with_miniupnpd("")?;
+        let before = home.rules()?;
+        kill_with_ports_open(&home)?;
+        home.until_rules(3 * PATIENCE, |rules| rules == before)?;
+        Ok(())
+    }
+
+    fn kill_with_ports_open(home: &Home) -> Result<Output, LabError> {
+        let client = home.start(&[])?;
+        home.until_rules(PATIENCE, |rules| rules.matches("dnat").count() >= 4)?;
+        client.signal(Signal::KILL)?;
+        client.finish(PATIENCE)
+    }
+
+    /// With an address of a carrier's network on its outside the daemon opens nothing, and says so by name.
+    fn behind_a_carrier() -> Result<(), LabError> {
+        home::is_installed("/usr/sbin/miniupnpd")?;
+        let home = Home::with_address("100.64.0.2", "100.64.0.1")?.with_miniupnpd("")?;
+        let before = home.rules()?;
+        let run = home.measure(&[])?;
+        for (name, error) in PROTOCOLS.into_iter().zip(["NO_RESOURCES", "network failure", "501"]) {
+            let it = protocol(&run, name);
+            assert!(it["error"].as_str().is_some_and(|it| it.contains(error)), "{name}: {it:#}");
+            assert_eq!(it["reachable_udp"]["reason_code"], "mapping-refused", "{it:#}");
+            assert_eq!(it["mapping"], Value::Null);
+        }
+        assert_eq!(home.rules()?, before);
+        Ok(())
+    }
+
+    /// The gateway says yes and does nothing.
+    fn granted_without_effect() -> Result<(), LabError> {
+        let home = Home::new()?;
+        let _gateway = scripted::over_datagrams(home.router(), 0)?;
+        let run = home.measure(&[])?;
+        for name in ["pcp", "nat_pmp"] {
+            let it = protocol(&run, name);
+            assert_eq!(it["mapping"]["lifetime_s"], 120, "{it:#}");
+            assert_eq!(sure(it, "external_address_agrees"), true);
+            for finding in ["reachable_udp", "reachable_tcp"] {
+                // On a busy machine controls come late, and then silence counts for less; it is never called reachable.
+                assert_ne!(it[finding]["value"], true, "{it:#}");
+            }
+            assert_eq!(sure(it, "reachable_udp"), false, "{it:#}");
+            assert_eq!(it["reachable_udp"]["reason_code"], "granted-without-effect");
+        }
+        assert_eq!(run.report["port_mapping"]["upnp"], Value::Null);
+        Ok(())
+    }
+
+    fn refused() -> Result<(), LabError> {
+        let home = Home::new()?;
+        let _gateway = scripted::over_datagrams(home.router(), 2)?;
+        let run = home.measure(&[])?;
+        for (name, error) in [("pcp", "NOT_AUTHORIZED"), ("nat_pmp", "not authorized or refused")] {
+            let it = protocol(&run, name);
+            assert_eq!(it["error"], error, "{it:#}");
+            assert_eq!(it["reachable_udp"]["reason_code"], "mapping-refused");
+        }
+        Ok(())
+    }
+
+    /// Discovery ends by itself, soon.
+    fn nobody_answers() -> Result<(), LabError> {
+        let home = Home::new()?;
+        let run = home.measure(&[])?;
+        let found = &run.report["port_mapping"];
+        assert_eq!(found["gateway"], home::GATEWAY, "{found:#}");
+        assert!(PROTOCOLS.iter().all(|name| found[name].is_null()), "{found:#}");
+        // 1.2 s on an idle machine.
+        assert!(run.report["duration_s"].as_f64().is_some_and(|seconds| seconds < 3.0), "{}", run.report);
+        Ok(())
+    }
+
+    const DEVICE: Device =
+        Device { location: "http://192.168.77.1:5000/d.xml", answer: Vec::new(), pause: Duration::ZERO };
+    /// A server in the Internet that nothing may be sent to.
+    const ELSEWHERE: &str = "198.51.100.10:8080";
+    const DESCRIPTION: &str = "<root><device><serviceList><service>\
+        <serviceType>urn:schemas-upnp-org:service:WANIPConnection:1</serviceType><controlURL>/c</controlURL>\
+        </service></serviceList></device></root>";
+
+    fn ok(body: &[u8]) -> Vec<u8> {
+        [b"HTTP/1.1 200 OK\r\n\r\n", body].concat()
+    }
+
+    fn is_unusable(device: Device, why: &str) -> Result<(), LabError> {
+        let run = hostile(device)?;
+        let it = protocol(&run, "upnp");
+        assert!(it["error"].as_str().is_some_and(|error| error.contains(why)), "{it:#}");
+        assert_eq!(it["reachable_udp"]["reason_code"], "gateway-answer-unusable", "{it:#}");
+        Ok(())
+    }
+
+    /// Measures behind this device, and sees to it that nothing else is asked: neither this host nor the Internet.
+    fn hostile(device: Device) -> Result<ClientRun, LabError> {
+        let home = Home::new()?;
+        let listen = |at: &str| {
+            let at: SocketAddr = at.parse().map_err(|_| LabError::Words(format!("{at} is no address")))?;
+            Ok::<_, LabError>(move || TcpListener::bind(at))
+        };
+        let listening = LabError::io("listening");
+        let here = home.lab.host(0).run(listen("127.0.0.1:5000")?).map_err(listening)?;
+        let elsewhere = home.lab.server_host().run(listen(ELSEWHERE)?).map_err(LabError::io("listening"))?;
+        let _device = device.start(home.router())?;
+        let run = home.measure(&[])?;
+        assert_eq!(run.output.code, 0, "{}", run.output.stderr);
+        for spy in [here, elsewhere] {
+            spy.set_nonblocking(true).map_err(LabError::io("listening"))?;
+            let asked = spy.accept().map(|(_, from)| from);
+            assert!(asked.is_err(), "{spy:?} was asked from {asked:?}");
+        }
+        Ok(run)
+    }
+}
