@@ -55,6 +55,7 @@ mod linux {
         Pair { arguments, ..pair }
     }
 
+    const TCP4: &[&str] = &["--techniques", "tcp"];
     const V4: &[&str] = &["--techniques", "lan,simultaneous,low-ttl,prediction,tcp,birthday"];
     const UDP4: &[&str] = &["--techniques", "lan,simultaneous,low-ttl,prediction,birthday"];
 
@@ -80,6 +81,11 @@ mod linux {
             pair("double-wan-input-accepted-everywhere", REMAPPING_TWICE, REMAPPING_TWICE, By("low-ttl")),
         ),
         with(UDP4, pair("random-random", "linux-random", "linux-random", Failed)),
+        with(TCP4, pair("tcp", "linux", "linux", By("tcp"))),
+        with(TCP4, pair("tcp-wan-input-accepted", "linux-open-input", "linux-open-input", By("tcp"))),
+        with(TCP4, pair("tcp-full-cone-random", "full-cone", "linux-random", By("tcp"))),
+        with(TCP4, pair("tcp-double", "linux+linux", "linux", By("tcp"))),
+        with(TCP4, pair("tcp-random-random", "linux-random", "linux-random", Failed)),
         with(
             &["--techniques", "ipv6"],
             pair("ipv6-firewalls", "linux-firewall", "linux-firewall", By("ipv6")),
@@ -143,9 +149,16 @@ mod linux {
         ),
         with(V4, pair("udp-blocked", "udp-blocked", "port-restricted-cone", By("tcp"))),
         with(UDP4, pair("udp-blocked-without-tcp", "udp-blocked", "port-restricted-cone", Failed)),
+        with(V4, pair("tcp-alone", "udp-blocked", "udp-blocked", By("tcp"))),
+        with(V4, pair("tcp-alone-refused", "udp-blocked,syn=reset", "udp-blocked,syn=icmp", By("tcp"))),
+        with(V4, pair("tcp-counted", "symmetric-sequential,udp=blocked", "udp-blocked,syn=reset", By("tcp"))),
+        with(V4, pair("tcp-kept", "udp-blocked", KEPT, By("tcp"))),
+        with(V4, pair("tcp-accepted", "symmetric,udp=blocked", "restricted-cone,udp=blocked", By("tcp"))),
+        with(V4, pair("tcp-random", "symmetric,udp=blocked", "udp-blocked", Failed)),
         with(&["--techniques", "ipv6"], pair("ipv6-firewalls", "firewall", "firewall", By("ipv6"))),
     ];
 
+    const KEPT: &str = "mapping=apd,filtering=apd,ports=preserving,udp=blocked";
     const HAIRPIN: &str = "mapping=ei,filtering=apd,hairpin=external";
     /// Two hosts behind one NAT of the model.
     const NEIGHBOURS: &[Pair] = &[

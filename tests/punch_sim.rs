@@ -3,6 +3,7 @@
 
 use natlab::punch::{
     classes, further_classes, further_matrix, limited_mappings, matrix, run_all, several_addresses,
+    tcp_matrix,
 };
 
 /// Every so many cells of the matrix are in the sample; with 68 classes, this step walks through all of them on both
@@ -38,6 +39,21 @@ fn so_do_they_where_filters_remember_more_and_routers_remap() {
     let complaints = tally.complaints();
     assert!(complaints.is_empty(), "{}\n{}", tally.figures(), complaints.join("\n"));
     assert!(tally.by_technique.get("low-ttl").is_some_and(|n| *n >= 5), "{}", tally.figures());
+}
+
+/// The same for the matrix over TCP.
+const TCP_STEP: usize = 13;
+
+#[test]
+fn so_do_they_over_tcp_alone() {
+    let sample: Vec<_> = tcp_matrix(1).into_iter().step_by(TCP_STEP).collect();
+    assert!(sample.len() > 350, "{} pairs", sample.len());
+    let tally = run_all(&sample, 2);
+    println!("{}", tally.figures());
+    let complaints = tally.complaints();
+    assert!(complaints.is_empty(), "{}\n{}", tally.figures(), complaints.join("\n"));
+    assert!(tally.by_technique.get("tcp").is_some_and(|direct| *direct > 200), "{}", tally.figures());
+    assert!(tally.unknown * 8 <= tally.punches, "{:#?}", tally.unknown_because);
 }
 
 #[test]

@@ -148,19 +148,30 @@ pub fn further_matrix(seed: u64) -> Vec<Match> {
     matches
 }
 
-/// Answers that gateways give to a TCP connection that nobody asked for.
-pub const REFUSALS: [&str; 3] = ["drop", "reset", "icmp"];
+/// What gateways do with a TCP connection that nobody asked for.
+pub const ANSWERS: [&str; 4] = ["syn=drop", "syn=reset", "syn=icmp", "syn=icmp,syn-delay=6s"];
 
-/// Pairs that have TCP alone, by what the gateway of each answers to a connection that nobody asked for: `count` of them,
-/// each with its own delays and loss.
+/// Every ordered pair of classes with TCP alone, each with its own delays, loss, offset and lag; what the two gateways do with
+/// connections that nobody asked for differs from pair to pair.
 #[must_use]
-pub fn over_tcp(refusals: [&str; 2], count: usize, seed: u64) -> Vec<Match> {
-    let nats = refusals.map(|refusal| format!("udp-blocked,syn={refusal}"));
-    let alike = vec![nats[1].clone(); count];
-    // Nobody lags: what is looked at is how well the introducer keeps the two in step.
-    let mut matches = pairs(&nats[..1], &alike, seed);
-    matches.iter_mut().for_each(|one| one.lag = Duration::ZERO);
+pub fn tcp_matrix(seed: u64) -> Vec<Match> {
+    let classes = classes();
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut matches = pairs(&classes, &classes, seed);
+    for nat in matches.iter_mut().flat_map(|one| &mut one.nats) {
+        let answer = rng.choice(ANSWERS).unwrap_or(ANSWERS[0]);
+        *nat = format!("{nat},udp=blocked,{answer}");
+    }
     matches
+}
+
+/// Pairs of usual NATs that have TCP alone, by what the gateway of each does with a connection that nobody asked for: `count` of
+/// them, each with its own delays and loss.
+#[must_use]
+pub fn over_tcp(answers: [&str; 2], count: usize, seed: u64) -> Vec<Match> {
+    let nats = answers.map(|answer| format!("udp-blocked,{answer}"));
+    let alike = vec![nats[1].clone(); count];
+    pairs(&nats[..1], &alike, seed)
 }
 
 fn pairs(first: &[String], second: &[String], seed: u64) -> Vec<Match> {
@@ -276,6 +287,8 @@ pub struct Tally {
     pub punches: usize,
     /// Direct paths by technique.
     pub by_technique: BTreeMap<String, usize>,
+    /// Direct paths over TCP by the number of the round.
+    pub tcp_rounds: BTreeMap<u32, usize>,
     /// Predicted with at least 0.99: how many, and those that failed.
     pub sure: (usize, Vec<String>),
     /// Failures that their predictions allow for, and the variance of that.
@@ -286,6 +299,8 @@ pub struct Tally {
     pub between: (usize, f64, f64, usize),
     /// Too little was measured for a prediction.
     pub unknown: usize,
+    /// Why, how often, and how many of them were direct all the same.
+    pub unknown_because: BTreeMap<String, (usize, usize)>,
     /// Pairs that never met, because a line lost every attempt to connect to the server.
     pub unmet: usize,
     /// Punches that ended in an error, or whose two sides disagree.
@@ -330,13 +345,20 @@ impl Tally {
         let direct = first.outcome == PunchOutcome::Direct;
         if let Some(technique) = first.technique {
             *self.by_technique.entry(technique.to_string()).or_default() += 1;
+            if technique == Technique::Tcp {
+                *self.tcp_rounds.entry(first.rounds).or_default() += 1;
+            }
         }
         let told = || {
             let by = first.predicted.technique.map_or("none".into(), |t| t.to_string());
             format!("{}: predicted {by}, {:?}: {}", cell(), first.predicted.probability, first.why)
         };
         match first.predicted.probability {
-            None => self.unknown += 1,
+            None => {
+                self.unknown += 1;
+                let (count, met) = self.unknown_because.entry(first.predicted.why.clone()).or_default();
+                (*count, *met) = (*count + 1, *met + usize::from(direct));
+            }
             Some(p) if p >= 0.99 => {
                 self.sure.0 += 1;
                 self.allowed.0 += 1.0 - p;
@@ -407,7 +429,7 @@ impl Tally {
     pub fn figures(&self) -> String {
         let (between, expected, variance, successes) = self.between;
         format!(
-            "{} punches; direct by technique {:?}\n\
+            "{} punches; direct by technique {:?}, over TCP by round {:?}\n\
              predicted >= 0.99: {}, of which failed {}; the stated chances allow for {:.1} +- {:.1}\n\
              predicted in between: {between}, direct {successes}, expected {expected:.1} +- {:.1}\n\
              predicted 0: {}, of which direct {}\n\
@@ -416,6 +438,7 @@ impl Tally {
              {:.2} with ({})\n",
             self.punches,
             self.by_technique,
+            self.tcp_rounds,
             self.sure.0,
             self.sure.1.len(),
             self.allowed.0,

@@ -28,6 +28,7 @@ pub mod report;
 mod rounds;
 pub mod secure;
 mod sockets;
+mod tcp_ports;
 mod technique;
 #[cfg(test)]
 mod tests;

@@ -34,7 +34,7 @@ pub fn conclude(ipv4: &FamilyReport, ipv6: &FamilyReport) -> HolePunching {
 #[must_use]
 pub fn over(family: &FamilyReport) -> Option<HolePunching> {
     let udp = family.udp.as_ref()?;
-    let (level, peers) = (level(udp), peers::table(udp));
+    let (level, peers) = (level(udp), peers::table(udp, family.tcp.as_ref()));
     Some(HolePunching {
         level,
         summary: summary::of(level, udp, &peers),

@@ -145,11 +145,33 @@ pub struct Behaviour {
     pub addresses: Vec<IpAddr>,
 }
 
-/// How TCP of a client looks from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// TCP behaviour as measured; `None` = not known.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TcpSide {
     /// Whether two destinations saw the same external endpoint.
     pub fixed: bool,
+    /// Whether it listens beside connecting, and agrees by nomination (RFC 8445 section 2.3) on which of several connections
+    /// is used. Older clients do neither, and tell nothing of what follows.
+    #[serde(default)]
+    pub nominates: bool,
+    /// RFC 5382 REQ-1.
+    #[serde(default, with = "wire_names")]
+    pub mapping: Option<Mapping>,
+    /// RFC 5382 REQ-3.
+    #[serde(default, with = "wire_names")]
+    pub filtering: Option<Filtering>,
+    /// How ports are chosen, where the mapping depends on the destination.
+    #[serde(default, with = "wire_names::ports")]
+    pub ports: Option<PortAllocation>,
+    /// Mappings a second that others open behind a NAT that counts its ports up, as many as there may well be.
+    #[serde(default)]
+    pub cross_traffic: Option<f64>,
+    /// Whether two SYNs that cross make a connection (RFC 5382 REQ-2).
+    #[serde(default)]
+    pub simultaneous_open: Option<bool>,
+    /// Whether a SYN that nothing asked for is answered at once, by a reset or ICMP (RFC 5382 REQ-4).
+    #[serde(default)]
+    pub refuses: Option<bool>,
 }
 
 /// What came of what was tried before the prediction.

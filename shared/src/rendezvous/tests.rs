@@ -31,7 +31,15 @@ fn offer() -> Offer {
         lan: vec!["192.168.1.2:5000".parse().unwrap()],
         external: Vec::new(),
         ipv6: Some(Behaviour { udp: true, ..Behaviour::default() }),
-        tcp: Some(TcpSide { fixed: true }),
+        tcp: Some(TcpSide {
+            fixed: true,
+            nominates: true,
+            mapping: Some(Mapping::EndpointIndependent),
+            filtering: Some(Filtering::AddressAndPortDependent),
+            simultaneous_open: Some(true),
+            refuses: Some(false),
+            ..TcpSide::default()
+        }),
         remaps: None,
         opener_ttl: Some(2),
         rtt_ms: 20,

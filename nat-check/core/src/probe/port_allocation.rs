@@ -312,7 +312,7 @@ fn is_by_destination(samples: &[Sample]) -> Option<bool> {
 }
 
 /// The step, if each mapping follows the one before by a fixed step, a few left out where other hosts took a port.
-fn sequence(ports: &[u16]) -> Option<i32> {
+pub(crate) fn sequence(ports: &[u16]) -> Option<i32> {
     let steps: Vec<i32> = ports.windows(2).map(|w| i32::from(w[1]) - i32::from(w[0])).collect();
     let mut counts: BTreeMap<i32, usize> = BTreeMap::new();
     for &step in steps.iter().filter(|&&s| s != 0) {
@@ -325,7 +325,7 @@ fn sequence(ports: &[u16]) -> Option<i32> {
 }
 
 /// The range that a sequential allocator goes round in: the ordinary one, unless the sample shows where it turns.
-fn ring(ports: &[u16], step: i32) -> (u16, u16) {
+pub(crate) fn ring(ports: &[u16], step: i32) -> (u16, u16) {
     let (low, high) = extent(ports);
     let span = i32::from(high) - i32::from(low);
     let turns = ports.windows(2).any(|w| {
@@ -357,7 +357,7 @@ fn extent(ports: &[u16]) -> (u16, u16) {
 }
 
 /// The range that random ports are drawn from, estimated from the extent of the sample.
-fn spread(ports: &[u16]) -> (PortPolicy, (u16, u16)) {
+pub(crate) fn spread(ports: &[u16]) -> (PortPolicy, (u16, u16)) {
     let (low, high) = extent(ports);
     let count = ports.len() as f64;
     let span = f64::from(high - low) + 1.0;

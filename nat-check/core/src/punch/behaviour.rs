@@ -4,13 +4,13 @@
 use std::net::{IpAddr, SocketAddr};
 
 use shared::{
-    nat::{Keying, NatType},
-    rendezvous::peer::{self, MAX_ADDRESSES},
+    nat::{Keying, Mapping, NatType},
+    rendezvous::peer::{self, MAX_ADDRESSES, TcpSide},
 };
 
 use crate::{
-    report::UdpReport,
-    verdict::predict::{Behaviour, Ports, Side},
+    report::{SynAnswer, TcpReport, UdpReport},
+    verdict::predict::{Behaviour, Ports, Side, tcp::TcpBehaviour},
 };
 
 /// What a check found, as the peer is told.
@@ -29,6 +29,29 @@ pub(super) fn of_report(udp: Option<&UdpReport>) -> peer::Behaviour {
         hairpinning: udp.hairpinning.value,
         addresses: distinct(udp.external.iter().map(SocketAddr::ip)),
     }
+}
+
+/// The same of TCP. What something on the way answers in the server's place tells nothing of the own gateway.
+pub(super) fn of_tcp_report(tcp: &TcpReport) -> TcpSide {
+    if tcp.intercepted.value == Some(true) {
+        return TcpSide::default();
+    }
+    let mapping = tcp.mapping.value;
+    TcpSide {
+        fixed: is_fixed(mapping),
+        mapping,
+        filtering: tcp.filtering.value,
+        simultaneous_open: tcp.simultaneous_open.value,
+        refuses: tcp.unsolicited_syn.value.map(|syn| syn.answer != SynAnswer::Drop && syn.after_s < EARLY_S),
+        ..TcpSide::default()
+    }
+}
+
+/// An answer within this time comes before the host behind the gateway has connected itself.
+const EARLY_S: f64 = 3.0;
+
+fn is_fixed(mapping: Option<Mapping>) -> bool {
+    matches!(mapping, Some(Mapping::Direct | Mapping::EndpointIndependent))
 }
 
 /// Each address once, as many as may be told.
@@ -58,6 +81,16 @@ pub(super) fn side(told: &peer::Behaviour, seen: IpAddr) -> Option<Side> {
         keying: if told.shared_filter == Some(true) { Keying::Endpoint } else { Keying::Mapping },
         ports,
     }))
+}
+
+/// What is told of TCP, as the prediction wants it.
+pub(super) fn tcp_side(told: &TcpSide) -> TcpBehaviour {
+    TcpBehaviour {
+        mapping: told.mapping,
+        filtering: told.filtering,
+        ports: told.ports.as_ref().map(|measured| Ports::of(measured, told.cross_traffic)),
+        simultaneous_open: told.simultaneous_open,
+    }
 }
 
 /// The classic name of what is told.

@@ -26,7 +26,8 @@ pub(super) fn predicted(forecast: &Forecast) -> Predicted {
             None => PunchOutcome::Unknown,
         },
         probability: forecast.probability,
-        assumed: forecast.assumed,
+        // Nothing is any more.
+        assumed: false,
         technique: forecast.technique,
         why: forecast.why.clone(),
     }

@@ -12,7 +12,10 @@ use super::{behaviour, technique::browser_obstacle};
 use crate::{
     report::PeerOutcome,
     technique::Technique,
-    verdict::predict::{Budget, Prediction, Who, predict},
+    verdict::predict::{
+        Budget, Prediction, Who, predict,
+        tcp::{self, Doubt, OverTcp},
+    },
 };
 
 /// What one side knows of both once they are introduced.
@@ -33,6 +36,8 @@ pub(super) struct Pair {
     pub(super) udp: Option<Prediction>,
     /// The same over IPv6; none where either side has none.
     pub(super) udp6: Option<Prediction>,
+    /// Over TCP and IPv4; none where either side has none.
+    pub(super) tcp: Option<OverTcp>,
 }
 
 /// What is expected.
@@ -41,15 +46,9 @@ pub(super) struct Forecast {
     /// Whether a direct path is expected; `None` = not known.
     pub(super) direct: Option<bool>,
     pub(super) probability: Option<f64>,
-    /// Whether the chance is one of those below.
-    pub(super) assumed: bool,
     pub(super) technique: Option<Technique>,
     pub(super) why: String,
 }
-
-/// Chance over TCP where both mappings stay the same. Assumed: no server can show a client what its gateway answers to a
-/// SYN that nobody asked for, and a refusal that comes too early spoils it (RFC 5382 REQ-4).
-const OVER_TCP: f64 = 0.9;
 
 /// Chance from which on sockets are guessed at that were opened before the prediction.
 const WORTH_ONCE_OPEN: f64 = 0.1;
@@ -67,9 +66,29 @@ impl Pair {
             lan_passes: None,
             udp: None,
             udp6: None,
+            tcp: None,
         };
         pair.limit_sockets(Budget::DEFAULT.sockets);
+        pair.tcp = pair.predict_tcp();
         pair
+    }
+
+    fn predict_tcp(&self) -> Option<OverTcp> {
+        let (mine, peers) = (self.mine.tcp.as_ref()?, self.peers.tcp.as_ref()?);
+        if !(mine.nominates && peers.nominates) {
+            return (mine.fixed && peers.fixed).then_some(OverTcp::Unknown(Doubt::OldPeer));
+        }
+        if self.neighbours {
+            return Some(OverTcp::Unknown(Doubt::SameNat));
+        }
+        let (first, second) = match self.role {
+            Role::First => (mine, peers),
+            Role::Second => (peers, mine),
+        };
+        let gap_s = gap_s(&self.mine, &self.peers) * SAMPLE_OVER_TCP;
+        let budget = Budget { gap_s, ..Budget::DEFAULT };
+        let [first, second] = [first, second].map(behaviour::tcp_side);
+        Some(tcp::predict(&first, &second, &budget))
     }
 
     /// Expects no more of sockets that are opened for guesses: so many mappings were given.
@@ -134,28 +153,11 @@ impl Pair {
     /// The prediction of the attempt: of all techniques that both would use, the most promising.
     pub(super) fn forecast(&self) -> Forecast {
         let lan = self.may_share_network() && self.agrees_on(Technique::Lan);
-        let tcp = |offer: &Offer| offer.tcp.is_some_and(|tcp| tcp.fixed);
-        let assumed = |technique, probability, why: &str| Forecast {
-            direct: Some(true),
-            probability: Some(probability),
-            assumed: true,
-            technique: Some(technique),
-            why: why.into(),
-        };
-        // Between neighbours a connection would have to be turned back by their NAT, which was not measured.
-        let others = [
-            self.over_ipv6(),
-            (tcp(&self.mine) && tcp(&self.peers) && !self.neighbours).then(|| {
-                let why = "both TCP mappings stay the same, so both sides can connect at once";
-                assumed(Technique::Tcp, OVER_TCP, why)
-            }),
-        ];
-        let willing = |f: &Forecast| f.technique.is_some_and(|technique| self.agrees_on(technique));
-        let chance = |f: &Forecast| f.probability.unwrap_or(0.0);
+        let others = [self.over_ipv6(), self.over_tcp()];
+        let willing = |f: &Forecast| f.technique.is_none_or(|technique| self.agrees_on(technique));
+        let others = others.into_iter().flatten().filter(willing);
         let best =
-            others.into_iter().flatten().filter(willing).fold(self.over_udp(), |best, other| {
-                if chance(&other) > chance(&best) { other } else { best }
-            });
+            others.fold(self.first_choice(), |best, other| if other.beats(&best) { other } else { best });
         match self.lan_passes {
             Some(true) if lan => Forecast::lan_passes(),
             None if lan && best.direct != Some(true) => Forecast::lan(),
@@ -170,10 +172,40 @@ impl Pair {
         (technique(udp) == Some(Technique::Simultaneous)).then(|| Forecast {
             direct: Some(true),
             probability: udp.probability,
-            assumed: false,
             technique: Some(Technique::Ipv6),
             why: format!("over IPv6, {}", udp.why(a, b)),
         })
+    }
+
+    /// Both connect at once. Where that is neither promised nor excluded, it is tried.
+    fn over_tcp(&self) -> Option<Forecast> {
+        let over_tcp = self.tcp.as_ref()?;
+        let (a, b) = self.names();
+        let why = over_tcp.why(a, b);
+        let none = Forecast { why, ..Forecast::unknown() };
+        Some(match over_tcp {
+            OverTcp::Way(found) => Forecast {
+                direct: Some(true),
+                probability: found.probability,
+                technique: Some(Technique::Tcp),
+                ..none
+            },
+            OverTcp::Unknown(_) => Forecast { technique: Some(Technique::Tcp), ..none },
+            OverTcp::NoWay(_) => Forecast { direct: Some(false), probability: Some(0.0), ..none },
+        })
+    }
+
+    /// What UDP promises; where it is blocked and TCP is no way out, that is told, too.
+    fn first_choice(&self) -> Forecast {
+        let over_udp = self.over_udp();
+        let has_udp = self.mine.behaviour.udp && self.peers.behaviour.udp;
+        match &self.tcp {
+            Some(over_tcp @ OverTcp::NoWay(_)) if !has_udp && over_udp.direct == Some(false) => {
+                let (a, b) = self.names();
+                Forecast { why: format!("UDP is blocked, and {}", over_tcp.why(a, b)), ..over_udp }
+            }
+            _ => over_udp,
+        }
     }
 
     /// What A and B of a prediction are called.
@@ -185,13 +217,8 @@ impl Pair {
     }
 
     fn over_udp(&self) -> Forecast {
-        let none = |why: String| Forecast {
-            direct: Some(false),
-            probability: Some(0.0),
-            assumed: false,
-            technique: None,
-            why,
-        };
+        let none =
+            |why: String| Forecast { direct: Some(false), probability: Some(0.0), technique: None, why };
         for (offer, name) in [(&self.mine, "this side"), (&self.peers, "the peer")] {
             if !offer.has_ipv4() && offer.ipv6.is_some() {
                 return none(format!("{name} has no IPv4"));
@@ -236,7 +263,6 @@ impl Pair {
                 PeerOutcome::Unknown => None,
             },
             probability: udp.probability.map(|p| if technique.is_some() { p } else { 0.0 }),
-            assumed: false,
             technique,
             why: udp.why(a, b),
         }
@@ -256,15 +282,20 @@ impl Forecast {
         Self {
             direct: Some(true),
             probability: Some(1.0),
-            assumed: false,
             technique: Some(Technique::Lan),
             why: "both are on one local network, and packets pass between them there".into(),
         }
     }
 
+    /// Whether it promises more; what nobody knows more than what is excluded.
+    fn beats(&self, other: &Self) -> bool {
+        let worth = |forecast: &Self| (forecast.probability.unwrap_or(0.0), forecast.direct.is_none());
+        worth(self) > worth(other)
+    }
+
     pub(super) fn unknown() -> Self {
         let why = "too little is known of at least one side".into();
-        Self { direct: None, probability: None, assumed: false, technique: None, why }
+        Self { direct: None, probability: None, technique: None, why }
     }
 }
 
@@ -273,6 +304,9 @@ impl Forecast {
 fn gap_s(mine: &Offer, peers: &Offer) -> f64 {
     2.0 * f64::from(mine.rtt_ms.max(peers.rtt_ms).clamp(SHORTEST_MS, LONGEST_MS)) / 1000.0
 }
+
+/// A sample of a port over TCP is half a round trip of the whole gap older: the handshake comes before the request.
+const SAMPLE_OVER_TCP: f64 = 1.5;
 
 /// Round-trip times that are believed.
 const SHORTEST_MS: u32 = 20;

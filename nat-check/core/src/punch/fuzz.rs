@@ -135,7 +135,7 @@ fn own_offer(choice: u8) -> Offer {
         lan: vec![SocketAddr::new(OWN, 40000)],
         external: vec![at],
         ipv6: None,
-        tcp: (choice & 32 == 0).then_some(TcpSide { fixed: true }),
+        tcp: (choice & 32 == 0).then_some(TcpSide { fixed: true, ..TcpSide::default() }),
         remaps: Some(choice & 32 != 0),
         opener_ttl: None,
         rtt_ms: 20,

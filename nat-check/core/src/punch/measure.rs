@@ -10,13 +10,14 @@ use shared::{
 use tokio::sync::watch;
 
 use super::{
-    PunchSetup, attempt::Servers, behaviour, extra_probes, ice, sockets::Sockets, technique, unless_stopped,
+    PunchSetup, attempt::Servers, behaviour, extra_probes, ice, sockets::Sockets, tcp_ports, unless_stopped,
 };
 use crate::{
     check::{ServerQuery, Setup, check},
     contactable::{Scope, is_contactable},
     net::Net,
-    progress::Progress,
+    probe::REGISTRY,
+    progress::{Progress, Silent},
     randomness::Randomness,
     report::Report,
     selection::{Families, Selection},
@@ -50,6 +51,12 @@ pub(super) struct Named {
 /// The measurements that an attempt is planned by.
 const TESTS: [&str; 6] =
     ["mapping", "filtering", "port-allocation", "hairpinning", "inbound-first", "distance"];
+/// Those over TCP. They run beside the others, and have as much time as they have in any check.
+const TCP_TESTS: [&str; 4] = ["tcp-mapping", "tcp-filtering", "tcp-syn", "tcp-simultaneous-open"];
+/// Those of them that are repeated with patience where lost segments have left open what they find out.
+const TCP_AGAIN: [&str; 2] = ["tcp-mapping", "tcp-simultaneous-open"];
+/// How long that may take.
+const AGAIN: Duration = Duration::from_secs(8);
 
 /// Measures the own network, over those families that the techniques need.
 pub(super) async fn measure(
@@ -63,36 +70,25 @@ pub(super) async fn measure(
     let completing = completed(setup.randomness, net, target, &named);
     let target = unless_stopped(&stop, completing).await.unwrap_or_else(|| target.clone());
     let randomness = setup.randomness;
-    let tests = TESTS.into_iter().filter(|name| crate::probe::REGISTRY.iter().any(|p| p.name == *name));
+    let over_tcp = setup.techniques.contains(&Technique::Tcp);
+    let tests = selection(over_tcp);
     let routed = |server: Option<SocketAddr>| server.is_some_and(|server| net.source_for(server).is_ok());
     let families = Families {
         v4: routed(target.v4) && setup.techniques.iter().any(|t| *t != Technique::Ipv6),
         v6: routed(target.v6) && setup.techniques.contains(&Technique::Ipv6),
     };
-    let checking = Setup {
-        families,
-        bind: None,
-        tests: Selection::Only(tests.map(String::from).collect()),
-        timeout: setup.measuring,
-        randomness,
-        ..Setup::default()
-    };
+    let checking =
+        Setup { families, bind: None, tests, timeout: setup.measuring, randomness, ..Setup::default() };
     let asked = [ServerQuery::from(target.clone())];
     let report = check(&checking, Arc::clone(net), &asked, progress, stop.clone()).await;
     let servers = servers(&**net, &target, families, &report);
-    let tcp = match (servers.v4, setup.techniques.contains(&Technique::Tcp)) {
-        (Some((server, local)), true) => {
-            // The other port of the same address will do, and the other address is better.
-            let other = servers.other.unwrap_or(SocketAddr::new(
-                server.ip(),
-                server.port().checked_add(1).unwrap_or(u16::MAX - 1),
-            ));
-            let mut random = randomness.split(1).source();
-            let asking = technique::tcp_side(&**net, local, server, other, &mut random);
-            unless_stopped(&stop, asking).await.flatten()
-        }
-        (None, _) | (_, false) => None,
-    };
+    let found = || report.ipv4.tcp.as_ref().map(behaviour::of_tcp_report).unwrap_or_default();
+    let mut tcp = servers.v4.filter(|_| over_tcp).map(|_| TcpSide { nominates: true, ..found() });
+    if let Some(tcp) = &mut tcp {
+        let again = Setup { timeout: setup.measuring.min(AGAIN), ..checking };
+        let further = measure_tcp_further(tcp, &again, net, &asked, servers, stop.clone());
+        unless_stopped(&stop, further).await;
+    }
     let udp = report.ipv4.udp.as_ref();
     let mut known = Known {
         behaviour: behaviour::of_report(udp),
@@ -114,6 +110,15 @@ pub(super) async fn measure(
     known
 }
 
+/// All that are wanted and what they build on, none of them by its name: that would have those over TCP take their time.
+fn selection(over_tcp: bool) -> Selection {
+    let is_wanted = |name: &str| TESTS.contains(&name) || over_tcp && TCP_TESTS.contains(&name);
+    let needed =
+        |name: &str| REGISTRY.iter().any(|probe| is_wanted(probe.name) && probe.needs.contains(&name));
+    let others = REGISTRY.iter().map(|probe| probe.name).filter(|name| !is_wanted(name) && !needed(name));
+    Selection::Except(others.map(String::from).collect())
+}
+
 /// The same server with the family that the user did not name, where it says that it has one and answers there. Until
 /// then the address may be anybody's.
 async fn completed(randomness: Randomness, net: &Arc<dyn Net>, target: &Target, named: &Named) -> Target {
@@ -128,6 +133,35 @@ async fn completed(randomness: Randomness, net: &Arc<dyn Net>, target: &Target, 
         }
     }
     target
+}
+
+/// What is open, with patience; and how ports are chosen, where that matters.
+async fn measure_tcp_further(
+    tcp: &mut TcpSide,
+    checking: &Setup,
+    net: &Arc<dyn Net>,
+    server: &[ServerQuery],
+    servers: Servers,
+    stop: watch::Receiver<bool>,
+) {
+    if tcp.mapping.is_none() || tcp.fixed && tcp.simultaneous_open.is_none() {
+        let tests = Selection::Only(TCP_AGAIN.map(String::from).into());
+        let families = Families { v6: false, ..checking.families };
+        let randomness = checking.randomness.split(5);
+        let again = Setup { families, tests, randomness, ..checking.clone() };
+        let report = check(&again, Arc::clone(net), server, &Silent, stop).await;
+        if let Some(found) = report.ipv4.tcp.as_ref().map(behaviour::of_tcp_report) {
+            tcp.mapping = tcp.mapping.or(found.mapping);
+            tcp.fixed |= found.fixed;
+            tcp.simultaneous_open = tcp.simultaneous_open.or(found.simultaneous_open);
+        }
+    }
+    if let (Some(_), false, Some((server, local))) = (tcp.mapping, tcp.fixed, servers.v4) {
+        let mut random = checking.randomness.split(1).source();
+        if let Some(found) = tcp_ports::measure(&**net, local, server, &mut random).await {
+            (tcp.ports, tcp.cross_traffic) = (Some(found.allocation), found.cross_traffic);
+        }
+    }
 }
 
 /// What matters for a punch alone, where it can be found out.
@@ -171,7 +205,7 @@ pub(super) async fn offer(
         lan: Vec::new(),
         external: Vec::new(),
         ipv6: known.ipv6.clone(),
-        tcp: known.tcp,
+        tcp: known.tcp.clone(),
         remaps: known.remaps,
         opener_ttl: known.opener_ttl,
         rtt_ms: u32::try_from(rtt.as_millis()).unwrap_or(u32::MAX),

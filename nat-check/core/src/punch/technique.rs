@@ -21,7 +21,7 @@ mod tcp;
 
 pub(super) use birthday::opens as birthday_opens;
 pub(super) use browser::obstacle as browser_obstacle;
-pub(super) use tcp::side as tcp_side;
+pub(super) use tcp::external as tcp_external;
 
 /// How a technique is carried out.
 #[derive(Clone, Copy)]

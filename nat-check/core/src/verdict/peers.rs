@@ -2,17 +2,27 @@
 //! it can be: where the outcome is the same, the least chance is told, else the outcome is unknown. A reason is given
 //! only where it holds whatever the unknown part turns out to be.
 
+mod over_tcp;
+
 use shared::nat::{Filtering, Keying, Mapping, NatType, PortAllocation};
 
 use super::predict::{Behaviour, Budget, CROSS_TRAFFIC, Next, Ports, Prediction, Side, Strategy, predict};
 use crate::{
-    report::{Confidence, Finding, PeerKind, PeerOutcome, PeerVerdict, UdpReport},
+    report::{Confidence, Finding, PeerKind, PeerOutcome, PeerVerdict, TcpReport, UdpReport},
     technique::Technique,
 };
 
-pub(super) fn table(udp: &UdpReport) -> Vec<PeerVerdict> {
+pub(super) fn table(udp: &UdpReport, tcp: Option<&TcpReport>) -> Vec<PeerVerdict> {
     let (selves, if_unlikely) = (candidates(udp), candidates(&without_weak(udp)));
-    KINDS.iter().map(|kind| against(*kind, &selves, &if_unlikely, udp)).collect()
+    let row = |kind: &PeerKind| {
+        let over_udp = against(*kind, &selves, &if_unlikely, udp);
+        let has_no_udp = selves == [Side::UdpBlocked] || *kind == PeerKind::UdpBlocked;
+        match tcp {
+            Some(tcp) if has_no_udp && over_udp.outcome == PeerOutcome::Relay => over_tcp::row(over_udp, tcp),
+            Some(_) | None => over_udp,
+        }
+    };
+    KINDS.iter().map(row).collect()
 }
 
 const KINDS: [PeerKind; 7] = [

@@ -9,6 +9,7 @@
 //! One guess: one side opens ports, the other guesses. Two: both guess at once.
 
 mod ports;
+pub mod tcp;
 #[cfg(test)]
 mod tests;
 mod why;

@@ -3,7 +3,9 @@
 use shared::nat::{PortAllocation, PortPolicy};
 
 use super::*;
-use crate::report::{Confidence, Finding, PeerKind, PeerOutcome, PeerVerdict, ReasonCode, Technique};
+use crate::report::{
+    Confidence, Finding, PeerKind, PeerOutcome, PeerVerdict, ReasonCode, TcpReport, Technique,
+};
 
 const MAPPINGS: [Mapping; 5] = [
     Mapping::Direct,
@@ -119,6 +121,26 @@ fn a_home_router_against_a_strict_nat_takes_the_birthday() {
     assert_eq!((strict.probability, strict.packets, strict.seconds), (Some(0.99), Some(1148), Some(11.48)));
     let blocked = row(&verdict, PeerKind::UdpBlocked);
     assert_eq!((blocked.outcome, blocked.technique), (PeerOutcome::Relay, Some(Technique::Relay)));
+}
+
+#[test]
+fn where_udp_is_blocked_the_table_says_what_tcp_gives() {
+    let blocked = |filtering, simultaneous_open| {
+        let mut family = tested(None, None, None);
+        family.udp.as_mut().unwrap().nat_type = finding(Some(NatType::UdpBlocked));
+        let tcp = family.tcp.insert(TcpReport { reachable: true, ..TcpReport::default() });
+        tcp.mapping = finding(Some(Mapping::EndpointIndependent));
+        (tcp.filtering, tcp.simultaneous_open) = (finding(Some(filtering)), finding(simultaneous_open));
+        row(&conclude(&family, &absent()), PeerKind::UdpBlocked).clone()
+    };
+    let open = blocked(Filtering::EndpointIndependent, None);
+    assert_eq!((open.outcome, open.technique), (PeerOutcome::Direct, Some(Technique::Tcp)), "{open:?}");
+    assert!(open.probability.is_some_and(|chance| chance > 0.99 && chance < 1.0), "{open:?}");
+    let home = blocked(Filtering::AddressAndPortDependent, Some(true));
+    assert_eq!((home.outcome, home.technique, home.probability), (PeerOutcome::Unknown, None, None));
+    assert!(home.why.contains("a chance of 0.99") && home.why.contains("RFC 5382"), "{}", home.why);
+    let unknown = blocked(Filtering::AddressAndPortDependent, None);
+    assert_eq!(unknown.outcome, home.outcome, "the peer's gateway may let it in: {unknown:?}");
 }
 
 #[test]

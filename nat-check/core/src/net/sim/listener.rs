@@ -96,19 +96,28 @@ impl fmt::Debug for SimListener {
 /// A connection that a listener has accepted.
 type Accepted = (End, DuplexStream);
 
+/// Takes what is accepted.
+pub(super) type Accepting = mpsc::UnboundedSender<Accepted>;
+
 /// One end of a connection that a server opens: server, local and remote address.
 type ServerEnd = (usize, SocketAddr, SocketAddr);
 
 /// Who listens, and who is being called.
 #[derive(Debug, Default)]
 pub(super) struct Listening {
-    ports: BTreeMap<(usize, SocketAddr), mpsc::UnboundedSender<Accepted>>,
+    ports: BTreeMap<(usize, SocketAddr), Accepting>,
     /// Hosts' ends that have answered a SYN, by their number.
     half_open: BTreeMap<u64, End>,
     calling: BTreeMap<ServerEnd, oneshot::Sender<Reply>>,
 }
 
 impl Listening {
+    /// The end of a listening host that has answered a SYN with this number, and who accepts there.
+    pub(super) fn answered(&mut self, number: u64) -> Option<(End, Accepting)> {
+        let end = self.half_open.remove(&number)?;
+        Some((end, self.ports.get(&(end.0, end.1))?.clone()))
+    }
+
     pub(super) fn forget(&mut self, number: u64) {
         self.half_open.remove(&number);
     }
@@ -170,10 +179,15 @@ fn open(shared: &Arc<Shared>, host_number: u64) -> Option<DuplexStream> {
         return Some(mine);
     }
     let (end, accepting, delay) = shared.with(|fabric| {
-        let end = fabric.tcp.listening.half_open.remove(&host_number)?;
-        let accepting = fabric.tcp.listening.ports.get(&(end.0, end.1))?.clone();
+        let (end, accepting) = fabric.tcp.listening.answered(host_number)?;
         Some((end, accepting, fabric.delay_of(end.0)))
     })?;
+    accept(near, end, accepting, delay);
+    Some(mine)
+}
+
+/// The listening host accepts a connection, whose other end is given, when the last segment of the handshake is there.
+pub(super) fn accept(near: DuplexStream, end: End, accepting: Accepting, delay: Duration) {
     let (theirs, far) = tokio::io::duplex(WINDOW);
     join(near, far, delay);
     tokio::spawn(async move {
@@ -181,10 +195,9 @@ fn open(shared: &Arc<Shared>, host_number: u64) -> Option<DuplexStream> {
         // Whoever has stopped listening accepts nothing.
         let _ = accepting.send((end, theirs));
     });
-    Some(mine)
 }
 
-fn join(near: DuplexStream, far: DuplexStream, delay: Duration) {
+pub(super) fn join(near: DuplexStream, far: DuplexStream, delay: Duration) {
     let [(near_read, near_write), (far_read, far_write)] = [split(near), split(far)];
     tokio::spawn(pass_on(near_read, far_write, delay));
     tokio::spawn(pass_on(far_read, near_write, delay));

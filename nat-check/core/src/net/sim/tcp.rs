@@ -25,7 +25,7 @@ use tokio::{
 use super::{
     driver::Shared,
     fabric::Fabric,
-    listener::Listening,
+    listener::{Accepting, Listening, accept, join},
     trace::{Fate, Place},
 };
 
@@ -70,6 +70,7 @@ struct Waiting {
 enum Joined {
     WithServer { wire: DuplexStream, server: usize, at: SocketAddr, from: SocketAddr, delay: Duration },
     Peers { wires: [DuplexStream; 2], delay: Duration },
+    WithListener { wire: DuplexStream, end: End, accepting: Accepting, delay: Duration },
 }
 
 /// Connects, as [`crate::net::Net::connect`] does.
@@ -100,12 +101,8 @@ fn start(shared: &Arc<Shared>, joined: Joined) {
         Joined::WithServer { wire, server, at, from, delay } => {
             tokio::spawn(serve(Arc::downgrade(shared), wire, server, at, from, delay));
         }
-        Joined::Peers { wires: [a, b], delay } => {
-            let (a_read, a_write) = split(a);
-            let (b_read, b_write) = split(b);
-            tokio::spawn(pass_on(a_read, b_write, delay));
-            tokio::spawn(pass_on(b_read, a_write, delay));
-        }
+        Joined::Peers { wires: [a, b], delay } => join(a, b, delay),
+        Joined::WithListener { wire, end, accepting, delay } => accept(wire, end, accepting, delay),
     }
 }
 
@@ -313,6 +310,9 @@ impl Fabric {
             self.tcp.joined.push(Joined::WithServer { wire, server, at, from, delay });
         } else if let Some(other) = self.tcp.loose.remove(&theirs) {
             self.tcp.joined.push(Joined::Peers { wires: [wire, other], delay: 2 * delay });
+        } else if let Some((end, accepting)) = self.tcp.listening.answered(theirs) {
+            let delay = delay + self.delay_of(end.0);
+            self.tcp.joined.push(Joined::WithListener { wire, end, accepting, delay });
         } else {
             self.tcp.loose.insert(ours, wire);
         }

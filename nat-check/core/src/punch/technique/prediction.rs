@@ -26,7 +26,7 @@ pub(super) const METHOD: Method = Method {
 };
 
 /// Ports that a side tries at least, if that opens no further mapping: others may use the same gateway meanwhile.
-const AT_LEAST: u32 = 8;
+pub(super) const AT_LEAST: u32 = 8;
 
 /// Mappings that each round may cost without a word.
 const FREE: u32 = 16;

@@ -1,171 +1,210 @@
-//! Both connect to each other over TCP at the same moment: two SYNs cross (RFC 9293 section 3.5), each gateway takes
-//! the other's for an answer (RFC 5382 REQ-2).
+//! Both connect to each other over TCP at the same moment, and listen at the ports that they connect from: two SYNs cross
+//! (RFC 9293 section 3.5), each gateway takes the other's for an answer (RFC 5382 REQ-2); or one of them is accepted.
+
+mod connect;
 
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
 use shared::{
-    rendezvous::peer::{RoundCandidates, TcpSide},
-    stun::{Dialect, TransactionId},
+    nat::Mapping,
+    rendezvous::{
+        Role,
+        peer::{NextPort, RoundCandidates, TcpSide},
+    },
+    stun::TransactionId,
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    time::{Instant, sleep, timeout, timeout_at},
-};
+use tokio::time::{Instant, timeout};
 
-use super::{Method, cheap};
+use super::{Method, cheap, prediction::AT_LEAST};
 use crate::{
-    net::{Net, Stream},
+    net::{Net, Stream, TcpPort},
     punch::{
-        attempt::{Attempt, Ended},
+        attempt::{Attempt, Ended, at_step},
         burst::Path,
         checks::Outcome,
+        forecast::Pair,
         introducer::IntroError,
-        wire::{Keys, Kind, LENGTH, Packet},
     },
-    randomness::RandomSource,
     stun_over_tcp,
     technique::Technique,
+    verdict::predict::{
+        Prediction, Strategy, Who,
+        tcp::{CONNECTIONS, OverTcp, ROUNDS},
+    },
 };
+use connect::{Meeting, Nomination};
 
 pub(super) const METHOD: Method = Method {
     technique: Technique::Tcp,
     about: "both connect over TCP at the same moment",
-    rounds: |pair| {
-        let fixed = |tcp: Option<TcpSide>| tcp.is_some_and(|tcp| tcp.fixed);
-        u32::from(fixed(pair.mine.tcp) && fixed(pair.peers.tcp))
+    rounds: |pair| match pair.tcp {
+        Some(OverTcp::Way(_)) => ROUNDS,
+        Some(OverTcp::Unknown(_)) => 1,
+        Some(OverTcp::NoWay(_)) | None => 0,
     },
     cost: cheap,
     run: |attempt| Box::pin(run(attempt)),
 };
 
-/// How long the two try; a SYN that gets lost is sent again after a second, and after three.
-const WINDOW: Duration = Duration::from_secs(6);
-/// Connections that are tried when a gateway refuses one at once.
-const TRIES: u32 = 25;
-/// Between two of them.
-const PAUSE: Duration = Duration::from_millis(40);
 /// How long the server may take: a SYN that gets lost is sent again after a second, and after three.
 const ANSWER: Duration = Duration::from_secs(5);
+/// Where others take the ports in between, a sample that has waited for a SYN to be sent again is of no use.
+const LATE: Duration = Duration::from_millis(700);
+/// Samples that are tried.
+const SAMPLES: u32 = 3;
 
 async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
-    let known = match attempt.servers.v4.zip(attempt.sockets.transaction_id()) {
-        Some(((server, ip), id)) => {
-            External::learn(&*attempt.net, SocketAddr::new(ip, 0), server, id).await.ok()
-        }
-        None => None,
-    };
-    let at = known.iter().map(|known| known.external).collect();
-    let peer = attempt.meet(RoundCandidates { at, next: None }).await?;
+    let part = part(&attempt.pair);
+    if predicted(&attempt.pair).is_some() {
+        // The two have to begin with it at the same moment: others take ports while one waits for the other.
+        attempt.meet(RoundCandidates::default()).await?;
+    }
+    let prepared = prepare(attempt, part).await;
+    let candidates = prepared.as_ref().map(|here| here.candidates.clone()).unwrap_or_default();
+    let peer = attempt.meet(candidates).await?;
+    let targets = targets(attempt, part, &peer);
     let mut outcome = Outcome::default();
     let mut stream = None;
     // The connection to the server stays open: with it the mapping.
-    if let (Some(known), Some(target)) = (known, attempt.vouched(&peer.at)) {
-        let connected = connect(&*attempt.net, known.local, target, &attempt.keys).await;
+    if let Some(here) = prepared {
+        outcome.report.to.extend(targets.first());
+        let meeting = Meeting {
+            port: here.port,
+            keys: attempt.keys.clone(),
+            peer: attempt.sockets.contacts().peer(),
+            nomination: nomination(&attempt.pair),
+        };
+        let connected = meeting.hold(targets).await;
         (outcome.sent, outcome.refused) = (connected.tries, connected.refused);
-        outcome.report.to.push(target);
         // How many connections it took shows whether they were refused, which is not the peer's to know.
         outcome.report.sent = 1;
-        if let Some((found, rtt)) = connected.found {
+        if let Some(found) = connected.found {
             outcome.report.through = true;
             outcome.report.heard = 1;
             outcome.first_heard = Some(Instant::now());
-            outcome.rtt = Some(rtt);
-            outcome.path = Some(Path { socket: 0, remote: target });
-            stream = Some(found);
+            outcome.rtt = Some(found.rtt);
+            outcome.path = Some(Path { socket: 0, remote: found.remote });
+            stream = Some(found.stream);
         }
     }
     Ok(Ended { outcome, stream })
 }
 
-/// Whether two destinations see the same external endpoint of one local port.
-pub(in crate::punch) async fn side(
-    net: &dyn Net,
-    local: IpAddr,
-    server: SocketAddr,
-    other: SocketAddr,
-    random: &mut RandomSource,
-) -> Option<TcpSide> {
-    let [first_id, second_id] = [(); 2].map(|()| random.transaction_id(Dialect::Modern).ok());
-    let both = async {
-        // Both connections at once: the second one must not get a mapping that the first one has left.
-        let first = External::learn(net, SocketAddr::new(local, 0), server, first_id?).await.ok()?;
-        let second = External::learn(net, first.local, other, second_id?).await.ok()?;
-        Some(TcpSide { fixed: first.external == second.external })
-    };
-    timeout(ANSWER * 2, both).await.ok().flatten()
-}
-
-/// A connection to the server, its local end, and how the server sees that.
-struct External {
-    _kept: Box<dyn Stream>,
-    local: SocketAddr,
-    external: SocketAddr,
-}
-
-impl External {
-    async fn learn(
-        net: &dyn Net,
-        local: SocketAddr,
-        server: SocketAddr,
-        id: TransactionId,
-    ) -> io::Result<Self> {
-        let asking = async {
-            let mut stream = net.connect(Some(local), server).await?;
-            let external = stun_over_tcp::binding(&mut *stream, id).await?;
-            let port = stream.local_addr()?.port();
-            Ok(Self { _kept: stream, local: SocketAddr::new(local.ip(), port), external })
-        };
-        timeout(ANSWER, asking).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+/// How the two come to use the same one of several connections.
+fn nomination(pair: &Pair) -> Nomination {
+    let nominates = |tcp: &Option<TcpSide>| tcp.as_ref().is_some_and(|tcp| tcp.nominates);
+    match pair.role {
+        _ if !(nominates(&pair.mine.tcp) && nominates(&pair.peers.tcp)) => Nomination::OnlyOne,
+        Role::First => Nomination::Controlling,
+        Role::Second => Nomination::Controlled,
     }
 }
 
-/// What came of connecting to the peer.
-#[derive(Default)]
-struct Connected {
-    /// The connection, with its round-trip time.
-    found: Option<(Box<dyn Stream>, Duration)>,
-    tries: u32,
-    refused: u32,
-}
-
-async fn connect(net: &dyn Net, local: SocketAddr, target: SocketAddr, keys: &Keys) -> Connected {
-    let deadline = Instant::now() + WINDOW;
-    let mut connected = Connected::default();
-    while connected.tries < TRIES && Instant::now() < deadline {
-        connected.tries += 1;
-        match timeout_at(deadline, net.connect(Some(local), target)).await {
-            Err(_) => break,
-            Ok(Err(error)) => {
-                tracing::debug!(%target, %error, "no connection");
-                connected.refused += 1;
-                sleep(PAUSE).await;
-            }
-            Ok(Ok(mut stream)) => {
-                if let Ok(Some(rtt)) = timeout_at(deadline, check(&mut *stream, keys)).await {
-                    connected.found = Some((stream, rtt));
-                    break;
-                }
-            }
+/// What was predicted, where a port has to be.
+fn predicted(pair: &Pair) -> Option<&Prediction> {
+    match pair.tcp.as_ref()? {
+        OverTcp::Way(found) => {
+            matches!(found.strategy, Strategy::PredictOne { .. } | Strategy::PredictBoth(_)).then_some(found)
         }
+        OverTcp::Unknown(_) | OverTcp::NoWay(_) => None,
     }
-    connected
 }
 
-/// A connectivity check in both directions: proves to each other that it is the peer who is at the other end. The
-/// round-trip time.
-async fn check(stream: &mut dyn Stream, keys: &Keys) -> Option<Duration> {
-    let sent = Instant::now();
-    for kind in [Kind::Ping, Kind::Pong] {
-        stream.write_all(&Packet { kind, round: 0, stamp: 0 }.write(keys)).await.ok()?;
-        stream.flush().await.ok()?;
-        let mut received = [0; LENGTH];
-        stream.read_exact(&mut received).await.ok()?;
-        Packet::read(&received, keys).filter(|packet| packet.kind == kind)?;
+/// What this side does: whether its own next port is to be known, how many ports of the peer it tries, which ones.
+#[derive(Clone, Copy, Default)]
+struct Part {
+    sampled: bool,
+    tries: u32,
+    stride: u32,
+}
+
+/// Where nothing has to be predicted, it connects to where the peer says that it is.
+fn part(pair: &Pair) -> Part {
+    let me = pair.who();
+    match predicted(pair).map(|found| found.strategy) {
+        Some(Strategy::PredictOne { hard, .. }) if hard == me => Part { sampled: true, ..Part::default() },
+        Some(Strategy::PredictOne { ports, .. }) => {
+            let mapping = pair.mine.tcp.as_ref().and_then(|tcp| tcp.mapping);
+            let is_free =
+                !matches!(mapping, None | Some(Mapping::AddressAndPortDependent | Mapping::PortDependent));
+            Part { tries: if is_free { ports.max(AT_LEAST) } else { ports }, stride: 1, sampled: false }
+        }
+        Some(Strategy::PredictBoth(plan)) => {
+            let (tries, stride) = if me == Who::A { (plan.a, plan.stride) } else { (plan.b, 1) };
+            Part { sampled: true, tries, stride }
+        }
+        _ => Part::default(),
     }
-    // Each side's second packet waited for the other's first.
-    Some(sent.elapsed())
+}
+
+/// The local port of a round.
+struct Here {
+    port: Arc<dyn TcpPort>,
+    candidates: RoundCandidates,
+    _kept: Box<dyn Stream>,
+}
+
+/// Takes a port and learns where the server sees it; where the next port is to be known, that, too.
+async fn prepare(attempt: &mut Attempt, part: Part) -> Option<Here> {
+    let (server, ip) = attempt.servers.v4?;
+    let ports = attempt.pair.mine.tcp.as_ref().and_then(|tcp| tcp.ports.clone()).filter(|_| part.sampled);
+    let soon = attempt.introducer.rtt() * 3 + LATE;
+    for sample in 1..=SAMPLES {
+        let port = take(&*attempt.net, ip).await?;
+        let id = attempt.sockets.transaction_id()?;
+        let begun = Instant::now();
+        let learned = timeout(ANSWER, external(&*port, server, id)).await;
+        let is_late = part.sampled && begun.elapsed() > soon && sample < SAMPLES;
+        let Ok(Ok((kept, at))) = learned else { continue };
+        if is_late {
+            continue;
+        }
+        let here = |port, next| {
+            let candidates = RoundCandidates { at: vec![at], next };
+            Some(Here { port, candidates, _kept: kept })
+        };
+        return match ports.map(|ports| ports.delta) {
+            None => here(port, None),
+            // The sample is the last thing that happens before both go.
+            Some(Some(step)) => here(port, Some(NextPort { port: at_step(at.port(), step, 1), step })),
+            // A local port is kept for its first mapping alone.
+            Some(None) => {
+                let spare = take(&*attempt.net, ip).await?;
+                let next = NextPort { port: spare.local_addr().ok()?.port(), step: 1 };
+                here(spare, Some(next))
+            }
+        };
+    }
+    None
+}
+
+async fn take(net: &dyn Net, ip: IpAddr) -> Option<Arc<dyn TcpPort>> {
+    net.tcp_port(SocketAddr::new(ip, 0)).await.ok().map(Arc::from)
+}
+
+/// A connection to the server, and where that sees it come from.
+pub(in crate::punch) async fn external(
+    port: &dyn TcpPort,
+    server: SocketAddr,
+    id: TransactionId,
+) -> io::Result<(Box<dyn Stream>, SocketAddr)> {
+    let mut stream = port.connect(server).await?;
+    let at = stun_over_tcp::binding(&mut *stream, id).await?;
+    Ok((stream, at))
+}
+
+/// Where this side connects to, all at the address where the server has seen the peer.
+fn targets(attempt: &Attempt, part: Part, peer: &RoundCandidates) -> Vec<SocketAddr> {
+    match peer.next.filter(|_| part.tries > 0) {
+        Some(next) => {
+            let port = |n: u32| at_step(next.port, next.step, n * part.stride);
+            (0..part.tries.min(CONNECTIONS)).filter_map(|n| attempt.vouched_at(port(n))).collect()
+        }
+        None => attempt.vouched(&peer.at).into_iter().collect(),
+    }
 }

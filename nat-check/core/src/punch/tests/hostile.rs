@@ -40,7 +40,7 @@ pub(super) fn bait(external: Vec<SocketAddr>) -> Offer {
         lan: external.clone(),
         external,
         ipv6: None,
-        tcp: Some(TcpSide { fixed: true }),
+        tcp: Some(TcpSide { fixed: true, ..TcpSide::default() }),
         remaps: None,
         opener_ttl: None,
         rtt_ms: 100,

@@ -2,14 +2,20 @@
 
 use std::{collections::BTreeMap, io, net::IpAddr};
 
-use shared::rendezvous::peer::{MAX_ADDRESSES, NextPort, Offer, RoundCandidates, RoundReport};
+use shared::{
+    nat::{Filtering, Mapping, PortAllocation, PortPolicy},
+    rendezvous::peer::{MAX_ADDRESSES, NextPort, Offer, RoundCandidates, RoundReport, TcpSide},
+};
 
 use super::{
     hostile::{against_net, bait, hostile, nonsense},
     wire::{Kind, Packet},
     *,
 };
-use crate::net::{Boxed, Datagram};
+use crate::{
+    net::{Boxed, Datagram, Listener, TcpPort},
+    verdict::predict::tcp::{CONNECTIONS, ROUNDS},
+};
 
 /// Packets and connections, by where they went.
 #[derive(Debug, Default)]
@@ -54,6 +60,34 @@ impl Net for Witness {
         *self.sent.lock().unwrap().connections.entry(remote).or_default() += 1;
         self.net.connect(local, remote)
     }
+
+    fn tcp_port(&self, local: SocketAddr) -> Boxed<'_, io::Result<Box<dyn TcpPort>>> {
+        Box::pin(async move {
+            let port = self.net.tcp_port(local).await?;
+            Ok(Box::new(WitnessPort { port, sent: Arc::clone(&self.sent) }) as Box<dyn TcpPort>)
+        })
+    }
+}
+
+#[derive(Debug)]
+struct WitnessPort {
+    port: Box<dyn TcpPort>,
+    sent: Arc<Mutex<Sent>>,
+}
+
+impl TcpPort for WitnessPort {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.port.local_addr()
+    }
+
+    fn connect(&self, remote: SocketAddr) -> Boxed<'_, io::Result<Box<dyn Stream>>> {
+        *self.sent.lock().unwrap().connections.entry(remote).or_default() += 1;
+        self.port.connect(remote)
+    }
+
+    fn listen(&self) -> io::Result<Box<dyn Listener>> {
+        self.port.listen()
+    }
 }
 
 impl Datagram for WitnessSocket {
@@ -77,14 +111,19 @@ impl Datagram for WitnessSocket {
 
 /// What is sent when the peer, whatever it is asked, says that it is at these endpoints.
 async fn lured(named: &[SocketAddr], next: Option<NextPort>, range: (u16, u16)) -> (Sent, PunchReport) {
+    let mut offer = bait(named.to_vec());
+    if let Some(ports) = &mut offer.behaviour.ports {
+        ports.range = range;
+    }
+    lured_by(offer, named, next).await
+}
+
+/// The same by a peer that makes this offer.
+async fn lured_by(offer: Offer, named: &[SocketAddr], next: Option<NextPort>) -> (Sent, PunchReport) {
     let world = world("port-restricted-cone", "open");
     let sent = Arc::new(Mutex::new(Sent::default()));
     let net = Arc::new(Witness { net: world.host(0, 0), sent: Arc::clone(&sent) });
     let (report, ()) = against_net(net, &world, async |code| {
-        let mut offer = bait(named.to_vec());
-        if let Some(ports) = &mut offer.behaviour.ports {
-            ports.range = range;
-        }
         let mut liar = hostile(&world, code, offer).await;
         let candidates = RoundCandidates { at: named.to_vec(), next };
         while liar.introducer.exchange(PeerMessage::RoundCandidates(candidates.clone())).await.is_ok() {}
@@ -167,6 +206,48 @@ fn guesses_stay_above_the_ports_of_services_whatever_the_range() {
         println!("to the peer's own address: {packets} packets to {ports} ports, {:?}", sent.connections);
         assert!(ports > 100, "nothing was guessed, so nothing was shown: {sent:?}");
     });
+}
+
+#[test]
+fn connections_go_to_the_peers_own_address_and_are_no_more_than_stated() {
+    let counted = |step| PortAllocation {
+        policy: PortPolicy::Sequential,
+        delta: Some(step),
+        range: (1024, 65535),
+        external_ips: 1,
+        parity: None,
+        external_ip_by_destination: None,
+        cross_traffic_per_s: None,
+    };
+    let moving = |cross_traffic| TcpSide {
+        nominates: true,
+        mapping: Some(Mapping::AddressAndPortDependent),
+        filtering: Some(Filtering::AddressAndPortDependent),
+        ports: Some(counted(1)),
+        cross_traffic: Some(cross_traffic),
+        ..TcpSide::default()
+    };
+    let fixed = TcpSide { mapping: Some(Mapping::EndpointIndependent), fixed: true, ..moving(0.0) };
+    run(async {
+        let named = ["203.0.113.17:6000", "203.0.113.99:6000", "127.0.0.1:6000"];
+        let mut most = 0;
+        for (tcp, rtt_ms) in [(fixed, 20), (moving(0.0), 20), (moving(10.0), 2000), (moving(1000.0), 2000)] {
+            let next = Some(NextPort { port: 7000, step: 1 });
+            let told = format!("{tcp:?}");
+            let offer = Offer { tcp: Some(tcp), rtt_ms, ..bait(endpoints(&named)) };
+            let (sent, _) = lured_by(offer, &endpoints(&named), next).await;
+            let others: Vec<_> = sent.connections.keys().filter(|to| to.ip() != named_ip(named[0])).collect();
+            assert!(others.is_empty(), "{told}: {others:?}");
+            most = most.max(sent.connections.values().sum());
+        }
+        println!("to the peer's own address: {most} connections");
+        let stated = ROUNDS * CONNECTIONS;
+        assert!((CONNECTIONS..=stated).contains(&most), "{most}, and {stated} is what the page states");
+    });
+}
+
+fn named_ip(at: &str) -> IpAddr {
+    at.parse::<SocketAddr>().unwrap().ip()
 }
 
 #[test]
