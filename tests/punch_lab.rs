@@ -82,8 +82,7 @@ mod linux {
         ),
         with(UDP4, pair("random-random", "linux-random", "linux-random", Failed)),
         with(TCP4, pair("tcp", "linux", "linux", By("tcp"))),
-        with(TCP4, pair("tcp-wan-input-accepted", "linux-open-input", "linux-open-input", By("tcp"))),
-        with(TCP4, pair("tcp-full-cone-random", "full-cone", "linux-random", By("tcp"))),
+        with(TCP4, pair("tcp-wan-input-accepted-on-one-side", "linux", "linux-open-input", By("tcp"))),
         with(TCP4, pair("tcp-double", "linux+linux", "linux", By("tcp"))),
         with(TCP4, pair("tcp-random-random", "linux-random", "linux-random", Failed)),
         with(
@@ -150,7 +149,7 @@ mod linux {
         with(V4, pair("udp-blocked", "udp-blocked", "port-restricted-cone", By("tcp"))),
         with(UDP4, pair("udp-blocked-without-tcp", "udp-blocked", "port-restricted-cone", Failed)),
         with(V4, pair("tcp-alone", "udp-blocked", "udp-blocked", By("tcp"))),
-        with(V4, pair("tcp-alone-refused", "udp-blocked,syn=reset", "udp-blocked,syn=icmp", By("tcp"))),
+        with(V4, pair("tcp-refused-on-one-side", "udp-blocked,syn=reset", "udp-blocked", By("tcp"))),
         with(V4, pair("tcp-counted", "symmetric-sequential,udp=blocked", "udp-blocked,syn=reset", By("tcp"))),
         with(V4, pair("tcp-kept", "udp-blocked", KEPT, By("tcp"))),
         with(V4, pair("tcp-accepted", "symmetric,udp=blocked", "restricted-cone,udp=blocked", By("tcp"))),

@@ -20,7 +20,7 @@ fn outcomes_agree_with_predictions_in_a_sample_of_all_pairs() {
     println!("{}", tally.figures());
     let complaints = tally.complaints();
     assert!(complaints.is_empty(), "{}\n{}", tally.figures(), complaints.join("\n"));
-    assert!(tally.unknown * 20 <= tally.punches, "{}", tally.figures());
+    assert!(tally.unknown * 20 <= tally.punches, "{}\n{:#?}", tally.figures(), tally.unknown_because);
     assert!(tally.round_trips.len() > 20, "{}", tally.figures());
 }
 
@@ -53,7 +53,8 @@ fn so_do_they_over_tcp_alone() {
     let complaints = tally.complaints();
     assert!(complaints.is_empty(), "{}\n{}", tally.figures(), complaints.join("\n"));
     assert!(tally.by_technique.get("tcp").is_some_and(|direct| *direct > 200), "{}", tally.figures());
-    assert!(tally.unknown * 8 <= tally.punches, "{:#?}", tally.unknown_because);
+    // A quarter of all pairs has gateways that both refuse what comes too early.
+    assert!(tally.unknown * 3 <= tally.punches, "{:#?}", tally.unknown_because);
 }
 
 #[test]

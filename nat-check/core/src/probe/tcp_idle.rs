@@ -101,10 +101,15 @@ fn idle_times(longest: Duration) -> Vec<Duration> {
     let mut next = SHORTEST;
     while next < longest {
         times.push(next);
-        next = next.mul_f64(FACTOR) + STEP;
+        next = tenths(next.mul_f64(FACTOR) + STEP);
     }
     times.push(longest);
     times
+}
+
+/// Cut to tenths of a second, which is as exact as the report is to be.
+fn tenths(time: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(time.as_millis() / 100 * 100).unwrap_or(u64::MAX))
 }
 
 async fn run(session: Arc<Session>) {
@@ -275,6 +280,7 @@ mod tests {
         assert_eq!((times[0], times.last()), (SHORTEST, Some(&Duration::from_secs(900))));
         for pair in times.windows(2) {
             assert!(pair[1] <= pair[0].mul_f64(1.15) + Duration::from_secs(10), "{pair:?}");
+            assert_eq!(pair[1].as_millis() % 100, 0, "{pair:?}");
         }
         assert_eq!(idle_times(Duration::from_secs(5)), [Duration::from_secs(5)]);
     }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use shared::{
     nat::{Keying, Mapping, NatType},
-    rendezvous::peer::{self, MAX_ADDRESSES, TcpSide},
+    rendezvous::peer::{self, MAX_ADDRESSES, Offer, TcpSide},
 };
 
 use crate::{
@@ -83,14 +83,17 @@ pub(super) fn side(told: &peer::Behaviour, seen: IpAddr) -> Option<Side> {
     }))
 }
 
-/// What is told of TCP, as the prediction wants it.
-pub(super) fn tcp_side(told: &TcpSide) -> TcpBehaviour {
-    TcpBehaviour {
+/// What is told of TCP, as the prediction wants it; none where it is not told. A router that remaps after a datagram that comes too
+/// early does so after a SYN, too.
+pub(super) fn tcp_side(offer: &Offer) -> Option<TcpBehaviour> {
+    let told = offer.tcp.as_ref()?;
+    Some(TcpBehaviour {
         mapping: told.mapping,
         filtering: told.filtering,
         ports: told.ports.as_ref().map(|measured| Ports::of(measured, told.cross_traffic)),
         simultaneous_open: told.simultaneous_open,
-    }
+        refuses: if offer.remaps == Some(true) { Some(true) } else { told.refuses },
+    })
 }
 
 /// The classic name of what is told.

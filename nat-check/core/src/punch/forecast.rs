@@ -1,7 +1,7 @@
 //! What is to be expected of an attempt, said before it is made: [`verdict::predict`](crate::verdict::predict) for UDP
 //! over IPv4, and what else the two have in common. Pure.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use shared::rendezvous::{
     Role,
@@ -14,7 +14,7 @@ use crate::{
     technique::Technique,
     verdict::predict::{
         Budget, Prediction, Who, predict,
-        tcp::{self, Doubt, OverTcp},
+        tcp::{self, Doubt, OverTcp, TcpBehaviour},
     },
 };
 
@@ -76,18 +76,18 @@ impl Pair {
     fn predict_tcp(&self) -> Option<OverTcp> {
         let (mine, peers) = (self.mine.tcp.as_ref()?, self.peers.tcp.as_ref()?);
         if !(mine.nominates && peers.nominates) {
-            return (mine.fixed && peers.fixed).then_some(OverTcp::Unknown(Doubt::OldPeer));
+            return (mine.fixed && peers.fixed).then_some(OverTcp::unknown(Doubt::OldPeer));
         }
         if self.neighbours {
-            return Some(OverTcp::Unknown(Doubt::SameNat));
+            return Some(OverTcp::unknown(Doubt::SameNat));
         }
         let (first, second) = match self.role {
-            Role::First => (mine, peers),
-            Role::Second => (peers, mine),
+            Role::First => (&self.mine, &self.peers),
+            Role::Second => (&self.peers, &self.mine),
         };
         let gap_s = gap_s(&self.mine, &self.peers) * SAMPLE_OVER_TCP;
         let budget = Budget { gap_s, ..Budget::DEFAULT };
-        let [first, second] = [first, second].map(behaviour::tcp_side);
+        let (first, second) = (behaviour::tcp_side(first)?, behaviour::tcp_side(second)?);
         Some(tcp::predict(&first, &second, &budget))
     }
 
@@ -131,6 +131,19 @@ impl Pair {
     /// Whether both routers are known not to remap.
     pub(super) fn is_harmless(&self) -> bool {
         self.mine.remaps == Some(false) && self.peers.remaps == Some(false)
+    }
+
+    /// How much later than the peer this side connects: where only the peer's gateway may answer a SYN that comes too early, the
+    /// peer goes first, by more than the two may be out of step.
+    pub(super) fn waits_over_tcp(&self) -> Duration {
+        let may_refuse = |offer: &Offer| {
+            let nominates = offer.tcp.as_ref().is_some_and(|tcp| tcp.nominates);
+            nominates && behaviour::tcp_side(offer).is_some_and(TcpBehaviour::may_refuse)
+        };
+        match may_refuse(&self.peers) && !may_refuse(&self.mine) {
+            true => Duration::from_secs_f64(gap_s(&self.mine, &self.peers) / 4.0).max(STEP),
+            false => Duration::ZERO,
+        }
     }
 
     /// Whether the two may be on one local network, and each knows where the other one is there.
@@ -190,7 +203,7 @@ impl Pair {
                 technique: Some(Technique::Tcp),
                 ..none
             },
-            OverTcp::Unknown(_) => Forecast { technique: Some(Technique::Tcp), ..none },
+            OverTcp::Unknown(..) => Forecast { technique: Some(Technique::Tcp), ..none },
             OverTcp::NoWay(_) => Forecast { direct: Some(false), probability: Some(0.0), ..none },
         })
     }
@@ -304,6 +317,9 @@ impl Forecast {
 fn gap_s(mine: &Offer, peers: &Offer) -> f64 {
     2.0 * f64::from(mine.rtt_ms.max(peers.rtt_ms).clamp(SHORTEST_MS, LONGEST_MS)) / 1000.0
 }
+
+/// So far apart two connect who are to do so one after the other, at least.
+const STEP: Duration = Duration::from_millis(100);
 
 /// A sample of a port over TCP is half a round trip of the whole gap older: the handshake comes before the request.
 const SAMPLE_OVER_TCP: f64 = 1.5;

@@ -19,7 +19,7 @@ use crate::{
     probe::REGISTRY,
     progress::{Progress, Silent},
     randomness::Randomness,
-    report::Report,
+    report::{Finding, ReasonCode, Report, TcpReport},
     selection::{Families, Selection},
     session::{Contact, Session},
     target::Target,
@@ -53,9 +53,7 @@ const TESTS: [&str; 6] =
     ["mapping", "filtering", "port-allocation", "hairpinning", "inbound-first", "distance"];
 /// Those over TCP. They run beside the others, and have as much time as they have in any check.
 const TCP_TESTS: [&str; 4] = ["tcp-mapping", "tcp-filtering", "tcp-syn", "tcp-simultaneous-open"];
-/// Those of them that are repeated with patience where lost segments have left open what they find out.
-const TCP_AGAIN: [&str; 2] = ["tcp-mapping", "tcp-simultaneous-open"];
-/// How long that may take.
+/// How long they may take where they are repeated with patience, since something was left open.
 const AGAIN: Duration = Duration::from_secs(8);
 
 /// Measures the own network, over those families that the techniques need.
@@ -82,11 +80,16 @@ pub(super) async fn measure(
     let asked = [ServerQuery::from(target.clone())];
     let report = check(&checking, Arc::clone(net), &asked, progress, stop.clone()).await;
     let servers = servers(&**net, &target, families, &report);
-    let found = || report.ipv4.tcp.as_ref().map(behaviour::of_tcp_report).unwrap_or_default();
-    let mut tcp = servers.v4.filter(|_| over_tcp).map(|_| TcpSide { nominates: true, ..found() });
-    if let Some(tcp) = &mut tcp {
+    let over_tcp = report.ipv4.tcp.as_ref().filter(|_| over_tcp);
+    let mut tcp = over_tcp.map(|tcp| TcpSide { nominates: true, ..behaviour::of_tcp_report(tcp) });
+    if let (Some(tcp), Some(report)) = (&mut tcp, over_tcp) {
         let again = Setup { timeout: setup.measuring.min(AGAIN), ..checking };
-        let further = measure_tcp_further(tcp, &again, net, &asked, servers, stop.clone());
+        let further = async {
+            if is_left_open(report) {
+                measure_tcp_again(tcp, &again, net, &asked, stop.clone()).await;
+            }
+            measure_tcp_ports(tcp, &**net, servers, randomness.split(1)).await;
+        };
         unless_stopped(&stop, further).await;
     }
     let udp = report.ipv4.udp.as_ref();
@@ -135,32 +138,46 @@ async fn completed(randomness: Randomness, net: &Arc<dyn Net>, target: &Target, 
     target
 }
 
-/// What is open, with patience; and how ports are chosen, where that matters.
-async fn measure_tcp_further(
+/// Whether lost segments, or the time that a check has for TCP, have left open what patience may show.
+fn is_left_open(tcp: &TcpReport) -> bool {
+    fn is_open<T>(finding: &Finding<T>) -> bool {
+        use ReasonCode as R;
+        let codes = [R::EndedEarly, R::LossLeavesDoubt, R::TooMuchLoss, R::NoAnswer, R::ServerEndpointSilent];
+        finding.value.is_none() && finding.reason_code.is_some_and(|code| codes.contains(&code))
+    }
+    is_open(&tcp.mapping)
+        || is_open(&tcp.filtering)
+        || is_open(&tcp.unsolicited_syn)
+        || is_open(&tcp.simultaneous_open)
+}
+
+/// What was left open, with patience.
+async fn measure_tcp_again(
     tcp: &mut TcpSide,
     checking: &Setup,
     net: &Arc<dyn Net>,
     server: &[ServerQuery],
-    servers: Servers,
     stop: watch::Receiver<bool>,
 ) {
-    if tcp.mapping.is_none() || tcp.fixed && tcp.simultaneous_open.is_none() {
-        let tests = Selection::Only(TCP_AGAIN.map(String::from).into());
-        let families = Families { v6: false, ..checking.families };
-        let randomness = checking.randomness.split(5);
-        let again = Setup { families, tests, randomness, ..checking.clone() };
-        let report = check(&again, Arc::clone(net), server, &Silent, stop).await;
-        if let Some(found) = report.ipv4.tcp.as_ref().map(behaviour::of_tcp_report) {
-            tcp.mapping = tcp.mapping.or(found.mapping);
-            tcp.fixed |= found.fixed;
-            tcp.simultaneous_open = tcp.simultaneous_open.or(found.simultaneous_open);
-        }
+    let tests = Selection::Only(TCP_TESTS.map(String::from).into());
+    let families = Families { v6: false, ..checking.families };
+    let again = Setup { families, tests, randomness: checking.randomness.split(5), ..checking.clone() };
+    let report = check(&again, Arc::clone(net), server, &Silent, stop).await;
+    if let Some(found) = report.ipv4.tcp.as_ref().map(behaviour::of_tcp_report) {
+        tcp.mapping = tcp.mapping.or(found.mapping);
+        tcp.fixed |= found.fixed;
+        tcp.filtering = tcp.filtering.or(found.filtering);
+        tcp.simultaneous_open = tcp.simultaneous_open.or(found.simultaneous_open);
+        tcp.refuses = tcp.refuses.or(found.refuses);
     }
-    if let (Some(_), false, Some((server, local))) = (tcp.mapping, tcp.fixed, servers.v4) {
-        let mut random = checking.randomness.split(1).source();
-        if let Some(found) = tcp_ports::measure(&**net, local, server, &mut random).await {
-            (tcp.ports, tcp.cross_traffic) = (Some(found.allocation), found.cross_traffic);
-        }
+}
+
+/// How ports are chosen, where that matters.
+async fn measure_tcp_ports(tcp: &mut TcpSide, net: &dyn Net, servers: Servers, randomness: Randomness) {
+    let moves = tcp.mapping.is_some() && !tcp.fixed;
+    let Some((server, local)) = servers.v4.filter(|_| moves) else { return };
+    if let Some(found) = tcp_ports::measure(net, local, server, &mut randomness.source()).await {
+        (tcp.ports, tcp.cross_traffic) = (Some(found.allocation), found.cross_traffic);
     }
 }
 

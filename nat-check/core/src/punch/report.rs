@@ -94,8 +94,7 @@ pub struct Predicted {
     pub outcome: PunchOutcome,
     /// The chance of a direct path, 0 to 1.
     pub probability: Option<f64>,
-    /// Whether that chance is assumed, because nothing of these two could be measured beforehand. Since every chance follows
-    /// from what was measured, it is always false.
+    /// Whether that chance is assumed, because nothing of these two could be measured beforehand.
     pub assumed: bool,
     /// By which technique.
     pub technique: Option<Technique>,

@@ -106,10 +106,10 @@ fn pairs_find_the_way_that_was_predicted() {
         ("symmetric", "port-restricted-cone", Some(T::Birthday)),
         ("symmetric", "symmetric", None),
         ("udp-blocked", "port-restricted-cone", Some(T::Tcp)),
-        ("udp-blocked,syn=reset", "udp-blocked,syn=icmp", Some(T::Tcp)),
+        ("udp-blocked,syn=reset", "udp-blocked", Some(T::Tcp)),
+        ("linux,udp=blocked", "linux-open-input,udp=blocked,syn=reset", Some(T::Tcp)),
         ("symmetric,udp=blocked", "restricted-cone,udp=blocked", Some(T::Tcp)),
         ("symmetric-sequential,udp=blocked", "udp-blocked", Some(T::Tcp)),
-        ("symmetric,udp=blocked", "udp-blocked", None),
         ("linux+carrier", "linux", Some(T::Simultaneous)),
     ];
     for (a, b, technique) in cases {

@@ -1,6 +1,7 @@
 //! Does something on the way answer TCP connections in the server's place, as transparent proxies and the accelerators of
 //! satellite lines do? A handshake that completes at a port where nobody listens shows it, and one that takes far less time
-//! than UDP's round trip hints at it.
+//! than UDP's round trip hints at it. What stands close to the server and leaves closed ports alone shows neither: from here it
+//! cannot be told from the server, and the finding is about what is nearer.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -39,7 +40,7 @@ impl Measured for Intercepted {
     fn text(value: &bool) -> String {
         match value {
             true => "connections are answered on the way, in the server's place",
-            false => "connections are answered by the server itself",
+            false => "connections are answered by the server itself, or by something close to it",
         }
         .into()
     }

@@ -18,7 +18,7 @@ use shared::{
     },
     stun::TransactionId,
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{Method, cheap, prediction::AT_LEAST};
 use crate::{
@@ -34,7 +34,7 @@ use crate::{
     technique::Technique,
     verdict::predict::{
         Prediction, Strategy, Who,
-        tcp::{CONNECTIONS, OverTcp, ROUNDS},
+        tcp::{CONNECTIONS, Doubt, OverTcp, ROUNDS},
     },
 };
 use connect::{Meeting, Nomination};
@@ -44,7 +44,8 @@ pub(super) const METHOD: Method = Method {
     about: "both connect over TCP at the same moment",
     rounds: |pair| match pair.tcp {
         Some(OverTcp::Way(_)) => ROUNDS,
-        Some(OverTcp::Unknown(_)) => 1,
+        Some(OverTcp::Unknown(Doubt::EarlySyn, _)) => ROUNDS,
+        Some(OverTcp::Unknown(..)) => 1,
         Some(OverTcp::NoWay(_)) | None => 0,
     },
     cost: cheap,
@@ -79,6 +80,8 @@ async fn run(attempt: &mut Attempt) -> Result<Ended, IntroError> {
             peer: attempt.sockets.contacts().peer(),
             nomination: nomination(&attempt.pair),
         };
+        // A gateway that would refuse what comes too early, and remember it, is opened from inside first.
+        sleep(attempt.pair.waits_over_tcp()).await;
         let connected = meeting.hold(targets).await;
         (outcome.sent, outcome.refused) = (connected.tries, connected.refused);
         // How many connections it took shows whether they were refused, which is not the peer's to know.
@@ -105,13 +108,13 @@ fn nomination(pair: &Pair) -> Nomination {
     }
 }
 
-/// What was predicted, where a port has to be.
-fn predicted(pair: &Pair) -> Option<&Prediction> {
+/// How a port is predicted, where one has to be.
+fn predicted(pair: &Pair) -> Option<Strategy> {
     match pair.tcp.as_ref()? {
-        OverTcp::Way(found) => {
-            matches!(found.strategy, Strategy::PredictOne { .. } | Strategy::PredictBoth(_)).then_some(found)
+        OverTcp::Way(Prediction { strategy, .. }) | OverTcp::Unknown(_, strategy) => {
+            matches!(strategy, Strategy::PredictOne { .. } | Strategy::PredictBoth(_)).then_some(*strategy)
         }
-        OverTcp::Unknown(_) | OverTcp::NoWay(_) => None,
+        OverTcp::NoWay(_) => None,
     }
 }
 
@@ -126,7 +129,7 @@ struct Part {
 /// Where nothing has to be predicted, it connects to where the peer says that it is.
 fn part(pair: &Pair) -> Part {
     let me = pair.who();
-    match predicted(pair).map(|found| found.strategy) {
+    match predicted(pair) {
         Some(Strategy::PredictOne { hard, .. }) if hard == me => Part { sampled: true, ..Part::default() },
         Some(Strategy::PredictOne { ports, .. }) => {
             let mapping = pair.mine.tcp.as_ref().and_then(|tcp| tcp.mapping);

@@ -40,12 +40,13 @@ pub(super) fn row(without: PeerVerdict, tcp: &TcpReport) -> PeerVerdict {
             probability: None,
             why: format!(
                 "UDP is blocked; over TCP both can connect at the same moment, with a chance of {} if the peer's external port \
-                 does not depend on the destination, and its gateway lets crossing connections in (RFC 5382 REQ-1, REQ-2)",
+                 does not depend on the destination, and its gateway lets crossing connections in and drops others (RFC 5382 REQ-1, \
+                 REQ-2, REQ-4)",
                 floor(chance(&found))
             ),
             ..without
         },
-        OverTcp::Unknown(_) => without,
+        OverTcp::Unknown(..) => without,
         none @ OverTcp::NoWay(_) => {
             PeerVerdict { why: format!("UDP is blocked, and {}", none.why(HERE, THERE)), ..without }
         }
@@ -59,12 +60,14 @@ const PEERS: [TcpBehaviour; 2] = [
         filtering: Some(Filtering::AddressAndPortDependent),
         ports: Some(Ports::ANYWHERE),
         simultaneous_open: Some(false),
+        refuses: Some(true),
     },
     TcpBehaviour {
         mapping: Some(Mapping::EndpointIndependent),
         filtering: Some(Filtering::AddressAndPortDependent),
         ports: None,
         simultaneous_open: Some(true),
+        refuses: Some(false),
     },
 ];
 
@@ -79,13 +82,15 @@ fn this_side(tcp: &TcpReport) -> TcpBehaviour {
         filtering: sure(&tcp.filtering),
         ports: None,
         simultaneous_open: sure(&tcp.simultaneous_open),
+        // The usual peer's gateway drops, so that this side can go first.
+        refuses: None,
     }
 }
 
 fn way(over_tcp: OverTcp) -> Option<Prediction> {
     match over_tcp {
         OverTcp::Way(found) => Some(found),
-        OverTcp::Unknown(_) | OverTcp::NoWay(_) => None,
+        OverTcp::Unknown(..) | OverTcp::NoWay(_) => None,
     }
 }
 

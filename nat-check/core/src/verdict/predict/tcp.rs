@@ -18,6 +18,9 @@ pub struct TcpBehaviour {
     pub ports: Option<Ports>,
     /// Whether two SYNs that cross make a connection (RFC 5382 REQ-2).
     pub simultaneous_open: Option<bool>,
+    /// Whether a SYN that nothing asked for is answered at once, by a reset or ICMP (RFC 5382 REQ-4). The routers that do so
+    /// remember whose it was, and give their own side another port towards that peer.
+    pub refuses: Option<bool>,
 }
 
 /// What is to be expected over TCP.
@@ -25,8 +28,8 @@ pub struct TcpBehaviour {
 pub enum OverTcp {
     /// A direct path, with this chance.
     Way(Prediction),
-    /// Something is not known that it depends on.
-    Unknown(Doubt),
+    /// Something is not known that it depends on; it is tried like this.
+    Unknown(Doubt, Strategy),
     /// None.
     NoWay(TcpObstacle),
 }
@@ -42,6 +45,8 @@ pub enum Doubt {
     Ports,
     /// Whether any of the two gateways lets a SYN in that crosses one from inside.
     SimultaneousOpen,
+    /// Whether both SYNs leave before the other one arrives: both gateways may answer those that come too early.
+    EarlySyn,
     /// At which of several external addresses the next connection will be.
     Address,
     /// The peer is too old to tell.
@@ -74,20 +79,20 @@ const ROUND: f64 = 0.95;
 #[must_use]
 pub fn predict(a: &TcpBehaviour, b: &TcpBehaviour, budget: &Budget) -> OverTcp {
     let (Some(one), Some(other)) = (a.as_over_udp(), b.as_over_udp()) else {
-        return OverTcp::Unknown(Doubt::Mapping);
+        return OverTcp::unknown(Doubt::Mapping);
     };
     // No port is guessed at random: that takes more connections than anybody should open. A round at a time.
     let budget = Budget { sockets: 0, packets: CONNECTIONS, rounds: 1, worth: LEAST, ..*budget };
     let found = super::predict(&Side::Udp(one), &Side::Udp(other), &budget);
     let moves = |side: Behaviour| !side.is_fixed() && side.ports.addresses.count > 1;
     if moves(one) || moves(other) {
-        return OverTcp::Unknown(Doubt::Address);
+        return OverTcp::unknown(Doubt::Address);
     }
     let is_direct = found.outcome == PeerOutcome::Direct && found.packets <= Some(CONNECTIONS);
     let Some(chance) = found.probability.filter(|_| is_direct) else {
         return match (a.filtering.and(b.filtering), a.knows_ports() && b.knows_ports()) {
-            (None, _) => OverTcp::Unknown(Doubt::Filtering),
-            (Some(_), false) => OverTcp::Unknown(Doubt::Ports),
+            (None, _) => OverTcp::unknown(Doubt::Filtering),
+            (Some(_), false) => OverTcp::unknown(Doubt::Ports),
             (Some(_), true) => OverTcp::NoWay(TcpObstacle::Ports),
         };
     };
@@ -98,9 +103,14 @@ pub fn predict(a: &TcpBehaviour, b: &TcpBehaviour, budget: &Budget) -> OverTcp {
     let let_in = [to_b, to_a];
     if !let_in.contains(&Some(Some(true))) {
         return match let_in.contains(&Some(None)) {
-            true => OverTcp::Unknown(Doubt::SimultaneousOpen),
+            true => OverTcp::Unknown(Doubt::SimultaneousOpen, found.strategy),
             false => OverTcp::NoWay(TcpObstacle::SimultaneousOpen),
         };
+    }
+    // Where one of the two may refuse, that side goes first.
+    let needs_no_order = matches!(found.strategy, Strategy::OneSends(_));
+    if a.may_refuse() && b.may_refuse() && !needs_no_order {
+        return OverTcp::Unknown(Doubt::EarlySyn, found.strategy);
     }
     OverTcp::Way(Prediction {
         technique: Technique::Tcp,
@@ -126,6 +136,12 @@ impl TcpBehaviour {
         self.ports.is_some() || self.as_over_udp().is_some_and(Behaviour::is_fixed)
     }
 
+    /// Whether its gateway may refuse a SYN that comes too early, and then give this side another port.
+    #[must_use]
+    pub fn may_refuse(self) -> bool {
+        self.filtering != Some(Filtering::EndpointIndependent) && self.refuses != Some(false)
+    }
+
     /// Whether a SYN of somebody whom this side connects to at the same moment gets in. Filters that let others in than those
     /// who were contacted have been seen to.
     fn lets_in(self) -> Option<bool> {
@@ -139,6 +155,12 @@ impl TcpBehaviour {
 }
 
 impl OverTcp {
+    /// Where this is not known, both connect to where the server has seen the other.
+    #[must_use]
+    pub fn unknown(doubt: Doubt) -> Self {
+        Self::Unknown(doubt, Strategy::BothSend)
+    }
+
     /// Why, in a part of a sentence, with names for the two sides.
     #[must_use]
     pub fn why(&self, a: &str, b: &str) -> String {
@@ -154,7 +176,7 @@ impl OverTcp {
                 }
                 _ => format!("over TCP, {}", found.why(a, b)),
             },
-            Self::Unknown(doubt) => format!("over TCP it is tried: {}", doubt.text()),
+            Self::Unknown(doubt, _) => format!("over TCP it is tried: {}", doubt.text()),
             Self::NoWay(TcpObstacle::Ports) => {
                 "over TCP a port that changes with the destination would have to be guessed".into()
             }
@@ -176,6 +198,9 @@ impl Doubt {
             Self::SimultaneousOpen => {
                 "whether connections that cross become one was not shown by either side"
             }
+            Self::EarlySyn => {
+                "both gateways may refuse a connection that comes too early, and then give their own side another port"
+            }
             Self::Address => "which of several external addresses the peer will see is not known",
             Self::OldPeer => "the peer does not say what its gateway does with TCP",
             Self::SameNat => "both are behind the same NAT, and nothing shows that it turns connections back",
@@ -192,7 +217,8 @@ mod tests {
 
     fn side(mapping: M, filtering: F, next: Next, simultaneous_open: Option<bool>) -> TcpBehaviour {
         let ports = Some(Ports { next, ..Ports::ANYWHERE });
-        TcpBehaviour { mapping: Some(mapping), filtering: Some(filtering), ports, simultaneous_open }
+        let refuses = Some(false);
+        TcpBehaviour { mapping: Some(mapping), filtering: Some(filtering), ports, simultaneous_open, refuses }
     }
 
     fn home() -> TcpBehaviour {
@@ -208,7 +234,7 @@ mod tests {
         let found = predict(&a, &b, &Budget::DEFAULT);
         let chance = |over: OverTcp| match over {
             OverTcp::Way(found) => found.probability,
-            OverTcp::Unknown(_) | OverTcp::NoWay(_) => None,
+            OverTcp::Unknown(..) | OverTcp::NoWay(_) => None,
         };
         assert_eq!(chance(found), chance(predict(&b, &a, &Budget::DEFAULT)), "whoever is called a");
         found
@@ -238,26 +264,39 @@ mod tests {
         let unknown = TcpBehaviour { simultaneous_open: None, ..home() };
         let never = TcpBehaviour { simultaneous_open: Some(false), ..home() };
         assert_eq!(way(home(), never), way(home(), home()));
-        assert_eq!(told(unknown, never), OverTcp::Unknown(Doubt::SimultaneousOpen));
+        assert_eq!(told(unknown, never), OverTcp::unknown(Doubt::SimultaneousOpen));
         assert_eq!(told(never, never), OverTcp::NoWay(TcpObstacle::SimultaneousOpen));
         let counted = symmetric(Next::Step { cross_traffic: 10.0 });
-        assert_eq!(told(counted, never), OverTcp::Unknown(Doubt::SimultaneousOpen));
+        let OverTcp::Unknown(Doubt::SimultaneousOpen, strategy) = told(counted, never) else {
+            panic!("known")
+        };
+        assert!(matches!(strategy, Strategy::PredictOne { .. }), "and the port is predicted all the same");
+    }
+
+    #[test]
+    fn one_gateway_that_refuses_is_opened_first_and_two_cannot_be() {
+        let refuses = TcpBehaviour { refuses: Some(true), ..home() };
+        let unknown = TcpBehaviour { refuses: None, ..home() };
+        assert_eq!(way(refuses, home()), way(home(), home()));
+        assert_eq!(told(refuses, unknown), OverTcp::unknown(Doubt::EarlySyn));
+        let open = TcpBehaviour { filtering: Some(F::EndpointIndependent), ..unknown };
+        assert_eq!(way(refuses, open), (Strategy::OneSends(Who::A), way(home(), home()).1), "it lets all in");
     }
 
     #[test]
     fn what_is_not_known_is_not_promised() {
         let unknown = TcpBehaviour { mapping: None, ..home() };
-        assert_eq!(told(unknown, home()), OverTcp::Unknown(Doubt::Mapping));
+        assert_eq!(told(unknown, home()), OverTcp::unknown(Doubt::Mapping));
         let filter = TcpBehaviour { filtering: None, ..home() };
         assert_eq!(way(filter, home()), way(home(), home()), "where it does not matter");
-        assert_eq!(told(filter, symmetric(Next::Anywhere)), OverTcp::Unknown(Doubt::Filtering));
+        assert_eq!(told(filter, symmetric(Next::Anywhere)), OverTcp::unknown(Doubt::Filtering));
         let counted = symmetric(Next::Step { cross_traffic: 10.0 });
         let addresses = Addresses { count: 2, ..Addresses::ONE };
         let spread =
             TcpBehaviour { ports: counted.ports.map(|ports| Ports { addresses, ..ports }), ..counted };
-        assert_eq!(told(spread, home()), OverTcp::Unknown(Doubt::Address));
+        assert_eq!(told(spread, home()), OverTcp::unknown(Doubt::Address));
         let ports = TcpBehaviour { ports: None, ..counted };
-        assert_eq!(told(ports, home()), OverTcp::Unknown(Doubt::Ports));
+        assert_eq!(told(ports, home()), OverTcp::unknown(Doubt::Ports));
     }
 
     #[test]
