@@ -10,7 +10,7 @@ mod linux {
     mod scripted;
 
     use std::{
-        net::{SocketAddr, TcpListener},
+        net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
         process::ExitCode,
         time::Duration,
     };
@@ -37,6 +37,9 @@ mod linux {
                 trial("miniupnpd::all_of_them_end_by_themselves_after_a_kill", all_end_after_a_kill)
                     .with_ignored_flag(true),
                 trial("miniupnpd::behind_a_carrier_it_refuses", behind_a_carrier),
+                trial("map::a_port_stays_open_until_it_is_stopped", kept_open),
+                trial("map::of_a_port_in_use_the_server_is_asked", kept_open_for_another),
+                trial("map::without_a_gateway_that_opens_ports_it_ends", nobody_keeps_open),
                 trial("scripted::granted_is_not_reachable", granted_without_effect),
                 trial("scripted::a_refusal_is_told_by_its_name", refused),
                 trial("scripted::nobody_answers", nobody_answers),
@@ -163,6 +166,72 @@ mod linux {
             assert_eq!(it["mapping"], Value::Null);
         }
         assert_eq!(home.rules()?, before);
+        Ok(())
+    }
+
+    /// Tested from outside, then used by programs of others on both sides.
+    fn kept_open() -> Result<(), LabError> {
+        let home = with_miniupnpd("")?;
+        let before = home.rules()?;
+        let mut map = home.map(&["42000"])?;
+        for wanted in ["UDP 5.5.5.1:42000: reached from outside", "TCP 5.5.5.1:42000: reached from outside"] {
+            map.line(PATIENCE, |line| line == wanted)?;
+        }
+        let io = |what: &str| LabError::io(what.to_owned());
+        let inside = home.lab.host(0).run(|| {
+            let datagrams = UdpSocket::bind(("0.0.0.0", 42_000))?;
+            datagrams.set_read_timeout(Some(PATIENCE))?;
+            Ok((datagrams, TcpListener::bind(("0.0.0.0", 42_000))?))
+        });
+        let (datagrams, listener) = inside.map_err(io("opening sockets inside"))?;
+        let outside = home.lab.server_host().run(|| {
+            UdpSocket::bind(("0.0.0.0", 0))?.send_to(b"from outside", ("5.5.5.1", 42_000))?;
+            TcpStream::connect(("5.5.5.1", 42_000))?.local_addr()
+        });
+        let from = outside.map_err(io("reaching the port from outside"))?;
+        let mut buffer = [0; 32];
+        let length = datagrams.recv(&mut buffer).map_err(io("hearing from outside"))?;
+        assert_eq!(&buffer[..length], b"from outside");
+        assert_eq!(listener.accept().map_err(io("accepting"))?.1, from);
+        map.signal(Signal::INT)?;
+        let output = map.finish(PATIENCE)?;
+        assert_eq!(output.code, 130, "{}", output.stderr);
+        assert!(
+            output.stdout.ends_with("UDP port 42000: closed\nTCP port 42000: closed\n"),
+            "{}",
+            output.stdout
+        );
+        assert_eq!(home.rules()?, before);
+        Ok(())
+    }
+
+    /// A program listens already: what the server connects to is not seen by this one.
+    fn kept_open_for_another() -> Result<(), LabError> {
+        let home = with_miniupnpd("")?;
+        let before = home.rules()?;
+        let listening = home.lab.host(0).run(|| TcpListener::bind(("0.0.0.0", 42_000)));
+        let _listening = listening.map_err(LabError::io("listening"))?;
+        let output = home.map(&["42000", "--tcp", "--for", "2s"])?.finish(PATIENCE)?;
+        assert_eq!(output.code, 0, "{}", output.stderr);
+        assert!(
+            output.stdout.contains("TCP 5.5.5.1:42000: probably reached from outside"),
+            "{}",
+            output.stdout
+        );
+        assert!(!output.stdout.contains("UDP"), "{}", output.stdout);
+        assert_eq!(home.rules()?, before);
+        Ok(())
+    }
+
+    fn nobody_keeps_open() -> Result<(), LabError> {
+        let output = Home::new()?.map(&["42000"])?.finish(PATIENCE)?;
+        assert_eq!(output.code, 1, "{}", output.stderr);
+        assert!(output.stderr.contains("192.168.77.1 answers neither PCP nor NAT-PMP"), "{}", output.stderr);
+        let home = Home::new()?;
+        let _gateway = scripted::over_datagrams(home.router(), 2)?;
+        let output = home.map(&["42000"])?.finish(PATIENCE)?;
+        assert_eq!(output.code, 1, "{}", output.stderr);
+        assert!(output.stderr.contains("PCP: NOT_AUTHORIZED; NAT-PMP: not authorized"), "{}", output.stderr);
         Ok(())
     }
 

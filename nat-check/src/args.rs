@@ -9,7 +9,7 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum, builder::PossibleValuesPars
 use shared::nat::model::PRESETS;
 
 use crate::render;
-pub use reference::{CHECK, PUNCH, Reference};
+pub use reference::{CHECK, MAP, PUNCH, Reference};
 
 /// Headings of the help, in the order in which they appear.
 const SERVERS: &str = "Servers";
@@ -153,6 +153,9 @@ pub enum Command {
     /// Try hole punching with a peer that uses the same code
     #[command(after_help = PUNCH.short(), after_long_help = PUNCH.long())]
     Punch(PunchArgs),
+    /// Keep a port open at the gateway, tested from outside, until it is stopped
+    #[command(after_help = MAP.short(), after_long_help = MAP.long())]
+    Map(MapArgs),
 }
 
 /// What a punch takes.
@@ -223,6 +226,42 @@ pub struct PunchArgs {
     help: Option<bool>,
 }
 
+/// What keeping a port open takes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct MapArgs {
+    /// The port of this host; the gateway is asked for the same one outside
+    #[arg(value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: u16,
+
+    /// For UDP; without --udp and --tcp for both
+    #[arg(long, help_heading = WHAT)]
+    pub udp: bool,
+
+    /// For TCP
+    #[arg(long, help_heading = WHAT)]
+    pub tcp: bool,
+
+    /// For how long; s, m and h may follow a number [default: until Ctrl-C]
+    #[arg(long = "for", value_name = "TIME", value_parser = idle_time, help_heading = WHAT)]
+    pub hold: Option<f64>,
+
+    /// Probe server that tests from outside whether the port is reached [default: $NAT_CHECK_SERVER]
+    #[arg(short, long, value_name = "HOST[:PORT]", help_heading = SERVERS)]
+    pub server: Option<String>,
+
+    /// Nothing but what happens to the port; of -q and -v the last one counts
+    #[arg(short, long, overrides_with = "verbose", help_heading = OUTPUT)]
+    pub quiet: bool,
+
+    /// Of no use alone; -vv shows log lines
+    #[arg(short, long, action = ArgAction::Count, overrides_with = "quiet", help_heading = OUTPUT)]
+    pub verbose: u8,
+
+    /// Print help: -h in short, --help in full
+    #[arg(short, long, action = ArgAction::Help, help_heading = OTHER)]
+    help: Option<bool>,
+}
+
 /// What makes sense is for [`crate::plan`] to decide.
 fn seconds(text: &str) -> Result<f64, &'static str> {
     text.parse().map_err(|_| "not a number of seconds")
@@ -265,6 +304,8 @@ pub enum Generate {
     Man,
     /// The manual page nat-check-punch(1)
     PunchMan,
+    /// The manual page nat-check-map(1)
+    MapMan,
     /// The JSON Schema of the report
     Schema,
     /// The JSON Schema of the report of a punch
@@ -312,7 +353,7 @@ mod tests {
         assert_eq!(parsed("--tcp-idle 90 --json").tcp_idle, Some(90.0));
         let tls = |line: &str| match parsed(line).command {
             Some(Command::Punch(punch)) => punch.tls,
-            None => panic!("no punch"),
+            Some(Command::Map(_)) | None => panic!("no punch"),
         };
         assert_eq!(tls("punch --tls"), Some(None));
         assert_eq!(tls("punch --tls=444"), Some(Some(444)));

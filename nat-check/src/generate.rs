@@ -6,7 +6,7 @@ use crate::prospects;
 use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 use clap_mangen::Man;
-use nat_check::args::{Args, CHECK, Generate, PUNCH, Reference};
+use nat_check::args::{Args, CHECK, Generate, MAP, PUNCH, Reference};
 use nat_check_core::schema;
 use roff::{Roff, bold, roman};
 
@@ -16,8 +16,17 @@ use roff::{Roff, bold, roman};
 /// When a manual page cannot be written, which memory always can.
 pub(crate) fn text(what: Generate) -> io::Result<String> {
     match what {
-        Generate::Man => page(Args::command(), &CHECK, &["nat-check-punch(1)", "probe-server(1)"]),
-        Generate::PunchMan => page(punch(), &PUNCH, &["nat-check(1)", "probe-server(1)"]),
+        Generate::Man => {
+            page(Args::command(), &CHECK, &["nat-check-punch(1)", "nat-check-map(1)", "probe-server(1)"])
+        }
+        Generate::PunchMan => {
+            let command = subcommand("punch", "nat-check-punch", "nat-check punch");
+            page(command, &PUNCH, &["nat-check(1)", "probe-server(1)"])
+        }
+        Generate::MapMan => {
+            let command = subcommand("map", "nat-check-map", "nat-check map");
+            page(command, &MAP, &["nat-check(1)", "probe-server(1)"])
+        }
         Generate::Schema => Ok(format!("{:#}\n", schema::report())),
         Generate::PunchSchema => Ok(format!("{:#}\n", schema::punch())),
         Generate::Prospects => Ok(format!("{}\n", prospects::table())),
@@ -30,12 +39,12 @@ pub(crate) fn text(what: Generate) -> io::Result<String> {
     }
 }
 
-/// The subcommand under the name that its page has.
-fn punch() -> Command {
+/// A subcommand under the name that its page has.
+fn subcommand(name: &str, page: &'static str, program: &'static str) -> Command {
     let mut whole = Args::command();
     whole.build();
-    let found = whole.find_subcommand("punch").cloned().unwrap_or_default();
-    found.name("nat-check-punch").bin_name("nat-check punch").version(env!("CARGO_PKG_VERSION"))
+    let found = whole.find_subcommand(name).cloned().unwrap_or_default();
+    found.name(page).bin_name(program).version(env!("CARGO_PKG_VERSION"))
 }
 
 fn page(command: Command, reference: &Reference, see_also: &[&str]) -> io::Result<String> {
@@ -100,7 +109,7 @@ mod tests {
 
     #[test]
     fn both_pages_are_complete() {
-        for what in [Generate::Man, Generate::PunchMan] {
+        for what in [Generate::Man, Generate::PunchMan, Generate::MapMan] {
             let page = text(what).unwrap();
             let sections: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix(".SH ")).collect();
             let wanted =

@@ -3,6 +3,7 @@
 mod checking;
 mod generate;
 mod interruption;
+mod mapping;
 mod output;
 mod prospects;
 mod punching;
@@ -34,8 +35,10 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> anyhow::Result<u8> {
-    if let Some(Command::Punch(args)) = &args.command {
-        return punching::run(args);
+    match &args.command {
+        Some(Command::Punch(args)) => return punching::run(args),
+        Some(Command::Map(args)) => return mapping::run(args),
+        None => {}
     }
     if let Some(what) = args.generate {
         return print(&generate::text(what)?);

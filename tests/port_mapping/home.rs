@@ -83,6 +83,12 @@ impl Home {
         client.args(["--json", "--server", &server, "-4", "--only", "port-mapping"]).args(more).start()
     }
 
+    /// Starts `nat-check map`.
+    pub(crate) fn map(&self, arguments: &[&str]) -> Result<Running, LabError> {
+        let client = self.lab.host(0).command(binary("nat-check")?);
+        client.args(["map", "--server", &SERVER4[0].to_string()]).args(arguments).start()
+    }
+
     /// The router's rules.
     pub(crate) fn rules(&self) -> Result<String, LabError> {
         Ok(self.router().command("nft").args(["list", "ruleset"]).output(PATIENCE)?.stdout)

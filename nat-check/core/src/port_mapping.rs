@@ -6,6 +6,7 @@ mod datagrams;
 mod description;
 mod discovery;
 mod http;
+pub mod keep;
 mod soap;
 mod ssdp;
 #[cfg(test)]

@@ -39,6 +39,22 @@ pub const CHECK: Reference = Reference {
     ],
 };
 
+/// `nat-check map`.
+pub const MAP: Reference = Reference {
+    exit_status: &[
+        ("0", "the time is over, and the port is closed"),
+        ("1", "no gateway has opened the port"),
+        ("2", "usage error"),
+        ("3", "the name of the probe server did not resolve"),
+        ("130", "interrupted (143: by SIGTERM): the port is closed; a second signal ends at once"),
+    ],
+    environment: CHECK.environment,
+    examples: &[
+        ("nat-check map 42000 --server probe.example.org", "open for UDP and TCP, tested from outside"),
+        ("nat-check map 8080 --tcp --for 2h", "TCP alone, for two hours"),
+    ],
+};
+
 /// `nat-check punch`.
 pub const PUNCH: Reference = Reference {
     exit_status: &[

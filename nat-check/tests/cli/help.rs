@@ -11,6 +11,7 @@ fn help_is_what_was_reviewed() {
     insta::assert_snapshot!("short help", out);
     insta::assert_snapshot!("long help", run("--help").1);
     insta::assert_snapshot!("punch help", run("punch --help").1);
+    insta::assert_snapshot!("map help", run("map --help").1);
 }
 
 #[test]
@@ -23,7 +24,7 @@ fn help_can_be_asked_for_in_any_way() {
 
 #[test]
 fn help_fits_a_line_of_100_columns_and_is_plain_ascii() {
-    for line in ["-h", "--help", "punch -h", "punch --help"] {
+    for line in ["-h", "--help", "punch -h", "punch --help", "map -h", "map --help"] {
         let (_, out, _) = run(line);
         assert!(out.is_ascii(), "{line}: {out}");
         assert!(out.lines().all(|l| l.len() <= 100), "{line}: {out}");
@@ -40,7 +41,7 @@ fn the_manual_pages_are_understood_by_groff() {
         eprintln!("SKIPPED: groff is missing");
         return;
     }
-    for page in ["man", "punch-man"] {
+    for page in ["man", "punch-man", "map-man"] {
         let (_, text, _) = run(&format!("--generate {page}"));
         let file = std::env::temp_dir().join(format!("nat-check-{}-{page}.1", std::process::id()));
         std::fs::write(&file, &text).unwrap();

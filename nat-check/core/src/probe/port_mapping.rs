@@ -3,6 +3,7 @@
 //! server tries them, and a port that nobody opened beside them; then they are closed again. It runs only when it is asked for.
 
 mod conclude;
+mod kept;
 mod mappings;
 mod outside;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use crate::{
 };
 
 pub use conclude::conclude;
+pub(crate) use kept::{OutsideTest, test_from_outside};
 pub(crate) use mappings::close_all;
 use mappings::{close, open};
 

@@ -128,8 +128,13 @@ fn of_protocol(key: &str, name: &'static str, it: &MappingProtocol) -> Vec<Row> 
     let key = |part: &str| format!("port_mapping.{key}{part}");
     let yes_no =
         |yes: &'static str, no: &'static str| move |value: &bool| if *value { yes } else { no }.to_owned();
+    let summary = Row::plain(&key(""), name, summary(it));
+    if it.mapping.is_none() && it.mapping_tcp.is_none() {
+        // All else is not known for the same reason.
+        return vec![summary];
+    }
     vec![
-        Row::plain(&key(""), name, summary(it)),
+        summary,
         Row::of(
             &key(".external_address_agrees"),
             "External address",

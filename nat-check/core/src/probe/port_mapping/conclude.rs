@@ -21,9 +21,9 @@ use crate::{
     server_position::nat_before_server,
 };
 
-const OUTSIDE: &str =
+pub(super) const OUTSIDE: &str =
     "datagrams of the probe server to the mapped port, from an endpoint that this host has not sent to";
-const CALLS: &str = "connections of the probe server to the mapped port";
+pub(super) const CALLS: &str = "connections of the probe server to the mapped port";
 const ADDRESS: &str = "the gateway's word, compared with the address that the probe server sees";
 const OUTBOUND: &str = "RFC 6886 3.9, what leaves from the mapped port";
 const DELETED: &str = "the gateway's word, and datagrams of the probe server to the port afterwards";
@@ -103,7 +103,7 @@ fn address_agrees(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
 }
 
 /// The addresses that the server sees this host at.
-fn seen_at(log: &ObservationLog) -> Vec<IpAddr> {
+pub(super) fn seen_at(log: &ObservationLog) -> Vec<IpAddr> {
     let asked = log.transactions.iter().filter(|t| t.kind == RequestKind::Binding);
     let mut seen: Vec<IpAddr> = Vec::new();
     for ip in asked.filter_map(|t| Some(log.external(t.direct()?)?.ip())) {
@@ -126,7 +126,7 @@ fn not_opened(log: &ObservationLog, attempt: &Attempt, transport: Transport) -> 
     }
 }
 
-fn reachable_udp(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
+pub(super) fn reachable_udp(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
     let purposes = Purposes::of(attempt.protocol);
     let Some((mapping, _)) = attempt.mapping(Transport::Udp).and_then(|it| Some((it, it.opened()?))) else {
         return Finding::unknown(not_opened(log, attempt, Transport::Udp), OUTSIDE);
@@ -183,7 +183,7 @@ fn is_heard(test: &Transaction, socket: SocketId) -> bool {
     test.successes().any(|answer| answer.on == socket)
 }
 
-fn reachable_tcp(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
+pub(super) fn reachable_tcp(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
     let purpose = Purposes::of(attempt.protocol).call;
     if attempt.mapping(Transport::Tcp).is_none_or(|mapping| mapping.opened().is_none()) {
         return Finding::unknown(not_opened(log, attempt, Transport::Tcp), CALLS);

@@ -1,0 +1,234 @@
+//! A port kept open at the gateway for as long as it is wanted: opened by the first protocol that grants it (PCP, NAT-PMP,
+//! UPnP), tested from outside, renewed at half of its lifetime (RFC 6887 section 11.2.1), closed at the end.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+
+use super::{Client, Granted, MappingError, Protocol, Transport, Wish, discover};
+use crate::{
+    net::Net,
+    probe::port_mapping::{OutsideTest, test_from_outside},
+    randomness::Randomness,
+    report::Finding,
+};
+
+/// How long a mapping is asked for at a time: what is killed leaves it open no longer.
+const LIFETIME: Duration = Duration::from_secs(600);
+/// When a gateway that has not renewed a mapping is asked again.
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// What is to be kept open.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// The port, inside and, where that is free, outside.
+    pub port: u16,
+    /// For which transports.
+    pub transports: Vec<Transport>,
+    /// For how long; none = until it is stopped.
+    pub hold: Option<Duration>,
+    /// The probe server that tests it from outside; none = it is not tested.
+    pub server: Option<SocketAddr>,
+}
+
+/// What happens to it.
+#[derive(Clone, Debug)]
+pub enum Event<'a> {
+    /// The gateway says that the port is open.
+    Opened {
+        /// By which protocol.
+        protocol: Protocol,
+        /// Who.
+        gateway: IpAddr,
+        /// Of which transport.
+        transport: Transport,
+        /// What it has granted.
+        granted: Granted,
+    },
+    /// What came of trying it from outside, and where the server sees this host.
+    Tested {
+        /// Of which transport.
+        transport: Transport,
+        /// The external port.
+        external: u16,
+        /// Whether it is reached.
+        reachable: &'a Finding<bool>,
+        /// The external address that the server sees.
+        seen: Option<IpAddr>,
+    },
+    /// The gateway has renewed it.
+    Renewed(Transport, Granted),
+    /// The gateway has not renewed it, for this reason.
+    NotRenewed(Transport, MappingError),
+    /// It is closed.
+    Closed(Transport),
+    /// The gateway has not closed it, for this reason.
+    NotClosed(Transport, MappingError),
+}
+
+/// Why a port cannot be kept open.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeepError {
+    /// There is no gateway, or it is not known.
+    #[error("there is no gateway, or this system does not say which")]
+    NoGateway,
+    /// Nobody opens ports.
+    #[error("the gateway {0} answers neither PCP nor NAT-PMP, and no device answers UPnP")]
+    NobodyAnswers(IpAddr),
+    /// Everybody who does refuses to.
+    #[error("{0} port {1} was not opened: {2}")]
+    NotOpened(&'static str, u16, String),
+}
+
+/// One mapping that is open, or may be.
+struct Open {
+    client: Client,
+    wish: Wish,
+    granted: Granted,
+    /// Whether the gateway has said so; otherwise it is only closed.
+    is_granted: bool,
+    renew_at: Instant,
+}
+
+/// Keeps a port open until the time is over, or `stop` becomes true. Whatever happens, what was opened is closed.
+///
+/// # Errors
+/// When it cannot be opened; then nothing is left open.
+pub async fn keep(
+    net: &Arc<dyn Net>,
+    kept: &Kept,
+    tell: &(dyn Fn(Event<'_>) + Sync),
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), KeepError> {
+    // Any address beyond the local network tells the way out; nothing is sent there.
+    let outside = kept.server.unwrap_or(SocketAddr::new(Ipv4Addr::new(192, 0, 2, 1).into(), 9));
+    let local = net.source_for(outside).map_err(|_| KeepError::NoGateway)?;
+    let gateway = net.gateway(local).ok_or(KeepError::NoGateway)?;
+    let found = discover(net, local, gateway).await;
+    if found.clients.is_empty() {
+        return Err(KeepError::NobodyAnswers(gateway));
+    }
+    let mut open = Vec::new();
+    let ended = tokio::select! {
+        biased;
+        // An error means that nobody can stop it any more: then it goes on.
+        Ok(_) = stop.wait_for(|stopped| *stopped) => Ok(()),
+        ended = open_and_renew(net, kept, &found.clients, tell, &mut open) => ended,
+    };
+    for Open { client, wish, is_granted, .. } in open {
+        match client.unmap(&wish).await {
+            Ok(()) if is_granted => tell(Event::Closed(wish.transport)),
+            Err(error) if is_granted => tell(Event::NotClosed(wish.transport, error)),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    ended
+}
+
+async fn open_and_renew(
+    net: &Arc<dyn Net>,
+    kept: &Kept,
+    clients: &[Client],
+    tell: &(dyn Fn(Event<'_>) + Sync),
+    open: &mut Vec<Open>,
+) -> Result<(), KeepError> {
+    let begun = Instant::now();
+    for &transport in &kept.transports {
+        open_one(kept, clients, transport, tell, open).await?;
+    }
+    if let Some(server) = kept.server {
+        for it in open.iter().filter(|it| it.is_granted) {
+            let Open { client, wish, granted, .. } = it;
+            let external_address = match granted.external_address {
+                None => client.external_address().await,
+                named => named,
+            };
+            let (transport, external) = (wish.transport, granted.external);
+            let protocol = client.protocol();
+            let test =
+                OutsideTest { server, protocol, transport, port: kept.port, external, external_address };
+            let (reachable, seen) = test_from_outside(net, test).await;
+            tell(Event::Tested { transport, external, reachable: &reachable, seen });
+        }
+    }
+    loop {
+        let granted = || open.iter().filter(|it| it.is_granted);
+        let next = granted().map(|it| it.renew_at).min().unwrap_or_else(Instant::now);
+        match kept.hold.map(|hold| begun + hold) {
+            Some(end) if end <= next => {
+                sleep_until(end).await;
+                return Ok(());
+            }
+            Some(_) | None => sleep_until(next).await,
+        }
+        for it in open.iter_mut().filter(|it| it.is_granted && it.renew_at <= next) {
+            match it.client.map(&it.wish).await {
+                Ok(granted) => {
+                    it.renew_at = Instant::now() + half(&granted);
+                    it.granted = granted;
+                    tell(Event::Renewed(it.wish.transport, granted));
+                }
+                Err(error) => {
+                    it.renew_at = Instant::now() + AGAIN;
+                    tell(Event::NotRenewed(it.wish.transport, error));
+                }
+            }
+        }
+    }
+}
+
+/// Asks one protocol after the other. What is asked for is kept from before the answer, so that it is closed in any case.
+async fn open_one(
+    kept: &Kept,
+    clients: &[Client],
+    transport: Transport,
+    tell: &(dyn Fn(Event<'_>) + Sync),
+    open: &mut Vec<Open>,
+) -> Result<(), KeepError> {
+    let mut refusals = Vec::new();
+    for client in clients {
+        let nonce = Randomness::System.source().bytes().unwrap_or_default();
+        let wish = Wish { transport, internal: kept.port, external: kept.port, lifetime: LIFETIME, nonce };
+        let nothing =
+            Granted { external: kept.port, external_address: None, lifetime: LIFETIME, epoch: None };
+        let renew_at = Instant::now() + LIFETIME;
+        open.push(Open { client: client.clone(), wish, granted: nothing, is_granted: false, renew_at });
+        let answer = client.map(&wish).await;
+        let (Ok(granted), Some(entry)) = (&answer, open.last_mut()) else {
+            if let Err(error) = answer {
+                refusals.push(format!("{}: {error}", client.protocol().name()));
+                // One that does not answer may have obeyed, so it is kept; one that refuses has not.
+                if matches!(error, MappingError::Refused(_)) {
+                    open.pop();
+                }
+            }
+            continue;
+        };
+        entry.granted = *granted;
+        entry.is_granted = true;
+        entry.renew_at = Instant::now() + half(granted);
+        // Renewing asks for what was granted.
+        entry.wish.external = granted.external;
+        tell(Event::Opened {
+            protocol: client.protocol(),
+            gateway: client.gateway(),
+            transport,
+            granted: *granted,
+        });
+        return Ok(());
+    }
+    Err(KeepError::NotOpened(transport.name(), kept.port, refusals.join("; ")))
+}
+
+/// After which time a mapping is renewed; one without end is looked after all the same, as a router may lose it.
+fn half(granted: &Granted) -> Duration {
+    let lifetime = if granted.lifetime.is_zero() { LIFETIME } else { granted.lifetime };
+    lifetime / 2
+}

@@ -1,0 +1,124 @@
+//! `nat-check map`: keeps a port open at the gateway, has it tested from outside, says so, and closes it at the end.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use nat_check::{
+    args::MapArgs,
+    map_plan::MapPlan,
+    usage::{UsageError, Verbosity},
+};
+use nat_check_core::{
+    net::{Net, os::OsNet},
+    port_mapping::{
+        Transport,
+        keep::{Event, KeepError, Kept, keep},
+    },
+    report::{Confidence, Finding},
+    resolve::{Query, ResolveError, Resolver},
+    selection::Families,
+};
+
+use crate::{
+    FAILED, SUCCESS,
+    interruption::Interruption,
+    output::{complain, log_to_stderr, print},
+};
+
+/// Keeps the port open and gives the exit code: 0 the time is over, 1 it was not opened, 130 or 143 interrupted.
+///
+/// # Errors
+/// A command line that makes no sense, or a server whose name does not resolve.
+pub(crate) fn run(args: &MapArgs) -> anyhow::Result<u8> {
+    let server = std::env::var("NAT_CHECK_SERVER").ok();
+    let plan = MapPlan::new(args, server.as_deref())?;
+    log_to_stderr(plan.verbosity);
+    let interruption = Interruption::watch();
+    let ended = held(&plan, &interruption)?;
+    if let Some(code) = interruption.end() {
+        return Ok(code);
+    }
+    match ended {
+        Ok(()) => Ok(SUCCESS),
+        Err(error) => {
+            complain(&error.to_string());
+            Ok(FAILED)
+        }
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn held(plan: &MapPlan, interruption: &Interruption) -> Result<Result<(), KeepError>, anyhow::Error> {
+    let server = match &plan.server {
+        None => None,
+        Some(query) => tokio::select! {
+            biased;
+            () = interruption.happens() => return Ok(Ok(())),
+            found = look_up(query) => found?,
+        },
+    };
+    let kept = Kept { server, ..plan.kept.clone() };
+    if server.is_none() && plan.verbosity > Verbosity::Quiet {
+        complain(
+            "no probe server is given (--server), so it is not tested whether the port is reached from outside",
+        );
+    }
+    let net: Arc<dyn Net> = Arc::new(OsNet);
+    let tell = |event: Event<'_>| {
+        // Whoever closes the pipe wants the port to stay open all the same.
+        _ = print(&format!("{}\n", sentence(kept.port, &event)));
+    };
+    Ok(keep(&net, &kept, &tell, interruption.flag()).await)
+}
+
+/// The server's address over IPv4.
+async fn look_up(query: &Query) -> Result<Option<SocketAddr>, anyhow::Error> {
+    let families = Families { v4: true, v6: false };
+    let found: Result<_, ResolveError> =
+        Resolver::system().resolve(query, families, &mut fastrand::Rng::with_seed(fastrand::u64(..))).await;
+    match found?.v4 {
+        Some(address) => Ok(Some(address)),
+        None => Err(UsageError::value("server", query.given(), "it has no IPv4 address").into()),
+    }
+}
+
+/// What has happened, in a sentence.
+fn sentence(port: u16, event: &Event<'_>) -> String {
+    let name = |transport: &Transport| transport.name();
+    match event {
+        Event::Opened { protocol, gateway, transport, granted } => {
+            let external = match granted.external_address {
+                Some(address) => SocketAddr::new(address, granted.external).to_string(),
+                None => format!("external port {}", granted.external),
+            };
+            let time = match granted.lifetime.as_secs() {
+                0 => "without end".to_owned(),
+                seconds => format!("for {seconds} s, and renewed"),
+            };
+            let by = protocol.name();
+            format!("{} port {port}: opened at {gateway} by {by} as {external}, {time}", name(transport))
+        }
+        Event::Tested { transport, external, reachable, seen } => {
+            let at = seen
+                .map_or_else(|| format!("port {external}"), |ip| SocketAddr::new(ip, *external).to_string());
+            format!("{} {at}: {}", name(transport), verdict(reachable))
+        }
+        Event::Renewed(transport, granted) => {
+            format!("{} port {port}: renewed, external port {}", name(transport), granted.external)
+        }
+        Event::NotRenewed(transport, why) => format!("{} port {port}: not renewed: {why}", name(transport)),
+        Event::Closed(transport) => format!("{} port {port}: closed", name(transport)),
+        Event::NotClosed(transport, why) => {
+            format!("{} port {port}: not closed, it ends by itself: {why}", name(transport))
+        }
+    }
+}
+
+fn verdict(reachable: &Finding<bool>) -> String {
+    let reason = reachable.reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
+    match reachable.value {
+        Some(true) if reachable.confidence >= Confidence::Strong => format!("reached from outside{reason}"),
+        Some(true) => format!("probably reached from outside{reason}"),
+        Some(false) => format!("NOT reached from outside{reason}"),
+        None => format!("not known whether it is reached from outside{reason}"),
+    }
+}
