@@ -9,6 +9,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use shared::nat::Mapping;
@@ -97,6 +98,9 @@ const SPREAD_SOCKETS: usize = 8;
 pub(crate) const SPREAD_PACKETS: usize = 4 * SPREAD_SOCKETS;
 /// Requests to an endpoint that does not answer, at the most.
 const TRIES: u32 = 12;
+/// Where anything is answered they end after this time and what two answers may take: where they have to be sent slowly, few
+/// are left.
+const LONGEST: Duration = Duration::from_millis(1200);
 /// The first of them follow one another at once, the others apart, as a burst of loss takes its time.
 const QUICK_TRIES: u32 = 4;
 
@@ -226,6 +230,8 @@ async fn ask_from_another(session: Arc<Session>, which: &[ServerEndpoint]) -> Op
 /// Asks these endpoints from one socket until each has answered or has had its tries.
 async fn ask(session: &Arc<Session>, socket: &Socket, endpoints: &ServerEndpoints, which: &[ServerEndpoint]) {
     let targets: Vec<SocketAddr> = which.iter().filter_map(|&p| endpoints.get(p)).collect();
+    let begun = session.now();
+    let heard = |log: &ObservationLog| log.transactions.iter().any(|t| t.first_reaction() > Some(begun));
     for attempt in 1..=TRIES {
         session.turn(PURPOSE).await;
         let round = session.round();
@@ -240,6 +246,7 @@ async fn ask(session: &Arc<Session>, socket: &Socket, endpoints: &ServerEndpoint
         if session.until_due(sent, answered).await
             || attempt > QUICK_TRIES && session.until(sent + ROUND_INTERVAL * 2, answered).await
             || session.budget() == 0
+            || session.now() > begun + LONGEST + session.response_timeout() * 2 && session.read(heard)
         {
             return;
         }
