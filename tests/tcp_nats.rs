@@ -5,12 +5,12 @@ natlab::on_linux!(linux);
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use std::process::ExitCode;
+    use std::{process::ExitCode, time::Duration};
 
     use natlab::{
         Lab, LabError,
         address::SERVER4,
-        client::{ClientRun, nat_check},
+        client::{ClientRun, nat_check, nat_check_within},
         harness::{self, trial},
         study::tcp_nats,
         tun::TunSite,
@@ -39,20 +39,18 @@ mod linux {
             trials.push(trial("kernel::full_cone_by_forwarding", full_cone_by_forwarding));
             trials.push(trial("tun::host_with_a_firewall", host_with_a_firewall));
             trials.push(trial("kernel::idle_connections_expire_and_come_back", || {
-                let lab = Lab::kernel(&[nat("linux")?])?;
-                lab.routers()[1].sysctl("net/netfilter/nf_conntrack_tcp_timeout_established", IDLE_S)?;
-                expires(&lab, true)
+                kernel_expires(IDLE_S, true)
             }));
-            trials.push(trial("kernel::idle_connections_expire_for_good", || {
-                let lab = Lab::kernel(&[nat("linux")?])?;
-                lab.routers()[1].sysctl("net/netfilter/nf_conntrack_tcp_timeout_established", IDLE_S)?;
-                lab.routers()[1].sysctl("net/netfilter/nf_conntrack_tcp_loose", 0)?;
-                expires(&lab, false)
-            }));
+            trials.push(trial("kernel::idle_connections_expire_for_good", || kernel_expires(IDLE_S, false)));
             trials.push(trial("tun::idle_connections_expire", || {
                 let nat = nat(&format!("port-restricted-cone,tcp-established={IDLE_S}s"))?;
-                expires(&Lab::tun(&[TunSite::new(nat)], 1)?, false)
+                expires(&Lab::tun(&[TunSite::new(nat)], 1)?, IDLE_S, false)
             }));
+            // As long as the timers are, and run where they are asked for.
+            for timer in LONG_IDLE_S {
+                let name = format!("kernel::idle_connections_expire_after_{timer}_s");
+                trials.push(trial(name, move || kernel_expires(timer, true)).with_ignored_flag(true));
+            }
             trials
         })
     }
@@ -95,16 +93,32 @@ mod linux {
     /// idle times below it.
     const IDLE_S: u32 = 15;
 
+    /// Longer ones.
+    const LONG_IDLE_S: [u32; 4] = [20, 60, 120, 300];
+
+    /// Behind masquerade that forgets connections, and takes them up again by any packet from inside or by none.
+    fn kernel_expires(timer: u32, revived: bool) -> Result<(), LabError> {
+        let lab = Lab::kernel(&[nat("linux")?])?;
+        let router = &lab.routers()[1];
+        router.sysctl("net/netfilter/nf_conntrack_tcp_timeout_established", timer)?;
+        router.sysctl("net/netfilter/nf_conntrack_tcp_loose", u32::from(revived))?;
+        expires(&lab, timer, revived)
+    }
+
     /// The bracket contains the timer, and is no wider than it may be.
-    fn expires(lab: &Lab, revived: bool) -> Result<(), LabError> {
+    fn expires(lab: &Lab, timer: u32, revived: bool) -> Result<(), LabError> {
         let _server = lab.server()?;
-        let run = nat_check(lab.host(0), SERVER4[0].into(), &["--only", "tcp-idle", "--tcp-idle=40"])?;
+        let longest = format!("--tcp-idle={}", 2 * timer + 10);
+        let patience = Duration::from_secs((3 * timer + 60).into());
+        let arguments = ["--only", "tcp-idle", &longest];
+        let run = nat_check_within(patience, lab.host(0), SERVER4[0].into(), &arguments)?;
         let idle = &finding(&run, "idle")["value"];
         let [alive, expired] = ["alive_s", "expired_s"].map(|key| idle[key].as_f64().unwrap_or_default());
-        let timer = f64::from(IDLE_S);
+        let timer = f64::from(timer);
         assert!(alive > 0.0 && alive <= timer && timer <= expired, "{:#}", finding(&run, "idle"));
         assert!(expired <= 1.15 * timer + 10.0, "{idle}");
         assert_eq!(idle["revived_by_inside"], revived, "{idle}");
+        println!("timer {timer} s: {alive} to {expired} s, found in {} s", run.report["duration_s"]);
         Ok(())
     }
 

@@ -25,11 +25,24 @@ pub struct ClientRun {
 /// # Errors
 /// When it cannot be started or does not end.
 pub fn nat_check(host: &Host, server: IpAddr, arguments: &[&str]) -> Result<ClientRun, LabError> {
+    nat_check_within(PATIENCE, host, server, arguments)
+}
+
+/// The same, for what takes longer than usual.
+///
+/// # Errors
+/// When it cannot be started or does not end by then.
+pub fn nat_check_within(
+    patience: Duration,
+    host: &Host,
+    server: IpAddr,
+    arguments: &[&str],
+) -> Result<ClientRun, LabError> {
     let output = host
         .command(binary("nat-check")?)
         .args(["--json", "--server", &server.to_string()])
         .args(arguments)
-        .output(PATIENCE)?;
+        .output(patience)?;
     let report = serde_json::from_str(&output.stdout).unwrap_or(Value::Null);
     Ok(ClientRun { output, report, v6: server.is_ipv6() })
 }
