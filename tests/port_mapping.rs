@@ -19,7 +19,6 @@ mod linux {
         LabError,
         client::ClientRun,
         harness::{self, trial},
-        process::Output,
     };
     use rustix::process::Signal;
     use serde_json::Value;
@@ -32,9 +31,8 @@ mod linux {
             vec![
                 trial("miniupnpd::ports_are_opened_reached_and_closed", opened_reached_and_closed),
                 trial("miniupnpd::an_interrupted_run_closes_them", interrupted),
-                trial("miniupnpd::they_end_by_themselves_after_a_kill", killed),
                 // Two minutes, which is the lease.
-                trial("miniupnpd::all_of_them_end_by_themselves_after_a_kill", all_end_after_a_kill)
+                trial("miniupnpd::they_end_by_themselves_after_a_kill", end_after_a_kill)
                     .with_ignored_flag(true),
                 trial("miniupnpd::behind_a_carrier_it_refuses", behind_a_carrier),
                 trial("map::a_port_stays_open_until_it_is_stopped", kept_open),
@@ -128,29 +126,17 @@ mod linux {
         Ok(())
     }
 
-    /// What is killed closes nothing: the lease does. Those of PCP the daemon can be told to keep short.
-    fn killed() -> Result<(), LabError> {
-        let home = with_miniupnpd("enable_upnp=no\nmax_lifetime=4\n")?;
-        let client = kill_with_ports_open(&home)?;
-        let open = home.rules()?.matches("dnat").count();
-        assert!(open > 0, "{}", client.stderr);
-        home.until_rules(PATIENCE, |rules| rules.matches("dnat").count() < open)?;
-        Ok(())
-    }
-
-    fn all_end_after_a_kill() -> Result<(), LabError> {
+    /// What is killed closes nothing: the lease does.
+    fn end_after_a_kill() -> Result<(), LabError> {
         let home = with_miniupnpd("")?;
         let before = home.rules()?;
-        kill_with_ports_open(&home)?;
+        let client = home.start(&[])?;
+        // Not all of them, as on a busy machine some are closed again before others are opened.
+        home.until_rules(PATIENCE, |rules| rules.matches("dnat").count() >= 2)?;
+        client.signal(Signal::KILL)?;
+        client.finish(PATIENCE)?;
         home.until_rules(3 * PATIENCE, |rules| rules == before)?;
         Ok(())
-    }
-
-    fn kill_with_ports_open(home: &Home) -> Result<Output, LabError> {
-        let client = home.start(&[])?;
-        home.until_rules(PATIENCE, |rules| rules.matches("dnat").count() >= 4)?;
-        client.signal(Signal::KILL)?;
-        client.finish(PATIENCE)
     }
 
     /// With an address of a carrier's network on its outside the daemon opens nothing, and says so by name.

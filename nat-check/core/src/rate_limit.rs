@@ -14,7 +14,7 @@ const TOGETHER: Duration = Duration::from_millis(10);
 const CUT_BY_CHANCE: f64 = 1.0 / 32.0;
 const AGAIN: f64 = 1.0 / 8.0;
 /// ... with so much of them lost, are suspected of meeting a limit.
-pub(crate) const LOST: f64 = 0.45;
+const LOST: f64 = 0.45;
 /// The other sign of a limit: so many pass at first, and then of so many at most one in eight.
 const PASSED: usize = 3;
 const LATER: usize = 24;

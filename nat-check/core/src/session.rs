@@ -270,6 +270,12 @@ impl Session {
         std::mem::replace(&mut state.log, ObservationLog::new(self.server))
     }
 
+    /// Waits until what ran for it has let go of its sockets: after this they are closed when the session is dropped.
+    pub async fn shut_down(&self) {
+        let mut receivers = std::mem::take(&mut self.lock().receivers);
+        receivers.shutdown().await;
+    }
+
     /// Sockets that one measurement leaves for a later one.
     pub fn retained_sockets<T>(&self, change: impl FnOnce(&mut RetainedSockets) -> T) -> T {
         change(&mut self.lock().retained)

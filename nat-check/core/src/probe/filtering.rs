@@ -99,10 +99,8 @@ const METHOD: &str = "RFC 5780 4.4, all four CHANGE-REQUEST cases, silence judge
 const TESTED: [ServerEndpoint; 3] = [ServerEndpoint::BOTH, ServerEndpoint::PORT, ServerEndpoint::IP];
 /// What later measurements need of the budget at least.
 const RESERVE: usize = 42;
-/// How long is asked after contact was made; longer where so much gets lost that it may be a limit of the rate, and longer
-/// still where it is one.
-const LONGEST: Duration = Duration::from_millis(1750);
-const LONGEST_LOSSY: Duration = Duration::from_secs(4);
+/// How long is asked after contact was made; longer where the rate is limited.
+const LONGEST: Duration = Duration::from_millis(4000);
 const LONGEST_SLOW: Duration = Duration::from_secs(8);
 /// While no answer has come, so many more rounds are sent: the way may be long.
 const EARLY_ROUNDS: u32 = 4;
@@ -142,11 +140,7 @@ async fn ask_from_elsewhere(session: Arc<Session>) {
             session.retained_sockets(|retained| retained.filtering = Some(another.clone()));
             socket = another;
         }
-        let longest = match () {
-            () if session.is_slow() => LONGEST_SLOW,
-            () if session.loses_most() => LONGEST_LOSSY,
-            () => LONGEST,
-        };
+        let longest = if session.is_slow() { LONGEST_SLOW } else { LONGEST };
         let more = !kinds.is_empty() && session.budget() > session.read(reserve) && now < begun + longest;
         if done || (!more && last + response_timeout < now) {
             return;

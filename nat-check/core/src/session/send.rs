@@ -103,7 +103,7 @@ impl Session {
     #[must_use]
     pub fn round_interval(&self) -> Duration {
         let (now, state) = (self.now(), self.lock());
-        if state.loses(now, MUCH_LOSS) { ROUND_INTERVAL * 2 / 3 } else { ROUND_INTERVAL }
+        if state.loses_much(now) { ROUND_INTERVAL * 2 / 3 } else { ROUND_INTERVAL }
     }
 
     /// From here on each measurement keeps to a budget and a pace of its own.
@@ -117,13 +117,6 @@ impl Session {
     pub fn is_slow(&self) -> bool {
         let (now, state) = (self.now(), self.lock());
         state.rate_limit(now).is_some() || Pace::of(&state.log).is_some_and(|pace| pace.is_slow())
-    }
-
-    /// Whether so much gets lost that something may limit the rate.
-    #[must_use]
-    pub fn loses_most(&self) -> bool {
-        let (now, state) = (self.now(), self.lock());
-        state.loses(now, rate_limit::LOST)
     }
 
     /// Waits until a request for this purpose may leave: no queue on the way grows long, and a limit of the rate is kept
@@ -214,16 +207,15 @@ impl State {
         if self.unlimited {
             return usize::MAX;
         }
-        if self.loses(now, MUCH_LOSS) && self.log.gives_receipts() { BUDGET_UNDER_LOSS } else { BUDGET }
+        if self.loses_much(now) && self.log.gives_receipts() { BUDGET_UNDER_LOSS } else { BUDGET }
     }
 
-    /// Whether more than this share of the controls gets lost.
-    fn loses(&self, now: Duration, share: f64) -> bool {
+    fn loses_much(&self, now: Duration) -> bool {
         let timed_out_before = now.saturating_sub(self.response_timeout());
         // Also what was sent before a line woke up: it did not burden the server.
         let controls = rate_limit::controls(&self.log, timed_out_before);
         let (sent, lost) =
             controls.fold((0, 0), |(sent, lost), t| (sent + 1, lost + usize::from(!t.returned())));
-        sent >= CONTROLS && lost as f64 > share * sent as f64
+        sent >= CONTROLS && lost as f64 > MUCH_LOSS * sent as f64
     }
 }

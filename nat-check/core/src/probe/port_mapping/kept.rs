@@ -90,6 +90,8 @@ pub(crate) async fn test_from_outside(
         mappings: vec![mapping],
     };
     let log = session.finish();
+    // Whoever reads that the port is reached may want to use it at once.
+    session.shut_down().await;
     let seen = seen_at(&log).first().copied();
     let finding = match (test.transport, in_use) {
         (Transport::Udp, true) => Finding::unknown(
