@@ -253,7 +253,7 @@ pub struct MapArgs {
     #[arg(short, long, overrides_with = "verbose", help_heading = OUTPUT)]
     pub quiet: bool,
 
-    /// Of no use alone; -vv shows log lines
+    /// Log lines, where it is given twice: -vv
     #[arg(short, long, action = ArgAction::Count, overrides_with = "quiet", help_heading = OUTPUT)]
     pub verbose: u8,
 

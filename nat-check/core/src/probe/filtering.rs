@@ -20,8 +20,7 @@ use crate::{
     observation::{ObservationLog, Purpose, RequestKind, SocketId, Transaction},
     probe::{Found, Measured, Merge, Probe, Slot, Stage, Step, mapping, slot},
     report::{Confidence, Finding, Reason, ReasonCode},
-    server_endpoints::ServerEndpoint,
-    server_endpoints::ServerEndpoints,
+    server_endpoints::{ServerEndpoint, ServerEndpoints},
     session::{Contact, ROUND_INTERVAL, Request, Session, Socket},
     silent_endpoints::blocked,
 };
