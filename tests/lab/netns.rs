@@ -48,16 +48,15 @@ pub fn obtain_privilege() -> Result<(), LabError> {
     static ONCE: OnceLock<Result<(), (&'static str, i32)>> = OnceLock::new();
     let attempt = ONCE.get_or_init(|| {
         let code = |what| move |e: io::Error| (what, e.raw_os_error().unwrap_or_default());
-        let probe = || {
-            thread::spawn(sys::unshare_network).join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
-        };
-        match probe() {
-            Ok(()) => Ok(()),
-            Err(_) => {
-                sys::unshare_user().map_err(code("making a user namespace"))?;
-                probe().map_err(code("making a network namespace"))
-            }
+        // The capabilities are asked for, not tried out by a thread: a thread that has been joined is still counted for a
+        // moment, and the kernel then refuses the user namespace.
+        if !sys::administers_networks() {
+            sys::unshare_user().map_err(code("making a user namespace"))?;
         }
+        thread::spawn(sys::unshare_network)
+            .join()
+            .unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
+            .map_err(code("making a network namespace"))
     });
     attempt.map_err(|(operation, code)| LabError::Denied {
         operation,

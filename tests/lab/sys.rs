@@ -17,8 +17,14 @@ use tokio::io::unix::AsyncFd;
 use rustix::{
     mount::{MountFlags, mount},
     process::{Pid, Signal, WaitOptions, getgid, getuid, set_parent_process_death_signal, waitpid},
-    thread::{UnshareFlags, unshare_unsafe},
+    thread::{CapabilitySet, UnshareFlags, capabilities, unshare_unsafe},
 };
+
+/// Whether this thread may make network namespaces and set up devices in them.
+pub(crate) fn administers_networks() -> bool {
+    let needed = CapabilitySet::SYS_ADMIN | CapabilitySet::NET_ADMIN;
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(needed))
+}
 
 /// Moves the calling thread, and no other, to a new, empty network namespace. It exists as long as a thread or process in
 /// it.

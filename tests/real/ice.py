@@ -1,6 +1,7 @@
-"""One side of an ICE connection by aioice: candidates through a shared folder, a TURN server named `turnserver`.
+"""One side of an ICE connection by aioice: candidates through a shared folder, STUN and TURN servers of the lab.
 
-ice.py a|b FOLDER EXPECTED   EXPECTED is `relay` or `direct`: whether the selected pair may have a relayed candidate.
+ice.py a|b FOLDER EXPECTED   EXPECTED is `relay` or `direct`: what the selected pair is. For `direct` no relay is offered:
+aioice nominates the first pair that answers, and a lost race would say nothing about the NATs.
 """
 
 import asyncio
@@ -13,13 +14,18 @@ side, folder, expected = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3]
 other = "b" if side == "a" else "a"
 
 
+relay = {
+    "turn_server": ("198.51.100.20", 3478),
+    "turn_username": "user",
+    "turn_password": "password",
+}
+
+
 async def main():
     connection = aioice.Connection(
         ice_controlling=side == "a",
         stun_server=("198.51.100.10", 3478),
-        turn_server=("198.51.100.20", 3478),
-        turn_username="user",
-        turn_password="password",
+        **(relay if expected == "relay" else {}),
     )
     await connection.gather_candidates()
     lines = [connection.local_username, connection.local_password]
