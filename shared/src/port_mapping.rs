@@ -1,6 +1,7 @@
 //! Opening a port at a gateway by datagrams: PCP (RFC 6887) and NAT-PMP (RFC 6886), both directions, so that a client and a
 //! modelled NAT speak through the same code.
 
+pub mod epoch;
 pub mod nat_pmp;
 pub mod pcp;
 #[cfg(test)]
@@ -8,6 +9,9 @@ mod tests;
 
 /// The port at which gateways are asked, for both protocols (RFC 6887 section 19.1).
 pub const PORT: u16 = 5351;
+
+/// Where a carrier's PCP server answers, whoever it is (RFC 7723).
+pub const PCP_ANYCAST: std::net::Ipv4Addr = std::net::Ipv4Addr::new(192, 0, 0, 9);
 
 /// A protocol that opens ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -31,6 +35,16 @@ impl Protocol {
             Self::Pcp => "PCP",
             Self::NatPmp => "NAT-PMP",
             Self::Upnp => "UPnP",
+        }
+    }
+
+    /// Its name for scripts.
+    #[must_use]
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Pcp => "pcp",
+            Self::NatPmp => "nat-pmp",
+            Self::Upnp => "upnp",
         }
     }
 }

@@ -91,7 +91,7 @@ impl Lab {
     pub fn restart_nats(&self) {
         if let Some(built) = &self.built {
             // If the thread has ended, there are no NATs either.
-            let _ = built.forwarder.run(|network, _| network.restart_nats());
+            let _ = built.forwarder.run(|network, now| network.restart_nats(now));
         }
     }
 

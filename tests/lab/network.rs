@@ -136,24 +136,25 @@ impl Network {
         router: usize,
         spec: Option<NatSpec>,
         external: Option<Vec<IpAddr>>,
+        now: Duration,
     ) {
         let nat = &mut self.routers[router].nat;
         let spec = spec.unwrap_or_else(|| nat.spec().clone());
         let external = external.unwrap_or_else(|| nat.external().to_vec());
-        self.routers[router].replace_nat(Nat::new(spec, &external, self.rng.u64(..)));
+        self.routers[router].replace_nat(Nat::restarted(spec, &external, self.rng.u64(..), now));
     }
 
     /// All NATs lose their state.
-    pub(crate) fn restart_nats(&mut self) {
-        (0..self.routers.len()).for_each(|router| self.restart_nat(router, None, None));
+    pub(crate) fn restart_nats(&mut self, now: Duration) {
+        (0..self.routers.len()).for_each(|router| self.restart_nat(router, None, None, now));
     }
 
     /// A router's NAT gets this external address in place of its others, and loses its state.
-    pub(crate) fn readdress(&mut self, router: usize, address: IpAddr) {
+    pub(crate) fn readdress(&mut self, router: usize, address: IpAddr, now: Duration) {
         if let IpAddr::V4(address) = address {
             self.routers[router].lan.outside4 = address;
         }
-        self.restart_nat(router, None, Some(vec![address]));
+        self.restart_nat(router, None, Some(vec![address]), now);
     }
 
     /// Whether a host or router has this address.
@@ -279,7 +280,10 @@ impl Network {
     fn on_lan(&mut self, lan: usize, moving: Moving, now: Duration) {
         let to = moving.datagram.destination();
         if self.routers[lan].lan.is_router(to) {
-            return self.answer_itself(moving, Place::Down(lan), now);
+            return match self.routers[lan].opens_port(&moving, now) {
+                Some(answer) => self.answer(Some(answer), Place::Down(lan), now),
+                None => self.answer_itself(moving, Place::Down(lan), now),
+            };
         }
         match self.neighbour(lan, to) {
             Some(_) => self.deliver(lan, moving, now),
@@ -331,7 +335,7 @@ impl Network {
         !translated && (lan.contains(to) || self.router_for(Point::Lan(router), to).is_some())
     }
 
-    /// Answers a packet for a router itself: pings are answered, nothing is served.
+    /// Answers a packet for a router itself: pings are answered, nothing else is served here.
     fn answer_itself(&mut self, moving: Moving, back: Place, now: Duration) {
         let datagram = moving.datagram;
         let bytes = match datagram.carries() {

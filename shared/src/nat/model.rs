@@ -5,7 +5,9 @@
 //! same spec and compared with [`NatSpec::behaviour`]. The same spec, seed and packets give the same verdicts.
 
 mod expect;
+mod opened;
 mod packet;
+mod port_mapping;
 mod ports;
 pub mod spec;
 mod stack;
@@ -28,6 +30,7 @@ pub use stack::Stack;
 pub use syntax::{KEYS, Key, PRESETS, Preset, SpecError};
 
 use crate::nat::{Filtering, Mapping};
+use opened::Opened;
 use packet::{rewrite_address, rewrite_mapped};
 use ports::Allocator;
 use spec::{Alg, Fragments, Hairpin, Keying, Pooling, Refusal, Rules, Scope, Tracking};
@@ -44,6 +47,8 @@ pub struct Nat {
     ports: [Allocator; 2],
     /// The external address that each internal host was paired with.
     paired: Map<IpAddr, usize>,
+    /// Ports that hosts had opened by PCP or NAT-PMP.
+    opened: Opened,
     /// First fragments seen: the fragments that follow them may pass.
     fragments: Map<(IpAddr, IpAddr, u32), ()>,
     rng: fastrand::Rng,
@@ -69,10 +74,17 @@ impl Nat {
             external,
             ports,
             paired: Map::default(),
+            opened: Opened::default(),
             fragments: Map::default(),
             rng,
             flow_hash: BuildHasherDefault::default(),
         }
+    }
+
+    /// The same NAT, switched on just now: it has lost its state, and may have become another one.
+    #[must_use]
+    pub fn restarted(spec: NatSpec, external: &[IpAddr], seed: u64, now: Duration) -> Self {
+        Self { opened: Opened::since(now), ..Self::new(spec, external, seed) }
     }
 
     /// Its configuration.
@@ -115,13 +127,18 @@ impl Nat {
         if self.is_open(rules, packet.source.ip()) {
             return Verdict::Forward(packet);
         }
-        let slot = match self.binding_for(rules, &packet, now) {
-            Ok(slot) => slot,
-            Err(reason) => return Verdict::Drop(reason),
-        };
-        self.permit(rules, slot, &packet, now);
         let inside = packet.source;
-        packet.source = self.table[slot].outside;
+        let flow = (packet.protocol, inside, packet.destination);
+        packet.source = match self.opened.outward(flow, self.opens_both_directions(rules.mapping), now) {
+            Some(outside) => outside,
+            None => match self.binding_for(rules, &packet, now) {
+                Ok(slot) => {
+                    self.permit(rules, slot, &packet, now);
+                    self.table[slot].outside
+                }
+                Err(reason) => return Verdict::Drop(reason),
+            },
+        };
         if self.spec.alg == Alg::Addresses && inside.ip() != packet.source.ip() {
             rewrite_address(&mut packet.payload, inside.ip(), packet.source.ip());
         }
@@ -147,7 +164,10 @@ impl Nat {
     ) -> Option<SocketAddr> {
         match self.table.find_outside(protocol, outside, self.shared(remote), now) {
             Some(slot) => (!self.table[slot].from_outside).then_some(self.table[slot].inside),
-            None => self.is_open(self.spec.rules(protocol), outside.ip()).then_some(outside),
+            None => {
+                let is_open = self.is_open(self.spec.rules(protocol), outside.ip());
+                self.opened.at(protocol, outside).or(is_open.then_some(outside))
+            }
         }
     }
 
@@ -160,6 +180,9 @@ impl Nat {
         remote: SocketAddr,
         now: Duration,
     ) -> Option<SocketAddr> {
+        if let Some(outside) = self.opened.outward((protocol, inside, remote), false, now) {
+            return Some(outside);
+        }
         let outsides = self.table.outsides_of(protocol, inside, now);
         let shared = self.shared(remote);
         let table = &mut self.table;
@@ -189,24 +212,28 @@ impl Nat {
 
     fn accept_inbound(&mut self, mut packet: Packet, now: Duration, filtered: bool) -> Verdict {
         let rules = self.spec.rules(packet.protocol);
-        let Some(slot) =
-            self.table.find_outside(packet.protocol, packet.destination, self.shared(packet.source), now)
-        else {
-            return self.unsolicited(rules, packet, now);
-        };
-        if self.table[slot].from_outside {
+        let slot =
+            self.table.find_outside(packet.protocol, packet.destination, self.shared(packet.source), now);
+        // Also where a port is opened afterwards, as with Linux: who knocked before it stays outside.
+        if let Some(slot) = slot.filter(|slot| self.table[*slot].from_outside) {
             self.touch(slot, &packet, Direction::Outbound, now);
             return self.reject(packet, DropReason::NoMapping);
         }
-        if filtered && !self.admits(rules, slot, &packet, now) {
-            return self.reject(packet, DropReason::Filtered);
-        }
-        self.touch(slot, &packet, Direction::Inbound, now);
-        if self.spec.tracking == Tracking::Mapping && rules.mapping != Mapping::EndpointIndependent {
-            self.table.note_inbound(slot, packet.source);
-        }
         let outside = packet.destination;
-        packet.destination = self.table[slot].inside;
+        match slot.filter(|slot| !filtered || self.admits(rules, *slot, &packet, now)) {
+            Some(slot) => {
+                self.touch(slot, &packet, Direction::Inbound, now);
+                if self.spec.tracking == Tracking::Mapping && rules.mapping != Mapping::EndpointIndependent {
+                    self.table.note_inbound(slot, packet.source);
+                }
+                packet.destination = self.table[slot].inside;
+            }
+            None => match self.through_opened(&packet, now) {
+                Some(inside) => packet.destination = inside,
+                None if slot.is_some() => return self.reject(packet, DropReason::Filtered),
+                None => return self.unsolicited(rules, packet, now),
+            },
+        }
         match self.spec.alg {
             Alg::Addresses if outside.ip() != packet.destination.ip() => {
                 rewrite_address(&mut packet.payload, outside.ip(), packet.destination.ip());
@@ -215,6 +242,13 @@ impl Nat {
             Alg::Off | Alg::Addresses => {}
         }
         Verdict::Forward(packet)
+    }
+
+    /// Who a packet from outside is for because of a port that was opened at request.
+    fn through_opened(&mut self, packet: &Packet, now: Duration) -> Option<SocketAddr> {
+        self.opened.advance(self.spec.port_mapping.restarts, now);
+        let flow = (packet.protocol, packet.destination, packet.source);
+        self.opened.inward(flow, &self.spec.timers, now)
     }
 
     /// An inbound packet that belongs to no mapping.
@@ -339,13 +373,17 @@ impl Nat {
             }
         }
         let ip = fixed.unwrap_or_else(|| self.pool_address(source, destination))?;
-        let table = &mut self.table;
+        let (table, opened) = (&mut self.table, &self.opened);
         let port = self.ports[usize::from(protocol == Protocol::Tcp)].pick(
             source,
             ip,
             now,
             &mut self.rng,
-            |port| table.is_free_and_rested(protocol, SocketAddr::new(ip, port), shared, now),
+            |port| {
+                let outside = SocketAddr::new(ip, port);
+                let is_others = opened.at(protocol, outside).is_some_and(|inside| inside != source);
+                !is_others && table.is_free_and_rested(protocol, outside, shared, now)
+            },
         )?;
         Some(SocketAddr::new(ip, port))
     }

@@ -6,6 +6,8 @@ use super::{Transport, bytes, u16_at, u32_at};
 
 /// The version of the protocol.
 pub const VERSION: u8 = 0;
+/// Result of a gateway that does not know the version of a request (section 3.5).
+pub const UNSUPPORTED_VERSION: u16 = 1;
 /// Added to the opcode in a response.
 const RESPONSE: u8 = 128;
 const EXTERNAL_ADDRESS: u8 = 0;

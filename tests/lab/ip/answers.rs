@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use etherparse::{Icmpv4Type, Icmpv6Type, PacketBuilder, icmpv4, icmpv6};
+use etherparse::{Icmpv4Type, Icmpv6Type, IpHeaders, PacketBuilder, PacketBuilderStep, icmpv4, icmpv6};
 
 use super::{Carries, Datagram, IcmpReason};
 
@@ -55,13 +55,29 @@ impl Datagram {
         let at = self.transport;
         let number = u32::from_be_bytes(self.bytes.get(at + 4..at + 8)?.try_into().ok()?);
         let mut out = Vec::new();
-        let ip = match (self.destination(), self.source()) {
-            (IpAddr::V4(source), IpAddr::V4(to)) => PacketBuilder::ipv4(source.octets(), to.octets(), TTL),
-            (IpAddr::V6(source), IpAddr::V6(to)) => PacketBuilder::ipv6(source.octets(), to.octets(), TTL),
-            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return None,
-        };
-        ip.tcp(to, from, 0, 0).rst().ack(number.wrapping_add(1)).write(&mut out, &[]).ok()?;
+        self.back()?.tcp(to, from, 0, 0).rst().ack(number.wrapping_add(1)).write(&mut out, &[]).ok()?;
         Some(out)
+    }
+
+    /// A UDP datagram back to the sender of this one.
+    pub(crate) fn reply(&self, payload: &[u8]) -> Option<Vec<u8>> {
+        let (from, to) = self.ports()?;
+        let mut out = Vec::new();
+        self.back()?.udp(to, from).write(&mut out, payload).ok()?;
+        Some(out)
+    }
+
+    /// The beginning of a packet back to the sender of this one.
+    fn back(&self) -> Option<PacketBuilderStep<IpHeaders>> {
+        match (self.destination(), self.source()) {
+            (IpAddr::V4(source), IpAddr::V4(to)) => {
+                Some(PacketBuilder::ipv4(source.octets(), to.octets(), TTL))
+            }
+            (IpAddr::V6(source), IpAddr::V6(to)) => {
+                Some(PacketBuilder::ipv6(source.octets(), to.octets(), TTL))
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => None,
+        }
     }
 
     /// Turns an echo request into its reply.

@@ -107,9 +107,9 @@ impl Built {
         let nodes = self.plan().routers[router].clone();
         let outermost = *nodes.last().ok_or_else(|| LabError::Words("a router without a NAT".into()))?;
         match change {
-            Change::Restart => self
-                .forwarder
-                .run(move |network, _| nodes.iter().for_each(|node| network.restart_nat(*node, None, None))),
+            Change::Restart => self.forwarder.run(move |network, now| {
+                nodes.iter().for_each(|node| network.restart_nat(*node, None, None, now))
+            }),
             Change::Nat(nat) => self.change_nat(router, &nodes, nat),
             Change::Address(address) => self.change_address(&nodes, *address),
             Change::Link(up) => {
@@ -138,14 +138,14 @@ impl Built {
             return wrong(format!("router {}: one that translates stays one that translates", plan.name));
         }
         let specs: Vec<_> = nodes.iter().copied().zip(nat.0.clone()).collect();
-        self.forwarder.run(move |network, _| {
-            specs.into_iter().for_each(|(node, spec)| network.restart_nat(node, Some(spec), None))
+        self.forwarder.run(move |network, now| {
+            specs.into_iter().for_each(|(node, spec)| network.restart_nat(node, Some(spec), None, now))
         })
     }
 
     fn change_address(&self, nodes: &[usize], address: Ipv4Addr) -> Result<(), LabError> {
         let nodes = nodes.to_vec();
-        self.forwarder.run(move |network, _| {
+        self.forwarder.run(move |network, now| {
             let translates = |node: &&usize| !network.router(**node).nat.external().is_empty();
             let Some(node) = nodes.iter().rev().find(translates).copied() else {
                 return wrong("this router translates nothing, so it has no external address".into());
@@ -153,7 +153,7 @@ impl Built {
             if network.is_taken(address.into()) {
                 return wrong(format!("the address {address} is taken"));
             }
-            network.readdress(node, IpAddr::from(address));
+            network.readdress(node, IpAddr::from(address), now);
             Ok(())
         })?
     }

@@ -8,7 +8,10 @@ use std::{
 };
 
 use nat_check_core::net::sim::Way;
-use shared::nat::model::{Nat, Refused, Verdict};
+use shared::{
+    nat::model::{Nat, Protocol, Refused, Verdict},
+    port_mapping::PORT,
+};
 
 use super::{
     Capture, MEMORY, Moving, Network, Place, Point,
@@ -172,6 +175,13 @@ impl Router {
         let Some(Quoted::Flow { protocol, source, destination }) = datagram.quoted() else { return false };
         let outside = self.nat.outside_of(protocol, destination, source, now);
         outside.map(|outside| datagram.disguise_error(outside.ip(), Some(outside.port()))).is_some()
+    }
+
+    /// The answer to a request to open a port (PCP, NAT-PMP); none where the packet is none, or the NAT opens none.
+    pub(super) fn opens_port(&mut self, moving: &Moving, now: Duration) -> Option<Vec<u8>> {
+        let is_udp = moving.datagram.carries() == Carries::Flow(Protocol::Udp);
+        let request = moving.datagram.model(moving.ports).filter(|_| is_udp && moving.ports.1 == PORT)?;
+        moving.datagram.reply(&self.nat.serve(request.source, &request.payload, now)?)
     }
 
     fn external(&self, inside: IpAddr) -> Option<IpAddr> {

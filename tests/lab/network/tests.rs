@@ -169,7 +169,7 @@ fn what_happened_is_counted() {
     assert_eq!(nat.dropped_out.iter().collect::<Vec<_>>(), [(&"link down".to_owned(), &1)]);
     assert_eq!((summary.direct("alice", "relay", "ipv4"), summary.direct("alice", "relay", "ipv6")), (2, 0));
     assert!(summary.between("alice", "relay").contains("over IPv4 (2 packets from alice, 0 from relay)"));
-    network.restart_nat(0, None, None);
+    network.restart_nat(0, None, None, Duration::ZERO);
     assert_eq!(
         network.summary(&[], Duration::ZERO).nats[0].mappings_made,
         2,

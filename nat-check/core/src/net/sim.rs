@@ -272,7 +272,9 @@ fn build_gates(
         };
         public &= !translates;
         let line = parent.is_none().then(|| Line::new(spec.path, rng.u64(..)));
-        let gate = Gate { nat: Nat::new(nat.clone(), &external, rng.u64(..)), parent, line };
+        // The innermost gets those of the hosts' network instead.
+        let lan = vec![Ipv4Addr::new(100, 64 + site, depth as u8 + 1, 1).into()];
+        let gate = Gate { nat: Nat::new(nat.clone(), &external, rng.u64(..)), lan, parent, line };
         parent = Some(fabric.add_gate(gate));
     }
     parent.unwrap_or_default()
@@ -287,6 +289,9 @@ fn build_hosts(
     rng: &mut fastrand::Rng,
 ) -> Vec<usize> {
     let private = fabric.translated(gate);
+    let v4 = if private { Ipv4Addr::new(192, 168, 77 + site, 1).into() } else { public_ip(site, 15) };
+    let v6 = Ipv6Addr::new(0x2001, 0xdb8, 0x77 + u16::from(site), 0, 0, 0, 0, 1);
+    fabric.set_lan(gate, if ipv6 { vec![v4, IpAddr::V6(v6)] } else { vec![v4] });
     let host = |n: u8| {
         let v4 =
             if private { Ipv4Addr::new(192, 168, 77 + site, 2 + n).into() } else { public_ip(site, 1 + n) };

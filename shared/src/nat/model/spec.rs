@@ -46,6 +46,8 @@ pub struct NatSpec {
     pub unsolicited_syn: Refusal,
     /// How long that response is delayed (RFC 5382 asks for 6 s).
     pub refuse_after: Duration,
+    /// Whether hosts can have ports opened.
+    pub port_mapping: PortMapping,
 }
 
 /// Mapping and filtering of one protocol.
@@ -242,6 +244,43 @@ pub enum Refusal {
     Unreachable,
 }
 
+/// How the NAT, or firewall, opens ports at request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortMapping {
+    /// By which protocols.
+    pub serves: Serves,
+    /// What becomes of a request.
+    pub opens: Opens,
+    /// The longest time for which a port is opened.
+    pub lease: Duration,
+    /// The time at which the gateway loses all ports that it has opened; `None` = never.
+    pub restarts: Option<Duration>,
+}
+
+/// The protocols by which a NAT opens ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serves {
+    /// None.
+    Nothing,
+    /// PCP, RFC 6887.
+    Pcp,
+    /// NAT-PMP, RFC 6886.
+    NatPmp,
+    /// Both.
+    Both,
+}
+
+/// What becomes of a request to open a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opens {
+    /// The port is opened.
+    Ports,
+    /// It is granted, and nothing is opened.
+    Nothing,
+    /// It is refused.
+    Refused,
+}
+
 impl Default for NatSpec {
     /// A port-restricted cone that preserves port numbers: a typical home router.
     fn default() -> Self {
@@ -290,6 +329,12 @@ impl Default for NatSpec {
             fragments: Fragments::Pass,
             unsolicited_syn: Refusal::Drop,
             refuse_after: Duration::ZERO,
+            port_mapping: PortMapping {
+                serves: Serves::Nothing,
+                opens: Opens::Ports,
+                lease: Duration::from_secs(7200),
+                restarts: None,
+            },
         }
     }
 }

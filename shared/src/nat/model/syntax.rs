@@ -13,8 +13,8 @@ pub use presets::{PRESETS, Preset};
 use values::{Passage, Value};
 
 use super::spec::{
-    Alg, Change, Fallback, Fragments, Hairpin, Hops, Keying, NatSpec, Pooling, Refreshing, Refusal, Scope,
-    Tracking,
+    Alg, Change, Fallback, Fragments, Hairpin, Hops, Keying, NatSpec, Opens, Pooling, Refreshing, Refusal,
+    Scope, Serves, Tracking,
 };
 use crate::nat::{Filtering, Mapping, PortPolicy};
 
@@ -199,6 +199,10 @@ pub const KEYS: &[Key] = &[
     key!("fragments", "how IP fragments are treated", Fragments, fragments),
     key!("syn", "response to an unsolicited TCP SYN", Refusal, unsolicited_syn),
     key!("syn-delay", "delay of that response", Duration, refuse_after),
+    key!("port-mapping", "protocols by which hosts have ports opened", Serves, port_mapping.serves),
+    key!("opens", "what becomes of such a request", Opens, port_mapping.opens),
+    key!("lease", "longest time for which a port is opened", Duration, port_mapping.lease),
+    key!("restarts", "when all opened ports are lost", Option<Duration>, port_mapping.restarts),
 ];
 
 impl NatSpec {

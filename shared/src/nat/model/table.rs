@@ -172,6 +172,19 @@ impl Table {
             && self.resting.get(&(protocol, outside)).is_none_or(|until| now >= *until)
     }
 
+    /// Whether no other internal endpoint than this one has a binding with this external one.
+    pub(super) fn is_free_for(
+        &self,
+        protocol: Protocol,
+        outside: SocketAddr,
+        inside: SocketAddr,
+        now: Duration,
+    ) -> bool {
+        let mut bindings = self.slots.iter().flatten().filter(|b| b.clock.alive(now, &self.timers));
+        !bindings
+            .any(|b| (b.protocol, b.outside) == (protocol, outside) && b.inside != inside && !b.from_outside)
+    }
+
     /// Number of bindings of an internal host.
     pub(super) fn mappings_of(&mut self, host: IpAddr, now: Duration) -> u32 {
         if self.held.contains_key(&host) {

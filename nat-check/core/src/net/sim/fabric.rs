@@ -10,9 +10,12 @@ use std::{
     time::Duration,
 };
 
-use shared::nat::{
-    Mapping,
-    model::{Nat, Packet, Protocol, Refused, TcpFlags, Verdict},
+use shared::{
+    nat::{
+        Mapping,
+        model::{Nat, Packet, Protocol, Refused, TcpFlags, Verdict, spec::Serves},
+    },
+    port_mapping::{PCP_ANYCAST, PORT},
 };
 
 use super::{
@@ -27,6 +30,8 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Gate {
     pub(super) nat: Nat,
+    /// Its own addresses on its inside.
+    pub(super) lan: Vec<IpAddr>,
     /// The NAT above; none = the Internet.
     pub(super) parent: Option<usize>,
     /// The line to the Internet; none below another NAT.
@@ -162,10 +167,21 @@ impl Fabric {
         let (old, parent) = (self.gates[gate].nat.external().to_vec(), self.gates[gate].parent);
         let new = external.map_or_else(|| old.clone(), |ip| vec![ip]);
         self.places.retain(|(realm, ip), _| *realm != parent || !old.contains(ip));
-        self.gates[gate].nat = Nat::new(self.gates[gate].nat.spec().clone(), &new, seed);
+        self.gates[gate].nat = Nat::restarted(self.gates[gate].nat.spec().clone(), &new, seed, self.now);
         for ip in new {
             self.announce(parent, ip, Target::Gate(gate));
         }
+    }
+
+    /// Gives a NAT its own addresses on its inside.
+    pub(super) fn set_lan(&mut self, gate: usize, lan: Vec<IpAddr>) {
+        self.gates[gate].lan = lan;
+    }
+
+    /// The address that a host leaves its local network by, in the family of `like`.
+    pub(super) fn gateway_of(&self, host: usize, like: IpAddr) -> Option<IpAddr> {
+        let lan = &self.gates[self.hosts[host].gate()].lan;
+        lan.iter().copied().find(|ip| ip.is_ipv4() == like.is_ipv4())
     }
 
     /// Whether IPv4 is translated anywhere above hosts of this NAT.
@@ -222,6 +238,17 @@ impl Fabric {
         if let Some(target) = self.places.get(&(Some(gate), packet.destination.ip())).copied() {
             return self.descend(target, packet);
         }
+        // The first PCP server on the way is the carrier's, whoever that is.
+        let Gate { nat, lan, .. } = &self.gates[gate];
+        let is_anycast =
+            packet.destination.ip() == PCP_ANYCAST && nat.spec().port_mapping.serves != Serves::Nothing;
+        if is_anycast || lan.contains(&packet.destination.ip()) {
+            return self.at_gateway(gate, packet);
+        }
+        // Nobody routes multicast, and nobody on these networks listens to it.
+        if packet.destination.ip().is_multicast() {
+            return self.note(Place::Gate(gate), Fate::Unreachable, &packet);
+        }
         packet.ttl = self.gates[gate].nat.spec().hops.after(packet.ttl);
         if packet.ttl == 0 {
             return self.note(Place::Gate(gate), Fate::Expired, &packet);
@@ -243,6 +270,20 @@ impl Fabric {
             Verdict::Drop(reason) => {
                 self.trace.extend(about.map(|e| Entry { fate: Fate::Dropped(reason), ..e }))
             }
+        }
+    }
+
+    /// A packet for a NAT itself, from its inside: it may be asked to open a port.
+    fn at_gateway(&mut self, gate: usize, packet: Packet) {
+        let is_request = packet.protocol == Protocol::Udp && packet.destination.port() == PORT;
+        let served = is_request.then(|| self.gates[gate].nat.serve(packet.source, &packet.payload, self.now));
+        let Some(answer) = served.flatten() else {
+            return self.note(Place::Gate(gate), Fate::Unreachable, &packet);
+        };
+        self.note(Place::Gate(gate), Fate::Received, &packet);
+        let answer = Packet::udp(packet.destination, packet.source, answer);
+        if let Some(target) = self.places.get(&(Some(gate), answer.destination.ip())).copied() {
+            self.descend(target, answer);
         }
     }
 

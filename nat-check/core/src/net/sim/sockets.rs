@@ -70,6 +70,10 @@ impl Net for SimNet {
         Some(if own.is_ipv4() { 24 } else { 64 })
     }
 
+    fn gateway(&self, own: IpAddr) -> Option<IpAddr> {
+        self.shared.with(|fabric| fabric.gateway_of(self.host, own))
+    }
+
     fn connect(
         &self,
         local: Option<SocketAddr>,

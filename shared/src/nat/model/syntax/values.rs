@@ -6,7 +6,8 @@ use super::list;
 use crate::nat::{
     Filtering, Mapping, PortPolicy,
     model::spec::{
-        Alg, Fallback, Fragments, Hairpin, Hops, Keying, Pooling, Refreshing, Refusal, Scope, Tracking,
+        Alg, Fallback, Fragments, Hairpin, Hops, Keying, Opens, Pooling, Refreshing, Refusal, Scope, Serves,
+        Tracking,
     },
 };
 
@@ -96,6 +97,13 @@ keywords! {
     Hops { Hops::Counted => "counted"; Hops::Ignored => "ignored"; Hops::Reset => "reset"; }
     Fragments { Fragments::Pass => "pass"; Fragments::InOrder => "in-order"; Fragments::Drop => "drop"; }
     Refusal { Refusal::Drop => "drop"; Refusal::Reset => "reset"; Refusal::Unreachable => "icmp"; }
+    Serves {
+        Serves::Nothing => "none";
+        Serves::Pcp => "pcp";
+        Serves::NatPmp => "nat-pmp";
+        Serves::Both => "both";
+    }
+    Opens { Opens::Ports => "ports"; Opens::Nothing => "nothing"; Opens::Refused => "refused"; }
     bool { true => "yes" | "true" | "on"; false => "no" | "false" | "off"; }
 }
 
@@ -149,6 +157,20 @@ impl Value for Option<u32> {
 
     fn takes() -> String {
         "a number, or none".into()
+    }
+}
+
+impl Value for Option<Duration> {
+    fn read(text: &str) -> Option<Self> {
+        if text == "none" { Some(None) } else { Duration::read(text).map(Some) }
+    }
+
+    fn print(&self) -> String {
+        self.map_or_else(|| "none".into(), |time| time.print())
+    }
+
+    fn takes() -> String {
+        format!("{}, or none", Duration::takes())
     }
 }
 
