@@ -2,9 +2,12 @@
 //! and :2). What a gateway says is input: bounded in size and time, and it never decides where else packets go.
 
 mod client;
+#[cfg(test)]
+mod client_tests;
 mod datagrams;
 mod description;
 mod discovery;
+mod epochs;
 mod http;
 pub mod keep;
 mod soap;
@@ -12,8 +15,10 @@ mod ssdp;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use client::is_conflict;
 pub use client::{Client, Granted, Wish};
 pub use discovery::{Discovery, discover};
+pub use epochs::Epochs;
 pub use shared::port_mapping::{Protocol, Transport};
 
 /// Why a gateway did not do what it was asked to.

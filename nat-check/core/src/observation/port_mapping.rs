@@ -30,6 +30,10 @@ pub struct Attempt {
     pub external_address: Option<IpAddr>,
     /// Why it cannot be used at all.
     pub unusable: Option<String>,
+    /// The first and the last epoch that it told: seconds since it lost its mappings.
+    pub epochs: Option<(u32, u32)>,
+    /// How often it lost them between two answers.
+    pub losses: u32,
     /// The mappings that were asked for.
     pub mappings: Vec<AskedMapping>,
 }

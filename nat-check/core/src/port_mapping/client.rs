@@ -15,6 +15,7 @@ use shared::port_mapping::{
 use super::{
     MappingError, Protocol, datagrams,
     description::Service,
+    epochs::Epochs,
     soap::{Action, Results},
 };
 use crate::net::Net;
@@ -27,6 +28,7 @@ pub struct Client {
     local: IpAddr,
     at: SocketAddr,
     way: Way,
+    epochs: Epochs,
 }
 
 #[derive(Clone, Debug)]
@@ -84,12 +86,13 @@ impl Client {
             Protocol::Upnp => return None,
         };
         let at = SocketAddr::new(gateway, shared::port_mapping::PORT);
-        Some(Self { net: Arc::clone(net), local, at, way })
+        Some(Self { net: Arc::clone(net), local, at, way, epochs: Epochs::new(protocol) })
     }
 
     /// A service of UPnP, at the address of its description.
     pub(super) fn upnp(net: &Arc<dyn Net>, local: IpAddr, at: SocketAddr, service: Service) -> Self {
-        Self { net: Arc::clone(net), local, at, way: Way::Upnp(Arc::new(service)) }
+        let epochs = Epochs::new(Protocol::Upnp);
+        Self { net: Arc::clone(net), local, at, way: Way::Upnp(Arc::new(service)), epochs }
     }
 
     /// Its protocol.
@@ -108,6 +111,17 @@ impl Client {
         self.at.ip()
     }
 
+    /// The epochs that it has told.
+    #[must_use]
+    pub fn epochs(&self) -> &Epochs {
+        &self.epochs
+    }
+
+    /// Takes an epoch that it told before anything was asked for.
+    pub(super) fn note_epoch(&self, told: u32) {
+        self.epochs.note(told);
+    }
+
     /// Asks for a mapping, or for more time for one that there is.
     ///
     /// # Errors
@@ -120,7 +134,7 @@ impl Client {
         }
     }
 
-    /// Ends a mapping. That there is none is success.
+    /// Ends a mapping that it has granted. That there is none is success.
     ///
     /// # Errors
     /// When the gateway refuses, or does not answer.
@@ -128,21 +142,41 @@ impl Client {
         match &self.way {
             Way::Pcp => self.pcp(wish, 0).await.map(|_| ()),
             Way::NatPmp => self.nat_pmp(wish, 0, 0).await.map(|_| ()),
-            Way::Upnp(service) => {
-                let named = named(wish).to_vec();
-                match self.call(service, "DeletePortMapping", named).await {
-                    Err(MappingError::Refused(code)) if is_no_such_entry(&code) => Ok(()),
-                    answer => answer.map(|_| ()),
-                }
-            }
+            Way::Upnp(service) => match self.call(service, "DeletePortMapping", named(wish).to_vec()).await {
+                Err(MappingError::Refused(code)) if is_no_such_entry(&code) => Ok(()),
+                answer => answer.map(|_| ()),
+            },
+        }
+    }
+
+    /// Ends a mapping whose answer did not come: it may be there, and with UPnP the port may be another host's.
+    ///
+    /// # Errors
+    /// When the gateway refuses, or does not answer.
+    pub async fn unmap_if_made(&self, wish: &Wish) -> Result<(), MappingError> {
+        match self.is_listed(wish).await {
+            Some(false) => Ok(()),
+            Some(true) | None => self.unmap(wish).await,
         }
     }
 
     /// Whether the gateway lists the mapping, where the protocol can tell.
     pub async fn is_listed(&self, wish: &Wish) -> Option<bool> {
-        let Way::Upnp(service) = &self.way else { return None };
+        match &self.way {
+            Way::Upnp(service) => self.has_entry(service, wish).await,
+            Way::Pcp | Way::NatPmp => None,
+        }
+    }
+
+    /// Whether there is an entry for this mapping, and not one of another host; none where the gateway does not say.
+    async fn has_entry(&self, service: &Service, wish: &Wish) -> Option<bool> {
         match self.call(service, "GetSpecificPortMappingEntry", named(wish).to_vec()).await {
-            Ok(_) => Some(true),
+            Ok(results) => {
+                let is =
+                    |name: &str, own: &str| results.get(name).is_none_or(|it| it.is_empty() || it == own);
+                let is_here = is("NewInternalClient", &self.local.to_string());
+                Some(is_here && is("NewInternalPort", &wish.internal.to_string()))
+            }
             Err(MappingError::Refused(code)) if is_no_such_entry(&code) => Some(false),
             Err(_) => None,
         }
@@ -190,6 +224,7 @@ impl Client {
             pcp::Response::read(message).filter(|response| request.is_answered_by(response))
         })
         .await?;
+        self.epochs.note(response.epoch);
         match response.operation {
             Operation::Map(granted) if response.result == 0 => Ok(Granted {
                 external: granted.external,
@@ -217,10 +252,12 @@ impl Client {
     }
 
     async fn ask_nat_pmp(&self, request: nat_pmp::Request) -> Result<nat_pmp::Response, MappingError> {
-        datagrams::ask(&*self.net, self.local, self.at, &request.write(), |message| {
+        let response = datagrams::ask(&*self.net, self.local, self.at, &request.write(), |message| {
             nat_pmp::Response::read(message).filter(|response| request.is_answered_by(response))
         })
-        .await
+        .await?;
+        self.epochs.note(response.epoch);
+        Ok(response)
     }
 
     async fn upnp_map(&self, service: &Service, wish: &Wish) -> Result<Granted, MappingError> {
@@ -235,9 +272,18 @@ impl Client {
             ("NewPortMappingDescription", "nat-check".into()),
             ("NewLeaseDuration", seconds(wish.lifetime).to_string()),
         ];
-        self.call(service, "AddPortMapping", arguments).await?;
-        // The action gives nothing back: what was asked for is what there is.
-        Ok(Granted { external: wish.external, external_address: None, lifetime: wish.lifetime, epoch: None })
+        let external = match self.call(service, "AddPortMapping", arguments.clone()).await {
+            // The action gives nothing back: what was asked for is what there is.
+            Ok(_) => wish.external,
+            // Version 2 looks for a port that is free (WANIPConnection:2 section 2.5.20).
+            Err(MappingError::Refused(code)) if is_conflict(&code) && service.chooses_ports() => {
+                let results = self.call(service, "AddAnyPortMapping", arguments).await?;
+                let reserved = results.get("NewReservedPort").and_then(|port| port.parse().ok());
+                reserved.ok_or_else(|| MappingError::Nonsense("an answer without the port".into()))?
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Granted { external, external_address: None, lifetime: wish.lifetime, epoch: None })
     }
 
     async fn call(
@@ -262,6 +308,11 @@ fn named(wish: &Wish) -> [(&'static str, String); 3] {
 /// WANIPConnection's error for a mapping that there is not.
 fn is_no_such_entry(code: &str) -> bool {
     code.starts_with("714")
+}
+
+/// WANIPConnection's error for a port that is somebody else's.
+pub(crate) fn is_conflict(code: &str) -> bool {
+    code.starts_with("718")
 }
 
 fn seconds(time: Duration) -> u32 {

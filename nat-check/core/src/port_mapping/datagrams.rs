@@ -12,10 +12,14 @@ use super::MappingError;
 use crate::net::Net;
 
 /// When a request is sent again.
-const AGAIN: [Duration; 3] =
-    [Duration::from_millis(250), Duration::from_millis(500), Duration::from_millis(1000)];
+const AGAIN: [Duration; 4] = [
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_millis(1000),
+    Duration::from_millis(2000),
+];
 /// When its answer is waited for no longer.
-const GIVEN_UP: Duration = Duration::from_millis(2000);
+const GIVEN_UP: Duration = Duration::from_millis(4000);
 /// Longest message of either protocol, and a little more, so that longer ones are seen to be too long.
 const BUFFER: usize = 1200;
 

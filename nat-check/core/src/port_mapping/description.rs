@@ -3,11 +3,15 @@
 use super::ssdp;
 
 /// Services that open ports, the best first.
-const TYPES: [&str; 3] = [
-    "urn:schemas-upnp-org:service:WANIPConnection:2",
+const TYPES: [&str; 5] = [
+    WAN_IP_CONNECTION_2,
     "urn:schemas-upnp-org:service:WANIPConnection:1",
     "urn:schemas-upnp-org:service:WANPPPConnection:1",
+    // Of modems from before the standard was UPnP's.
+    "urn:dslforum-org:service:WANIPConnection:1",
+    "urn:dslforum-org:service:WANPPPConnection:1",
 ];
+const WAN_IP_CONNECTION_2: &str = "urn:schemas-upnp-org:service:WANIPConnection:2";
 /// Elements that are read.
 const MOST_NODES: u32 = 20_000;
 /// Services that are considered.
@@ -20,6 +24,13 @@ pub(super) struct Service {
     pub(super) kind: &'static str,
     /// Where its actions are called, at the address of the description.
     pub(super) path: String,
+}
+
+impl Service {
+    /// Whether it gives another port where the wished one is somebody else's.
+    pub(super) fn chooses_ports(&self) -> bool {
+        self.kind == WAN_IP_CONNECTION_2
+    }
 }
 
 /// The services of a description that open ports, the best first.

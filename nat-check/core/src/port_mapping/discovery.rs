@@ -8,14 +8,17 @@ use std::{
 };
 
 use shared::port_mapping::{
-    PORT,
+    PCP_ANYCAST, PORT,
     nat_pmp::{self, Body},
     pcp::{self, Operation},
 };
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::{Client, MappingError, Protocol, description, http, ssdp};
-use crate::net::{Datagram, Net};
+use crate::{
+    contactable::is_global,
+    net::{Datagram, Net},
+};
 
 /// After this time nobody is waited for.
 const ROUND: Duration = Duration::from_millis(600);
@@ -51,10 +54,12 @@ pub async fn discover(net: &Arc<dyn Net>, local: IpAddr, gateway: IpAddr) -> Dis
     let (datagrams, upnp) =
         tokio::join!(over_datagrams(&**net, local, gateway), over_ssdp(net, local, gateway));
     let mut found = Discovery { external_address: datagrams.external_address, ..Discovery::default() };
-    for (protocol, answers) in [(Protocol::Pcp, datagrams.pcp), (Protocol::NatPmp, datagrams.nat_pmp)] {
-        if answers {
-            found.clients.extend(Client::over_datagrams(net, local, gateway, protocol));
-        }
+    // Of two PCP servers the one of this network's gateway is asked.
+    let pcp = datagrams.pcp.iter().find(|(at, _)| *at == gateway).or(datagrams.pcp.first());
+    let answered = [pcp.map(|it| (Protocol::Pcp, *it)), datagrams.nat_pmp.map(|it| (Protocol::NatPmp, it))];
+    for (protocol, (at, epoch)) in answered.into_iter().flatten() {
+        let client = Client::over_datagrams(net, local, at, protocol);
+        found.clients.extend(client.inspect(|client| client.note_epoch(epoch)));
     }
     let Some(Device { at, software, client }) = upnp else { return found };
     found.software = software;
@@ -67,8 +72,9 @@ pub async fn discover(net: &Arc<dyn Net>, local: IpAddr, gateway: IpAddr) -> Dis
 
 #[derive(Default)]
 struct OverDatagrams {
-    pcp: bool,
-    nat_pmp: bool,
+    /// Who answers, with the epoch told.
+    pcp: Vec<(IpAddr, u32)>,
+    nat_pmp: Option<(IpAddr, u32)>,
     external_address: Option<IpAddr>,
 }
 
@@ -78,28 +84,35 @@ async fn over_datagrams(net: &dyn Net, local: IpAddr, gateway: IpAddr) -> OverDa
     let Ok(socket) = net.bind(SocketAddr::new(local, 0)).await else { return found };
     let announce = pcp::Request { lifetime: 0, client: local, operation: Operation::Announce }.write();
     let address = nat_pmp::Request::ExternalAddress.write();
+    let anycast = local.is_ipv4().then(|| SocketAddr::new(PCP_ANYCAST.into(), PORT));
     let gateway = SocketAddr::new(gateway, PORT);
     let begun = Instant::now();
-    let sending = repeat(&*socket, begun, &DATAGRAMS_AT, vec![(announce, gateway), (address, gateway)]);
+    let mut questions = vec![(announce.clone(), gateway), (address, gateway)];
+    questions.extend(anycast.map(|anycast| (announce, anycast)));
+    let sending = repeat(&*socket, begun, &DATAGRAMS_AT, questions);
     let receiving = async {
         let mut buffer = [0; pcp::LONGEST + 1];
-        while !(found.pcp && found.nat_pmp) {
+        while !(found.pcp.iter().any(|(at, _)| *at == gateway.ip()) && found.nat_pmp.is_some()) {
             // An error is a report by ICMP of what was sent before.
             let Ok((length, from)) = socket.recv_from(&mut buffer).await else {
                 tokio::time::sleep(OTHERS).await;
                 continue;
             };
-            if from != gateway {
+            if from != gateway && Some(from) != anycast {
                 continue;
             }
             let message = &buffer[..length];
             if let Some(response) = pcp::Response::read(message) {
                 // A gateway may allow no announcements and still be one.
-                found.pcp |= response.result != pcp::UNSUPP_VERSION;
-            } else if let Some(response) = nat_pmp::Response::read(message)
+                let is_known = found.pcp.iter().any(|(at, _)| *at == from.ip());
+                if response.result != pcp::UNSUPP_VERSION && !is_known {
+                    found.pcp.push((from.ip(), response.epoch));
+                }
+            } else if from == gateway
+                && let Some(response) = nat_pmp::Response::read(message)
                 && let Body::ExternalAddress(address) = response.body
             {
-                found.nat_pmp = true;
+                found.nat_pmp = Some((from.ip(), response.epoch));
                 let named = response.result == 0 && !address.is_unspecified();
                 found.external_address = named.then_some(address.into());
             }
@@ -203,7 +216,8 @@ pub(super) fn is_of_this_network(at: IpAddr, local: IpAddr, gateway: IpAddr, pre
     at == gateway || (at4.is_private() && network(at4) == network(local4))
 }
 
-/// Reads a description and picks the service that opens ports: one that says it is connected, where one does.
+/// Reads a description and picks the service that opens ports: of several one that says that it is connected, at best with a
+/// public address.
 async fn describe(
     net: &Arc<dyn Net>,
     local: IpAddr,
@@ -221,15 +235,21 @@ async fn describe(
     let clients: Vec<Client> =
         services.into_iter().map(|service| Client::upnp(net, local, at, service)).collect();
     if let [_, _, ..] = clients.as_slice() {
+        let mut best = None;
         let connected = async {
             for client in &clients {
                 if client.is_connected().await {
-                    return Some(client.clone());
+                    // One with a public address is the way to the Internet.
+                    if client.external_address().await.is_some_and(is_global) {
+                        best = Some(client.clone());
+                        return;
+                    }
+                    best.get_or_insert(client.clone());
                 }
             }
-            None
         };
-        if let Ok(Some(client)) = timeout(STATUS, connected).await {
+        _ = timeout(STATUS, connected).await;
+        if let Some(client) = best {
             return Ok(client);
         }
     }

@@ -65,12 +65,29 @@ pub enum Event<'a> {
     },
     /// The gateway has renewed it.
     Renewed(Transport, Granted),
+    /// The gateway had lost its mappings, and has made it anew.
+    Restored(Transport, Granted),
     /// The gateway has not renewed it, for this reason.
     NotRenewed(Transport, MappingError),
     /// It is closed.
     Closed(Transport),
     /// The gateway has not closed it, for this reason.
     NotClosed(Transport, MappingError),
+}
+
+impl Event<'_> {
+    /// The transport that it is about.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        match *self {
+            Self::Opened { transport, .. } | Self::Tested { transport, .. } => transport,
+            Self::Renewed(transport, _)
+            | Self::Restored(transport, _)
+            | Self::NotRenewed(transport, _)
+            | Self::Closed(transport)
+            | Self::NotClosed(transport, _) => transport,
+        }
+    }
 }
 
 /// Why a port cannot be kept open.
@@ -95,6 +112,31 @@ struct Open {
     /// Whether the gateway has said so; otherwise it is only closed.
     is_granted: bool,
     renew_at: Instant,
+    /// How often the gateway had lost its mappings when this one was made.
+    losses: u32,
+}
+
+impl Open {
+    async fn renew(&mut self, tell: &(dyn Fn(Event<'_>) + Sync)) {
+        let transport = self.wish.transport;
+        match self.client.map(&self.wish).await {
+            Ok(granted) => {
+                self.renew_at = Instant::now() + half(&granted);
+                self.granted = granted;
+                let losses = self.client.epochs().losses();
+                let is_lost = std::mem::replace(&mut self.losses, losses) < losses;
+                tell(match is_lost {
+                    true => Event::Restored(transport, granted),
+                    false => Event::Renewed(transport, granted),
+                });
+            }
+            Err(error) => {
+                self.renew_at = Instant::now() + AGAIN;
+                self.losses = self.client.epochs().losses();
+                tell(Event::NotRenewed(transport, error));
+            }
+        }
+    }
 }
 
 /// Keeps a port open until the time is over, or `stop` becomes true. Whatever happens, what was opened is closed.
@@ -123,7 +165,8 @@ pub async fn keep(
         ended = open_and_renew(net, kept, &found.clients, tell, &mut open) => ended,
     };
     for Open { client, wish, is_granted, .. } in open {
-        match client.unmap(&wish).await {
+        let ended = if is_granted { client.unmap(&wish).await } else { client.unmap_if_made(&wish).await };
+        match ended {
             Ok(()) if is_granted => tell(Event::Closed(wish.transport)),
             Err(error) if is_granted => tell(Event::NotClosed(wish.transport, error)),
             Ok(()) | Err(_) => {}
@@ -169,17 +212,11 @@ async fn open_and_renew(
             Some(_) | None => sleep_until(next).await,
         }
         for it in open.iter_mut().filter(|it| it.is_granted && it.renew_at <= next) {
-            match it.client.map(&it.wish).await {
-                Ok(granted) => {
-                    it.renew_at = Instant::now() + half(&granted);
-                    it.granted = granted;
-                    tell(Event::Renewed(it.wish.transport, granted));
-                }
-                Err(error) => {
-                    it.renew_at = Instant::now() + AGAIN;
-                    tell(Event::NotRenewed(it.wish.transport, error));
-                }
-            }
+            it.renew(tell).await;
+        }
+        // A gateway that has lost one mapping has lost all.
+        for it in open.iter_mut().filter(|it| it.is_granted && it.client.epochs().losses() > it.losses) {
+            it.renew(tell).await;
         }
     }
 }
@@ -199,7 +236,15 @@ async fn open_one(
         let nothing =
             Granted { external: kept.port, external_address: None, lifetime: LIFETIME, epoch: None };
         let renew_at = Instant::now() + LIFETIME;
-        open.push(Open { client: client.clone(), wish, granted: nothing, is_granted: false, renew_at });
+        let losses = client.epochs().losses();
+        open.push(Open {
+            client: client.clone(),
+            wish,
+            granted: nothing,
+            is_granted: false,
+            renew_at,
+            losses,
+        });
         let answer = client.map(&wish).await;
         let (Ok(granted), Some(entry)) = (&answer, open.last_mut()) else {
             if let Err(error) = answer {

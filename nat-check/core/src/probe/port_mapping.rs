@@ -7,6 +7,8 @@ mod kept;
 mod mappings;
 mod outside;
 #[cfg(test)]
+mod simulated;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
@@ -64,17 +66,20 @@ struct Purposes {
 
 impl Purposes {
     fn of(protocol: Protocol) -> Self {
-        let roles = match protocol {
-            Protocol::Pcp => ["pcp", "pcp-control", "pcp-outbound", "pcp-after", "pcp-call"],
-            Protocol::NatPmp => {
-                ["nat-pmp", "nat-pmp-control", "nat-pmp-outbound", "nat-pmp-after", "nat-pmp-call"]
-            }
-            Protocol::Upnp => ["upnp", "upnp-control", "upnp-outbound", "upnp-after", "upnp-call"],
-        };
-        let [test, control, outbound, after, call] = roles.map(|role| PURPOSE.role(role));
+        let [test, control, outbound, after, call] =
+            ROLES.map(|of_purpose| PURPOSE.role(of_purpose[protocol as usize]));
         Self { test, control, outbound, after, call }
     }
 }
+
+/// The roles in the log: a line for each purpose, a column for each of [`Protocol::ALL`].
+const ROLES: [[&str; Protocol::ALL.len()]; 5] = [
+    ["pcp", "nat-pmp", "upnp"],
+    ["pcp-control", "nat-pmp-control", "upnp-control"],
+    ["pcp-outbound", "nat-pmp-outbound", "upnp-outbound"],
+    ["pcp-after", "nat-pmp-after", "upnp-after"],
+    ["pcp-call", "nat-pmp-call", "upnp-call"],
+];
 
 /// Connections to a port that was not mapped.
 const CONTROL_CALL: Purpose = PURPOSE.role("control-call");
@@ -91,6 +96,8 @@ async fn run(session: Arc<Session>) {
         software: found.software.clone().filter(|_| protocol == Protocol::Upnp),
         external_address: found.external_address.filter(|_| protocol == Protocol::NatPmp),
         unusable: None,
+        epochs: None,
+        losses: 0,
         mappings: Vec::new(),
     };
     if let Some((at, why)) = &found.unusable {
@@ -128,6 +135,8 @@ impl Trial {
     async fn run(self, control: SocketId) {
         let purposes = Purposes::of(self.client.protocol());
         tokio::join!(self.address(), self.over_udp(purposes, control), self.over_tcp(purposes));
+        let epochs = self.client.epochs();
+        self.note(|attempt| (attempt.epochs, attempt.losses) = (epochs.told(), epochs.losses()));
     }
 
     /// The external address that the gateway names, where the protocol has a question for it.

@@ -50,6 +50,8 @@ pub struct MappingProtocol {
     pub outbound_uses_mapping: Finding<bool>,
     /// Whether the mappings are gone again.
     pub deleted: Finding<bool>,
+    /// Whether the gateway lost its mappings during the run, as it does when it restarts (RFC 6887 section 8.5).
+    pub lost_mappings: Finding<bool>,
     /// What the gateway refused with, by the protocol's own name.
     pub error: Option<String>,
 }
@@ -133,7 +135,13 @@ fn of_protocol(key: &str, name: &'static str, it: &MappingProtocol) -> Vec<Row> 
         // All else is not known for the same reason.
         return vec![summary];
     }
-    vec![
+    let lost = Row::of(
+        &key(".lost_mappings"),
+        "Lost mappings",
+        &it.lost_mappings,
+        yes_no("yes, during the run: the gateway has restarted", "no"),
+    );
+    let mut rows = vec![
         summary,
         Row::of(
             &key(".external_address_agrees"),
@@ -160,7 +168,9 @@ fn of_protocol(key: &str, name: &'static str, it: &MappingProtocol) -> Vec<Row> 
             yes_no("leaves from the mapped port", "leaves from another port than the mapped one"),
         ),
         Row::of(&key(".deleted"), "Closed again", &it.deleted, yes_no("yes", "no")),
-    ]
+    ];
+    rows.extend(Some(lost).filter(|_| it.lost_mappings.value == Some(true)));
+    rows
 }
 
 /// What came of it, in a sentence.

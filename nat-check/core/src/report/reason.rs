@@ -147,6 +147,10 @@ pub enum ReasonCode {
     NoExternalAddressNamed,
     /// Only the gateway itself says so.
     GatewaysWordOnly,
+    /// The gateway lost the ports that it had opened during the run.
+    GatewayLostMappings,
+    /// The gateway tells no epoch, so that it cannot be seen whether it lost its mappings.
+    NoEpochNamed,
     // A browser that measures.
     /// A browser cannot measure it.
     NotInABrowser,

@@ -13,6 +13,8 @@ pub(crate) struct OpenMapping {
     pub(crate) attempt: usize,
     pub(crate) client: Client,
     pub(crate) wish: Wish,
+    /// Whether the gateway has said that it is there.
+    pub(crate) is_granted: bool,
 }
 
 impl Session {

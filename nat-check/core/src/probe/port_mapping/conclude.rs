@@ -26,6 +26,7 @@ pub(super) const OUTSIDE: &str =
 pub(super) const CALLS: &str = "connections of the probe server to the mapped port";
 const ADDRESS: &str = "the gateway's word, compared with the address that the probe server sees";
 const OUTBOUND: &str = "RFC 6886 3.9, what leaves from the mapped port";
+const EPOCH: &str = "RFC 6887 8.5, RFC 6886 3.6, the gateway's epoch in each of its answers";
 const DELETED: &str = "the gateway's word, and datagrams of the probe server to the port afterwards";
 
 /// What the run says of port mapping; none where that was not asked for.
@@ -80,6 +81,7 @@ fn of_protocol(log: &ObservationLog, attempt: &Attempt) -> MappingProtocol {
         reachable_tcp: reachable_tcp(log, attempt),
         outbound_uses_mapping: outbound(log, attempt),
         deleted: deleted(log, attempt),
+        lost_mappings: lost_mappings(attempt),
         error: attempt.unusable.clone().or(refusal),
     }
 }
@@ -150,7 +152,7 @@ pub(super) fn reachable_udp(log: &ObservationLog, attempt: &Attempt) -> Finding<
         let text = "the server confirms no receipt of requests, so that silence proves nothing";
         Finding::unknown((ReasonCode::ServerGivesNoReceipts, text), OUTSIDE)
     } else if counts.is_filtered() {
-        Finding::known(false, Confidence::Strong, OUTSIDE).because(why_not(log, attempt))
+        silent(log, attempt, OUTSIDE)
     } else {
         Finding::unknown(undecided(log), OUTSIDE)
     };
@@ -199,7 +201,7 @@ pub(super) fn reachable_tcp(log: &ObservationLog, attempt: &Attempt) -> Finding<
     } else if calls().next().is_none() {
         Finding::unknown(why_no_calls(log), CALLS)
     } else if calls().filter_map(Call::rejection).count() > 1 || log_ratio(&counts) <= DECIDED {
-        Finding::known(false, Confidence::Strong, CALLS).because(why_not(log, attempt))
+        silent(log, attempt, CALLS)
     } else {
         Finding::unknown(undecided(log), CALLS)
     };
@@ -221,6 +223,15 @@ fn undecided(log: &ObservationLog) -> Reason {
 fn without_mapping() -> Reason {
     let text = "a port that was not opened is reached from outside as well";
     (ReasonCode::ReachableWithoutMapping, text).into()
+}
+
+/// What silence says: nothing comes through, unless the mapping got lost while it was tried.
+fn silent(log: &ObservationLog, attempt: &Attempt, method: &str) -> Finding<bool> {
+    if attempt.losses > 0 {
+        let text = "the gateway lost its mappings while this one was tried";
+        return Finding::unknown((ReasonCode::GatewayLostMappings, text), method);
+    }
+    Finding::known(false, Confidence::Strong, method).because(why_not(log, attempt))
 }
 
 /// Why nothing comes through a mapping that the gateway has granted.
@@ -257,6 +268,19 @@ fn outbound(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
     }
 }
 
+fn lost_mappings(attempt: &Attempt) -> Finding<bool> {
+    let Some((first, last)) = attempt.epochs else {
+        let text = "the gateway tells no epoch from which it could be seen";
+        return Finding::unknown((ReasonCode::NoEpochNamed, text), EPOCH);
+    };
+    let finding = match attempt.losses {
+        0 => Finding::known(false, Confidence::Strong, EPOCH),
+        _ => Finding::known(true, Confidence::Certain, EPOCH)
+            .because((ReasonCode::GatewayLostMappings, "its epoch began again between two answers")),
+    };
+    finding.with("first_epoch_s", first).with("last_epoch_s", last)
+}
+
 fn deleted(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
     let opened = || attempt.mappings.iter().filter(|mapping| mapping.opened().is_some());
     if opened().next().is_none() {
@@ -276,7 +300,10 @@ fn deleted(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
         opened().filter(|it| it.deletion == Some(Deletion::Confirmed { listed: is })).count()
     };
     let finding = if counts.answered > 0 || listed(Some(true)) > 0 {
-        let text = "the gateway has confirmed it, and the mapping is still there";
+        let text = match failed {
+            Some(why) => format!("the mapping is still there: {why}"),
+            None => "the gateway has confirmed it, and the mapping is still there".into(),
+        };
         Finding::known(false, Confidence::Certain, DELETED).because((ReasonCode::GatewayAnswerUnusable, text))
     } else if let Some(why) = failed {
         let until = match ends_after {

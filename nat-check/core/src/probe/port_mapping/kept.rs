@@ -87,6 +87,8 @@ pub(crate) async fn test_from_outside(
         software: None,
         external_address: test.external_address,
         unusable: None,
+        epochs: None,
+        losses: 0,
         mappings: vec![mapping],
     };
     let log = session.finish();

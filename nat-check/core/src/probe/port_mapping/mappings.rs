@@ -15,7 +15,7 @@ use crate::{
         SocketId,
         port_mapping::{AskedMapping, Deletion, Opened},
     },
-    port_mapping::{MappingError, Wish},
+    port_mapping::{MappingError, Wish, is_conflict},
     session::{OpenMapping, Session},
 };
 
@@ -48,7 +48,7 @@ pub(super) async fn open(
             lifetime: LIFETIME,
             nonce: session.nonce()?,
         };
-        let mapping = OpenMapping { attempt: *number, client: client.clone(), wish };
+        let mapping = OpenMapping { attempt: *number, client: client.clone(), wish, is_granted: false };
         session.open_mappings(|open| open.push(mapping));
         answer = client.map(&wish).await;
         match &answer {
@@ -63,6 +63,15 @@ pub(super) async fn open(
         }
     }
     let granted = answer.as_ref().ok().copied();
+    if let Some(granted) = granted {
+        // What is closed is what was granted, which may be another port than was asked for.
+        session.open_mappings(|open| {
+            let of_it = |it: &&mut OpenMapping| it.attempt == *number && it.wish.transport == transport;
+            if let Some(it) = open.iter_mut().find(of_it) {
+                (it.wish.external, it.is_granted) = (granted.external, true);
+            }
+        });
+    }
     let opened = granted.map(|granted| Opened { external: granted.external, lifetime: granted.lifetime });
     trial.note(|attempt| {
         if let Some(address) = granted.and_then(|granted| granted.external_address) {
@@ -122,7 +131,9 @@ pub(crate) async fn close_all(session: &Arc<Session>) {
 }
 
 async fn end(mapping: &OpenMapping) -> Deletion {
-    match mapping.client.unmap(&mapping.wish).await {
+    let OpenMapping { client, wish, is_granted, .. } = mapping;
+    let ended = if *is_granted { client.unmap(wish).await } else { client.unmap_if_made(wish).await };
+    match ended {
         Ok(()) => Deletion::Confirmed { listed: mapping.client.is_listed(&mapping.wish).await },
         Err(error) => Deletion::Failed(error.to_string()),
     }
@@ -142,9 +153,4 @@ fn another_port(session: &Session, internal: u16) -> u16 {
             return port;
         }
     }
-}
-
-/// UPnP's error for a port that is somebody else's.
-fn is_conflict(code: &str) -> bool {
-    code.starts_with("718")
 }

@@ -42,6 +42,8 @@ fn granted(named: &str) -> (ObservationLog, SocketId) {
         software: None,
         external_address: Some(named.parse().unwrap()),
         unusable: None,
+        epochs: Some((86_400, 86_403)),
+        losses: 0,
         mappings: vec![mapping(Transport::Udp, Some(mapped)), mapping(Transport::Tcp, None)],
     });
     (log, mapped)
