@@ -249,6 +249,10 @@ pub struct MapArgs {
     #[arg(short, long, value_name = "HOST[:PORT]", help_heading = SERVERS)]
     pub server: Option<String>,
 
+    /// A JSON object on one line for each thing that happens
+    #[arg(long, overrides_with = "json", help_heading = OUTPUT)]
+    pub json: bool,
+
     /// Nothing but what happens to the port; of -q and -v the last one counts
     #[arg(short, long, overrides_with = "verbose", help_heading = OUTPUT)]
     pub quiet: bool,

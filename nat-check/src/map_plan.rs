@@ -19,6 +19,8 @@ pub struct MapPlan {
     pub kept: Kept,
     /// The probe server; none = it is not tested.
     pub server: Option<Query>,
+    /// Whether what happens is told as JSON.
+    pub json: bool,
     /// How much is told.
     pub verbosity: Verbosity,
 }
@@ -43,6 +45,7 @@ impl MapPlan {
         Ok(Self {
             kept: Kept { port: args.port, transports, hold, server: None },
             server: server.map(usage::server).transpose()?,
+            json: args.json,
             verbosity: Verbosity::new(args.quiet, args.verbose),
         })
     }
@@ -64,7 +67,8 @@ mod tests {
     #[test]
     fn a_port_is_enough() {
         let port = plan("42000", Some("probe.example.org")).unwrap();
-        assert_eq!((port.kept.port, port.kept.hold), (42_000, None));
+        assert_eq!((port.kept.port, port.kept.hold, port.json), (42_000, None, false));
+        assert!(plan("42000 --json --json", None).unwrap().json);
         assert_eq!(port.kept.transports, Transport::ALL);
         assert_eq!(port.server, Some(Query::parse("probe.example.org").unwrap()));
         let tcp = plan("42000 --tcp --for 2h -s a.example", Some("b.example")).unwrap();

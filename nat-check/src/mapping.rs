@@ -5,15 +5,12 @@ use std::{net::SocketAddr, sync::Arc};
 use nat_check::{
     args::MapArgs,
     map_plan::MapPlan,
+    render::map,
     usage::{UsageError, Verbosity},
 };
 use nat_check_core::{
     net::{Net, os::OsNet},
-    port_mapping::{
-        Transport,
-        keep::{Event, KeepError, Kept, keep},
-    },
-    report::{Confidence, Finding},
+    port_mapping::keep::{Event, KeepError, Kept, keep},
     resolve::{Query, ResolveError, Resolver},
     selection::Families,
 };
@@ -65,7 +62,8 @@ async fn held(plan: &MapPlan, interruption: &Interruption) -> Result<Result<(), 
     let net: Arc<dyn Net> = Arc::new(OsNet);
     let tell = |event: Event<'_>| {
         // Whoever closes the pipe wants the port to stay open all the same.
-        _ = print(&format!("{}\n", sentence(kept.port, &event)));
+        let line = if plan.json { map::json(kept.port, &event) } else { map::sentence(kept.port, &event) };
+        _ = print(&format!("{line}\n"));
     };
     Ok(keep(&net, &kept, &tell, interruption.flag()).await)
 }
@@ -78,47 +76,5 @@ async fn look_up(query: &Query) -> Result<Option<SocketAddr>, anyhow::Error> {
     match found?.v4 {
         Some(address) => Ok(Some(address)),
         None => Err(UsageError::value("server", query.given(), "it has no IPv4 address").into()),
-    }
-}
-
-/// What has happened, in a sentence.
-fn sentence(port: u16, event: &Event<'_>) -> String {
-    let name = |transport: &Transport| transport.name();
-    match event {
-        Event::Opened { protocol, gateway, transport, granted } => {
-            let external = match granted.external_address {
-                Some(address) => SocketAddr::new(address, granted.external).to_string(),
-                None => format!("external port {}", granted.external),
-            };
-            let time = match granted.lifetime.as_secs() {
-                0 => "without end".to_owned(),
-                seconds => format!("for {seconds} s, and renewed"),
-            };
-            let by = protocol.name();
-            format!("{} port {port}: opened at {gateway} by {by} as {external}, {time}", name(transport))
-        }
-        Event::Tested { transport, external, reachable, seen } => {
-            let at = seen
-                .map_or_else(|| format!("port {external}"), |ip| SocketAddr::new(ip, *external).to_string());
-            format!("{} {at}: {}", name(transport), verdict(reachable))
-        }
-        Event::Renewed(transport, granted) => {
-            format!("{} port {port}: renewed, external port {}", name(transport), granted.external)
-        }
-        Event::NotRenewed(transport, why) => format!("{} port {port}: not renewed: {why}", name(transport)),
-        Event::Closed(transport) => format!("{} port {port}: closed", name(transport)),
-        Event::NotClosed(transport, why) => {
-            format!("{} port {port}: not closed, it ends by itself: {why}", name(transport))
-        }
-    }
-}
-
-fn verdict(reachable: &Finding<bool>) -> String {
-    let reason = reachable.reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
-    match reachable.value {
-        Some(true) if reachable.confidence >= Confidence::Strong => format!("reached from outside{reason}"),
-        Some(true) => format!("probably reached from outside{reason}"),
-        Some(false) => format!("NOT reached from outside{reason}"),
-        None => format!("not known whether it is reached from outside{reason}"),
     }
 }

@@ -4,6 +4,7 @@ pub mod html;
 mod json;
 mod layout;
 mod line;
+pub mod map;
 pub mod punch;
 mod table;
 #[cfg(test)]
