@@ -7,6 +7,7 @@ mod markup;
 mod path;
 mod peers;
 mod pictures;
+mod port_mapping;
 mod punch;
 #[cfg(test)]
 mod tests;
@@ -72,6 +73,7 @@ pub fn fragment(report: &Value, language: Language) -> String {
         }
         html.raw("</section>\n");
     }
+    port_mapping::write(&mut html, &report["port_mapping"], words);
     about(&mut html, report, words);
     html.text
 }

@@ -18,9 +18,14 @@ pub(super) const UDP: [&str; 9] = [
 ];
 
 pub(super) fn write(html: &mut Html, udp: &Value, words: &Words) {
+    table(html, udp, &UDP, words);
+}
+
+/// Those findings of a part of the report that there are.
+pub(super) fn table(html: &mut Html, part: &Value, keys: &[&str], words: &Words) {
     html.raw("<div class=\"wide\"><table><tbody>");
-    for key in UDP.into_iter().filter(|key| udp[key].is_object()) {
-        let finding = &udp[key];
+    for key in keys.iter().copied().filter(|key| part[key].is_object()) {
+        let finding = &part[key];
         let confidence = text(&finding["confidence"]);
         html.raw("<tr><th scope=\"row\">").text(words.finding(key)).raw("</th><td>");
         html.text(&value(key, &finding["value"], words));

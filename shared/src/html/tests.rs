@@ -134,3 +134,28 @@ fn nothing_at_all_is_no_panic() {
         assert_well_formed(&document(&report, Language::English));
     }
 }
+
+#[test]
+fn ports_that_the_gateway_opens_have_their_section() {
+    let finding = |value: Value| json!({ "value": value, "confidence": "certain", "reason": null, "method": "m", "evidence": {} });
+    let mapping = json!({ "protocol": "udp", "internal": 50000, "external": 41000, "lifetime_s": 120 });
+    let mut report = report();
+    assert!(!document(&report, Language::English).contains("Ports that the gateway opens"), "nobody asked");
+    report["port_mapping"] = json!({ "gateway": "192.168.77.1", "reason": null, "pcp": null, "nat_pmp": { "gateway": "192.168.77.1", "error": "<refused>" }, "upnp": {
+        "gateway": "192.168.77.1", "software": "MiniUPnPd & more", "mapping": mapping, "mapping_tcp": null, "error": null,
+        "reachable_udp": finding(json!(true)), "deleted": finding(json!(true)) } });
+    for language in [Language::English, Language::Chinese] {
+        let html = document(&report, language);
+        assert_well_formed(&html);
+        for said in ["MiniUPnPd &amp; more", "UDP 41000 → 50000 (120 s)", "&lt;refused&gt;"] {
+            assert!(html.contains(said), "{said}");
+        }
+    }
+    assert!(document(&report, Language::English).contains("Reached from outside over UDP"));
+    report["port_mapping"] =
+        json!({ "gateway": "192.168.77.1", "reason": null, "pcp": null, "nat_pmp": null, "upnp": null });
+    assert!(document(&report, Language::English).contains("answers neither PCP"));
+    report["port_mapping"] =
+        json!({ "gateway": null, "reason": "there is no gateway", "reason_code": "gateway-unknown" });
+    assert!(document(&report, Language::English).contains("there is no gateway"));
+}
