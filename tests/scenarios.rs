@@ -39,7 +39,9 @@ mod linux {
             Driver::Sim => unreachable!("the simulated driver has a test of its own"),
         };
         let _server = lab.server()?;
-        let v4 = nat_check(lab.host(0), SERVER4[0].into(), &["--seed", "1"])?;
+        let asked: &[&str] = if scenario.client.port_mapping { &["--port-mapping"] } else { &[] };
+        let arguments = [&["--seed", "1"], asked].concat();
+        let v4 = nat_check(lab.host(0), SERVER4[0].into(), &arguments)?;
         let mut report = v4.report.clone();
         if scenario.network.ipv6 {
             let v6 = nat_check(lab.host(0), SERVER6[0].into(), &["--seed", "1"])?;

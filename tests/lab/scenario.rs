@@ -10,6 +10,9 @@
 //! delay_ms = 10
 //! loss = 0.05                        # or { rate = 0.05, burst = 5 }
 //!
+//! [client]                           # optional
+//! port_mapping = true                # asked for besides what runs by default
+//!
 //! [server]                           # optional
 //! faults = ["alternate-dead", { slow = 0.3 }]
 //!
@@ -39,6 +42,9 @@ pub struct Scenario {
     /// The line between the NAT and the Internet.
     #[serde(default)]
     pub network: Network,
+    /// What the client is asked for.
+    #[serde(default)]
+    pub client: ClientSide,
     /// The server.
     #[serde(default)]
     pub server: ServerSide,
@@ -115,6 +121,14 @@ pub enum LossSpec {
         /// Mean number in a row.
         burst: f64,
     },
+}
+
+/// The client.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClientSide {
+    /// Whether ports are opened at the gateway and tested.
+    pub port_mapping: bool,
 }
 
 /// The probe server.

@@ -50,6 +50,8 @@ pub struct Sim {
     pub trace: bool,
     /// The longest idle time that the lifetime measurement looks at; none = it is not asked for.
     pub lifetime: Option<Duration>,
+    /// Whether ports are opened at the gateway and tested.
+    pub port_mapping: bool,
     /// Which tests run.
     pub tests: Selection,
 }
@@ -60,7 +62,17 @@ impl Sim {
     pub fn new(nat: Stack, seed: u64) -> Self {
         let (path, server) = (PathSpec::default(), ServerSpec::default());
         let tests = Selection::Default;
-        Self { nat, path, server, ipv6: false, seed, trace: false, lifetime: None, tests }
+        Self {
+            nat,
+            path,
+            server,
+            ipv6: false,
+            seed,
+            trace: false,
+            lifetime: None,
+            port_mapping: false,
+            tests,
+        }
     }
 
     /// What a scenario describes.
@@ -70,6 +82,7 @@ impl Sim {
             path: scenario.network.path(),
             server: ServerSpec::with_faults(scenario.server.faults.iter().copied()),
             ipv6: scenario.network.ipv6,
+            port_mapping: scenario.client.port_mapping,
             ..Self::new(scenario.nat.clone(), seed)
         }
     }
@@ -107,6 +120,7 @@ impl Sim {
             families: Families { v4: true, v6: self.ipv6 },
             randomness: Randomness::Seeded(self.seed),
             lifetime: self.lifetime,
+            port_mapping: self.port_mapping,
             tests: self.tests,
             started_at: Some(SystemTime::UNIX_EPOCH),
             ..Setup::default()
