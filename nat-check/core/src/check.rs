@@ -47,6 +47,9 @@ pub struct Setup {
     pub tcp_idle: Option<Duration>,
     /// Whether the gateway is asked to open ports, which are tested from outside and closed again; IPv4 only.
     pub port_mapping: bool,
+    /// Proxies that are measured beside the direct way, one after the other; each takes as long as that, and comes on top.
+    #[cfg(feature = "proxy")]
+    pub proxies: Vec<crate::proxy::ProxyQuery>,
     /// Where transaction ids come from: seeded only in a simulation that is to be repeated.
     pub randomness: Randomness,
     /// When the run began, for the report; none = now.
@@ -64,6 +67,8 @@ impl Default for Setup {
             lifetime: None,
             tcp_idle: None,
             port_mapping: false,
+            #[cfg(feature = "proxy")]
+            proxies: Vec::new(),
             randomness: Randomness::System,
             started_at: None,
         }
@@ -98,6 +103,25 @@ impl From<Target> for ServerQuery {
 /// Checks the network in front of this host by asking these servers. Ends early, with what is known by then, when
 /// `stop` becomes true.
 pub async fn check(
+    setup: &Setup,
+    net: Arc<dyn Net>,
+    servers: &[ServerQuery],
+    progress: &dyn Progress,
+    stop: watch::Receiver<bool>,
+) -> Report {
+    #[cfg(feature = "proxy")]
+    if !setup.proxies.is_empty() {
+        let begun = Instant::now();
+        let mut report = directly(setup, net.clone(), servers, progress, stop.clone()).await;
+        crate::proxy::measure_all(&mut report, setup, &net, servers, progress, stop).await;
+        report.duration_s = seconds(begun.elapsed());
+        return report;
+    }
+    directly(setup, net, servers, progress, stop).await
+}
+
+/// Checks it without proxies.
+pub(crate) async fn directly(
     setup: &Setup,
     net: Arc<dyn Net>,
     servers: &[ServerQuery],
@@ -145,18 +169,24 @@ pub async fn check(
         version: 1,
         tool: concat!("nat-check ", env!("CARGO_PKG_VERSION")).into(),
         started_at: humantime::format_rfc3339_seconds(started_at).to_string(),
-        duration_s: (begun.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
+        duration_s: seconds(begun.elapsed()),
         simulated,
         partial: v4.partial || v6.partial,
         server: first,
         more_servers: reports,
         layers: v4.layers.or(v6.layers).map(Into::into),
         port_mapping: v4.port_mapping.or(v6.port_mapping),
+        proxy: None,
         hole_punching: verdict::conclude(&ipv4, &ipv6),
         ipv4,
         ipv6,
         warnings,
     }
+}
+
+/// Seconds with three decimal places.
+fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
 /// This host's IPv6 addresses, with the one that the system sends from.

@@ -41,6 +41,7 @@
 //! - `dns`: `resolve`, which finds probe servers by name (SRV, A, AAAA).
 //! - `punch`: `punch`, two clients that a probe server introduces really reach each other, or learn why not.
 //! - `port-mapping`: `port_mapping`, which opens ports at the gateway (PCP, NAT-PMP, UPnP).
+//! - `proxy`: `proxy`, which measures what proxies let through, UDP included.
 //! - `sim`: `net::sim`, a network in virtual time with modelled NATs and a probe server, for tests.
 //! - `schema`: `schema`, the JSON Schemas of the reports.
 //! - `strict`: what the strict STUN parser of stun-rs objects to in a server's responses.
@@ -58,6 +59,8 @@ pub mod port_mapping;
 pub mod printable;
 pub mod probe;
 pub mod progress;
+#[cfg(feature = "proxy")]
+pub mod proxy;
 #[cfg(feature = "punch")]
 pub mod punch;
 pub mod randomness;

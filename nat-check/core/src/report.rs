@@ -9,6 +9,7 @@ mod finding;
 mod layers;
 mod own_address;
 mod port_mapping;
+mod proxy;
 mod reason;
 mod rows;
 mod tcp;
@@ -18,6 +19,10 @@ pub use layers::{Layers, LayersKind};
 pub use own_address::{AddressKind, OwnAddress};
 pub use port_mapping::{
     GrantedMapping, MappedTransport, MappingProtocol, PortMapping, rows as port_mapping_rows,
+};
+pub use proxy::{
+    Application, ApplicationOutcome, ProxyApplication, ProxyBind, ProxyConnect, ProxyFoundBy, ProxyKind,
+    ProxyPort, ProxyReport, ProxyUdp, rows as proxy_rows,
 };
 pub use reason::{Reason, ReasonCode};
 pub use rows::{Basis, Row, json_word, number, percent, udp as udp_rows};
@@ -57,6 +62,9 @@ pub struct Report {
     /// Ports opened at the gateway and tested from outside; null where that was not asked for (`--port-mapping`).
     #[serde(default)]
     pub port_mapping: Option<PortMapping>,
+    /// Proxies that were given (`--proxy`) or that the environment names, and what they let through; null where there are none.
+    #[serde(default)]
+    pub proxy: Option<Vec<ProxyReport>>,
     /// Whether, with whom and how hole punching will work: over IPv4, and what IPv6 adds for peers that have it, too; over
     /// IPv6 where nothing is known of IPv4.
     pub hole_punching: HolePunching,

@@ -66,7 +66,7 @@ impl Measured for Distance {
     }
 }
 
-const METHOD: &str = "answers that only packets of a limited time to live have opened the way for";
+pub(crate) const METHOD: &str = "answers that only packets of a limited time to live have opened the way for";
 /// Openers die after 0 (none is sent) to this many hops. Two gateways in a row are usual, more than four unheard of.
 const MOST: u8 = 6;
 /// Rounds at the most, and questions a round once it is known which one is open.

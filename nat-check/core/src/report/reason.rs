@@ -151,6 +151,29 @@ pub enum ReasonCode {
     GatewayLostMappings,
     /// The gateway tells no epoch, so that it cannot be seen whether it lost its mappings.
     NoEpochNamed,
+    // Proxies.
+    /// The proxy is not reached.
+    ProxyUnreachable,
+    /// The proxy answers too late, not at all, or not in its protocol.
+    ProxyAnswerUnusable,
+    /// The proxy wants a user name and a password.
+    ProxyWantsCredentials,
+    /// The proxy refuses the user name or the password.
+    ProxyRefusesCredentials,
+    /// The proxy refuses what it is asked for.
+    ProxyRefuses,
+    /// The proxy does not reach the server.
+    ProxyDoesNotReachServer,
+    /// The protocol of the proxy has no words for it.
+    NotInProxyProtocol,
+    /// The proxy grants it, and nobody has tried from outside.
+    GrantedNotTried,
+    /// The server was given by address, so there is no name that the proxy could look up.
+    NoNameToLookUp,
+    /// It cannot be measured through a proxy.
+    NotThroughProxy,
+    /// The proxy names a relay that cannot be it, so its own address was used.
+    RelayAddressUnusable,
     // A browser that measures.
     /// A browser cannot measure it.
     NotInABrowser,
