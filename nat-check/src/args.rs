@@ -90,11 +90,20 @@ pub struct Args {
     #[arg(long, help_heading = WHAT)]
     pub port_mapping: bool,
 
+    /// Measure through this proxy, too: socks5://[USER:PASSWORD@]HOST:PORT, socks4://, socks4a:// or http:// [those of the
+    /// environment without a URL]; may be repeated
+    ///
+    /// Connections, names, IPv6 and ports that it allows; through the relay of a SOCKS5 proxy the UDP measurements as well, beside
+    /// those without it. A name is looked up here. Without --proxy, proxies that the environment names are told and not used.
+    #[arg(long = "proxy", value_name = "URL", num_args = 0..=1, default_missing_value = "", conflicts_with = "simulate",
+          help_heading = WHAT)]
+    pub proxies: Vec<String>,
+
     /// All tests on request that take at most 15 s and change nothing that is not changed back: --port-mapping
     #[arg(long, help_heading = WHAT)]
     pub all: bool,
 
-    /// End after this time with what is known by then; --lifetime, --tcp-idle and --port-mapping come on top [default: 15]
+    /// End after this time with what is known by then; --lifetime, --tcp-idle, --port-mapping and --proxy come on top [default: 15]
     #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = WHAT)]
     pub timeout: Option<f64>,
 
@@ -177,6 +186,10 @@ pub struct PunchArgs {
     /// Trust the certificates in this PEM file instead of the system's, e.g. a self-signed one
     #[arg(long, value_name = "FILE", requires = "tls", help_heading = SERVERS)]
     pub ca: Option<PathBuf>,
+
+    /// Meet the peer and reach it through this proxy: socks5://[USER:PASSWORD@]HOST:PORT, which has to relay UDP
+    #[arg(long, value_name = "URL", help_heading = WHAT)]
+    pub proxy: Option<String>,
 
     /// The code or the link that the peer printed, or `-` to read it from standard input; without it, print one for the peer
     /// [default: $NAT_CHECK_CODE]

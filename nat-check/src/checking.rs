@@ -14,6 +14,7 @@ use nat_check_core::{
     net::{Net, os::OsNet, sim},
     probe::REGISTRY,
     progress::{Progress, Silent},
+    proxy::Environment,
     report::{FamilyReport, FamilyStatus, Report},
     resolve::{Query, Resolver},
     target::{FoundBy, Target},
@@ -25,6 +26,7 @@ use crate::{
     SUCCESS, UNMET, UNREACHED,
     interruption::Interruption,
     output::{complain, log_to_stderr, print},
+    proxies,
 };
 
 /// Measures, prints the report, and gives the exit code.
@@ -32,12 +34,16 @@ use crate::{
 /// # Errors
 /// A command line that makes no sense, or a report that cannot be written.
 pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
-    let plan = plan(args)?;
+    let environment = Environment::read(|name| std::env::var(name).ok());
+    let plan = plan(args, &environment)?;
     log_to_stderr(plan.verbosity);
     let interruption = Interruption::watch();
     let mut report = measure(&plan, &interruption)?;
     let interrupted = interruption.end();
     report.partial |= interrupted.is_some();
+    if !matches!(plan.network, Network::Simulated(_)) {
+        proxies::tell_unused(&mut report, &plan, &environment);
+    }
     print(&(plan.format.render)(&report, &style(plan.verbosity >= Verbosity::Evidence)))?;
     match interrupted {
         Some(code) => {
@@ -48,10 +54,11 @@ pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
     }
 }
 
-fn plan(args: Args) -> Result<Plan, UsageError> {
+fn plan(args: Args, proxies: &Environment) -> Result<Plan, UsageError> {
     let server = std::env::var("NAT_CHECK_SERVER").ok();
     let tests: Vec<&str> = REGISTRY.iter().map(|probe| probe.name).collect();
-    Plan::new(args, Surroundings { server: server.as_deref(), tests: &tests, seed: fastrand::u64(..) })
+    let seed = fastrand::u64(..);
+    Plan::new(args, Surroundings { server: server.as_deref(), tests: &tests, seed, proxies })
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -86,10 +93,14 @@ async fn measure(plan: &Plan, interruption: &Interruption) -> anyhow::Result<Rep
         (plan.verbosity > Verbosity::Quiet).then(|| Terminal::new(plan.verbosity > Verbosity::Normal));
     let progress: &dyn Progress = terminal.as_ref().map_or(&Silent, |terminal| terminal);
     #[expect(clippy::disallowed_methods, reason = "the edge where the report gets its date")]
-    let setup = plan.setup(SystemTime::now());
+    let mut setup = plan.setup(SystemTime::now());
+    setup.proxies = proxies::look_up(&plan.proxies, plan.families).await;
     let mut report = check(&setup, net, &servers, progress, interruption.flag()).await;
     if one_address {
         report.warnings.push(ONE_ADDRESS.to_owned());
+    }
+    if !plan.proxies.is_empty() {
+        report.warnings.extend(proxies::automatic().await);
     }
     drop(embedded);
     Ok(report)

@@ -6,6 +6,7 @@ mod interruption;
 mod mapping;
 mod output;
 mod prospects;
+mod proxies;
 mod punching;
 
 use std::process::ExitCode;

@@ -16,6 +16,7 @@ use crate::{
 };
 use nat_check_core::{
     check::Setup,
+    proxy::{Environment, ProxyUrl, ProxyUrlError},
     randomness::Randomness,
     resolve::Query,
     selection::{Families, Selection},
@@ -38,6 +39,8 @@ pub struct Plan {
     pub tcp_idle: Option<Duration>,
     /// Whether the gateway is asked to open ports.
     pub port_mapping: bool,
+    /// Proxies that are measured, each with the variable of the environment that names it.
+    pub proxies: Vec<(ProxyUrl, Option<&'static str>)>,
     /// The longest idle time of the lifetime measurement; none = it is not asked for.
     pub lifetime: Option<Duration>,
     /// Time for everything else.
@@ -72,6 +75,8 @@ pub struct Surroundings<'a> {
     pub tests: &'a [&'a str],
     /// The seed, where none is given.
     pub seed: u64,
+    /// The proxies of the environment.
+    pub proxies: &'a Environment,
 }
 
 impl Plan {
@@ -100,6 +105,7 @@ impl Plan {
             port_mapping: args.port_mapping
                 || args.all
                 || args.only.iter().any(|name| name == "port-mapping"),
+            proxies: proxies(&args.proxies, around.proxies)?,
             timeout: usage::seconds("timeout", args.timeout.unwrap_or(DEFAULT_TIMEOUT_S), 0.1, LONGEST_S)?,
             seed,
             format: render::by_name(if args.json { "json" } else { &args.format }),
@@ -119,6 +125,8 @@ impl Plan {
             lifetime: self.lifetime,
             tcp_idle: self.tcp_idle,
             port_mapping: self.port_mapping,
+            // They are looked up first.
+            proxies: Vec::new(),
             // On a real network nobody may predict ids; the seed is for choices.
             randomness: match self.network {
                 Network::Simulated(_) => Randomness::Seeded(self.seed),
@@ -197,6 +205,38 @@ fn public(args: &Args, families: Families, seed: u64) -> Result<Vec<Query>, Usag
     Ok(server_list::choose(servers, &mut fastrand::Rng::with_seed(seed)))
 }
 
+/// The proxies that are asked for, each once; an empty word stands for those of the environment.
+fn proxies(
+    given: &[String],
+    environment: &Environment,
+) -> Result<Vec<(ProxyUrl, Option<&'static str>)>, UsageError> {
+    // The value may hold a password.
+    let wrong = |text: &str, why: ProxyUrlError| UsageError::value("proxy", ProxyUrl::redacted(text), why);
+    let mut proxies: Vec<(ProxyUrl, Option<&'static str>)> = Vec::new();
+    for text in given {
+        let named = match text.as_str() {
+            "" if environment.found.is_empty() => {
+                let why = "no URL, and the environment names no proxy (ALL_PROXY, HTTPS_PROXY, http_proxy)";
+                return Err(UsageError::value("proxy", "", why));
+            }
+            "" => {
+                let named = environment.found.iter().map(|found| {
+                    let url = found.url.clone().map_err(|why| wrong(found.variable, why))?;
+                    Ok((url, Some(found.variable)))
+                });
+                named.collect::<Result<Vec<_>, UsageError>>()?
+            }
+            text => vec![(ProxyUrl::parse(text).map_err(|why| wrong(text, why))?, None)],
+        };
+        for proxy in named {
+            if !proxies.iter().any(|(url, _)| *url == proxy.0) {
+                proxies.push(proxy);
+            }
+        }
+    }
+    Ok(proxies)
+}
+
 /// The families that are asked for; a local address to send from decides.
 fn families(args: &Args, bind: Option<SocketAddr>) -> Result<Families, UsageError> {
     let wanted = Families { v4: !args.ipv6, v6: !args.ipv4 };
@@ -254,10 +294,15 @@ mod tests {
     use super::*;
 
     const TESTS: &[&str] = &["mapping", "filtering", "lifetime"];
+    const NO_PROXIES: &Environment = &Environment::EMPTY;
+
+    fn around(server: Option<&str>) -> Surroundings<'_> {
+        Surroundings { server, tests: TESTS, seed: 7, proxies: NO_PROXIES }
+    }
 
     fn plan(line: &str) -> Result<Plan, UsageError> {
         let argv = std::iter::once("nat-check").chain(line.split_whitespace());
-        Plan::new(Args::try_parse_from(argv).unwrap(), Surroundings { server: None, tests: TESTS, seed: 7 })
+        Plan::new(Args::try_parse_from(argv).unwrap(), around(None))
     }
 
     fn message(line: &str) -> String {
@@ -309,7 +354,7 @@ mod tests {
     fn public_servers_are_asked_beside_those_that_are_named_and_instead_of_the_environment() {
         let with = |line: &str| {
             let argv = std::iter::once("nat-check").chain(line.split_whitespace());
-            let around = Surroundings { server: Some("env.example"), tests: TESTS, seed: 7 };
+            let around = around(Some("env.example"));
             Plan::new(Args::try_parse_from(argv).unwrap(), around).unwrap()
         };
         let public = with("--public");
@@ -339,7 +384,7 @@ mod tests {
         let with = |line: &str, server| {
             let argv = std::iter::once("nat-check").chain(line.split_whitespace());
             let args = Args::try_parse_from(argv).unwrap();
-            Plan::new(args, Surroundings { server, tests: TESTS, seed: 7 }).map(|plan| plan.network)
+            Plan::new(args, around(server)).map(|plan| plan.network)
         };
         let query = |s| Query::parse(s).unwrap();
         assert_eq!(with("", Some("a.example")).unwrap(), Network::Servers(vec![query("a.example")]));
@@ -358,5 +403,26 @@ mod tests {
         assert_eq!(bound.bind, Some("127.0.0.1:4000".parse().unwrap()));
         assert_eq!(plan("--local --bind ::1").unwrap().bind, Some("[::1]:0".parse().unwrap()));
         assert_eq!(plan("--local --bind [::1]:5").unwrap().bind, Some("[::1]:5".parse().unwrap()));
+    }
+
+    #[test]
+    fn proxies_are_given_or_those_of_the_environment_and_no_message_shows_a_password() {
+        let environment = Environment::read(|name| {
+            (name == "ALL_PROXY").then(|| "socks5://somebody:s3cret@192.0.2.1:1080".to_owned())
+        });
+        let with = |words: &[&str]| {
+            let given: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+            proxies(&given, &environment)
+                .map(|found| found.into_iter().map(|(url, by)| (url.to_string(), by)).collect())
+        };
+        let named: Vec<_> = with(&["", "http://p:3128", "http://p:3128"]).unwrap();
+        let wanted = [("socks5://192.0.2.1:1080", Some("ALL_PROXY")), ("http://p:3128", None)];
+        assert_eq!(named, wanted.map(|(url, by)| (url.to_owned(), by)));
+        let message = with(&["ftp://somebody:s3cret@host"]).unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "--proxy ftp://...@host: a proxy is one of socks5://, socks5h://, socks4://, socks4a:// and http://"
+        );
+        assert!(proxies(&[String::new()], NO_PROXIES).is_err());
     }
 }

@@ -9,7 +9,9 @@ use crate::{
     usage::{self, UsageError, Verbosity},
 };
 use nat_check_core::{
+    proxy::ProxyUrl,
     punch::{PunchSetup, secure::UseTls},
+    report::ProxyKind,
     resolve::{Query, Service},
     technique::Technique,
 };
@@ -21,6 +23,8 @@ pub struct PunchPlan {
     pub server: Query,
     /// How it is reached over TLS, if it has to be.
     pub tls: Option<TlsPlan>,
+    /// The proxy that all goes through, if any.
+    pub proxy: Option<ProxyUrl>,
     /// What is to be tried.
     pub setup: PunchSetup,
     /// Whether the link for a browser is shown as a QR code in any case.
@@ -106,7 +110,8 @@ impl PunchPlan {
             _ => PunchFormat::Table,
         };
         let verbosity = Verbosity::new(args.quiet, args.verbose);
-        Ok(Self { server, tls, setup, qr: args.qr, format, verbosity })
+        let proxy = args.proxy.as_deref().map(relay).transpose()?;
+        Ok(Self { server, tls, proxy, setup, qr: args.qr, format, verbosity })
     }
 
     /// What the other machine has to be told before the code: how it finds the server.
@@ -121,6 +126,17 @@ impl PunchPlan {
             line += " --no-tls";
         }
         line
+    }
+}
+
+/// A proxy that may relay datagrams.
+fn relay(text: &str) -> Result<ProxyUrl, UsageError> {
+    // The value may hold a password.
+    let wrong = |why: &dyn Display| UsageError::value("proxy", ProxyUrl::redacted(text), why);
+    let url = ProxyUrl::parse(text).map_err(|why| wrong(&why))?;
+    match url.kind() {
+        ProxyKind::Socks5 => Ok(url),
+        _ => Err(wrong(&"only SOCKS5 relays datagrams")),
     }
 }
 

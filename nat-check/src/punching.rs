@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use nat_check::{
     args::PunchArgs,
     punch_plan::{Around, FROM_INPUT, PunchFormat, PunchPlan},
@@ -17,8 +17,9 @@ use nat_check::{
     usage::{UsageError, Verbosity},
 };
 use nat_check_core::{
-    net::os::OsNet,
+    net::{Net, os::OsNet},
     progress::{Progress, Silent},
+    proxy::{Proxy, ProxyNet},
     punch::{
         Audience, Note, PunchSetup, interrupted, punch,
         report::{PunchDocument, PunchOutcome},
@@ -33,6 +34,7 @@ use crate::{
     SUCCESS, UNMET,
     interruption::Interruption,
     output::{complain, log_to_stderr, print},
+    proxies,
 };
 
 /// Punches and gives the exit code: 0 direct, 1 failed, 130 or 143 interrupted.
@@ -97,7 +99,18 @@ async fn attempt(plan: &PunchPlan, interruption: &Interruption) -> anyhow::Resul
         // A line that is written anew every second would fill a log.
         waiting: Mutex::new(if std::io::stderr().is_terminal() { None } else { Some(Duration::MAX) }),
     };
-    Ok(punch(&setup, Arc::new(OsNet), &target, progress, &teller, interruption.flag()).await?)
+    let net = network(plan).await?;
+    Ok(punch(&setup, net, &target, progress, &teller, interruption.flag()).await?)
+}
+
+/// The network of this machine, or what is behind the proxy.
+async fn network(plan: &PunchPlan) -> anyhow::Result<Arc<dyn Net>> {
+    let Some(url) = &plan.proxy else { return Ok(Arc::new(OsNet)) };
+    let at = proxies::find(url, Families { v4: true, v6: true })
+        .await
+        .map_err(|why| anyhow!("--proxy {url}: {why}"))?;
+    let proxy = Proxy { kind: url.kind(), at, credentials: url.credentials().cloned(), local: None };
+    Ok(Arc::new(ProxyNet::new(proxy, Arc::new(OsNet))))
 }
 
 /// How wide a QR code may be: as the terminal, where there is one or the user asks for it.

@@ -23,6 +23,7 @@ pub const CHECK: Reference = Reference {
     environment: &[
         ("NAT_CHECK_SERVER", "the probe server, if there is neither --server nor --public"),
         ("NAT_CHECK_CODE", "the peer's code of punch, if there is no --code"),
+        ("ALL_PROXY, HTTPS_PROXY, http_proxy, NO_PROXY", "proxies, which the report names and --proxy uses"),
         ("COLUMNS", "width of the report; 40 to 120"),
         ("NO_COLOR", "no colour, even on a terminal"),
         ("CLICOLOR_FORCE", "colour, even if it is not a terminal"),
@@ -34,6 +35,7 @@ pub const CHECK: Reference = Reference {
         ("nat-check --public", "this network, asked about by public STUN servers"),
         ("nat-check --simulate symmetric", "what the report of a symmetric NAT looks like"),
         ("nat-check --lifetime 120 --only lifetime", "how long mappings live, up to two minutes idle"),
+        ("nat-check --proxy socks5://127.0.0.1:1080", "what a proxy lets through, beside the way without it"),
         ("nat-check --json | jq -r .hole_punching.level", "one value, for a script"),
         ("nat-check --require hole-punching=most-peers --require 'ipv4.udp.rtt_s<0.2'", "a check for CI"),
     ],

@@ -18,6 +18,7 @@ fn render(report: &Report, style: &Style) -> String {
     page.family("IPv4", &report.ipv4);
     page.family("IPv6", &report.ipv6);
     page.port_mapping(report);
+    page.proxies(report);
     page.hole_punching(report, style.evidence);
     page.server(report);
     page.list("Note", &report.warnings);
@@ -97,14 +98,22 @@ impl Page {
     fn port_mapping(&mut self, report: &Report) {
         let Some(port_mapping) = &report.port_mapping else { return };
         self.heading("Port mapping");
-        let rows: Vec<Vec<String>> = report::port_mapping_rows(port_mapping)
-            .into_iter()
-            .map(|row| {
-                let sure = row.basis.map_or("", |basis| words::confidence(basis.confidence));
-                vec![row.label.into(), row.text, sure.into()]
-            })
-            .collect();
+        let rows: Vec<Vec<String>> =
+            report::port_mapping_rows(port_mapping).into_iter().map(labelled).collect();
         self.table(&[], &rows);
+    }
+
+    fn proxies(&mut self, report: &Report) {
+        for proxy in report.proxy.iter().flatten() {
+            self.heading(&format!("Through {}", proxy.url));
+            let rows: Vec<Vec<String>> = report::proxy_rows("", proxy).into_iter().map(labelled).collect();
+            self.table(&[], &rows);
+            if let Some(through) = &proxy.udp {
+                let direct = [&report.ipv4, &report.ipv6].into_iter().find_map(|family| family.udp.as_ref());
+                self.text.push('\n');
+                self.table(&["UDP", "without", "through"], &side_by_side(direct, through));
+            }
+        }
     }
 
     /// One table where both families have the same prospects.
@@ -185,6 +194,12 @@ impl Page {
             self.heading("Evidence, port_mapping");
             self.table(&[], &evidence_rows(report::port_mapping_rows(port_mapping)));
         }
+        for (at, proxy) in report.proxy.iter().flatten().enumerate() {
+            let through = proxy.udp.iter().flat_map(|udp| report::udp_rows(&format!("proxy.{at}.udp"), udp));
+            self.heading(&format!("Evidence, proxy.{at}"));
+            let rows = report::proxy_rows(&format!("proxy.{at}"), proxy);
+            self.table(&[], &evidence_rows(rows.into_iter().chain(through).collect()));
+        }
     }
 
     fn heading(&mut self, text: &str) {
@@ -228,6 +243,22 @@ fn udp_rows(udp: &UdpReport) -> impl Iterator<Item = Row> {
         let sure = row.basis.map_or("", |basis| words::confidence(basis.confidence));
         [row.label.into(), row.text, sure.into()]
     })
+}
+
+/// A row with its label, and how sure it is.
+fn labelled(row: report::Row) -> Vec<String> {
+    let sure = row.basis.map_or("", |basis| words::confidence(basis.confidence));
+    vec![row.label.into(), row.text, sure.into()]
+}
+
+/// What is known of UDP without a proxy and through it, in one row each.
+fn side_by_side(direct: Option<&UdpReport>, through: &UdpReport) -> Vec<Vec<String>> {
+    let direct: Vec<Row> = direct.into_iter().flat_map(udp_rows).collect();
+    let rows = udp_rows(through).map(|[label, text, _]| {
+        let without = direct.iter().find(|row| row[0] == label).map(|row| row[1].clone());
+        vec![label, without.unwrap_or_default(), text]
+    });
+    rows.collect()
 }
 
 /// What is known over TCP in one row, with the address where UDP has none.
