@@ -1,10 +1,13 @@
 //! Programs that others wrote, through the router hop: our client against coturn and stund, and coturn's natdiscovery and
-//! the classic `stun` client against our server. Versions: Debian's coturn 4.6.1, stun-client and stun-server 0.97.
+//! the classic `stun` client against our server; proxies. Versions: Debian's coturn 4.6.1, stun-client and stun-server 0.97.
 
 natlab::on_linux!(linux);
 
 #[cfg(target_os = "linux")]
+#[path = "interop"]
 mod linux {
+    mod proxies;
+
     use std::{net::UdpSocket, process::ExitCode, time::Duration};
 
     use natlab::{
@@ -95,7 +98,7 @@ mod linux {
 
     pub(crate) fn main() -> ExitCode {
         harness::main(|| {
-            let mut trials = Vec::new();
+            let mut trials = proxies::trials();
             for row in &ROWS {
                 trials.push(trial(format!("natdiscovery::{}", row.nat), || natdiscovery_agrees(row)));
                 trials.push(trial(format!("stun_client::{}", row.nat), || the_classic_client_agrees(row)));
