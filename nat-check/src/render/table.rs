@@ -7,7 +7,8 @@ use shared::nat::NatType;
 
 use super::{Format, Style, layout, words};
 use nat_check_core::report::{
-    self, FamilyReport, Level, PeerOutcome, PeerVerdict, Report, ServerReport, TcpReport, UdpReport,
+    self, Confidence, FamilyReport, Level, PeerOutcome, PeerVerdict, Report, ServerReport, TcpReport,
+    UdpReport,
 };
 
 pub(super) const FORMAT: Format = Format { name: "table", render };
@@ -251,12 +252,20 @@ fn labelled(row: report::Row) -> Vec<String> {
     vec![row.label.into(), row.text, sure.into()]
 }
 
-/// What is known of UDP without a proxy and through it, in one row each.
+/// What is known of UDP without a proxy and through it, in one row each: the word alone, as both have to fit in.
 fn side_by_side(direct: Option<&UdpReport>, through: &UdpReport) -> Vec<Vec<String>> {
-    let direct: Vec<Row> = direct.into_iter().flat_map(udp_rows).collect();
-    let rows = udp_rows(through).map(|[label, text, _]| {
-        let without = direct.iter().find(|row| row[0] == label).map(|row| row[1].clone());
-        vec![label, without.unwrap_or_default(), text]
+    let short = |row: report::Row| {
+        let is_known = row.basis.as_ref().is_none_or(|basis| basis.confidence > Confidence::Unknown);
+        let weak = row.basis.is_some_and(|basis| basis.confidence == Confidence::Weak);
+        let text = row.word.unwrap_or(row.text);
+        let text = if is_known { text } else { "not known".to_owned() };
+        (row.label, if weak { format!("{text} (weak)") } else { text })
+    };
+    let direct: Vec<_> = direct.map(|udp| report::udp_rows("", udp)).unwrap_or_default();
+    let direct: Vec<_> = direct.into_iter().map(short).collect();
+    let rows = report::udp_rows("", through).into_iter().map(short).map(|(label, text)| {
+        let without = direct.iter().find(|row| row.0 == label).map(|row| row.1.clone());
+        vec![label.to_owned(), without.unwrap_or_default(), text]
     });
     rows.collect()
 }
