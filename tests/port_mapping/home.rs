@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use natlab::{
     Lab, LabError,
-    address::SERVER4,
+    address::{SERVER4, SERVER6},
     binaries::binary,
     client::{ClientRun, nat_check},
     netns::Namespace,
@@ -68,6 +68,11 @@ impl Home {
         daemon.error_line(PATIENCE, |line| line.contains("Listening for NAT-PMP/PCP traffic"))?;
         self.daemon = Some((daemon, folder));
         Ok(self)
+    }
+
+    /// Measures port mapping alone, over IPv6.
+    pub(crate) fn measure_over_ipv6(&self) -> Result<ClientRun, LabError> {
+        nat_check(self.lab.host(0), SERVER6[0].into(), &["-6", "--only", "port-mapping"])
     }
 
     /// Measures port mapping alone.

@@ -175,7 +175,7 @@ pub(crate) async fn directly(
         server: first,
         more_servers: reports,
         layers: v4.layers.or(v6.layers).map(Into::into),
-        port_mapping: v4.port_mapping.or(v6.port_mapping),
+        port_mapping: crate::report::PortMapping::of_both(v4.port_mapping, v6.port_mapping),
         proxy: None,
         hole_punching: verdict::conclude(&ipv4, &ipv6),
         ipv4,

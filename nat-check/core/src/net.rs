@@ -64,6 +64,13 @@ pub trait Net: Send + Sync {
         None
     }
 
+    /// The number of the interface that has this own address, without which a link-local address means nothing (RFC 4007); 0
+    /// where that cannot be told.
+    fn scope_id(&self, own: IpAddr) -> u32 {
+        let _ = own;
+        0
+    }
+
     /// How long the machine has been suspended since it was started; none where that cannot be told. Timers of a NAT
     /// go on while those of this machine stand still.
     fn suspended(&self) -> Option<Duration> {

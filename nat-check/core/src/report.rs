@@ -18,7 +18,7 @@ pub use finding::{Confidence, Evidence, Finding};
 pub use layers::{Layers, LayersKind};
 pub use own_address::{AddressKind, OwnAddress};
 pub use port_mapping::{
-    GrantedMapping, MappedTransport, MappingProtocol, PortMapping, rows as port_mapping_rows,
+    GrantedMapping, MappedTransport, MappingProtocol, Pinholes, PortMapping, rows as port_mapping_rows,
 };
 pub use proxy::{
     Application, ApplicationOutcome, ProxyApplication, ProxyBind, ProxyConnect, ProxyFoundBy, ProxyKind,

@@ -27,8 +27,10 @@ pub(super) fn write(html: &mut Html, report: &Value, words: &Words) {
     } else if answered.is_empty() {
         html.element("p", "", words.nobody_opens_ports);
     }
-    for (key, name) in answered {
-        let it = &report[key];
+    let over_ipv6 = [("pcp", "PCP, IPv6"), ("upnp", "UPnP, IPv6")];
+    let over_ipv6 = over_ipv6.into_iter().map(|(key, name)| (&report["ipv6"][key], name));
+    let all = answered.into_iter().map(|(key, name)| (&report[key], name)).chain(over_ipv6);
+    for (it, name) in all.filter(|(it, _)| it.is_object()) {
         html.element("h3", "", name).element("p", "", &summary(it, words));
         if it["mapping"].is_object() || it["mapping_tcp"].is_object() {
             findings::table(html, it, &FINDINGS, words);

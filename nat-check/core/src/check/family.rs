@@ -54,7 +54,7 @@ pub(super) async fn test(run: &Run<'_>, family: Family) -> (FamilyReport, Family
         left: run.setup.timeout,
         lifetime: run.setup.lifetime,
         tcp_idle: run.setup.tcp_idle,
-        port_mapping: run.setup.port_mapping && family == Family::V4,
+        port_mapping: run.setup.port_mapping,
         notes: FamilyNotes { servers: vec![None; run.servers.len()], ..FamilyNotes::default() },
         examined: Vec::new(),
         together: None,

@@ -50,6 +50,13 @@ impl Net for OsNet {
         super::routes::default_gateway(&interface.name, own)
     }
 
+    #[cfg(feature = "port-mapping")]
+    fn scope_id(&self, own: IpAddr) -> u32 {
+        let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+        let interface = interfaces.into_iter().find(|interface| interface.ip() == own);
+        interface.and_then(|interface| interface.index).unwrap_or(0)
+    }
+
     #[cfg(target_os = "linux")]
     fn ipv6_addresses(&self) -> Vec<OwnAddress> {
         super::if_inet6::read()

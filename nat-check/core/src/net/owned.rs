@@ -252,6 +252,10 @@ impl Net for OwnedNet {
         self.others.gateway(own)
     }
 
+    fn scope_id(&self, own: IpAddr) -> u32 {
+        self.others.scope_id(own)
+    }
+
     fn suspended(&self) -> Option<Duration> {
         self.others.suspended()
     }

@@ -1,8 +1,9 @@
 //! A gateway that opens ports, by whichever protocol: one mapping is asked for, looked up, ended.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::Arc,
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -15,6 +16,7 @@ use shared::port_mapping::{
 use super::{
     MappingError, Protocol, datagrams,
     description::Service,
+    discovery::endpoint,
     epochs::Epochs,
     soap::{Action, Results},
 };
@@ -36,7 +38,12 @@ enum Way {
     Pcp,
     NatPmp,
     Upnp(Arc<Service>),
+    /// WANIPv6FirewallControl, with the identifiers of the pinholes that it opened.
+    Firewall(Arc<Service>, Arc<Mutex<Pinholes>>),
 }
+
+/// Identifiers by transport and internal port.
+type Pinholes = HashMap<(Transport, u16), String>;
 
 /// A mapping that is wished for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,14 +92,19 @@ impl Client {
             Protocol::NatPmp => Way::NatPmp,
             Protocol::Upnp => return None,
         };
-        let at = SocketAddr::new(gateway, shared::port_mapping::PORT);
+        let at = endpoint(&**net, local, gateway, shared::port_mapping::PORT);
         Some(Self { net: Arc::clone(net), local, at, way, epochs: Epochs::new(protocol) })
     }
 
     /// A service of UPnP, at the address of its description.
     pub(super) fn upnp(net: &Arc<dyn Net>, local: IpAddr, at: SocketAddr, service: Service) -> Self {
         let epochs = Epochs::new(Protocol::Upnp);
-        Self { net: Arc::clone(net), local, at, way: Way::Upnp(Arc::new(service)), epochs }
+        let service = Arc::new(service);
+        let way = match service.opens_firewall() {
+            true => Way::Firewall(service, Arc::default()),
+            false => Way::Upnp(service),
+        };
+        Self { net: Arc::clone(net), local, at, way, epochs }
     }
 
     /// Its protocol.
@@ -101,7 +113,7 @@ impl Client {
         match self.way {
             Way::Pcp => Protocol::Pcp,
             Way::NatPmp => Protocol::NatPmp,
-            Way::Upnp(_) => Protocol::Upnp,
+            Way::Upnp(_) | Way::Firewall(..) => Protocol::Upnp,
         }
     }
 
@@ -131,6 +143,7 @@ impl Client {
             Way::Pcp => self.pcp(wish, seconds(wish.lifetime)).await,
             Way::NatPmp => self.nat_pmp(wish, wish.external, seconds(wish.lifetime)).await,
             Way::Upnp(service) => self.upnp_map(service, wish).await,
+            Way::Firewall(service, pinholes) => self.open_pinhole(service, pinholes, wish).await,
         }
     }
 
@@ -142,6 +155,13 @@ impl Client {
         match &self.way {
             Way::Pcp => self.pcp(wish, 0).await.map(|_| ()),
             Way::NatPmp => self.nat_pmp(wish, 0, 0).await.map(|_| ()),
+            Way::Firewall(service, pinholes) => {
+                let Some(named) = pinhole(pinholes, wish) else { return Ok(()) };
+                match self.call(service, "DeletePinhole", named).await {
+                    Err(MappingError::Refused(code)) if is_no_such_pinhole(&code) => Ok(()),
+                    answer => answer.map(|_| ()),
+                }
+            }
             Way::Upnp(service) => match self.call(service, "DeletePortMapping", named(wish).to_vec()).await {
                 Err(MappingError::Refused(code)) if is_no_such_entry(&code) => Ok(()),
                 answer => answer.map(|_| ()),
@@ -164,6 +184,13 @@ impl Client {
     pub async fn is_listed(&self, wish: &Wish) -> Option<bool> {
         match &self.way {
             Way::Upnp(service) => self.has_entry(service, wish).await,
+            Way::Firewall(service, pinholes) => {
+                match self.call(service, "GetPinholePackets", pinhole(pinholes, wish)?).await {
+                    Ok(_) => Some(true),
+                    Err(MappingError::Refused(code)) if is_no_such_pinhole(&code) => Some(false),
+                    Err(_) => None,
+                }
+            }
             Way::Pcp | Way::NatPmp => None,
         }
     }
@@ -185,7 +212,7 @@ impl Client {
     /// The external address that the gateway names, where the protocol has a question for it.
     pub async fn external_address(&self) -> Option<IpAddr> {
         match &self.way {
-            Way::Pcp => None,
+            Way::Pcp | Way::Firewall(..) => None,
             Way::NatPmp => {
                 let request = nat_pmp::Request::ExternalAddress;
                 let response = self.ask_nat_pmp(request).await.ok()?;
@@ -217,7 +244,10 @@ impl Client {
             transport: wish.transport,
             internal: wish.internal,
             external: wish.external,
-            external_address: Ipv4Addr::UNSPECIFIED.into(),
+            external_address: match self.local {
+                IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+            },
         };
         let request = pcp::Request { lifetime, client: self.local, operation: Operation::Map(map) };
         let response = datagrams::ask(&*self.net, self.local, self.at, &request.write(), |message| {
@@ -286,6 +316,34 @@ impl Client {
         Ok(Granted { external, external_address: None, lifetime: wish.lifetime, epoch: None })
     }
 
+    /// WANIPv6FirewallControl:1 section 2.4.3. Nothing is translated, so the external port is the internal one.
+    async fn open_pinhole(
+        &self,
+        service: &Service,
+        pinholes: &Mutex<Pinholes>,
+        wish: &Wish,
+    ) -> Result<Granted, MappingError> {
+        let arguments = vec![
+            ("RemoteHost", String::new()),
+            ("RemotePort", "0".into()),
+            ("InternalClient", self.local.to_string()),
+            ("InternalPort", wish.internal.to_string()),
+            ("Protocol", wish.transport.number().to_string()),
+            ("LeaseTime", seconds(wish.lifetime).to_string()),
+        ];
+        let results = self.call(service, "AddPinhole", arguments).await?;
+        let id = results.get("UniqueID").and_then(|id| id.parse::<u16>().ok());
+        let id = id.ok_or_else(|| MappingError::Nonsense("an answer without the pinhole's number".into()))?;
+        let mut pinholes = pinholes.lock().unwrap_or_else(PoisonError::into_inner);
+        pinholes.insert((wish.transport, wish.internal), id.to_string());
+        Ok(Granted {
+            external: wish.internal,
+            external_address: Some(self.local),
+            lifetime: wish.lifetime,
+            epoch: None,
+        })
+    }
+
     async fn call(
         &self,
         service: &Service,
@@ -303,6 +361,17 @@ fn named(wish: &Wish) -> [(&'static str, String); 3] {
         ("NewExternalPort", wish.external.to_string()),
         ("NewProtocol", wish.transport.name().into()),
     ]
+}
+
+/// The argument that names a pinhole, where one was opened.
+fn pinhole(pinholes: &Mutex<Pinholes>, wish: &Wish) -> Option<Vec<(&'static str, String)>> {
+    let pinholes = pinholes.lock().unwrap_or_else(PoisonError::into_inner);
+    Some(vec![("UniqueID", pinholes.get(&(wish.transport, wish.internal))?.clone())])
+}
+
+/// WANIPv6FirewallControl's error for a pinhole that there is not.
+fn is_no_such_pinhole(code: &str) -> bool {
+    code.starts_with("704")
 }
 
 /// WANIPConnection's error for a mapping that there is not.

@@ -51,7 +51,7 @@ async fn device(
     let text = format!(
         "<root><service><serviceType>urn:{service}</serviceType><controlURL>/c</controlURL></service></root>"
     );
-    let service = description::services(&text).unwrap().remove(0);
+    let service = description::services(&text, false).unwrap().remove(0);
     let net: Arc<dyn Net> = Arc::new(OsNet);
     (Client::upnp(&net, HERE, at, service), asked)
 }

@@ -12,6 +12,8 @@ const TYPES: [&str; 5] = [
     "urn:dslforum-org:service:WANPPPConnection:1",
 ];
 const WAN_IP_CONNECTION_2: &str = "urn:schemas-upnp-org:service:WANIPConnection:2";
+/// The service that opens the firewall of a router for IPv6.
+const FIREWALL_CONTROL: &str = "urn:schemas-upnp-org:service:WANIPv6FirewallControl:1";
 /// Elements that are read.
 const MOST_NODES: u32 = 20_000;
 /// Services that are considered.
@@ -27,22 +29,28 @@ pub(super) struct Service {
 }
 
 impl Service {
+    /// Whether it opens the firewall for IPv6, and translates nothing.
+    pub(super) fn opens_firewall(&self) -> bool {
+        self.kind == FIREWALL_CONTROL
+    }
+
     /// Whether it gives another port where the wished one is somebody else's.
     pub(super) fn chooses_ports(&self) -> bool {
         self.kind == WAN_IP_CONNECTION_2
     }
 }
 
-/// The services of a description that open ports, the best first.
-pub(super) fn services(text: &str) -> Result<Vec<Service>, roxmltree::Error> {
+/// The services of a description that open ports for IPv4, or for IPv6, the best first.
+pub(super) fn services(text: &str, v6: bool) -> Result<Vec<Service>, roxmltree::Error> {
+    let types: &[&'static str] = if v6 { &[FIREWALL_CONTROL] } else { &TYPES };
     let document = parse(text)?;
     let elements = document.descendants().filter(|node| node.has_tag_name_of("service"));
     let mut services: Vec<(usize, Service)> = elements
         .filter_map(|element| {
             let child = |name| element.children().find(|node| node.has_tag_name_of(name))?.text();
             let kind = child("serviceType")?.trim();
-            let rank = TYPES.iter().position(|known| *known == kind)?;
-            Some((rank, Service { kind: TYPES[rank], path: control_path(child("controlURL")?.trim())? }))
+            let rank = types.iter().position(|known| *known == kind)?;
+            Some((rank, Service { kind: types[rank], path: control_path(child("controlURL")?.trim())? }))
         })
         .take(MOST_SERVICES)
         .collect();

@@ -2,7 +2,7 @@
 //! RFC 6886 section 3.2, UPnP Device Architecture 2.0 section 1.3). Nothing is changed by it.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, SocketAddrV6},
     sync::Arc,
     time::Duration,
 };
@@ -85,14 +85,20 @@ async fn over_datagrams(net: &dyn Net, local: IpAddr, gateway: IpAddr) -> OverDa
     let announce = pcp::Request { lifetime: 0, client: local, operation: Operation::Announce }.write();
     let address = nat_pmp::Request::ExternalAddress.write();
     let anycast = local.is_ipv4().then(|| SocketAddr::new(PCP_ANYCAST.into(), PORT));
-    let gateway = SocketAddr::new(gateway, PORT);
+    let gateway = endpoint(net, local, gateway, PORT);
     let begun = Instant::now();
-    let mut questions = vec![(announce.clone(), gateway), (address, gateway)];
+    let mut questions = vec![(announce.clone(), gateway)];
+    // NAT-PMP is a protocol of IPv4.
+    questions.extend(local.is_ipv4().then_some((address, gateway)));
     questions.extend(anycast.map(|anycast| (announce, anycast)));
     let sending = repeat(&*socket, begun, &DATAGRAMS_AT, questions);
     let receiving = async {
         let mut buffer = [0; pcp::LONGEST + 1];
-        while !(found.pcp.iter().any(|(at, _)| *at == gateway.ip()) && found.nat_pmp.is_some()) {
+        let is_complete = |found: &OverDatagrams| {
+            found.pcp.iter().any(|(at, _)| *at == gateway.ip())
+                && (found.nat_pmp.is_some() || local.is_ipv6())
+        };
+        while !is_complete(&found) {
             // An error is a report by ICMP of what was sent before.
             let Ok((length, from)) = socket.recv_from(&mut buffer).await else {
                 tokio::time::sleep(OTHERS).await;
@@ -152,7 +158,7 @@ async fn over_ssdp(net: &Arc<dyn Net>, local: IpAddr, gateway: IpAddr) -> Option
     let answers = search(&**net, local, gateway).await;
     let mut unusable = None;
     for (at, answer) in answers.into_iter().take(MOST_DEVICES) {
-        let client = describe(net, local, SocketAddr::new(at, answer.port), &answer.path).await;
+        let client = describe(net, local, endpoint(&**net, local, at, answer.port), &answer.path).await;
         let device = Device { at, software: answer.software, client };
         if device.client.is_ok() {
             return Some(device);
@@ -167,9 +173,13 @@ async fn search(net: &dyn Net, local: IpAddr, gateway: IpAddr) -> Vec<(IpAddr, s
     let Ok(socket) = net.bind(SocketAddr::new(local, 0)).await else { return Vec::new() };
     let prefix = net.prefix_len(local);
     // Asking the gateway itself first teaches firewalls of this host to let its answer in; some devices answer the group only.
-    let to = [SocketAddr::new(gateway, ssdp::PORT), SocketAddr::new(ssdp::GROUP.into(), ssdp::PORT)];
-    let messages =
-        to.into_iter().flat_map(|to| ssdp::TARGETS.map(|target| (ssdp::search(target).into_bytes(), to)));
+    let group: IpAddr = if local.is_ipv4() { ssdp::GROUP.into() } else { ssdp::GROUP6.into() };
+    let to = [gateway, group].map(|to| endpoint(net, local, to, ssdp::PORT));
+    let targets = ssdp::targets(local.is_ipv6());
+    let messages = to.into_iter().flat_map(|to| {
+        targets.iter().map(move |target| (ssdp::search(target, to.is_ipv6()).into_bytes(), to))
+    });
+    let messages: Vec<_> = messages.collect();
     let begun = Instant::now();
     let mut answers: Vec<(IpAddr, ssdp::Answer)> = Vec::new();
     let receiving = async {
@@ -194,7 +204,7 @@ async fn search(net: &dyn Net, local: IpAddr, gateway: IpAddr) -> Vec<(IpAddr, s
         }
     };
     let sending = async {
-        repeat(&*socket, begun, &SEARCHES_AT, messages.collect()).await;
+        repeat(&*socket, begun, &SEARCHES_AT, messages).await;
         std::future::pending::<()>().await;
     };
     tokio::select! {
@@ -203,6 +213,16 @@ async fn search(net: &dyn Net, local: IpAddr, gateway: IpAddr) -> Vec<(IpAddr, s
     }
     answers.sort_by_key(|(at, _)| *at != gateway);
     answers
+}
+
+/// An address of the local network with a port; link-local ones with the interface that leads there.
+pub(super) fn endpoint(net: &dyn Net, local: IpAddr, ip: IpAddr, port: u16) -> SocketAddr {
+    match ip {
+        IpAddr::V6(v6) if v6.is_unicast_link_local() || v6.is_multicast() => {
+            SocketAddrV6::new(v6, port, 0, net.scope_id(local)).into()
+        }
+        ip => SocketAddr::new(ip, port),
+    }
 }
 
 /// Whether a device may be asked for its description: it is the gateway, or has a private address on this host's network.
@@ -231,7 +251,8 @@ async fn describe(
         return Err(nonsense(format!("HTTP {}", response.status)));
     }
     let text = String::from_utf8_lossy(&response.body);
-    let services = description::services(&text).map_err(|_| nonsense("no sound XML".into()))?;
+    let services =
+        description::services(&text, local.is_ipv6()).map_err(|_| nonsense("no sound XML".into()))?;
     let clients: Vec<Client> =
         services.into_iter().map(|service| Client::upnp(net, local, at, service)).collect();
     if let [_, _, ..] = clients.as_slice() {

@@ -78,6 +78,8 @@ async fn exchange(net: &dyn Net, local: IpAddr, request: Request<'_>) -> Result<
 /// The request as text; everything goes out at once, as some devices read no further than the first segment.
 fn written(request: Request<'_>) -> String {
     let Request { at, path, .. } = request;
+    // Without the interface, which means nothing to the device.
+    let at = SocketAddr::new(at.ip(), at.port());
     let method = if request.action.is_some() { "POST" } else { "GET" };
     let mut text = format!("{method} {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n");
     match request.action {

@@ -1,14 +1,15 @@
 //! SSDP (UPnP Device Architecture 2.0 section 1.3): the search for gateways, and what answers it.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::printable::printable;
 
 /// Where searches go.
 pub(super) const GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 255, 250);
+pub(super) const GROUP6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xc);
 pub(super) const PORT: u16 = 1900;
 /// What is searched for. Some devices answer for their first description only, so one general search does not do.
-pub(super) const TARGETS: [&str; 5] = [
+const TARGETS: [&str; 5] = [
     "urn:schemas-upnp-org:device:InternetGatewayDevice:2",
     "urn:schemas-upnp-org:device:InternetGatewayDevice:1",
     "urn:schemas-upnp-org:service:WANIPConnection:2",
@@ -16,11 +17,22 @@ pub(super) const TARGETS: [&str; 5] = [
     "urn:schemas-upnp-org:service:WANPPPConnection:1",
 ];
 
+/// The same over IPv6, where firewalls are opened.
+const TARGETS6: [&str; 2] = [
+    "urn:schemas-upnp-org:device:InternetGatewayDevice:2",
+    "urn:schemas-upnp-org:service:WANIPv6FirewallControl:1",
+];
+
+/// What is searched for over this family.
+pub(super) fn targets(v6: bool) -> &'static [&'static str] {
+    if v6 { &TARGETS6 } else { &TARGETS }
+}
+
 /// A search (section 1.3.2).
-pub(super) fn search(target: &str) -> String {
-    format!(
-        "M-SEARCH * HTTP/1.1\r\nHOST: {GROUP}:{PORT}\r\nMAN: \"ssdp:discover\"\r\nMX: 1\r\nST: {target}\r\n\r\n"
-    )
+pub(super) fn search(target: &str, v6: bool) -> String {
+    let group: IpAddr = if v6 { GROUP6.into() } else { GROUP.into() };
+    let host = SocketAddr::new(group, PORT);
+    format!("M-SEARCH * HTTP/1.1\r\nHOST: {host}\r\nMAN: \"ssdp:discover\"\r\nMX: 1\r\nST: {target}\r\n\r\n")
 }
 
 /// An answer to a search.
@@ -48,7 +60,7 @@ pub(super) fn read(datagram: &[u8]) -> Option<Answer> {
         found.and_then(|field| std::str::from_utf8(field.value).ok()).map(str::trim)
     };
     let target = field("st")?;
-    if !TARGETS.contains(&target) {
+    if !TARGETS.contains(&target) && !TARGETS6.contains(&target) {
         return None;
     }
     let (named, path) = split(field("location")?)?;

@@ -72,14 +72,15 @@ fn the_best_service_of_a_description_comes_first() {
     let all = ["WANPPPConnection:1", "Layer3Forwarding:1", "WANIPConnection:1", "WANIPConnection:2"];
     let text = described(&all.map(|kind| service(kind, &format!("/ctl/{kind}"))).concat());
     let found: Vec<String> =
-        description::services(&text).unwrap().into_iter().map(|service| service.path).collect();
+        description::services(&text, false).unwrap().into_iter().map(|service| service.path).collect();
     assert_eq!(found, ["/ctl/WANIPConnection:2", "/ctl/WANIPConnection:1", "/ctl/WANPPPConnection:1"]);
 }
 
 #[test]
 fn of_a_control_url_only_the_path_counts() {
     let path = |control: &str| {
-        let services = description::services(&described(&service("WANIPConnection:1", control))).unwrap();
+        let services =
+            description::services(&described(&service("WANIPConnection:1", control)), false).unwrap();
         services.first().map(|service| service.path.clone())
     };
     assert_eq!(path("/ctl/IPConn").as_deref(), Some("/ctl/IPConn"));
@@ -92,11 +93,11 @@ fn of_a_control_url_only_the_path_counts() {
 #[test]
 fn hostile_documents_are_rejected() {
     let bomb = "<!DOCTYPE a [<!ENTITY a \"aaaa\"><!ENTITY b \"&a;&a;\">]><root>&b;</root>";
-    assert!(description::services(bomb).is_err());
-    assert!(description::services(&"<a>".repeat(60_000)).is_err());
-    assert!(description::services(&format!("<a>{}</a>", "<b/>".repeat(60_000))).is_err());
-    assert!(description::services("not XML").is_err());
-    assert_eq!(description::services("<root/>"), Ok(Vec::new()));
+    assert!(description::services(bomb, false).is_err());
+    assert!(description::services(&"<a>".repeat(60_000), false).is_err());
+    assert!(description::services(&format!("<a>{}</a>", "<b/>".repeat(60_000)), false).is_err());
+    assert!(description::services("not XML", false).is_err());
+    assert_eq!(description::services("<root/>", false), Ok(Vec::new()));
 }
 
 #[test]
@@ -157,7 +158,7 @@ proptest! {
             _ = http::parse(message, true);
             _ = http::parse(message, false);
             _ = soap::read(200, message);
-            _ = description::services(&String::from_utf8_lossy(message));
+            _ = description::services(&String::from_utf8_lossy(message), false);
         }
     }
 }

@@ -23,6 +23,25 @@ pub struct PortMapping {
     pub nat_pmp: Option<MappingProtocol>,
     /// UPnP Internet Gateway Device; null where nobody answers.
     pub upnp: Option<MappingProtocol>,
+    /// The same over IPv6, where the firewall is opened and nothing is translated; null where IPv6 was not tested.
+    pub ipv6: Option<Pinholes>,
+}
+
+/// Who opens the firewall for IPv6.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
+pub struct Pinholes {
+    /// The gateway that was asked; null where it is not known.
+    pub gateway: Option<IpAddr>,
+    /// Why nothing is known at all: a sentence, which may change.
+    pub reason: Option<String>,
+    /// The reason as a word that does not change; null exactly when there is no reason.
+    pub reason_code: Option<ReasonCode>,
+    /// Port Control Protocol, RFC 6887; null where nobody answers.
+    pub pcp: Option<MappingProtocol>,
+    /// UPnP WANIPv6FirewallControl; null where nobody answers.
+    pub upnp: Option<MappingProtocol>,
 }
 
 /// What came of one protocol.
@@ -98,6 +117,26 @@ impl PortMapping {
         Self { gateway, reason: Some(text), reason_code: Some(code), ..Self::default() }
     }
 
+    /// What is known over both families; none where nobody asked.
+    #[must_use]
+    pub(crate) fn of_both(v4: Option<Self>, v6: Option<Self>) -> Option<Self> {
+        let ipv6 = v6.map(|Self { gateway, reason, reason_code, pcp, upnp, .. }| Pinholes {
+            gateway,
+            reason,
+            reason_code,
+            pcp,
+            upnp,
+        });
+        match (v4, ipv6) {
+            (None, None) => None,
+            (None, ipv6) => {
+                let reason = (ReasonCode::NotAskedFor, "IPv4 was not tested");
+                Some(Self { ipv6, ..Self::unknown(None, reason) })
+            }
+            (Some(v4), ipv6) => Some(Self { ipv6, ..v4 }),
+        }
+    }
+
     /// The protocols, with their keys and names, in the order in which they are told.
     #[must_use]
     pub fn protocols(&self) -> [(&'static str, &'static str, Option<&MappingProtocol>); 3] {
@@ -112,6 +151,24 @@ impl PortMapping {
 /// The rows about port mapping: one for each protocol in plain words, then its findings.
 #[must_use]
 pub fn rows(report: &PortMapping) -> Vec<Row> {
+    let mut rows = of_ipv4(report);
+    rows.extend(report.ipv6.iter().flat_map(of_ipv6));
+    rows
+}
+
+fn of_ipv6(report: &Pinholes) -> Vec<Row> {
+    let protocols =
+        [("ipv6.pcp", "PCP, IPv6", report.pcp.as_ref()), ("ipv6.upnp", "UPnP, IPv6", report.upnp.as_ref())];
+    let answered = protocols.into_iter().filter_map(|(key, name, it)| Some((key, name, it?)));
+    let rows: Vec<Row> = answered.flat_map(|(key, name, it)| of_protocol(key, name, it)).collect();
+    let text = match &report.reason {
+        Some(reason) => format!("not known: {reason}"),
+        None => "none: nobody answers PCP or UPnP over IPv6".to_owned(),
+    };
+    if rows.is_empty() { vec![Row::plain("port_mapping.ipv6", "Over IPv6", text)] } else { rows }
+}
+
+fn of_ipv4(report: &PortMapping) -> Vec<Row> {
     if let Some(reason) = &report.reason {
         return vec![Row::plain("port_mapping", "Port mapping", format!("not known: {reason}"))];
     }

@@ -44,7 +44,7 @@ pub(super) async fn open(
         let wish = Wish {
             transport,
             internal,
-            external: another_port(session, internal),
+            external: if session.local_ip().is_ipv4() { another_port(session, internal) } else { internal },
             lifetime: LIFETIME,
             nonce: session.nonce()?,
         };
