@@ -174,7 +174,7 @@ pub(crate) async fn directly(
         partial: v4.partial || v6.partial,
         server: first,
         more_servers: reports,
-        layers: v4.layers.or(v6.layers).map(Into::into),
+        layers: v4.layers.or(v6.layers),
         port_mapping: crate::report::PortMapping::of_both(v4.port_mapping, v6.port_mapping),
         proxy: None,
         hole_punching: verdict::conclude(&ipv4, &ipv6),

@@ -76,6 +76,8 @@ pub async fn examine(
     let session = Session::new(net, server, bind, settings.randomness)?;
     session.ask_lifetime(settings.lifetime);
     session.ask_tcp_idle(settings.tcp_idle);
+    #[cfg(feature = "port-mapping")]
+    session.note_layers(|log| log.is_asked_for = is_asked_for(settings, "layers"));
     let lifetime = settings.lifetime.map_or(Duration::ZERO, lifetime::longest);
     let idle = settings.tcp_idle.map_or(Duration::ZERO, longest_idle);
     let opening = if settings.port_mapping { LONGEST_PORT_MAPPING } else { Duration::ZERO };
@@ -212,6 +214,12 @@ fn longest_idle(_: Duration) -> Duration {
 const LONGEST_PORT_MAPPING: Duration = crate::probe::port_mapping::LONGEST;
 #[cfg(not(feature = "port-mapping"))]
 const LONGEST_PORT_MAPPING: Duration = Duration::ZERO;
+
+/// Whether this measurement was asked for by name.
+#[cfg(feature = "port-mapping")]
+fn is_asked_for(settings: &Settings, name: &str) -> bool {
+    matches!(&settings.tests, Selection::Only(names) if names.iter().any(|it| it == name))
+}
 
 /// Whether a measurement over TCP was asked for.
 fn is_over_tcp_asked_for(settings: &Settings) -> bool {

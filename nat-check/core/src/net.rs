@@ -1,8 +1,12 @@
 //! The network as the probes see it: datagram sockets, byte streams, local addresses. One trait, two worlds: the
 //! operating system's and the simulated one.
 
+#[cfg(all(target_os = "linux", feature = "port-mapping"))]
+mod icmp;
 #[cfg(target_os = "linux")]
 mod if_inet6;
+#[cfg(all(target_os = "linux", feature = "port-mapping"))]
+mod interfaces;
 pub mod os;
 pub mod owned;
 #[cfg(all(target_os = "linux", feature = "port-mapping"))]
@@ -71,6 +75,18 @@ pub trait Net: Send + Sync {
         0
     }
 
+    /// What kind of interface has this own address.
+    fn interface(&self, own: IpAddr) -> InterfaceKind {
+        let _ = own;
+        InterfaceKind::Unknown
+    }
+
+    /// A UDP socket that hears at which router its packets die. A system that does not tell says so.
+    fn trace_socket(&self, local: SocketAddr) -> Boxed<'_, io::Result<Box<dyn TraceSocket>>> {
+        let _ = local;
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
+
     /// How long the machine has been suspended since it was started; none where that cannot be told. Timers of a NAT
     /// go on while those of this machine stand still.
     fn suspended(&self) -> Option<Duration> {
@@ -91,6 +107,45 @@ pub trait Datagram: Send + Sync + fmt::Debug {
 
     /// Sets the time to live of packets that are sent from now on.
     fn set_ttl(&self, ttl: u32) -> io::Result<()>;
+}
+
+/// A UDP socket that hears at which router its packets die.
+pub trait TraceSocket: Send + Sync + fmt::Debug {
+    /// Sends a datagram that dies after so many routers.
+    fn send<'a>(&'a self, datagram: &'a [u8], to: SocketAddr, ttl: u8) -> Boxed<'a, io::Result<()>>;
+
+    /// The next ICMP error about a datagram that was sent.
+    fn report(&self) -> Boxed<'_, io::Result<IcmpReport>>;
+}
+
+/// An ICMP error about a datagram (RFC 792, RFC 4443).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IcmpReport {
+    /// Who sent it.
+    pub from: IpAddr,
+    /// Where the datagram was going.
+    pub about: SocketAddr,
+    /// Whether the datagram had passed as many routers as it might; otherwise it could not be delivered.
+    pub is_expired: bool,
+}
+
+/// What kind of interface it is, as far as that tells of the way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InterfaceKind {
+    /// The system does not say.
+    #[default]
+    Unknown,
+    /// A network card, or whatever acts as one.
+    Ordinary,
+    /// A tunnel of WireGuard.
+    WireGuard,
+    /// A tunnel of some program (TUN), and whether this host has another interface that can carry it.
+    Tunnel {
+        /// Whether it has.
+        is_carried: bool,
+    },
+    /// A tunnel in IPv6 (RFC 2473).
+    InIpv6,
 }
 
 /// A TCP connection.

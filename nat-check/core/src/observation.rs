@@ -2,6 +2,8 @@
 
 pub mod call;
 pub mod idle;
+#[cfg(feature = "port-mapping")]
+pub mod layers;
 #[cfg(test)]
 pub(crate) mod made;
 pub mod port_mapping;
@@ -231,6 +233,9 @@ pub struct ObservationLog {
     pub tcp: TcpLog,
     /// What was observed of the gateway, and of ports that it was asked to open.
     pub port_mapping: PortMappingLog,
+    /// What was observed of the routers on the way.
+    #[cfg(feature = "port-mapping")]
+    pub layers: layers::LayersLog,
     /// SOFTWARE of the first answer that had one.
     pub software: Option<String>,
     /// What the strict reader objects to in the first answer.
@@ -264,6 +269,8 @@ impl ObservationLog {
             connected: None,
             tcp: TcpLog::default(),
             port_mapping: PortMappingLog::default(),
+            #[cfg(feature = "port-mapping")]
+            layers: layers::LayersLog::default(),
             software: None,
             objection: None,
             lifetime: None,

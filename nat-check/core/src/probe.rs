@@ -19,6 +19,8 @@ pub mod distance;
 pub mod filtering;
 pub mod hairpinning;
 pub mod inbound_first;
+#[cfg(feature = "port-mapping")]
+pub mod layers;
 pub mod lifetime;
 pub mod mapping;
 mod measured;
@@ -115,6 +117,8 @@ pub const REGISTRY: &[Probe] = &[
     alg::PROBE,
     inbound_first::PROBE,
     distance::PROBE,
+    #[cfg(feature = "port-mapping")]
+    layers::PROBE,
     lifetime::PROBE,
     #[cfg(feature = "port-mapping")]
     port_mapping::PROBE,

@@ -15,7 +15,7 @@ mod rows;
 mod tcp;
 
 pub use finding::{Confidence, Evidence, Finding};
-pub use layers::{Layers, LayersKind};
+pub use layers::{HopKind, Layers, LayersHop, LayersKind, rows as layers_rows};
 pub use own_address::{AddressKind, OwnAddress};
 pub use port_mapping::{
     GrantedMapping, MappedTransport, MappingProtocol, Pinholes, PortMapping, rows as port_mapping_rows,
@@ -56,7 +56,7 @@ pub struct Report {
     pub ipv4: FamilyReport,
     /// What was found over IPv6.
     pub ipv6: FamilyReport,
-    /// What stands between this host and the Internet, as far as something was seen of it.
+    /// What stands between this host and the Internet; null where that was not asked for and nothing was seen of it.
     #[serde(default)]
     pub layers: Option<Layers>,
     /// Ports opened at the gateway and tested from outside; null where that was not asked for (`--port-mapping`).

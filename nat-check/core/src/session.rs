@@ -1,6 +1,8 @@
 //! One server over one family: opens sockets, sends transactions, receives what comes, keeps the log and the round-trip
 //! time. The only place of the engine that does I/O, always through [`Net`].
 
+#[cfg(feature = "port-mapping")]
+mod layers;
 mod pace;
 #[cfg(feature = "port-mapping")]
 mod port_mapping;

@@ -18,6 +18,7 @@ fn render(report: &Report, style: &Style) -> String {
     page.answer(report);
     page.family("IPv4", &report.ipv4);
     page.family("IPv6", &report.ipv6);
+    page.layers(report);
     page.port_mapping(report);
     page.proxies(report);
     page.hole_punching(report, style.evidence);
@@ -96,11 +97,20 @@ impl Page {
         self.table(&[], &rows);
     }
 
+    fn layers(&mut self, report: &Report) {
+        let Some(layers) = &report.layers else { return };
+        self.heading("Way to the Internet");
+        self.findings(report::layers_rows(layers));
+    }
+
     fn port_mapping(&mut self, report: &Report) {
         let Some(port_mapping) = &report.port_mapping else { return };
         self.heading("Port mapping");
-        let rows: Vec<Vec<String>> =
-            report::port_mapping_rows(port_mapping).into_iter().map(labelled).collect();
+        self.findings(report::port_mapping_rows(port_mapping));
+    }
+
+    fn findings(&mut self, rows: Vec<report::Row>) {
+        let rows: Vec<Vec<String>> = rows.into_iter().map(labelled).collect();
         self.table(&[], &rows);
     }
 
@@ -190,6 +200,10 @@ impl Page {
                 self.heading(&format!("Evidence, {name}.tcp"));
                 self.table(&[], &evidence_rows(report::tcp_rows("", tcp)));
             }
+        }
+        if let Some(layers) = &report.layers {
+            self.heading("Evidence, layers");
+            self.table(&[], &evidence_rows(report::layers_rows(layers)));
         }
         if let Some(port_mapping) = &report.port_mapping {
             self.heading("Evidence, port_mapping");

@@ -134,9 +134,10 @@ const FINDINGS: &[Expected] = &[
     ("alg", "/ipv4/udp/alg/value", "false", None),
     ("inbound-first", "/ipv4/udp/inbound_first_remap/value", "false", Some("inbound-first")),
     ("distance", "/ipv4/udp/distance/value", "1", Some("distance")),
+    ("layers", "/layers/at_least/value", "1", None),
     ("lifetime", "/ipv4/udp/lifetime/value/unreplied/alive_s", "5.0", None),
-    // A simulated network has no gateway that could be asked.
-    ("port-mapping", "/port_mapping/reason_code", "gateway-unknown", None),
+    // The gateway of this one opens no ports.
+    ("port-mapping", "/port_mapping/gateway", "192.168.77.1", None),
     ("response-port", "/server/features/response_port/value", "true", Some("response-port")),
     ("classic", "/server/features/classic/value", "true", Some("classic")),
     ("tcp-mapping", "/ipv4/tcp/mapping/value", "endpoint-independent", None),

@@ -11,7 +11,7 @@ use super::{
     agreement::{self, Verdict},
 };
 #[cfg(feature = "port-mapping")]
-use crate::probe::port_mapping;
+use crate::probe::{layers, port_mapping};
 use crate::{
     classify::{self, ServerSide},
     engine::{self, Observed, Settings},
@@ -19,7 +19,7 @@ use crate::{
     observation::Transaction,
     probe::{lifetime, mapping},
     progress::Progress,
-    report::{FamilyReport, FamilyStatus, Finding, LayersKind, PortMapping, Reason, ReasonCode},
+    report::{FamilyReport, FamilyStatus, Finding, Layers, LayersKind, PortMapping, Reason, ReasonCode},
     selection::Selection,
 };
 
@@ -38,8 +38,10 @@ pub(super) struct FamilyNotes {
     /// One slot for each server that was asked for.
     pub(super) servers: Vec<Option<ServerSide>>,
     pub(super) warnings: Vec<String>,
-    /// What kind of way to the Internet was seen.
-    pub(super) layers: Option<Finding<LayersKind>>,
+    /// What was seen of several external addresses.
+    pub(super) several: Option<Finding<LayersKind>>,
+    /// What stands between this host and the Internet.
+    pub(super) layers: Option<Layers>,
     /// What came of asking the gateway to open ports.
     pub(super) port_mapping: Option<PortMapping>,
     pub(super) partial: bool,
@@ -243,7 +245,9 @@ impl FamilyTest<'_> {
             }
         }
         // What one server has shown says more than what several contradict each other in.
-        notes.layers = by_one.or(notes.layers);
+        let several = by_one.or(notes.several.take());
+        notes.layers = layers(&examined, notes.port_mapping.as_ref(), several.clone())
+            .or_else(|| several.map(Into::into));
         let verdicts = examined.into_iter().map(|(_, verdict)| verdict).collect();
         let found = agreement::merge(verdicts, together, &mut notes.warnings);
         let tcp = found.as_ref().filter(|found| found.tcp_tried).map(|found| found.tcp.clone());
@@ -251,6 +255,27 @@ impl FamilyTest<'_> {
         let report = FamilyReport { status: FamilyStatus::Tested, udp, tcp, ..FamilyReport::default() };
         (report, notes)
     }
+}
+
+/// What the first server that was asked for it tells of the way out.
+#[cfg(feature = "port-mapping")]
+fn layers(
+    examined: &[(Observed, Verdict)],
+    port_mapping: Option<&PortMapping>,
+    several: Option<Finding<LayersKind>>,
+) -> Option<Layers> {
+    examined.iter().find_map(|(observed, verdict)| {
+        layers::conclude(&observed.log, &verdict.found, port_mapping, several.clone())
+    })
+}
+
+#[cfg(not(feature = "port-mapping"))]
+fn layers(
+    _: &[(Observed, Verdict)],
+    _: Option<&PortMapping>,
+    _: Option<Finding<LayersKind>>,
+) -> Option<Layers> {
+    None
 }
 
 fn absent(status: FamilyStatus, reason: Reason) -> FamilyReport {

@@ -194,7 +194,7 @@ impl FamilyTest<'_> {
                 }
             }
         }
-        self.notes.layers = comparison.several_connections();
+        self.notes.several = comparison.several_connections();
         let found = survey.found(comparison);
         let ips = alive.iter().map(SocketAddr::ip).collect();
         self.together = Some(Verdict { by: "all servers together".into(), ips, found });

@@ -57,6 +57,18 @@ impl Net for OsNet {
         interface.and_then(|interface| interface.index).unwrap_or(0)
     }
 
+    #[cfg(all(target_os = "linux", feature = "port-mapping"))]
+    fn interface(&self, own: IpAddr) -> super::InterfaceKind {
+        super::interfaces::kind(own)
+    }
+
+    #[cfg(all(target_os = "linux", feature = "port-mapping"))]
+    fn trace_socket(&self, local: SocketAddr) -> Boxed<'_, io::Result<Box<dyn super::TraceSocket>>> {
+        Box::pin(async move {
+            Ok(Box::new(super::icmp::OsTraceSocket::open(local)?) as Box<dyn super::TraceSocket>)
+        })
+    }
+
     #[cfg(target_os = "linux")]
     fn ipv6_addresses(&self) -> Vec<OwnAddress> {
         super::if_inet6::read()

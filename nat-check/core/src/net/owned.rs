@@ -43,7 +43,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Boxed, Datagram, Net, Stream, TcpPort};
+use super::{Boxed, Datagram, InterfaceKind, Net, Stream, TcpPort, TraceSocket};
 use crate::report::OwnAddress;
 
 /// A socket that the program owns. Clones stand for the same socket.
@@ -254,6 +254,14 @@ impl Net for OwnedNet {
 
     fn scope_id(&self, own: IpAddr) -> u32 {
         self.others.scope_id(own)
+    }
+
+    fn interface(&self, own: IpAddr) -> InterfaceKind {
+        self.others.interface(own)
+    }
+
+    fn trace_socket(&self, local: SocketAddr) -> Boxed<'_, io::Result<Box<dyn TraceSocket>>> {
+        self.others.trace_socket(local)
     }
 
     fn suspended(&self) -> Option<Duration> {

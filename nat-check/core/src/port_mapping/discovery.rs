@@ -49,6 +49,19 @@ pub struct Discovery {
     pub unusable: Option<(IpAddr, MappingError)>,
 }
 
+/// The external address that the router at this address names by NAT-PMP. Nothing is changed by the question.
+pub(crate) async fn nat_pmp_address(net: &Arc<dyn Net>, local: IpAddr, router: IpAddr) -> Option<IpAddr> {
+    Client::over_datagrams(net, local, router, Protocol::NatPmp)?.external_address().await
+}
+
+/// The same by UPnP. Only that router is asked, not the whole local network.
+pub(crate) async fn upnp_address(net: &Arc<dyn Net>, local: IpAddr, router: IpAddr) -> Option<IpAddr> {
+    let answers = search(&**net, local, router, &[router]).await;
+    let (at, answer) = answers.into_iter().find(|(at, _)| *at == router)?;
+    let client = describe(net, local, SocketAddr::new(at, answer.port), &answer.path).await.ok()?;
+    client.external_address().await
+}
+
 /// Asks the gateway, and the local network, who opens ports.
 pub async fn discover(net: &Arc<dyn Net>, local: IpAddr, gateway: IpAddr) -> Discovery {
     let (datagrams, upnp) =
@@ -155,7 +168,9 @@ struct Device {
 
 /// The one at the gateway is asked for its description, or else the first on this network.
 async fn over_ssdp(net: &Arc<dyn Net>, local: IpAddr, gateway: IpAddr) -> Option<Device> {
-    let answers = search(&**net, local, gateway).await;
+    // Asking the gateway itself first teaches firewalls of this host to let its answer in; some devices answer the group only.
+    let group = if local.is_ipv4() { ssdp::GROUP.into() } else { ssdp::GROUP6.into() };
+    let answers = search(&**net, local, gateway, &[gateway, group]).await;
     let mut unusable = None;
     for (at, answer) in answers.into_iter().take(MOST_DEVICES) {
         let client = describe(net, local, endpoint(&**net, local, at, answer.port), &answer.path).await;
@@ -169,14 +184,11 @@ async fn over_ssdp(net: &Arc<dyn Net>, local: IpAddr, gateway: IpAddr) -> Option
 }
 
 /// The answers to a search, those of the gateway first, each description once.
-async fn search(net: &dyn Net, local: IpAddr, gateway: IpAddr) -> Vec<(IpAddr, ssdp::Answer)> {
+async fn search(net: &dyn Net, local: IpAddr, gateway: IpAddr, to: &[IpAddr]) -> Vec<(IpAddr, ssdp::Answer)> {
     let Ok(socket) = net.bind(SocketAddr::new(local, 0)).await else { return Vec::new() };
     let prefix = net.prefix_len(local);
-    // Asking the gateway itself first teaches firewalls of this host to let its answer in; some devices answer the group only.
-    let group: IpAddr = if local.is_ipv4() { ssdp::GROUP.into() } else { ssdp::GROUP6.into() };
-    let to = [gateway, group].map(|to| endpoint(net, local, to, ssdp::PORT));
     let targets = ssdp::targets(local.is_ipv6());
-    let messages = to.into_iter().flat_map(|to| {
+    let messages = to.iter().map(|to| endpoint(net, local, *to, ssdp::PORT)).flat_map(|to| {
         targets.iter().map(move |target| (ssdp::search(target, to.is_ipv6()).into_bytes(), to))
     });
     let messages: Vec<_> = messages.collect();

@@ -174,6 +174,19 @@ pub enum ReasonCode {
     NotThroughProxy,
     /// The proxy names a relay that cannot be it, so its own address was used.
     RelayAddressUnusable,
+    // Layers of NAT.
+    /// The server is in a private network, so that what lies behind it is not seen.
+    ServerNotInInternet,
+    /// The system does not tell at which router packets die.
+    SystemCannotTell,
+    /// What was seen contradicts itself.
+    EvidenceContradicts,
+    /// A private address does not tell whose network it belongs to.
+    PrivateAddressOnly,
+    /// The routers on the way tell too little of themselves.
+    RoutersSilent,
+    /// The gateway names another public address than the server sees.
+    AnotherPublicAddress,
     // A browser that measures.
     /// A browser cannot measure it.
     NotInABrowser,

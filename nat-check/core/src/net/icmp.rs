@@ -1,0 +1,121 @@
+//! At which router packets die, without privileges: ICMP errors from the error queue of Linux (ip(7), IP_RECVERR).
+
+use std::{
+    io::{self, IoSliceMut},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::AsRawFd,
+};
+
+use nix::{
+    libc,
+    sys::socket::{
+        ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt,
+        sockopt::{Ipv4RecvErr, Ipv6RecvErr},
+    },
+};
+use socket2::SockRef;
+use tokio::{io::Interest, net::UdpSocket};
+
+use super::{Boxed, IcmpReport, TraceSocket};
+
+/// A UDP socket that keeps ICMP errors.
+#[derive(Debug)]
+pub(super) struct OsTraceSocket(UdpSocket);
+
+impl OsTraceSocket {
+    pub(super) fn open(local: SocketAddr) -> io::Result<Self> {
+        let socket = std::net::UdpSocket::bind(local)?;
+        socket.set_nonblocking(true)?;
+        match local {
+            SocketAddr::V4(_) => setsockopt(&socket, Ipv4RecvErr, &true)?,
+            SocketAddr::V6(_) => setsockopt(&socket, Ipv6RecvErr, &true)?,
+        }
+        Ok(Self(UdpSocket::from_std(socket)?))
+    }
+}
+
+impl TraceSocket for OsTraceSocket {
+    fn send<'a>(&'a self, datagram: &'a [u8], to: SocketAddr, ttl: u8) -> Boxed<'a, io::Result<()>> {
+        Box::pin(async move {
+            match to {
+                SocketAddr::V4(_) => SockRef::from(&self.0).set_ttl_v4(ttl.into())?,
+                SocketAddr::V6(_) => SockRef::from(&self.0).set_unicast_hops_v6(ttl.into())?,
+            }
+            // The system tells an ICMP error that came meanwhile instead of sending.
+            match self.0.send_to(datagram, to).await {
+                Ok(_) => Ok(()),
+                Err(_) => self.0.send_to(datagram, to).await.map(|_| ()),
+            }
+        })
+    }
+
+    fn report(&self) -> Boxed<'_, io::Result<IcmpReport>> {
+        Box::pin(async move {
+            loop {
+                self.0.ready(Interest::ERROR).await?;
+                if let Some(report) = take(&self.0) {
+                    return Ok(report);
+                }
+                // There is nothing more: the next error makes it ready again.
+                _ = self.0.try_io(Interest::ERROR, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+            }
+        })
+    }
+}
+
+/// The next ICMP error that was kept.
+fn take(socket: &impl AsRawFd) -> Option<IcmpReport> {
+    let mut control = nix::cmsg_space!(libc::sock_extended_err, libc::sockaddr_in6);
+    let mut quoted = [0; 1];
+    loop {
+        let mut pieces = [IoSliceMut::new(&mut quoted)];
+        let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
+        let message =
+            recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut pieces, Some(&mut control), flags).ok()?;
+        let about = message.address.as_ref().and_then(socket_address);
+        let error = message.cmsgs().ok().and_then(|mut all| all.find_map(icmp));
+        // Anything else in the queue is about this host's own refusals.
+        if let (Some((from, is_expired)), Some(about)) = (error, about) {
+            return Some(IcmpReport { from, about, is_expired });
+        }
+    }
+}
+
+/// Who sent the error, and whether it is "time exceeded in transit".
+fn icmp(control: ControlMessageOwned) -> Option<(IpAddr, bool)> {
+    match control {
+        ControlMessageOwned::Ipv4RecvErr(error, from) if error.ee_origin == libc::SO_EE_ORIGIN_ICMP => {
+            let from = Ipv4Addr::from(from?.sin_addr.s_addr.to_ne_bytes());
+            Some((from.into(), (error.ee_type, error.ee_code) == (11, 0)))
+        }
+        ControlMessageOwned::Ipv6RecvErr(error, from) if error.ee_origin == libc::SO_EE_ORIGIN_ICMP6 => {
+            let from = Ipv6Addr::from(from?.sin6_addr.s6_addr);
+            Some((from.into(), (error.ee_type, error.ee_code) == (3, 0)))
+        }
+        _ => None,
+    }
+}
+
+fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = || address.as_sockaddr_in().map(|it| SocketAddr::V4((*it).into()));
+    let v6 = || address.as_sockaddr_in6().map(|it| SocketAddr::V6((*it).into()));
+    v4().or_else(v6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A port that nobody listens at tells so over loopback.
+    #[tokio::test]
+    async fn what_cannot_be_delivered_is_reported() {
+        let closed = {
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            socket.local_addr().unwrap()
+        };
+        let socket = OsTraceSocket::open("127.0.0.1:0".parse().unwrap()).unwrap();
+        socket.send(b"x", closed, 3).await.unwrap();
+        let report = socket.report().await.unwrap();
+        assert_eq!(report, IcmpReport { from: closed.ip(), about: closed, is_expired: false });
+    }
+}

@@ -1,0 +1,108 @@
+//! Layers of NAT: how many boxes stand between this host and the Internet, and whose they are. No RFC has a test for it; RFC
+//! 6598 and RFC 7335 set addresses aside for carriers, and RFC 792 makes routers tell at which of them a packet has died.
+//!
+//! Once filtering is decided, a few packets die on the way to the server, and others on the way to this host's own external
+//! address: whoever answers for that one is the outermost NAT. Then the gateway is asked which external address it has
+//! (NAT-PMP, UPnP; nothing is changed by it). Not before: routers send few ICMP errors a second to one host, and a closed port
+//! takes some of them.
+
+mod conclude;
+mod evidence;
+#[cfg(test)]
+mod tests;
+mod trace;
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use shared::port_mapping::Protocol;
+
+use crate::{
+    contactable::is_global,
+    observation::{ObservationLog, Purpose, layers::LayersLog},
+    port_mapping::{nat_pmp_address, upnp_address},
+    probe::{Found, Probe, Stage, Step},
+    report::{Finding, Layers, LayersKind, PortMapping},
+    session::{Contact, Session},
+};
+use evidence::Evidence;
+
+/// What its requests are sent for, in the log.
+pub(crate) const PURPOSE: Purpose = Purpose::main("layers");
+
+/// The measurement.
+pub const PROBE: Probe = Probe {
+    name: PURPOSE.measurement,
+    about: "how many NATs there are, and whether one is the carrier's",
+    needs: &["mapping"],
+    steps: &[Step { stage: Stage::Confirm, run: |session| Box::pin(follow_the_way(session)) }],
+    udp: &[],
+    tcp: &[],
+    server: &[],
+};
+
+/// How long routers are waited for where this was asked for by name.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the run says of the way out; none where that was not asked for. `several` is what was seen of several external
+/// addresses.
+#[must_use]
+pub(crate) fn conclude(
+    log: &ObservationLog,
+    found: &Found,
+    port_mapping: Option<&PortMapping>,
+    several: Option<Finding<LayersKind>>,
+) -> Option<Layers> {
+    let asked = log.tests.contains(&PROBE.name);
+    asked.then(|| conclude::conclude(&Evidence::of(log, found, port_mapping, several)))
+}
+
+type Named = Vec<(Protocol, IpAddr)>;
+
+/// Asks a router for its external address, by all ways at the same time.
+fn ask(session: &Arc<Session>, router: IpAddr, slot: fn(&mut LayersLog) -> &mut Named) {
+    let local = session.local_ip();
+    for protocol in [Protocol::NatPmp, Protocol::Upnp] {
+        session.note_layers(|log| log.questions += 1);
+        let (weak, net) = (Arc::downgrade(session), Arc::clone(session.net()));
+        session.spawn(async move {
+            let named = match protocol {
+                Protocol::NatPmp => nat_pmp_address(&net, local, router).await,
+                Protocol::Pcp | Protocol::Upnp => upnp_address(&net, local, router).await,
+            };
+            let Some(session) = weak.upgrade() else { return };
+            session.note_layers(|log| {
+                log.questions -= 1;
+                slot(log).extend(named.map(|address| (protocol, address)));
+            });
+        });
+    }
+}
+
+/// Has packets die on the way, then asks the gateway, and the second router, too, where it may be the user's own. In a run
+/// that did not ask for this by name nobody waits for their answers: those that come before the run ends count.
+async fn follow_the_way(session: Arc<Session>) {
+    let (begun, own) = (session.now(), session.local_ip());
+    if session.local_ip().is_ipv6() || session.contact().await == Contact::None {
+        return;
+    }
+    let external = session.read(|log| evidence::external(log).into_iter().find(|ip| is_global(*ip)));
+    let beyond = external.filter(|external| *external != own);
+    let (gateway, interface) = (session.net().gateway(own), session.net().interface(own));
+    session.note_layers(|log| (log.gateway, log.interface) = (gateway, interface));
+    let is_sent = trace::send(&session, beyond).await;
+    if let Some(gateway) = gateway {
+        ask(&session, gateway, |log| &mut log.named);
+    }
+    let is_patient = session.read(|log| log.layers.is_asked_for);
+    let wait = if is_patient { PATIENCE } else { session.response_timeout().min(PATIENCE) };
+    let is_heard =
+        |log: &ObservationLog| !is_sent || log.layers.trace.iter().all(|packet| packet.report.is_some());
+    session.until(begun + wait, |log| is_heard(log) || evidence::second_router(log).is_some()).await;
+    let second = session.read(evidence::second_router);
+    // Who gives the gateway's own address may be asked; whoever stands in a public network is somebody else's.
+    if let Some(second) = second.filter(|_| beyond.is_some()) {
+        ask(&session, second, |log| &mut log.second_named);
+    }
+    let is_done = |log: &ObservationLog| is_heard(log) && (!is_patient || log.layers.questions == 0);
+    session.until(begun + wait, is_done).await;
+}

@@ -1,0 +1,357 @@
+//! From the evidence to the kind of way. Pure.
+//!
+//! Each rule names a kind that one piece of evidence speaks for, whatever else there is: more evidence never makes a rule less
+//! sure. Where two rules are sure of different kinds, none of them is believed, so that no kind is ever reported as sure that
+//! other evidence contradicts.
+
+use std::{net::IpAddr, time::Duration};
+
+use shared::nat::{Filtering, Mapping};
+
+use super::evidence::{Evidence, is_private, is_shared_address_space, is_through_ipv6};
+use crate::{
+    contactable::is_global,
+    net::InterfaceKind,
+    report::{Confidence, Finding, Layers, LayersKind, Reason, ReasonCode},
+};
+
+const KIND: &str = "addresses of the gateway and of the routers on the way (RFC 1918, 6598, 7335), compared with the one \
+                    that the server sees";
+const AT_LEAST: &str =
+    "every change of address on the way is a box; what only filters counts where it is seen";
+const NAMED: &str = "the gateway's word (NAT-PMP, RFC 6886 section 3.2; UPnP GetExternalIPAddress)";
+/// A router of the user's own answers sooner than this after the gateway, with a margin for a busy one.
+const NEAR: Duration = Duration::from_millis(3);
+
+type Candidate = Finding<LayersKind>;
+
+/// What stands between this host and the Internet.
+pub(super) fn conclude(evidence: &Evidence) -> Layers {
+    let kind = kind(evidence);
+    Layers {
+        at_least: at_least(evidence, &kind),
+        kind: kind
+            .with("local", evidence.local)
+            .with("external", &evidence.external)
+            .with("named_by_gateway", evidence.named.iter().map(|(_, at)| at).collect::<Vec<_>>())
+            .with(
+                "named_by_second_router",
+                evidence.second_named.iter().map(|(_, at)| at).collect::<Vec<_>>(),
+            )
+            .with("external_address_answered_at_hop", evidence.holder())
+            .with("outermost_filter_at_hop", evidence.sure_distance()),
+        gateway: evidence.gateway,
+        gateway_external_address: gateway_external_address(evidence),
+        hops: evidence.hops(),
+    }
+}
+
+/// The rules; of those that are not sure the first one counts.
+const RULES: [fn(&Evidence) -> Option<Candidate>; 8] = [
+    no_translation,
+    through_ipv6,
+    shared_address_space,
+    own_double,
+    several,
+    private_network_of_a_carrier,
+    second_filter,
+    one,
+];
+
+fn kind(evidence: &Evidence) -> Candidate {
+    // Nothing else is about this line.
+    if let Some(vpn) = vpn(evidence) {
+        return vpn;
+    }
+    let candidates: Vec<Candidate> = RULES.iter().filter_map(|rule| rule(evidence)).collect();
+    let mut sure = candidates.iter().filter(|it| it.confidence >= Confidence::Strong);
+    match (sure.next(), candidates.first()) {
+        (Some(first), _)
+            if sure.any(|other| other.value != first.value) || speaks_against(first, evidence) =>
+        {
+            let text = "other evidence contradicts it";
+            first.clone().at_most(Confidence::Weak).because((ReasonCode::EvidenceContradicts, text))
+        }
+        (Some(first), _) => first.clone(),
+        (None, Some(first)) => first.clone(),
+        (None, None) => Finding::unknown(not_known(evidence), KIND),
+    }
+}
+
+fn strong(kind: LayersKind) -> Candidate {
+    Finding::known(kind, Confidence::Strong, KIND)
+}
+
+fn weak(kind: LayersKind, reason: (ReasonCode, &str)) -> Candidate {
+    Finding::known(kind, Confidence::Weak, KIND).because(reason)
+}
+
+const WHOSE: (ReasonCode, &str) =
+    (ReasonCode::PrivateAddressOnly, "a private address does not tell whose network it belongs to");
+
+/// What no rule is sure of by itself, and what would not be so behind a way of this kind.
+fn speaks_against(candidate: &Candidate, evidence: &Evidence) -> bool {
+    let beyond = evidence.named.iter().any(|(_, at)| is_private(*at) || is_shared_address_space(*at))
+        || evidence.passes_external_on()
+        || evidence.holder().is_some_and(|hop| hop > 1)
+        || evidence.sure_distance().is_some_and(|hops| hops > 1);
+    match candidate.value {
+        Some(LayersKind::One) => beyond,
+        Some(LayersKind::OwnDouble | LayersKind::CarrierGrade) => {
+            evidence.holder() == Some(1) && !evidence.local.is_some_and(is_shared_address_space)
+        }
+        _ => false,
+    }
+}
+
+/// The default route is a tunnel.
+fn vpn(evidence: &Evidence) -> Option<Candidate> {
+    let is_tunnel =
+        matches!(evidence.interface, InterfaceKind::WireGuard | InterfaceKind::Tunnel { is_carried: true });
+    (is_tunnel && !evidence.local.is_some_and(is_through_ipv6)).then(|| strong(LayersKind::Vpn))
+}
+
+/// The server sees this host's own address.
+fn no_translation(evidence: &Evidence) -> Option<Candidate> {
+    let is_direct = evidence.mapping.value == Some(Mapping::Direct) && evidence.no_word_of_the_way.is_none();
+    let is_seen = evidence.local.is_some_and(|local| evidence.external == [local] && is_global(local));
+    (is_direct && is_seen).then(|| {
+        let kind = Finding::known(LayersKind::None, evidence.mapping.confidence, KIND);
+        match evidence.mapping.confidence {
+            Confidence::Certain | Confidence::Strong => kind,
+            Confidence::Weak | Confidence::Unknown => {
+                let doubt = (ReasonCode::LossLeavesDoubt, "the mapping is only likely");
+                kind.because(evidence.mapping.reason_or(doubt))
+            }
+        }
+    })
+}
+
+/// An address of RFC 7335, of this host, of its gateway, or of a router.
+fn through_ipv6(evidence: &Evidence) -> Option<Candidate> {
+    let is_far_end = |at: IpAddr| at == IpAddr::from([192, 0, 0, 1]);
+    let routers = || evidence.to_server.range(2..).chain(evidence.to_external.range(2..));
+    let meets_far_end = routers().any(|(_, hop)| is_far_end(hop.address));
+    let gateway_is_near_end = evidence.named.iter().any(|(_, at)| *at == IpAddr::from([192, 0, 0, 2]));
+    let is_of_host = evidence.local.is_some_and(is_through_ipv6);
+    let is_of_gateway = evidence.named.iter().any(|(_, at)| is_through_ipv6(*at));
+    match evidence.interface {
+        InterfaceKind::InIpv6 if is_of_host => Some(strong(LayersKind::DsLite)),
+        InterfaceKind::Tunnel { .. } if is_of_host => Some(strong(LayersKind::Xlat464)),
+        _ if meets_far_end && gateway_is_near_end => Some(strong(LayersKind::DsLite)),
+        _ if meets_far_end || is_of_host || is_of_gateway => {
+            let text = "DS-Lite and 464XLAT use the same addresses (192.0.0.0/29)";
+            Some(weak(LayersKind::DsLite, (ReasonCode::PrivateAddressOnly, text)))
+        }
+        _ => None,
+    }
+}
+
+/// An address of RFC 6598, which only carriers have to give.
+fn shared_address_space(evidence: &Evidence) -> Option<Candidate> {
+    if !evidence.is_translated() {
+        return None;
+    }
+    let is_of_gateway = evidence.named.iter().any(|(_, at)| is_shared_address_space(*at));
+    let is_of_host = evidence.local.is_some_and(is_shared_address_space);
+    let mut before_outermost = evidence.to_external.range(2..).filter(|(_, hop)| hop.is_expired);
+    let is_before_outermost = before_outermost.any(|(_, hop)| is_shared_address_space(hop.address));
+    let is_on_the_way = evidence.to_server.range(2..).any(|(_, hop)| is_shared_address_space(hop.address));
+    let is_filtered_there = evidence.sure_distance().is_some_and(|hops| hops > 1);
+    if is_of_gateway || is_of_host || is_before_outermost {
+        return Some(strong(LayersKind::CarrierGrade));
+    }
+    is_on_the_way.then(|| match is_filtered_there && evidence.passes_external_on() {
+        true => strong(LayersKind::CarrierGrade),
+        false => {
+            let text = "a router on the way has an address of a carrier (100.64.0.0/10), and carriers number other \
+                        routers with them, too";
+            weak(LayersKind::CarrierGrade, (ReasonCode::PrivateAddressOnly, text))
+        }
+    })
+}
+
+/// The gateway has a private address outside, or another router with one follows it.
+fn own_double(evidence: &Evidence) -> Option<Candidate> {
+    if !evidence.is_translated() {
+        return None;
+    }
+    let is_outermost = evidence.second_named.iter().any(|(_, at)| evidence.external == [*at]);
+    let is_translated_before = named_private(evidence).is_some();
+    if is_outermost && is_translated_before {
+        // No carrier's router opens ports by NAT-PMP or UPnP.
+        return Some(strong(LayersKind::OwnDouble));
+    }
+    let is_home = |at: IpAddr| matches!(at, IpAddr::V4(v4) if is_private(at) && v4.octets()[0] != 10);
+    let follows = evidence.to_server.get(&2).filter(|_| evidence.passes_external_on());
+    let network = named_private(evidence).or(follows.map(|hop| hop.address));
+    let is_likely = !evidence.second_named.is_empty() || network.is_some_and(is_home) && !is_far(evidence);
+    is_likely.then(|| weak(LayersKind::OwnDouble, WHOSE))
+}
+
+/// The private external address that the gateway names.
+fn named_private(evidence: &Evidence) -> Option<IpAddr> {
+    evidence.named.iter().map(|(_, at)| *at).find(|at| is_private(*at))
+}
+
+/// Whether the second router answers much later than the first.
+fn is_far(evidence: &Evidence) -> bool {
+    let took = |hop| evidence.to_server.get(&hop).map(|hop| hop.took);
+    took(1).zip(took(2)).is_some_and(|(first, second)| second.saturating_sub(first) >= NEAR)
+}
+
+/// Several external addresses at the same time.
+fn several(evidence: &Evidence) -> Option<Candidate> {
+    evidence.several.clone()
+}
+
+/// Some carriers use RFC 1918 before their NAT.
+fn private_network_of_a_carrier(evidence: &Evidence) -> Option<Candidate> {
+    let follows = evidence.to_server.get(&2).filter(|_| evidence.passes_external_on());
+    let network = named_private(evidence).or(follows.map(|hop| hop.address).filter(|at| is_private(*at)));
+    (evidence.is_translated() && network.is_some()).then(|| weak(LayersKind::CarrierGrade, WHOSE))
+}
+
+/// A second router filters, and nothing tells whose it is. Carriers have more of them than homes.
+fn second_filter(evidence: &Evidence) -> Option<Candidate> {
+    let is_beyond =
+        evidence.sure_distance().is_some_and(|hops| hops > 1) || evidence.holder().is_some_and(|hop| hop > 1);
+    (evidence.is_translated() && is_beyond).then(|| {
+        let text = "a second box stands behind the gateway, and nothing tells whose it is";
+        weak(LayersKind::CarrierGrade, (ReasonCode::RoutersSilent, text))
+    })
+}
+
+/// The gateway itself has the address that the server sees.
+fn one(evidence: &Evidence) -> Option<Candidate> {
+    if !evidence.is_translated() {
+        return None;
+    }
+    if evidence.named.iter().any(|(_, at)| evidence.external == [*at]) {
+        // What was opened there was reached from outside: it is more than the gateway's word.
+        let confidence = if evidence.is_opened { Confidence::Certain } else { Confidence::Strong };
+        return Some(Finding::known(LayersKind::One, confidence, KIND));
+    }
+    // The gateway counts hops, or it would not be the first to answer.
+    let first = evidence.to_server.get(&1);
+    let is_gateway_first =
+        first.is_some_and(|hop| hop.is_expired && evidence.gateway.is_some_and(|at| at == hop.address));
+    if evidence.holder() == Some(1) && is_gateway_first {
+        return Some(strong(LayersKind::One));
+    }
+    let [to_server, to_external] = evidence.at_gateway;
+    let keeps_external = to_server.reported > 1 && to_external.sent > 1 && to_external.reported == 0;
+    (keeps_external && evidence.named.is_empty()).then(|| {
+        let text =
+            "the gateway drops packets to the external address in silence, as the one does that has it";
+        weak(LayersKind::One, (ReasonCode::RoutersSilent, text))
+    })
+}
+
+/// Why no rule has anything to say.
+fn not_known(evidence: &Evidence) -> Reason {
+    if let Some(reason) = &evidence.no_word_of_the_way {
+        return reason.clone();
+    }
+    if evidence.external.is_empty() || evidence.local.is_none() {
+        return evidence
+            .mapping
+            .reason_or((ReasonCode::NoAnswer, "no answer shows this host's external address"));
+    }
+    if !evidence.is_translated() {
+        return evidence.mapping.reason_or((ReasonCode::MappingUnknown, "the mapping is not known"));
+    }
+    if !evidence.named.is_empty() {
+        let text = "the gateway names another public address than the server sees: several Internet connections, a VPN \
+                    of the gateway's, or a second NAT";
+        return (ReasonCode::AnotherPublicAddress, text).into();
+    }
+    match &evidence.no_trace {
+        Some(_) if evidence.to_server.is_empty() => {
+            let text = "there is a NAT; the gateway does not name its external address, and this system does not tell \
+                        which routers follow";
+            (ReasonCode::SystemCannotTell, text).into()
+        }
+        _ => {
+            let text = "there is a NAT; neither the gateway nor the routers tell whether another one follows";
+            (ReasonCode::RoutersSilent, text).into()
+        }
+    }
+}
+
+/// How many boxes there are at the least: what is sure, unless the kind, which may be only likely, needs more.
+fn at_least(evidence: &Evidence, kind: &Candidate) -> Finding<u8> {
+    let known = |count, confidence| Finding::known(count, confidence, AT_LEAST);
+    let Some(sure) = boxes(evidence) else {
+        let reason = kind.reason_or((ReasonCode::MappingUnknown, "the mapping is not known"));
+        return Finding::unknown(reason, AT_LEAST);
+    };
+    let is_double = matches!(kind.value, Some(LayersKind::OwnDouble))
+        || kind.value == Some(LayersKind::CarrierGrade)
+            && !evidence.local.is_some_and(is_shared_address_space);
+    let contradicted = kind.reason_code == Some(ReasonCode::EvidenceContradicts);
+    match sure.value {
+        Some(count) if count > 1 && contradicted => {
+            known(count, Confidence::Weak).because(kind.reason_or(WHOSE))
+        }
+        Some(count) if count < 2 && is_double => known(2, Confidence::Weak).because(kind.reason_or(WHOSE)),
+        _ => sure,
+    }
+}
+
+/// Changes of address that were seen; without one, the filter.
+fn boxes(evidence: &Evidence) -> Option<Finding<u8>> {
+    let known = |count, confidence| Finding::known(count, confidence, AT_LEAST);
+    if no_translation(evidence).is_some() {
+        let (mapping, filtering) = (&evidence.mapping, &evidence.filtering);
+        let is_open = filtering.value == Some(Filtering::EndpointIndependent);
+        return match filtering.value.filter(|_| filtering.confidence >= Confidence::Strong) {
+            Some(_) if !is_open => Some(known(1, filtering.confidence)),
+            _ => Some(known(0, mapping.confidence)),
+        }
+        .filter(|it| it.confidence >= Confidence::Strong);
+    }
+    if !evidence.is_translated() {
+        return None;
+    }
+    let named =
+        evidence.named.iter().map(|(_, at)| *at).find(|at| is_private(*at) || is_shared_address_space(*at));
+    let carriers_follow = evidence
+        .to_external
+        .range(2..)
+        .any(|(_, hop)| hop.is_expired && is_shared_address_space(hop.address));
+    let count = match (named, carriers_follow) {
+        (Some(at), true) if is_private(at) => 3,
+        (Some(_), _) => 2,
+        (None, true) if !evidence.local.is_some_and(is_shared_address_space) => 2,
+        (None, _) => 1,
+    };
+    let confidence = if count > 1 { Confidence::Strong } else { Confidence::Certain };
+    Some(known(count, confidence))
+}
+
+fn gateway_external_address(evidence: &Evidence) -> Finding<IpAddr> {
+    let mut named = evidence.named.iter().map(|(_, at)| *at);
+    let Some(first) = named.next() else {
+        let text = match evidence.gateway {
+            None => (ReasonCode::GatewayUnknown, "this system does not say which gateway this host uses"),
+            Some(_) => (ReasonCode::NoExternalAddressNamed, "the gateway names no external address"),
+        };
+        return Finding::unknown(text, NAMED);
+    };
+    let finding = match (named.all(|other| other == first), evidence.external.contains(&first)) {
+        (false, _) => {
+            let text = "the gateway names different addresses over different protocols";
+            Finding::known(first, Confidence::Weak, NAMED).because((ReasonCode::EvidenceContradicts, text))
+        }
+        (true, true) => Finding::known(first, Confidence::Certain, NAMED),
+        (true, false) => {
+            let text = "only the gateway itself says so";
+            Finding::known(first, Confidence::Strong, NAMED).because((ReasonCode::GatewaysWordOnly, text))
+        }
+    };
+    finding.with(
+        "named",
+        evidence.named.iter().map(|(by, at)| format!("{}: {at}", by.name())).collect::<Vec<_>>(),
+    )
+}

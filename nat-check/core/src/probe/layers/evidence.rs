@@ -1,0 +1,226 @@
+//! What a run has seen of the way out, as one value: what the conclusion is drawn from.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+use shared::{
+    nat::{Filtering, Mapping},
+    port_mapping::Protocol,
+};
+
+use crate::{
+    contactable::is_global,
+    net::InterfaceKind,
+    observation::{ObservationLog, RequestKind, layers::TracePacket},
+    probe::{Found, mapping},
+    report::{Confidence, Finding, HopKind, LayersHop, LayersKind, PortMapping, Reason},
+    server_position::nat_before_server,
+};
+
+/// What is known of the way out.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Evidence {
+    /// The address that packets leave this host with.
+    pub(super) local: Option<IpAddr>,
+    pub(super) interface: InterfaceKind,
+    /// The addresses that the server sees.
+    pub(super) external: Vec<IpAddr>,
+    pub(super) mapping: Finding<Mapping>,
+    pub(super) filtering: Finding<Filtering>,
+    /// Routers up to the outermost that filters.
+    pub(super) distance: Finding<u8>,
+    /// Why what the server shows says nothing of this host's way to the Internet.
+    pub(super) no_word_of_the_way: Option<Reason>,
+    pub(super) gateway: Option<IpAddr>,
+    /// The external addresses that the gateway names.
+    pub(super) named: Vec<(Protocol, IpAddr)>,
+    /// Whether a port that the gateway opened was reached from outside, and would not have been without.
+    pub(super) is_opened: bool,
+    /// The external addresses that the router behind the gateway names.
+    pub(super) second_named: Vec<(Protocol, IpAddr)>,
+    /// Who said that a packet to the server died there, by distance.
+    pub(super) to_server: BTreeMap<u8, Hop>,
+    /// The same of packets to this host's own external address.
+    pub(super) to_external: BTreeMap<u8, Hop>,
+    /// Packets to the server, and to the own external address, that were to die at the gateway; and those that did.
+    pub(super) at_gateway: [Counted; 2],
+    /// Why there was no trace.
+    pub(super) no_trace: Option<String>,
+    /// What was seen of several external addresses.
+    pub(super) several: Option<Finding<LayersKind>>,
+}
+
+/// A router that has told that a packet died at it, or could not be delivered.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Hop {
+    pub(super) address: IpAddr,
+    pub(super) is_expired: bool,
+    pub(super) took: Duration,
+}
+
+/// Packets, and how many of them somebody told of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counted {
+    pub(super) sent: usize,
+    pub(super) reported: usize,
+}
+
+/// The addresses that the server sees this host at, without repeats.
+pub(super) fn external(log: &ObservationLog) -> Vec<IpAddr> {
+    let asked = log.transactions.iter().filter(|t| t.kind == RequestKind::Binding);
+    let mut seen: Vec<IpAddr> = Vec::new();
+    for ip in asked.filter_map(|t| Some(log.external(t.direct()?)?.ip().to_canonical())) {
+        if !seen.contains(&ip) {
+            seen.push(ip);
+        }
+    }
+    seen
+}
+
+/// The router behind the gateway, where it has a private address: it may be the user's own.
+pub(super) fn second_router(log: &ObservationLog) -> Option<IpAddr> {
+    let packets = log.layers.trace.iter().filter(|packet| packet.ttl == 2);
+    let mut reports = packets.filter_map(|packet| packet.report);
+    reports
+        .find(|(report, _)| report.is_expired && is_private(report.from))
+        .map(|(report, _)| report.from)
+        .filter(|second| Some(*second) != log.layers.gateway)
+}
+
+impl Evidence {
+    pub(super) fn of(
+        log: &ObservationLog,
+        found: &Found,
+        port_mapping: Option<&PortMapping>,
+        several: Option<Finding<LayersKind>>,
+    ) -> Self {
+        let seen = &log.layers;
+        let external = external(log);
+        let to = |is_external: bool| {
+            seen.trace.iter().filter(move |packet| (packet.to != log.server) == is_external)
+        };
+        let counted = |is_external| {
+            let at_gateway = || to(is_external).filter(|packet| packet.ttl == 1);
+            let reported = at_gateway().filter(|packet| packet.report.is_some()).count();
+            Counted { sent: at_gateway().count(), reported }
+        };
+        let socket = mapping::main_socket(log).or_else(|| log.transactions.first().map(|t| t.socket));
+        let mut named = seen.named.clone();
+        let protocols = port_mapping.into_iter().flat_map(PortMapping::protocols);
+        let answered = || protocols.clone().filter_map(|(_, _, it)| it);
+        let wire = [Protocol::Pcp, Protocol::NatPmp, Protocol::Upnp];
+        for ((_, _, it), protocol) in protocols.clone().zip(wire) {
+            let at_gateway = it.filter(|it| it.gateway == seen.gateway);
+            if let Some(address) = at_gateway.and_then(|it| it.external_address)
+                && !named.contains(&(protocol, address))
+            {
+                named.push((protocol, address));
+            }
+        }
+        let is_reached = |finding: &Finding<bool>| {
+            finding.value == Some(true)
+                && finding.confidence >= Confidence::Strong
+                && finding.reason_code.is_none()
+        };
+        let is_opened = answered().any(|it| is_reached(&it.reachable_udp) || is_reached(&it.reachable_tcp));
+        let near = (!is_global(log.server.ip())).then(|| {
+            let text =
+                "the server is in a private network: what lies between that and the Internet is not seen";
+            (crate::report::ReasonCode::ServerNotInInternet, text).into()
+        });
+        Self {
+            local: socket.and_then(|socket| log.local(socket)).map(|local| local.ip().to_canonical()),
+            interface: seen.interface,
+            external,
+            mapping: found.udp.mapping.clone(),
+            filtering: found.udp.filtering.clone(),
+            distance: found.udp.distance.clone(),
+            no_word_of_the_way: near.or_else(|| nat_before_server(log)),
+            gateway: seen.gateway,
+            named,
+            is_opened,
+            second_named: seen.second_named.clone(),
+            to_server: hops(to(false)),
+            to_external: hops(to(true)),
+            at_gateway: [counted(false), counted(true)],
+            no_trace: seen.no_trace.clone(),
+            several,
+        }
+    }
+
+    /// The routers for the report, nearest first.
+    pub(super) fn hops(&self) -> Vec<LayersHop> {
+        let kind = |hop: u8, address: IpAddr| match address {
+            _ if hop == 1 && Some(address) == self.gateway => HopKind::Gateway,
+            address if is_carriers(address) => HopKind::Carrier,
+            address if is_private(address) => HopKind::Private,
+            _ => HopKind::Public,
+        };
+        let seen = self.to_external.iter().chain(&self.to_server).collect::<BTreeMap<_, _>>();
+        let seconds = |took: Duration| (took.as_secs_f64() * 1e6).round() / 1e6;
+        seen.into_iter()
+            .map(|(&hop, it)| LayersHop::new(hop, it.address, kind(hop, it.address), seconds(it.took)))
+            .collect()
+    }
+
+    /// Whether the server sees another address than this host's own.
+    pub(super) fn is_translated(&self) -> bool {
+        self.no_word_of_the_way.is_none()
+            && self.local.is_some_and(|local| !self.external.is_empty() && !self.external.contains(&local))
+    }
+
+    /// At which distance somebody answers for this host's own external address.
+    pub(super) fn holder(&self) -> Option<u8> {
+        self.to_external.iter().find(|(_, hop)| self.external.contains(&hop.address)).map(|(ttl, _)| *ttl)
+    }
+
+    /// Whether the gateway passes packets to this host's own external address on, so that it is not the outermost NAT.
+    pub(super) fn passes_external_on(&self) -> bool {
+        let first = self.to_external.get(&1);
+        first.is_some_and(|hop| hop.is_expired && !self.external.contains(&hop.address))
+    }
+
+    /// The distance of the outermost filter, where that is sure.
+    pub(super) fn sure_distance(&self) -> Option<u8> {
+        self.distance.value.filter(|_| self.distance.confidence >= Confidence::Strong)
+    }
+}
+
+/// Who answered at each distance. Of several the first counts.
+fn hops<'a>(packets: impl Iterator<Item = &'a TracePacket>) -> BTreeMap<u8, Hop> {
+    let mut hops = BTreeMap::new();
+    for packet in packets {
+        if let Some((report, at)) = packet.report {
+            let hop = Hop {
+                address: report.from.to_canonical(),
+                is_expired: report.is_expired,
+                took: at.saturating_sub(packet.sent),
+            };
+            hops.entry(packet.ttl).or_insert(hop);
+        }
+    }
+    hops
+}
+
+/// An address of RFC 1918.
+pub(super) fn is_private(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V4(v4) if v4.is_private())
+}
+
+/// 100.64.0.0/10 (RFC 6598): between a customer and the carrier's NAT.
+pub(super) fn is_shared_address_space(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V4(v4) if v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64)
+}
+
+/// 192.0.0.0/29 (RFC 7335): between IPv4 and a way through IPv6.
+pub(super) fn is_through_ipv6(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V4(v4) if u32::from(v4) & !7 == u32::from(Ipv4Addr::new(192, 0, 0, 0)))
+}
+
+/// One that is set aside for carriers.
+fn is_carriers(address: IpAddr) -> bool {
+    is_shared_address_space(address) || is_through_ipv6(address)
+}
