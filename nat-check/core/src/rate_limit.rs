@@ -33,10 +33,11 @@ const UNLIMITED: f64 = 70.0;
 /// What the last fast requests have used up is back after so long.
 const SETTLES: Duration = Duration::from_millis(250);
 /// So many requests at the slower pace show whether it halves the loss, ...
-const TRIED: usize = 8;
-/// ... and so many whether no more than this is lost, as at a limit that the pace follows.
-const TRIED_LONG: usize = 12;
-const LOST_AT_LIMIT: f64 = 0.3;
+const TRIED: usize = 4;
+/// ... and so many whether no more than this is lost, as at a limit that the pace follows. Few: one long burst of loss, at
+/// first, looks like the end of what a limit allows, and each request takes its time at this pace.
+const TRIED_LONG: usize = 8;
+const LOST_AT_LIMIT: f64 = 0.25;
 /// log10 of the likelihood ratio at which "it loses as much at either pace" is unlikely enough to speak of a limit.
 const LIKELY: f64 = -2.0;
 
@@ -312,6 +313,9 @@ mod tests {
         assert_eq!(run(|n| n % 8 != 7, 20), (true, true));
         assert_eq!(run(|_| true, 40), (false, false), "so much passes that there is no limit");
         assert_eq!(run(|n| n % 2 == 0, 20), (false, false), "it loses as much as before");
+        assert_eq!(run(|n| n % 4 == 0, 4), (false, false), "and that soon shows");
+        assert_eq!(run(|n| n % 8 > 1, 8), (true, false), "at the limit some are lost");
+        assert_eq!(run(|n| n % 8 > 2, 8), (false, false), "but not so many");
     }
 
     #[test]
