@@ -53,7 +53,7 @@ pub fn found(observed: &Observed) -> Found {
     found.udp = UdpReport {
         local: socket.and_then(|s| log.local(s)),
         external,
-        rtt_s: observed.rtt.map(|rtt| round(rtt.smoothed.as_secs_f64(), 6)),
+        rtt_s: observed.rtt.map(|rtt| round(rtt.as_secs_f64(), 6)),
         loss: (!controls.is_empty()).then(|| round(lost as f64 / controls.len() as f64, 4)),
         nat_type: nat_type(&found.udp.mapping, &found.udp.filtering),
         ..found.udp

@@ -12,7 +12,7 @@ use crate::{
     randomness::Randomness,
     report::TcpReport,
     selection::Selection,
-    session::{Contact, Rtt, Session},
+    session::{Contact, Session},
 };
 
 /// How a server is to be examined.
@@ -39,8 +39,8 @@ pub struct Observed {
     pub log: ObservationLog,
     /// What first contact found over TCP, which it tries only when UDP is silent.
     pub tcp: Option<TcpReport>,
-    /// The round-trip time.
-    pub rtt: Option<Rtt>,
+    /// The round-trip time of the way.
+    pub rtt: Option<Duration>,
     /// Whether the run was ended before all was done.
     pub partial: bool,
 }
@@ -90,7 +90,7 @@ pub async fn examine(
         () = run(&session, settings, progress, &mut tcp) => true,
         () = tokio::time::sleep(limit) => false,
     };
-    let rtt = session.rtt();
+    let rtt = session.path_rtt();
     #[cfg(feature = "port-mapping")]
     crate::probe::port_mapping::close_all(&session).await;
     let mut log = session.finish();

@@ -289,6 +289,17 @@ impl Session {
         self.lock().rtt
     }
 
+    /// The round-trip time of the way. Where requests wait for one another at a bottleneck, the time that they spend there
+    /// is our own doing; the quickest answer has waited least.
+    #[must_use]
+    pub fn path_rtt(&self) -> Option<Duration> {
+        if self.has_queue() {
+            self.read(ObservationLog::quickest)
+        } else {
+            self.rtt().map(|rtt| rtt.smoothed)
+        }
+    }
+
     /// Whether an exchange takes so long that what does not depend on its outcome should not wait for it.
     #[must_use]
     pub fn is_far(&self) -> bool {

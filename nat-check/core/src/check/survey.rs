@@ -212,7 +212,7 @@ impl Survey {
                 }
             }
         });
-        found.udp.rtt_s = self.session.rtt().map(|rtt| (rtt.smoothed.as_secs_f64() * 1e6).round() / 1e6);
+        found.udp.rtt_s = self.session.path_rtt().map(|rtt| (rtt.as_secs_f64() * 1e6).round() / 1e6);
         found.udp.mapping = comparison.mapping.clone();
         found.udp.filtering = self.session.read(filtering);
         found

@@ -1,6 +1,7 @@
 //! Mapping behaviour (RFC 4787 section 4.1, RFC 5780 section 4.3): does the external endpoint depend on the
 //! destination? One socket, all four endpoints, and the first one again.
 
+pub(super) mod readings;
 pub(crate) mod spread;
 #[cfg(test)]
 mod tests;
@@ -18,7 +19,11 @@ use tokio::task::JoinSet;
 use crate::{
     mapping_limit::MappingLimit,
     observation::{ObservationLog, Purpose, RequestKind, SocketId, Transaction},
-    probe::{Found, Measured, Probe, Slot, Stage, Step, slot},
+    probe::{
+        Found, Measured, Probe, Slot, Stage, Step,
+        mapping::readings::{Axes, Readings, all_readings},
+        slot,
+    },
     report::{Confidence, Finding, Reason, ReasonCode},
     server_endpoints::{ServerEndpoint, ServerEndpoints},
     server_position::sees_private_address,
@@ -259,97 +264,11 @@ async fn ask(session: &Arc<Session>, socket: &Socket, endpoints: &ServerEndpoint
         // A socket that hears nothing at all has no mapping, or a port that the server does not talk to.
         let deaf =
             |log: &ObservationLog| targets.iter().chain([&session.server()]).all(|&to| is_open(log, to));
-        if attempt >= 3 && session.read(|log| nearly_all(log) || deaf(log)) {
+        // At a slow server a round takes so long that one is enough: other sockets tell why.
+        if attempt >= 3 && session.read(nearly_all)
+            || (attempt >= 3 || session.has_queue()) && session.read(deaf)
+        {
             return;
-        }
-    }
-}
-
-/// What the server's endpoints saw of one socket.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Readings {
-    pub(super) seen: BTreeMap<ServerEndpoint, SocketAddr>,
-    /// The first endpoint showed another external endpoint the second time.
-    pub(super) drifted: Option<SocketAddr>,
-}
-
-impl Readings {
-    fn of(log: &ObservationLog, endpoints: &ServerEndpoints, socket: SocketId) -> Self {
-        let mut readings = Self::default();
-        for transaction in log.of(PURPOSE).filter(|t| t.socket == socket && t.kind == RequestKind::Binding) {
-            let (Some(endpoint), Some(mapped)) =
-                (endpoints.endpoint_at(transaction.to), transaction.direct().and_then(|a| log.external(a)))
-            else {
-                continue;
-            };
-            let first = *readings.seen.entry(endpoint).or_insert(mapped);
-            if first != mapped {
-                readings.drifted = Some(mapped);
-            }
-        }
-        readings
-    }
-
-    /// Whether no reading differs from the local endpoint.
-    pub(super) fn is_direct(&self, local: Option<SocketAddr>) -> bool {
-        !self.seen.is_empty() && self.seen.values().all(|&seen| Some(seen) == local)
-    }
-
-    /// Pairs of readings by endpoints that differ in one thing only tell whether the mapping depends on it.
-    pub(super) fn axes(&self) -> Axes {
-        let pairs = |concerns: fn(&ServerEndpoint, &ServerEndpoint) -> bool| {
-            let all = self.seen.iter().flat_map(|a| self.seen.iter().map(move |b| (a, b)));
-            let mut pairs = all.filter(|(a, b)| a.0 < b.0 && concerns(a.0, b.0)).peekable();
-            pairs.peek()?;
-            Some(pairs.any(|(a, b)| a.1 != b.1))
-        };
-        Axes {
-            on_ip: pairs(|a, b| a.other_ip != b.other_ip && a.other_port == b.other_port),
-            on_port: pairs(|a, b| a.other_ip == b.other_ip && a.other_port != b.other_port),
-        }
-    }
-
-    /// Whether all readings show the same external endpoint.
-    pub(super) fn is_uniform(&self) -> bool {
-        self.seen.values().collect::<BTreeSet<_>>().len() <= 1
-    }
-}
-
-/// What of the destination the external endpoint depends on, as far as that is known. The strictness of mappings is a
-/// partial order: dependence on the address and on the port are neither above the other.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Axes {
-    pub(super) on_ip: Option<bool>,
-    pub(super) on_port: Option<bool>,
-}
-
-impl Axes {
-    /// Both taken together: what depends on a thing in one of them does so.
-    fn join(self, other: Self) -> Self {
-        let either = |a: Option<bool>, b: Option<bool>| match (a, b) {
-            (Some(a), Some(b)) => Some(a || b),
-            (a, b) => a.or(b),
-        };
-        Self { on_ip: either(self.on_ip, other.on_ip), on_port: either(self.on_port, other.on_port) }
-    }
-
-    fn contradicts(self, other: Self) -> bool {
-        let differ = |a: Option<bool>, b: Option<bool>| a.zip(b).is_some_and(|(a, b)| a != b);
-        differ(self.on_ip, other.on_ip) || differ(self.on_port, other.on_port)
-    }
-
-    /// The mapping, and how sure that is: `None` when too little is known.
-    pub(super) fn mapping(self) -> Option<(Mapping, Confidence)> {
-        match (self.on_ip, self.on_port) {
-            (Some(false), Some(false)) => Some((Mapping::EndpointIndependent, Confidence::Certain)),
-            (Some(true), Some(false)) => Some((Mapping::AddressDependent, Confidence::Certain)),
-            (Some(false), Some(true)) => Some((Mapping::PortDependent, Confidence::Certain)),
-            (Some(true), Some(true)) => Some((Mapping::AddressAndPortDependent, Confidence::Certain)),
-            // Depends on one thing, the other is not known: at least as strict as this.
-            (Some(true), None) | (None, Some(true)) => {
-                Some((Mapping::AddressAndPortDependent, Confidence::Weak))
-            }
-            (Some(false), None) | (None, Some(false) | None) => None,
         }
     }
 }
@@ -454,12 +373,6 @@ fn direct(log: &ObservationLog, readings: &Readings) -> Finding<Mapping> {
         Some(doubt) => finding.at_most(Confidence::Weak).because(doubt),
         None => finding,
     }
-}
-
-/// What the server's endpoints saw of each socket of the mapping test, in the order of opening.
-fn all_readings(log: &ObservationLog, endpoints: &ServerEndpoints) -> Vec<(SocketId, Readings)> {
-    let sockets: BTreeSet<SocketId> = log.of(PURPOSE).map(|t| t.socket).collect();
-    sockets.into_iter().map(|socket| (socket, Readings::of(log, endpoints, socket))).collect()
 }
 
 /// The external addresses that answers to Binding requests of any socket show.

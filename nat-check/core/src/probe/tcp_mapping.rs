@@ -16,7 +16,7 @@ use std::{
 use shared::nat::Mapping;
 
 use super::{
-    mapping::{self, Readings, external_addresses},
+    mapping::{self, external_addresses, readings::Readings},
     measured::Transport,
     tcp::{ask, connected, endpoints, implausible},
 };

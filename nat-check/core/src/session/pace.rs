@@ -81,11 +81,18 @@ impl Pace {
     pub(super) fn response_timeout(&self, usual: Duration) -> Duration {
         let service = self.service.unwrap_or_default();
         let queued = service * u32::try_from(self.under_way).unwrap_or(u32::MAX);
-        match service {
-            _ if self.is_slow() => self.base + queued + service * 2,
-            service if service >= NOTICEABLE => usual + queued,
-            _ => usual,
+        if self.is_slow() {
+            self.base + queued + service * 2
+        } else if self.has_queue() {
+            usual + queued
+        } else {
+            usual
         }
+    }
+
+    /// Whether requests wait for one another.
+    pub(super) fn has_queue(&self) -> bool {
+        self.service.is_some_and(|service| service >= NOTICEABLE)
     }
 
     /// Whether each request takes so long that only what the verdict rests on should be asked.

@@ -119,6 +119,12 @@ impl Session {
         state.rate_limit(now).is_some() || Pace::of(&state.log).is_some_and(|pace| pace.is_slow())
     }
 
+    /// Whether requests wait for one another at a bottleneck, the server or the line.
+    #[must_use]
+    pub fn has_queue(&self) -> bool {
+        Pace::of(&self.lock().log).is_some_and(|pace| pace.has_queue())
+    }
+
     /// Waits until a request for this purpose may leave: no queue on the way grows long, and a limit of the rate is kept
     /// to. What the verdict rests on comes first.
     pub async fn turn(&self, purpose: Purpose) {
