@@ -1,9 +1,13 @@
-//! Who opens ports here: PCP, NAT-PMP and UPnP are looked for at the same time, in one round of 600 ms (RFC 6887 section 8.1,
+//! Who opens ports here: PCP, NAT-PMP and UPnP are looked for at the same time, in one round of 600 ms, or twice that where
+//! somebody answers (RFC 6887 section 8.1,
 //! RFC 6886 section 3.2, UPnP Device Architecture 2.0 section 1.3). Nothing is changed by it.
 
 use std::{
     net::{IpAddr, SocketAddr, SocketAddrV6},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,8 +24,10 @@ use crate::{
     net::{Datagram, Net},
 };
 
-/// After this time nobody is waited for.
+/// After this time nobody is waited for, ...
 const ROUND: Duration = Duration::from_millis(600);
+/// ... unless somebody has answered by then: a gateway that opens ports is slow to answer in another protocol while it is busy.
+const LONGER: Duration = Duration::from_millis(1200);
 /// When questions are sent again within it.
 const DATAGRAMS_AT: [Duration; 3] = [Duration::ZERO, Duration::from_millis(250), Duration::from_millis(500)];
 const SEARCHES_AT: [Duration; 2] = [Duration::ZERO, Duration::from_millis(200)];
@@ -56,7 +62,7 @@ pub(crate) async fn nat_pmp_address(net: &Arc<dyn Net>, local: IpAddr, router: I
 
 /// The same by UPnP. Only that router is asked, not the whole local network.
 pub(crate) async fn upnp_address(net: &Arc<dyn Net>, local: IpAddr, router: IpAddr) -> Option<IpAddr> {
-    let answers = search(&**net, local, router, &[router]).await;
+    let answers = search(&**net, local, router, &[router], &AtomicBool::new(false)).await;
     let (at, answer) = answers.into_iter().find(|(at, _)| *at == router)?;
     let client = describe(net, local, SocketAddr::new(at, answer.port), &answer.path).await.ok()?;
     client.external_address().await
@@ -64,8 +70,9 @@ pub(crate) async fn upnp_address(net: &Arc<dyn Net>, local: IpAddr, router: IpAd
 
 /// Asks the gateway, and the local network, who opens ports.
 pub async fn discover(net: &Arc<dyn Net>, local: IpAddr, gateway: IpAddr) -> Discovery {
+    let heard = AtomicBool::new(false);
     let (datagrams, upnp) =
-        tokio::join!(over_datagrams(&**net, local, gateway), over_ssdp(net, local, gateway));
+        tokio::join!(over_datagrams(&**net, local, gateway, &heard), over_ssdp(net, local, gateway, &heard));
     let mut found = Discovery { external_address: datagrams.external_address, ..Discovery::default() };
     // Of two PCP servers the one of this network's gateway is asked.
     let pcp = datagrams.pcp.iter().find(|(at, _)| *at == gateway).or(datagrams.pcp.first());
@@ -92,7 +99,7 @@ struct OverDatagrams {
 }
 
 /// PCP and NAT-PMP share a port, so one socket asks for both.
-async fn over_datagrams(net: &dyn Net, local: IpAddr, gateway: IpAddr) -> OverDatagrams {
+async fn over_datagrams(net: &dyn Net, local: IpAddr, gateway: IpAddr, heard: &AtomicBool) -> OverDatagrams {
     let mut found = OverDatagrams::default();
     let Ok(socket) = net.bind(SocketAddr::new(local, 0)).await else { return found };
     let announce = pcp::Request { lifetime: 0, client: local, operation: Operation::Announce }.write();
@@ -122,6 +129,7 @@ async fn over_datagrams(net: &dyn Net, local: IpAddr, gateway: IpAddr) -> OverDa
             }
             let message = &buffer[..length];
             if let Some(response) = pcp::Response::read(message) {
+                heard.store(true, Ordering::Relaxed);
                 // A gateway may allow no announcements and still be one.
                 let is_known = found.pcp.iter().any(|(at, _)| *at == from.ip());
                 if response.result != pcp::UNSUPP_VERSION && !is_known {
@@ -131,6 +139,7 @@ async fn over_datagrams(net: &dyn Net, local: IpAddr, gateway: IpAddr) -> OverDa
                 && let Some(response) = nat_pmp::Response::read(message)
                 && let Body::ExternalAddress(address) = response.body
             {
+                heard.store(true, Ordering::Relaxed);
                 found.nat_pmp = Some((from.ip(), response.epoch));
                 let named = response.result == 0 && !address.is_unspecified();
                 found.external_address = named.then_some(address.into());
@@ -139,9 +148,17 @@ async fn over_datagrams(net: &dyn Net, local: IpAddr, gateway: IpAddr) -> OverDa
     };
     tokio::select! {
         () = receiving => {}
-        () = async { sending.await; sleep_until(begun + ROUND).await } => {}
+        () = async { sending.await; round(begun, heard).await } => {}
     }
     found
+}
+
+/// Until nobody is waited for any more.
+async fn round(begun: Instant, heard: &AtomicBool) {
+    sleep_until(begun + ROUND).await;
+    if heard.load(Ordering::Relaxed) {
+        sleep_until(begun + LONGER).await;
+    }
 }
 
 /// Sends these again and again; what the system refuses is as good as lost.
@@ -167,10 +184,10 @@ struct Device {
 }
 
 /// The one at the gateway is asked for its description, or else the first on this network.
-async fn over_ssdp(net: &Arc<dyn Net>, local: IpAddr, gateway: IpAddr) -> Option<Device> {
+async fn over_ssdp(net: &Arc<dyn Net>, local: IpAddr, gateway: IpAddr, heard: &AtomicBool) -> Option<Device> {
     // Asking the gateway itself first teaches firewalls of this host to let its answer in; some devices answer the group only.
     let group = if local.is_ipv4() { ssdp::GROUP.into() } else { ssdp::GROUP6.into() };
-    let answers = search(&**net, local, gateway, &[gateway, group]).await;
+    let answers = search(&**net, local, gateway, &[gateway, group], heard).await;
     let mut unusable = None;
     for (at, answer) in answers.into_iter().take(MOST_DEVICES) {
         let client = describe(net, local, endpoint(&**net, local, at, answer.port), &answer.path).await;
@@ -184,7 +201,13 @@ async fn over_ssdp(net: &Arc<dyn Net>, local: IpAddr, gateway: IpAddr) -> Option
 }
 
 /// The answers to a search, those of the gateway first, each description once.
-async fn search(net: &dyn Net, local: IpAddr, gateway: IpAddr, to: &[IpAddr]) -> Vec<(IpAddr, ssdp::Answer)> {
+async fn search(
+    net: &dyn Net,
+    local: IpAddr,
+    gateway: IpAddr,
+    to: &[IpAddr],
+    heard: &AtomicBool,
+) -> Vec<(IpAddr, ssdp::Answer)> {
     let Ok(socket) = net.bind(SocketAddr::new(local, 0)).await else { return Vec::new() };
     let prefix = net.prefix_len(local);
     let targets = ssdp::targets(local.is_ipv6());
@@ -199,6 +222,9 @@ async fn search(net: &dyn Net, local: IpAddr, gateway: IpAddr, to: &[IpAddr]) ->
         let mut until = begun + ROUND;
         while answers.len() < MOST_ANSWERS {
             match timeout_at(until, socket.recv_from(&mut buffer)).await {
+                Err(_) if answers.is_empty() && until < begun + LONGER && heard.load(Ordering::Relaxed) => {
+                    until = begun + LONGER;
+                }
                 Err(_) => return,
                 Ok(Err(_)) => tokio::time::sleep(OTHERS).await,
                 Ok(Ok((length, from))) => {
@@ -208,6 +234,7 @@ async fn search(net: &dyn Net, local: IpAddr, gateway: IpAddr, to: &[IpAddr]) ->
                         .iter()
                         .any(|(at, it)| *at == from && (it.port, &it.path) == (answer.port, &answer.path));
                     if !known && is_of_this_network(from, local, gateway, prefix) {
+                        heard.store(true, Ordering::Relaxed);
                         answers.push((from, answer));
                         until = until.min(Instant::now() + OTHERS);
                     }
