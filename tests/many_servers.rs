@@ -15,6 +15,7 @@ mod linux {
         Lab, LabError,
         address::SERVER4,
         binaries::binary,
+        client::json_of,
         harness::{self, trial},
         process::Running,
     };
@@ -84,12 +85,8 @@ mod linux {
     }
 
     fn nat_check(lab: &Lab, arguments: &[String]) -> Result<Value, LabError> {
-        let output = lab
-            .host(0)
-            .command(binary("nat-check")?)
-            .args(["--json", "-4"])
-            .args(arguments)
-            .output(PATIENCE)?;
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(["-4"]).collect();
+        let output = json_of(PATIENCE, lab.host(0), &arguments)?;
         assert_eq!(output.code, 0, "{}", output.stderr);
         println!("{}", output.stdout);
         serde_json::from_str(&output.stdout).map_err(|e| LabError::Words(e.to_string()))

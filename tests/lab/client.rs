@@ -1,6 +1,6 @@
 //! Runs `nat-check` on a host and reads its report.
 
-use std::{net::IpAddr, time::Duration};
+use std::{env, net::IpAddr, time::Duration};
 
 use serde_json::Value;
 use shared::nat::model::Behaviour;
@@ -38,13 +38,25 @@ pub fn nat_check_within(
     server: IpAddr,
     arguments: &[&str],
 ) -> Result<ClientRun, LabError> {
-    let output = host
-        .command(binary("nat-check")?)
-        .args(["--json", "--server", &server.to_string()])
-        .args(arguments)
-        .output(patience)?;
+    let server_argument = format!("--server={server}");
+    let arguments: Vec<&str> =
+        [server_argument.as_str()].into_iter().chain(arguments.iter().copied()).collect();
+    let output = json_of(patience, host, &arguments)?;
     let report = serde_json::from_str(&output.stdout).unwrap_or(Value::Null);
     Ok(ClientRun { output, report, v6: server.is_ipv6() })
+}
+
+/// Runs `nat-check --json` on a host with these arguments. With the environment variable `SHOW_REPORTS` set the report for
+/// people is printed, too, by a run of its own before.
+///
+/// # Errors
+/// When it cannot be started or does not end by then.
+pub fn json_of(patience: Duration, host: &Host, arguments: &[&str]) -> Result<Output, LabError> {
+    let run = |format| host.command(binary("nat-check")?).args([format]).args(arguments).output(patience);
+    if env::var_os("SHOW_REPORTS").is_some() {
+        println!("nat-check {}\n{}", arguments.join(" "), run("--format=table")?.stdout);
+    }
+    run("--json")
 }
 
 impl ClientRun {
