@@ -165,7 +165,7 @@ pub(crate) async fn directly(
     let simulated =
         servers.iter().any(|asked| asked.target.as_ref().is_ok_and(|t| t.found_by == FoundBy::Simulated));
     let first = if reports.is_empty() { no_server() } else { reports.remove(first) };
-    Report {
+    let report = Report {
         version: 1,
         tool: concat!("nat-check ", env!("CARGO_PKG_VERSION")).into(),
         started_at: humantime::format_rfc3339_seconds(started_at).to_string(),
@@ -180,8 +180,10 @@ pub(crate) async fn directly(
         hole_punching: verdict::conclude(&ipv4, &ipv6),
         ipv4,
         ipv6,
+        advice: Vec::new(),
         warnings,
-    }
+    };
+    Report { advice: verdict::advice::of(&report), ..report }
 }
 
 /// Seconds with three decimal places.

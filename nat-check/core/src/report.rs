@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use shared::nat::{Filtering, Lifetime, Mapping, NatType, PortAllocation};
 
+mod advice;
 mod finding;
 mod layers;
 mod own_address;
@@ -14,6 +15,7 @@ mod reason;
 mod rows;
 mod tcp;
 
+pub use advice::{Advice, AdviceCode};
 pub use finding::{Confidence, Evidence, Finding};
 pub use layers::{HopKind, Layers, LayersHop, LayersKind, rows as layers_rows};
 pub use own_address::{AddressKind, OwnAddress};
@@ -68,6 +70,9 @@ pub struct Report {
     /// Whether, with whom and how hole punching will work: over IPv4, and what IPv6 adds for peers that have it, too; over
     /// IPv6 where nothing is known of IPv4.
     pub hole_punching: HolePunching,
+    /// What a person can do about it: at most five, the most useful first.
+    #[serde(default)]
+    pub advice: Vec<Advice>,
     /// What a person should know besides.
     pub warnings: Vec<String>,
 }

@@ -7,8 +7,8 @@ use shared::nat::NatType;
 
 use super::{Format, Style, layout, words};
 use nat_check_core::report::{
-    self, Confidence, FamilyReport, Level, PeerOutcome, PeerVerdict, Report, ServerReport, TcpReport,
-    UdpReport,
+    self, AdviceCode, Confidence, FamilyReport, Level, PeerOutcome, PeerVerdict, Report, ServerReport,
+    TcpReport, UdpReport,
 };
 
 pub(super) const FORMAT: Format = Format { name: "table", render };
@@ -22,6 +22,7 @@ fn render(report: &Report, style: &Style) -> String {
     page.port_mapping(report);
     page.proxies(report);
     page.hole_punching(report, style.evidence);
+    page.advice(report);
     page.server(report);
     page.list("Note", &report.warnings);
     if style.evidence {
@@ -65,7 +66,8 @@ impl Page {
                 "The run was ended early: unknown results may only be unfinished.",
             );
         }
-        if let Some(seconds) = report.hole_punching.keepalive_s {
+        let is_advised = report.advice.iter().any(|advice| advice.code == AdviceCode::SendKeepalives);
+        if let Some(seconds) = report.hole_punching.keepalive_s.filter(|_| !is_advised) {
             let advice = format!(
                 "To keep a path open, send a packet every {} s (80 % of the idle time survived).",
                 words::number(seconds)
@@ -174,6 +176,18 @@ impl Page {
             for peer in peers {
                 let line = format!("{}: {}.", words::peer(peer.peer), peer.why);
                 self.paragraph(DIM, &line);
+            }
+        }
+    }
+
+    fn advice(&mut self, report: &Report) {
+        if !report.advice.is_empty() {
+            self.heading("What to do");
+        }
+        for advice in &report.advice {
+            let width = usize::from(self.width).saturating_sub(2);
+            for (at, line) in layout::wrapped(&advice.text, width).into_iter().enumerate() {
+                let _ = writeln!(self.text, "{} {line}", if at == 0 { "-" } else { " " });
             }
         }
     }
