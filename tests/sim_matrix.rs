@@ -205,7 +205,7 @@ fn what_lines_and_servers_do_delays_the_verdict_little_and_makes_none_wrong() {
         Bar {
             about: "a server that takes 150 ms for each request",
             faults: &[Fault::OneByOne(0.15)],
-            seconds: [6.0, 6.0, 6.0],
+            seconds: [6.0, 6.0, 7.0],
             ..clean()
         },
         Bar {

@@ -53,8 +53,9 @@ impl Measured for Intercepted {
 
 const METHOD: &str =
     "connections to ports of the server at which nobody listens; handshake beside UDP's round trip";
-/// How long a connection to a closed port is waited for: at least so long, and so many handshakes.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How long a connection to a closed port is waited for: at least so long, as a busy machine takes, and so many handshakes. It
+/// delays no run in which UDP has told what it can.
+const PATIENCE: Duration = Duration::from_millis(500);
 const HANDSHAKES: u32 = 2;
 /// Ports that are tried: the second only to confirm what the first one shows.
 const PORTS: usize = 2;
