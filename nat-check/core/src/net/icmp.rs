@@ -53,11 +53,11 @@ impl TraceSocket for OsTraceSocket {
         Box::pin(async move {
             loop {
                 self.0.ready(Interest::ERROR).await?;
-                if let Some(report) = take(&self.0) {
+                // Looking inside keeps an error that comes meanwhile from being forgotten with the readiness.
+                let next = || take(&self.0).ok_or_else(|| io::ErrorKind::WouldBlock.into());
+                if let Ok(report) = self.0.try_io(Interest::ERROR, next) {
                     return Ok(report);
                 }
-                // There is nothing more: the next error makes it ready again.
-                _ = self.0.try_io(Interest::ERROR, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
             }
         })
     }
@@ -104,18 +104,29 @@ fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
     use super::*;
 
-    /// A port that nobody listens at tells so over loopback.
+    /// A port that nobody listens at tells so over loopback. The system limits such errors, and another program may take the
+    /// port meanwhile: then another one is tried.
     #[tokio::test]
     async fn what_cannot_be_delivered_is_reported() {
-        let closed = {
-            let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-            socket.local_addr().unwrap()
-        };
-        let socket = OsTraceSocket::open("127.0.0.1:0".parse().unwrap()).unwrap();
-        socket.send(b"x", closed, 3).await.unwrap();
-        let report = socket.report().await.unwrap();
-        assert_eq!(report, IcmpReport { from: closed.ip(), about: closed, is_expired: false });
+        for _ in 0..30 {
+            let closed = {
+                let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+                socket.local_addr().unwrap()
+            };
+            let socket = OsTraceSocket::open("127.0.0.1:0".parse().unwrap()).unwrap();
+            socket.send(b"x", closed, 3).await.unwrap();
+            if let Ok(report) = timeout(Duration::from_secs(1), socket.report()).await {
+                let wanted = IcmpReport { from: closed.ip(), about: closed, is_expired: false };
+                assert_eq!(report.unwrap(), wanted);
+                return;
+            }
+        }
+        panic!("no error was reported");
     }
 }
