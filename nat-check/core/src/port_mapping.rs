@@ -5,6 +5,8 @@ mod client;
 #[cfg(test)]
 mod client_tests;
 mod datagrams;
+#[cfg(test)]
+mod datagrams_tests;
 mod description;
 mod discovery;
 mod epochs;

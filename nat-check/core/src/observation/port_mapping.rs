@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use shared::port_mapping::{Protocol, Transport};
+use shared::port_mapping::{Protocol, Transport, epoch::Epoch};
 
 use super::SocketId;
 
@@ -31,7 +31,7 @@ pub struct Attempt {
     /// Why it cannot be used at all.
     pub unusable: Option<String>,
     /// The first and the last epoch that it told: seconds since it lost its mappings.
-    pub epochs: Option<(u32, u32)>,
+    pub epochs: Option<(Epoch, Epoch)>,
     /// How often it lost them between two answers.
     pub losses: u32,
     /// The mappings that were asked for.

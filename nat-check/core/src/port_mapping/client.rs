@@ -12,6 +12,7 @@ use shared::port_mapping::{
     nat_pmp::{self, Body},
     pcp::{self, Map, Operation},
 };
+use tokio::time::Instant;
 
 use super::{
     MappingError, Protocol, datagrams,
@@ -130,8 +131,8 @@ impl Client {
     }
 
     /// Takes an epoch that it told before anything was asked for.
-    pub(super) fn note_epoch(&self, told: u32) {
-        self.epochs.note(told);
+    pub(super) fn note_epoch(&self, told: u32, at: Instant) {
+        self.epochs.note(told, at);
     }
 
     /// Asks for a mapping, or for more time for one that there is.
@@ -156,7 +157,8 @@ impl Client {
             Way::Pcp => self.pcp(wish, 0).await.map(|_| ()),
             Way::NatPmp => self.nat_pmp(wish, 0, 0).await.map(|_| ()),
             Way::Firewall(service, pinholes) => {
-                let Some(named) = pinhole(pinholes, wish) else { return Ok(()) };
+                // Without its number it cannot be named; it may be there.
+                let named = pinhole(pinholes, wish).ok_or(MappingError::NoAnswer)?;
                 match self.call(service, "DeletePinhole", named).await {
                     Err(MappingError::Refused(code)) if is_no_such_pinhole(&code) => Ok(()),
                     answer => answer.map(|_| ()),
@@ -254,7 +256,7 @@ impl Client {
             pcp::Response::read(message).filter(|response| request.is_answered_by(response))
         })
         .await?;
-        self.epochs.note(response.epoch);
+        self.epochs.note(response.epoch, Instant::now());
         match response.operation {
             Operation::Map(granted) if response.result == 0 => Ok(Granted {
                 external: granted.external,
@@ -286,7 +288,10 @@ impl Client {
             nat_pmp::Response::read(message).filter(|response| request.is_answered_by(response))
         })
         .await?;
-        self.epochs.note(response.epoch);
+        // An error that was cut short has no epoch.
+        if response.body != Body::Nothing {
+            self.epochs.note(response.epoch, Instant::now());
+        }
         Ok(response)
     }
 
@@ -338,7 +343,8 @@ impl Client {
         pinholes.insert((wish.transport, wish.internal), id.to_string());
         Ok(Granted {
             external: wish.internal,
-            external_address: Some(self.local),
+            // Nothing is translated, and the gateway names no address.
+            external_address: None,
             lifetime: wish.lifetime,
             epoch: None,
         })

@@ -51,7 +51,7 @@ async fn device(
     let text = format!(
         "<root><service><serviceType>urn:{service}</serviceType><controlURL>/c</controlURL></service></root>"
     );
-    let service = description::services(&text, false).unwrap().remove(0);
+    let service = description::services(&text, service.contains("IPv6")).unwrap().remove(0);
     let net: Arc<dyn Net> = Arc::new(OsNet);
     (Client::upnp(&net, HERE, at, service), asked)
 }
@@ -102,6 +102,18 @@ async fn the_mapping_of_another_host_is_left_alone() {
     assert_eq!(client.unmap_if_made(&WISH).await, Ok(()));
     assert_eq!(client.is_listed(&WISH).await, Some(true), "it is there still");
     assert!(asked.lock().unwrap().iter().any(|action| action == "DeletePortMapping"));
+}
+
+#[tokio::test]
+async fn a_pinhole_without_a_number_is_not_called_closed() {
+    let service = "schemas-upnp-org:service:WANIPv6FirewallControl:1";
+    let (client, _) = device(service, |_| Ok(DONE.into())).await;
+    assert!(matches!(client.map(&WISH).await, Err(MappingError::Nonsense(_))));
+    assert_eq!(client.unmap_if_made(&WISH).await, Err(MappingError::NoAnswer));
+    let (client, _) = device(service, |_| Ok("<UniqueID>7</UniqueID>".into())).await;
+    let granted = Granted { external: 5000, external_address: None, lifetime: WISH.lifetime, epoch: None };
+    assert_eq!(client.map(&WISH).await, Ok(granted));
+    assert_eq!(client.unmap(&WISH).await, Ok(()));
 }
 
 #[tokio::test]

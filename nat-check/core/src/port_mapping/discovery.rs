@@ -77,9 +77,9 @@ pub async fn discover(net: &Arc<dyn Net>, local: IpAddr, gateway: IpAddr) -> Dis
     // Of two PCP servers the one of this network's gateway is asked.
     let pcp = datagrams.pcp.iter().find(|(at, _)| *at == gateway).or(datagrams.pcp.first());
     let answered = [pcp.map(|it| (Protocol::Pcp, *it)), datagrams.nat_pmp.map(|it| (Protocol::NatPmp, it))];
-    for (protocol, (at, epoch)) in answered.into_iter().flatten() {
+    for (protocol, (at, Told { epoch, heard })) in answered.into_iter().flatten() {
         let client = Client::over_datagrams(net, local, at, protocol);
-        found.clients.extend(client.inspect(|client| client.note_epoch(epoch)));
+        found.clients.extend(client.inspect(|client| client.note_epoch(epoch, heard)));
     }
     let Some(Device { at, software, client }) = upnp else { return found };
     found.software = software;
@@ -92,10 +92,17 @@ pub async fn discover(net: &Arc<dyn Net>, local: IpAddr, gateway: IpAddr) -> Dis
 
 #[derive(Default)]
 struct OverDatagrams {
-    /// Who answers, with the epoch told.
-    pcp: Vec<(IpAddr, u32)>,
-    nat_pmp: Option<(IpAddr, u32)>,
+    /// Who answers.
+    pcp: Vec<(IpAddr, Told)>,
+    nat_pmp: Option<(IpAddr, Told)>,
     external_address: Option<IpAddr>,
+}
+
+/// The epoch that an answer told, and when the answer came: others are waited for after it.
+#[derive(Clone, Copy)]
+struct Told {
+    epoch: u32,
+    heard: Instant,
 }
 
 /// PCP and NAT-PMP share a port, so one socket asks for both.
@@ -128,19 +135,20 @@ async fn over_datagrams(net: &dyn Net, local: IpAddr, gateway: IpAddr, heard: &A
                 continue;
             }
             let message = &buffer[..length];
+            let told = |epoch| Told { epoch, heard: Instant::now() };
             if let Some(response) = pcp::Response::read(message) {
                 heard.store(true, Ordering::Relaxed);
                 // A gateway may allow no announcements and still be one.
                 let is_known = found.pcp.iter().any(|(at, _)| *at == from.ip());
                 if response.result != pcp::UNSUPP_VERSION && !is_known {
-                    found.pcp.push((from.ip(), response.epoch));
+                    found.pcp.push((from.ip(), told(response.epoch)));
                 }
             } else if from == gateway
                 && let Some(response) = nat_pmp::Response::read(message)
                 && let Body::ExternalAddress(address) = response.body
             {
                 heard.store(true, Ordering::Relaxed);
-                found.nat_pmp = Some((from.ip(), response.epoch));
+                found.nat_pmp = Some((from.ip(), told(response.epoch)));
                 let named = response.result == 0 && !address.is_unspecified();
                 found.external_address = named.then_some(address.into());
             }

@@ -9,12 +9,13 @@ use tokio::time::Instant;
 #[derive(Clone, Debug)]
 pub struct Epochs {
     protocol: Protocol,
-    since: Instant,
     told: Arc<Mutex<Told>>,
 }
 
 #[derive(Debug, Default)]
 struct Told {
+    /// When the first answer came: the clock of all epochs.
+    since: Option<Instant>,
     first: Option<Epoch>,
     last: Option<Epoch>,
     losses: u32,
@@ -22,13 +23,14 @@ struct Told {
 
 impl Epochs {
     pub(super) fn new(protocol: Protocol) -> Self {
-        Self { protocol, since: Instant::now(), told: Arc::default() }
+        Self { protocol, told: Arc::default() }
     }
 
-    /// Judges an answer by the one before it.
-    pub(super) fn note(&self, told: u32) {
-        let epoch = Epoch { heard: self.since.elapsed(), told };
+    /// Judges an answer that came at this time by the one before it.
+    pub(super) fn note(&self, told: u32, at: Instant) {
         let mut all = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = *all.since.get_or_insert(at);
+        let epoch = Epoch { heard: at.saturating_duration_since(since), told };
         let is_lost = all.last.is_some_and(|last| last.is_lost_by(epoch, self.protocol));
         all.losses += u32::from(is_lost);
         all.first.get_or_insert(epoch);
@@ -43,8 +45,8 @@ impl Epochs {
 
     /// The first and the last epoch that it told.
     #[must_use]
-    pub fn told(&self) -> Option<(u32, u32)> {
+    pub fn told(&self) -> Option<(Epoch, Epoch)> {
         let all = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        Some((all.first?.told, all.last?.told))
+        Some((all.first?, all.last?))
     }
 }

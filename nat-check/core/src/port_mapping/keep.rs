@@ -123,6 +123,8 @@ impl Open {
             Ok(granted) => {
                 self.renew_at = Instant::now() + half(&granted);
                 self.granted = granted;
+                // The port that was wished for may be another host's by now.
+                self.wish.external = granted.external;
                 let losses = self.client.epochs().losses();
                 let is_lost = std::mem::replace(&mut self.losses, losses) < losses;
                 tell(match is_lost {

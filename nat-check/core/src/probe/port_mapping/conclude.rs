@@ -27,6 +27,8 @@ pub(super) const CALLS: &str = "connections of the probe server to the mapped po
 const ADDRESS: &str = "the gateway's word, compared with the address that the probe server sees";
 const OUTBOUND: &str = "RFC 6886 3.9, what leaves from the mapped port";
 const EPOCH: &str = "RFC 6887 8.5, RFC 6886 3.6, the gateway's epoch in each of its answers";
+/// After this time an epoch, which counts seconds, has gone on.
+const GOES_ON: Duration = Duration::from_secs(2);
 const DELETED: &str = "the gateway's word, and datagrams of the probe server to the port afterwards";
 
 /// What the run says of port mapping; none where that was not asked for.
@@ -273,12 +275,17 @@ fn lost_mappings(attempt: &Attempt) -> Finding<bool> {
         let text = "the gateway tells no epoch from which it could be seen";
         return Finding::unknown((ReasonCode::NoEpochNamed, text), EPOCH);
     };
+    let stands_still = first.told == last.told && last.heard.saturating_sub(first.heard) >= GOES_ON;
     let finding = match attempt.losses {
+        _ if stands_still => {
+            Finding::unknown((ReasonCode::NoEpochNamed, "the gateway's epoch stands still"), EPOCH)
+        }
         0 => Finding::known(false, Confidence::Strong, EPOCH),
-        _ => Finding::known(true, Confidence::Certain, EPOCH)
+        // Routers set their clocks, too, when they have learned the time.
+        _ => Finding::known(true, Confidence::Strong, EPOCH)
             .because((ReasonCode::GatewayLostMappings, "its epoch began again between two answers")),
     };
-    finding.with("first_epoch_s", first).with("last_epoch_s", last)
+    finding.with("first_epoch_s", first.told).with("last_epoch_s", last.told)
 }
 
 fn deleted(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {

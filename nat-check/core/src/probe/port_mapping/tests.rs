@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use shared::{
-    port_mapping::{Protocol, Transport},
+    port_mapping::{Protocol, Transport, epoch::Epoch},
     test_session::{Source, SourceAddress, SynOutcome},
 };
 
@@ -20,6 +20,10 @@ use crate::{
 };
 
 const EXTERNAL: u16 = 41_000;
+
+fn epoch(heard: u64, told: u32) -> Epoch {
+    Epoch { heard: Duration::from_secs(heard), told }
+}
 
 /// A run without loss in which the gateway has granted a mapping for each transport, and nothing was tested so far.
 fn granted(named: &str) -> (ObservationLog, SocketId) {
@@ -42,7 +46,7 @@ fn granted(named: &str) -> (ObservationLog, SocketId) {
         software: None,
         external_address: Some(named.parse().unwrap()),
         unusable: None,
-        epochs: Some((86_400, 86_403)),
+        epochs: Some((epoch(1, 86_400), epoch(4, 86_403))),
         losses: 0,
         mappings: vec![mapping(Transport::Udp, Some(mapped)), mapping(Transport::Tcp, None)],
     });
@@ -182,6 +186,24 @@ fn a_mapping_that_stays_is_told() {
     let deleted = concluded(&log).deleted;
     assert_eq!(deleted.value, None);
     assert!(deleted.reason.unwrap().contains("ends by itself after 120 s"));
+}
+
+#[test]
+fn lost_mappings_are_seen_in_epochs_that_go_on() {
+    use Confidence::{Strong, Unknown};
+    for (what, [first, last], losses, value, confidence) in [
+        ("it goes on", [epoch(1, 500), epoch(4, 503)], 0, Some(false), Strong),
+        ("it began again", [epoch(1, 500), epoch(4, 2)], 1, Some(true), Strong),
+        ("both answers came in one second", [epoch(1, 500), epoch(2, 500)], 0, Some(false), Strong),
+        ("it stands still, and not for long", [epoch(1, 77), epoch(3, 77)], 0, None, Unknown),
+        ("it stands still", [epoch(1, 77), epoch(9, 77)], 1, None, Unknown),
+    ] {
+        let (mut log, _) = granted("203.0.113.1");
+        (log.port_mapping.attempts[0].epochs, log.port_mapping.attempts[0].losses) =
+            (Some((first, last)), losses);
+        let found = concluded(&log).lost_mappings;
+        assert_eq!((found.value, found.confidence), (value, confidence), "{what}: {found:?}");
+    }
 }
 
 #[test]
