@@ -18,6 +18,8 @@ pub struct LayersLog {
     pub gateway: Option<IpAddr>,
     /// What kind of interface packets leave by.
     pub interface: InterfaceKind,
+    /// Whether packets to anywhere in the Internet leave by it, as far as the routing table tells.
+    pub takes_all: bool,
     /// The external addresses that the gateway names of itself.
     pub named: Vec<(Protocol, IpAddr)>,
     /// The same of the router behind it, where that has a private address.

@@ -12,7 +12,11 @@ mod evidence;
 mod tests;
 mod trace;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use shared::port_mapping::Protocol;
 
@@ -40,6 +44,8 @@ pub const PROBE: Probe = Probe {
     server: &[],
 };
 
+/// Somewhere in the Internet, as far as the routing table goes (TEST-NET-1, RFC 5737); nothing is sent there.
+const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
 /// How long routers are waited for where this was asked for by name.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -88,9 +94,17 @@ async fn follow_the_way(session: Arc<Session>) {
     let external = session.read(|log| evidence::external(log).into_iter().find(|ip| is_global(*ip)));
     let beyond = external.filter(|external| *external != own);
     let (gateway, interface) = (session.net().gateway(own), session.net().interface(own));
-    session.note_layers(|log| (log.gateway, log.interface) = (gateway, interface));
+    let takes_all = session.net().source_for(ANYWHERE).is_ok_and(|source| source == own);
+    session.note_layers(|log| {
+        (log.gateway, log.interface, log.takes_all) = (gateway, interface, takes_all);
+    });
+    // What stands at the other end of a VPN is nobody's gateway here.
+    if evidence::is_vpn(interface, takes_all, Some(own)) {
+        return;
+    }
     let is_sent = trace::send(&session, beyond).await;
-    if let Some(gateway) = gateway {
+    // Where nothing translates there is nothing to ask for, and a router in a public network is somebody else's.
+    if let Some(gateway) = gateway.filter(|at| beyond.is_some() && !is_global(*at)) {
         ask(&session, gateway, |log| &mut log.named);
     }
     let is_patient = session.read(|log| log.layers.is_asked_for);

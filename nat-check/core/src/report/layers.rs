@@ -122,7 +122,7 @@ pub fn rows(layers: &Layers) -> Vec<Row> {
     // What was not asked for needs no row, and what is not known is said above.
     if layers.at_least.value.is_some() {
         rows.push(Row::of("layers.at_least", "Boxes", &layers.at_least, |count| match count {
-            0 => "none that translates or filters".into(),
+            0 => "none was seen that translates or filters".into(),
             count => format!("at least {count} that translate or filter"),
         }));
     }
@@ -172,6 +172,14 @@ mod tests {
         ] {
             assert_eq!(word(kind), wanted);
         }
+    }
+
+    #[test]
+    fn nothing_seen_is_not_nothing_there() {
+        let mut layers = Layers::from(Finding::known(LayersKind::None, Confidence::Strong, ""));
+        layers.at_least = Finding::known(0, Confidence::Strong, "");
+        let texts: Vec<String> = rows(&layers).into_iter().map(|row| row.text).collect();
+        assert_eq!(texts[1], "none was seen that translates or filters");
     }
 
     #[test]

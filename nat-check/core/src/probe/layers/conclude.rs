@@ -8,7 +8,7 @@ use std::{net::IpAddr, time::Duration};
 
 use shared::nat::{Filtering, Mapping};
 
-use super::evidence::{Evidence, is_private, is_shared_address_space, is_through_ipv6};
+use super::evidence::{Evidence, is_private, is_shared_address_space, is_through_ipv6, is_vpn};
 use crate::{
     contactable::is_global,
     net::InterfaceKind,
@@ -88,27 +88,36 @@ fn weak(kind: LayersKind, reason: (ReasonCode, &str)) -> Candidate {
 
 const WHOSE: (ReasonCode, &str) =
     (ReasonCode::PrivateAddressOnly, "a private address does not tell whose network it belongs to");
+const GATEWAYS_WORD: (ReasonCode, &str) = (ReasonCode::GatewaysWordOnly, "only the gateway itself says so");
 
 /// What no rule is sure of by itself, and what would not be so behind a way of this kind.
 fn speaks_against(candidate: &Candidate, evidence: &Evidence) -> bool {
-    let beyond = evidence.named.iter().any(|(_, at)| is_private(*at) || is_shared_address_space(*at))
-        || evidence.passes_external_on()
-        || evidence.holder().is_some_and(|hop| hop > 1)
-        || evidence.sure_distance().is_some_and(|hops| hops > 1);
+    let is_beyond = |hop: u8| {
+        evidence.holder().is_some_and(|at| at > hop) || evidence.sure_distance().is_some_and(|at| at > hop)
+    };
+    let has_private = evidence.named.iter().any(|(_, at)| is_private(*at) || is_shared_address_space(*at));
+    // A gateway of several connections may name the one that is not in use.
+    let is_at_gateway = evidence.holder() == Some(1) || evidence.keeps_external();
     match candidate.value {
-        Some(LayersKind::One) => beyond,
-        Some(LayersKind::OwnDouble | LayersKind::CarrierGrade) => {
-            evidence.holder() == Some(1) && !evidence.local.is_some_and(is_shared_address_space)
-        }
+        Some(LayersKind::One) => has_private || evidence.passes_external_on(1) || is_beyond(1),
+        Some(LayersKind::OwnDouble) => is_at_gateway || evidence.passes_external_on(2) || is_beyond(2),
+        Some(LayersKind::CarrierGrade) => is_at_gateway || is_filter_behind_outermost(evidence),
         _ => false,
     }
 }
 
-/// The default route is a tunnel.
+/// A filter that stands behind whoever has the external address is somewhere in the Internet, and so may the router be whose
+/// address is a carrier's.
+fn is_filter_behind_outermost(evidence: &Evidence) -> bool {
+    let is_behind = evidence.holder().is_some_and(|at| evidence.sure_distance() > Some(at));
+    let is_named = evidence.named.iter().any(|(_, at)| is_shared_address_space(*at));
+    is_behind && !is_named && evidence.carriers_before_outermost() != Some(true)
+}
+
+/// The default route is a tunnel, and the server is beyond it.
 fn vpn(evidence: &Evidence) -> Option<Candidate> {
-    let is_tunnel =
-        matches!(evidence.interface, InterfaceKind::WireGuard | InterfaceKind::Tunnel { is_carried: true });
-    (is_tunnel && !evidence.local.is_some_and(is_through_ipv6)).then(|| strong(LayersKind::Vpn))
+    let is_vpn = is_vpn(evidence.interface, evidence.takes_all, evidence.local);
+    (is_vpn && evidence.no_word_of_the_way.is_none()).then(|| strong(LayersKind::Vpn))
 }
 
 /// The server sees this host's own address.
@@ -147,27 +156,33 @@ fn through_ipv6(evidence: &Evidence) -> Option<Candidate> {
     }
 }
 
-/// An address of RFC 6598, which only carriers have to give.
+/// An address of RFC 6598. Carriers have to give them; VPNs and clusters give them to hosts, and networks in the Internet to
+/// their routers.
 fn shared_address_space(evidence: &Evidence) -> Option<Candidate> {
     if !evidence.is_translated() {
         return None;
     }
     let is_of_gateway = evidence.named.iter().any(|(_, at)| is_shared_address_space(*at));
     let is_of_host = evidence.local.is_some_and(is_shared_address_space);
-    let mut before_outermost = evidence.to_external.range(2..).filter(|(_, hop)| hop.is_expired);
-    let is_before_outermost = before_outermost.any(|(_, hop)| is_shared_address_space(hop.address));
-    let is_on_the_way = evidence.to_server.range(2..).any(|(_, hop)| is_shared_address_space(hop.address));
-    let is_filtered_there = evidence.sure_distance().is_some_and(|hops| hops > 1);
-    if is_of_gateway || is_of_host || is_before_outermost {
+    let before_outermost = evidence.carriers_before_outermost();
+    // What stands behind the outermost box is the Internet, whatever address it has.
+    let shared_up_to = |most: u8| {
+        let hops = || evidence.to_server.iter().filter(|(hop, _)| (2..=most).contains(*hop));
+        hops().any(|(_, it)| is_shared_address_space(it.address))
+    };
+    let is_on_the_way = shared_up_to(evidence.holder().unwrap_or(u8::MAX));
+    let is_filtered_there = evidence.sure_distance().is_some_and(shared_up_to);
+    if is_of_gateway || before_outermost == Some(true) || is_filtered_there && evidence.passes_external_on(1)
+    {
         return Some(strong(LayersKind::CarrierGrade));
     }
-    is_on_the_way.then(|| match is_filtered_there && evidence.passes_external_on() {
-        true => strong(LayersKind::CarrierGrade),
-        false => {
-            let text = "a router on the way has an address of a carrier (100.64.0.0/10), and carriers number other \
-                        routers with them, too";
-            weak(LayersKind::CarrierGrade, (ReasonCode::PrivateAddressOnly, text))
-        }
+    if is_of_host {
+        return Some(weak(LayersKind::CarrierGrade, WHOSE));
+    }
+    (is_on_the_way || before_outermost.is_some()).then(|| {
+        let text = "a router on the way has an address of a carrier (100.64.0.0/10), and carriers number other \
+                    routers with them, too";
+        weak(LayersKind::CarrierGrade, (ReasonCode::PrivateAddressOnly, text))
     })
 }
 
@@ -183,7 +198,7 @@ fn own_double(evidence: &Evidence) -> Option<Candidate> {
         return Some(strong(LayersKind::OwnDouble));
     }
     let is_home = |at: IpAddr| matches!(at, IpAddr::V4(v4) if is_private(at) && v4.octets()[0] != 10);
-    let follows = evidence.to_server.get(&2).filter(|_| evidence.passes_external_on());
+    let follows = evidence.to_server.get(&2).filter(|_| evidence.passes_external_on(1));
     let network = named_private(evidence).or(follows.map(|hop| hop.address));
     let is_likely = !evidence.second_named.is_empty() || network.is_some_and(is_home) && !is_far(evidence);
     is_likely.then(|| weak(LayersKind::OwnDouble, WHOSE))
@@ -207,7 +222,7 @@ fn several(evidence: &Evidence) -> Option<Candidate> {
 
 /// Some carriers use RFC 1918 before their NAT.
 fn private_network_of_a_carrier(evidence: &Evidence) -> Option<Candidate> {
-    let follows = evidence.to_server.get(&2).filter(|_| evidence.passes_external_on());
+    let follows = evidence.to_server.get(&2).filter(|_| evidence.passes_external_on(1));
     let network = named_private(evidence).or(follows.map(|hop| hop.address).filter(|at| is_private(*at)));
     (evidence.is_translated() && network.is_some()).then(|| weak(LayersKind::CarrierGrade, WHOSE))
 }
@@ -224,13 +239,19 @@ fn second_filter(evidence: &Evidence) -> Option<Candidate> {
 
 /// The gateway itself has the address that the server sees.
 fn one(evidence: &Evidence) -> Option<Candidate> {
-    if !evidence.is_translated() {
+    // Before a host in 100.64.0.0/10 the one NAT may be the carrier's.
+    if !evidence.is_translated() || evidence.local.is_some_and(is_shared_address_space) {
         return None;
     }
     if evidence.named.iter().any(|(_, at)| evidence.external == [*at]) {
-        // What was opened there was reached from outside: it is more than the gateway's word.
-        let confidence = if evidence.is_opened { Confidence::Certain } else { Confidence::Strong };
-        return Some(Finding::known(LayersKind::One, confidence, KIND));
+        // Gateways pass the question, and what is to be opened, on to the carrier's NAT (RFC 6970, RFC 7648), so packets have to
+        // show that the address is the gateway's own.
+        let holds = evidence.holder() == Some(1) || evidence.keeps_external();
+        return Some(match (holds, evidence.is_opened) {
+            (true, true) => Finding::known(LayersKind::One, Confidence::Certain, KIND),
+            (true, false) => strong(LayersKind::One),
+            (false, _) => weak(LayersKind::One, GATEWAYS_WORD),
+        });
     }
     // The gateway counts hops, or it would not be the first to answer.
     let first = evidence.to_server.get(&1);
@@ -239,9 +260,7 @@ fn one(evidence: &Evidence) -> Option<Candidate> {
     if evidence.holder() == Some(1) && is_gateway_first {
         return Some(strong(LayersKind::One));
     }
-    let [to_server, to_external] = evidence.at_gateway;
-    let keeps_external = to_server.reported > 1 && to_external.sent > 1 && to_external.reported == 0;
-    (keeps_external && evidence.named.is_empty()).then(|| {
+    (evidence.keeps_external() && evidence.named.is_empty()).then(|| {
         let text =
             "the gateway drops packets to the external address in silence, as the one does that has it";
         weak(LayersKind::One, (ReasonCode::RoutersSilent, text))
@@ -316,18 +335,14 @@ fn boxes(evidence: &Evidence) -> Option<Finding<u8>> {
     }
     let named =
         evidence.named.iter().map(|(_, at)| *at).find(|at| is_private(*at) || is_shared_address_space(*at));
-    let carriers_follow = evidence
-        .to_external
-        .range(2..)
-        .any(|(_, hop)| hop.is_expired && is_shared_address_space(hop.address));
-    let count = match (named, carriers_follow) {
-        (Some(at), true) if is_private(at) => 3,
-        (Some(_), _) => 2,
-        (None, true) if !evidence.local.is_some_and(is_shared_address_space) => 2,
-        (None, _) => 1,
-    };
-    let confidence = if count > 1 { Confidence::Strong } else { Confidence::Certain };
-    Some(known(count, confidence))
+    let is_of_carrier = evidence.local.is_some_and(is_shared_address_space);
+    let carriers_follow = evidence.carriers_before_outermost() == Some(true) && !is_of_carrier;
+    Some(match named {
+        _ if carriers_follow => known(2, Confidence::Strong),
+        Some(_) if evidence.passes_external_on(1) => known(2, Confidence::Strong),
+        Some(_) => known(2, Confidence::Weak).because(GATEWAYS_WORD),
+        None => known(1, Confidence::Certain),
+    })
 }
 
 fn gateway_external_address(evidence: &Evidence) -> Finding<IpAddr> {
@@ -345,10 +360,7 @@ fn gateway_external_address(evidence: &Evidence) -> Finding<IpAddr> {
             Finding::known(first, Confidence::Weak, NAMED).because((ReasonCode::EvidenceContradicts, text))
         }
         (true, true) => Finding::known(first, Confidence::Certain, NAMED),
-        (true, false) => {
-            let text = "only the gateway itself says so";
-            Finding::known(first, Confidence::Strong, NAMED).because((ReasonCode::GatewaysWordOnly, text))
-        }
+        (true, false) => Finding::known(first, Confidence::Strong, NAMED).because(GATEWAYS_WORD),
     };
     finding.with(
         "named",

@@ -26,6 +26,8 @@ pub(super) struct Evidence {
     /// The address that packets leave this host with.
     pub(super) local: Option<IpAddr>,
     pub(super) interface: InterfaceKind,
+    /// Whether packets to anywhere in the Internet leave with that address.
+    pub(super) takes_all: bool,
     /// The addresses that the server sees.
     pub(super) external: Vec<IpAddr>,
     pub(super) mapping: Finding<Mapping>,
@@ -37,7 +39,7 @@ pub(super) struct Evidence {
     pub(super) gateway: Option<IpAddr>,
     /// The external addresses that the gateway names.
     pub(super) named: Vec<(Protocol, IpAddr)>,
-    /// Whether a port that the gateway opened was reached from outside, and would not have been without.
+    /// Whether a port that the gateway itself opened was reached from outside, and would not have been without.
     pub(super) is_opened: bool,
     /// The external addresses that the router behind the gateway names.
     pub(super) second_named: Vec<(Protocol, IpAddr)>,
@@ -110,11 +112,11 @@ impl Evidence {
         let socket = mapping::main_socket(log).or_else(|| log.transactions.first().map(|t| t.socket));
         let mut named = seen.named.clone();
         let protocols = port_mapping.into_iter().flat_map(PortMapping::protocols);
-        let answered = || protocols.clone().filter_map(|(_, _, it)| it);
         let wire = [Protocol::Pcp, Protocol::NatPmp, Protocol::Upnp];
-        for ((_, _, it), protocol) in protocols.clone().zip(wire) {
-            let at_gateway = it.filter(|it| it.gateway == seen.gateway);
-            if let Some(address) = at_gateway.and_then(|it| it.external_address)
+        let at_gateway = protocols.zip(wire).filter_map(|((_, _, it), protocol)| Some((protocol, it?)));
+        let at_gateway = at_gateway.filter(|(_, it)| it.gateway == seen.gateway);
+        for (protocol, it) in at_gateway.clone() {
+            if let Some(address) = it.external_address
                 && !named.contains(&(protocol, address))
             {
                 named.push((protocol, address));
@@ -125,7 +127,8 @@ impl Evidence {
                 && finding.confidence >= Confidence::Strong
                 && finding.reason_code.is_none()
         };
-        let is_opened = answered().any(|it| is_reached(&it.reachable_udp) || is_reached(&it.reachable_tcp));
+        let mut answered = at_gateway.map(|(_, it)| it);
+        let is_opened = answered.any(|it| is_reached(&it.reachable_udp) || is_reached(&it.reachable_tcp));
         let near = (!is_global(log.server.ip())).then(|| {
             let text =
                 "the server is in a private network: what lies between that and the Internet is not seen";
@@ -134,6 +137,7 @@ impl Evidence {
         Self {
             local: socket.and_then(|socket| log.local(socket)).map(|local| local.ip().to_canonical()),
             interface: seen.interface,
+            takes_all: seen.takes_all,
             external,
             mapping: found.udp.mapping.clone(),
             filtering: found.udp.filtering.clone(),
@@ -177,10 +181,30 @@ impl Evidence {
         self.to_external.iter().find(|(_, hop)| self.external.contains(&hop.address)).map(|(ttl, _)| *ttl)
     }
 
-    /// Whether the gateway passes packets to this host's own external address on, so that it is not the outermost NAT.
-    pub(super) fn passes_external_on(&self) -> bool {
-        let first = self.to_external.get(&1);
-        first.is_some_and(|hop| hop.is_expired && !self.external.contains(&hop.address))
+    /// Whether the router at this distance passes packets to this host's own external address on, so that it is not the
+    /// outermost NAT.
+    pub(super) fn passes_external_on(&self, hop: u8) -> bool {
+        let router = self.to_external.get(&hop);
+        router.is_some_and(|hop| hop.is_expired && !self.external.contains(&hop.address))
+    }
+
+    /// Whether the gateway drops packets to this host's own external address in silence, and no others: it may have it.
+    pub(super) fn keeps_external(&self) -> bool {
+        let [to_server, to_external] = self.at_gateway;
+        to_server.reported > 1 && to_external.sent > 1 && to_external.reported == 0
+    }
+
+    /// Whether routers with an address of RFC 6598 pass packets to the own external address on; inside, whether that is sure,
+    /// as somebody farther out answers for it, or filters: a gateway that knows nothing of that address sends them to the
+    /// Internet.
+    pub(super) fn carriers_before_outermost(&self) -> Option<bool> {
+        let passing = self.to_external.range(2..).filter(|(_, hop)| hop.is_expired);
+        let carriers = passing.filter(|(_, hop)| is_shared_address_space(hop.address));
+        let nearest = carriers.map(|(&hop, _)| hop).next()?;
+        Some(
+            self.holder().is_some_and(|at| at > nearest)
+                || self.sure_distance().is_some_and(|at| at >= nearest),
+        )
     }
 
     /// The distance of the outermost filter, where that is sure.
@@ -203,6 +227,13 @@ fn hops<'a>(packets: impl Iterator<Item = &'a TracePacket>) -> BTreeMap<u8, Hop>
         }
     }
     hops
+}
+
+/// Whether everything goes through a tunnel to somebody else; carriers' tunnels (RFC 7335) are another matter.
+pub(super) fn is_vpn(interface: InterfaceKind, takes_all: bool, local: Option<IpAddr>) -> bool {
+    let is_tunnel =
+        matches!(interface, InterfaceKind::WireGuard | InterfaceKind::Tunnel { is_carried: true });
+    is_tunnel && takes_all && !local.is_some_and(is_through_ipv6)
 }
 
 /// An address of RFC 1918.

@@ -14,11 +14,13 @@ use super::{
 };
 use crate::{
     net::InterfaceKind,
+    observation::made::without_loss,
+    probe::Found,
     report::{
         Confidence::{self, Certain, Strong, Weak},
         Finding, HopKind,
         LayersKind::{self, CarrierGrade, DsLite, MultiWan, One, OwnDouble, Vpn, Xlat464},
-        ReasonCode,
+        MappingProtocol, PortMapping, ReasonCode,
     },
 };
 
@@ -86,8 +88,9 @@ fn every_kind_is_told() {
         filtering: Finding::known(filtering, Certain, ""),
         ..behind_nat()
     };
-    let over = |interface| Evidence { interface, ..behind_nat() };
-    let opened = Evidence { is_opened: true, ..behind_nat().named(EXTERNAL) };
+    let over = |interface| Evidence { interface, takes_all: true, ..behind_nat() };
+    let kept = || behind_nat().named(EXTERNAL).way(&["198.51.100.1"]).own_way(&[]);
+    let opened = |evidence| Evidence { is_opened: true, ..evidence };
     let several = Evidence {
         external: vec![ip(EXTERNAL), ip("203.0.113.2")],
         several: Some(Finding::known(MultiWan, Weak, "").because((ReasonCode::SeveralExternalAddresses, ""))),
@@ -97,13 +100,21 @@ fn every_kind_is_told() {
         ("nothing at all", direct(Filtering::EndpointIndependent), Some(LayersKind::None), Certain, 0),
         ("a firewall", direct(Filtering::AddressAndPortDependent), Some(LayersKind::None), Certain, 1),
         (
-            "the gateway names the address that the server sees",
+            "the gateway names the address that the server sees, which may be the carrier's",
             behind_nat().named(EXTERNAL),
             Some(One),
-            Strong,
+            Weak,
             1,
         ),
-        ("and a port that it opened was reached", opened, Some(One), Certain, 1),
+        (
+            "and the carrier may have opened the port",
+            opened(behind_nat().named(EXTERNAL)),
+            Some(One),
+            Weak,
+            1,
+        ),
+        ("the gateway names that address, and keeps it in silence", kept(), Some(One), Strong, 1),
+        ("and a port that it opened was reached", opened(kept()), Some(One), Certain, 1),
         (
             "the gateway answers for it",
             behind_nat().way(&["198.51.100.1"]).own_way(&[EXTERNAL]),
@@ -121,9 +132,30 @@ fn every_kind_is_told() {
         ("the gateway is in 100.64/10", behind_nat().named("100.64.0.2"), Some(CarrierGrade), Strong, 2),
         (
             "routers of a carrier stand before the external address",
-            behind_nat().way(&["100.64.0.1"]).own_way(&["192.168.1.1", "100.64.0.1"]),
+            behind_nat().way(&["100.64.0.1"]).own_way(&["192.168.1.1", "100.64.0.1", EXTERNAL]),
             Some(CarrierGrade),
             Strong,
+            2,
+        ),
+        (
+            "or the gateway sends packets to an address that it does not know there",
+            behind_nat().way(&["100.64.0.1"]).own_way(&["192.168.1.1", "100.64.0.1"]),
+            Some(CarrierGrade),
+            Weak,
+            2,
+        ),
+        (
+            "behind the outermost NAT routers have any address",
+            behind_nat().way(&["192.168.0.1", "100.64.0.1"]).own_way(&["192.168.1.1", EXTERNAL]).distance(2),
+            Some(OwnDouble),
+            Weak,
+            2,
+        ),
+        (
+            "so do they behind the outermost filter",
+            behind_nat().way(&["192.168.0.1", "100.64.0.1"]).own_way(&["192.168.1.1"]).distance(2),
+            Some(CarrierGrade),
+            Weak,
             2,
         ),
         (
@@ -134,7 +166,7 @@ fn every_kind_is_told() {
             2,
         ),
         ("a carrier's router somewhere", behind_nat().way(&["100.64.0.1"]), Some(CarrierGrade), Weak, 2),
-        ("a phone in 100.64/10", own("100.70.0.9"), Some(CarrierGrade), Strong, 1),
+        ("a phone in 100.64/10, or a host of a VPN", own("100.70.0.9"), Some(CarrierGrade), Weak, 1),
         ("the gateway is in 10/8", behind_nat().named("10.1.2.3"), Some(CarrierGrade), Weak, 2),
         ("the gateway is in 192.168/16", behind_nat().named("192.168.0.7"), Some(OwnDouble), Weak, 2),
         (
@@ -153,10 +185,15 @@ fn every_kind_is_told() {
         ),
         (
             "a home's second router behind a carrier's NAT",
-            behind_nat().named("192.168.0.7").own_way(&["192.168.1.1", "192.168.0.1", "100.64.0.1"]),
+            behind_nat().named("192.168.0.7").own_way(&[
+                "192.168.1.1",
+                "192.168.0.1",
+                "100.64.0.1",
+                EXTERNAL,
+            ]),
             Some(CarrierGrade),
             Strong,
-            3,
+            2,
         ),
         ("a second filter, and silent routers", behind_nat().distance(2), Some(CarrierGrade), Weak, 2),
         ("WireGuard", over(InterfaceKind::WireGuard), Some(Vpn), Strong, 1),
@@ -201,6 +238,7 @@ fn every_kind_is_told() {
 
 #[test]
 fn what_contradicts_itself_is_not_believed() {
+    let own_double = || behind_nat().named("192.168.0.7").way(&["192.168.0.1"]).second_named(EXTERNAL);
     let contradictions = [
         // A gateway that was told its address.
         behind_nat().named(EXTERNAL).distance(2),
@@ -208,6 +246,13 @@ fn what_contradicts_itself_is_not_believed() {
         // One that names the address of a connection that is not in use.
         behind_nat().named("100.64.0.2").way(&["198.51.100.1"]).own_way(&[EXTERNAL]),
         behind_nat().named("192.168.0.7").way(&["198.51.100.1"]).own_way(&[EXTERNAL]),
+        behind_nat().named("100.64.0.2").way(&["198.51.100.1"]).own_way(&[]),
+        // A filter of the Internet, at a router that is numbered like a carrier's.
+        behind_nat().way(&["192.168.0.1", "100.64.0.1"]).own_way(&["192.168.1.1", EXTERNAL]).distance(3),
+        // Both routers are the user's own, and a third NAT follows.
+        own_double().distance(3),
+        own_double().own_way(&["192.168.1.1", "192.168.0.1"]),
+        own_double().own_way(&["192.168.1.1", "192.168.0.1", EXTERNAL]),
     ];
     for evidence in contradictions {
         let layers = conclude(&evidence);
@@ -221,6 +266,43 @@ fn what_contradicts_itself_is_not_believed() {
     let mut uncounted = behind_nat().own_way(&[EXTERNAL]);
     uncounted.to_server.insert(1, hop("100.64.0.1", true));
     assert!(conclude(&uncounted).kind.confidence <= Weak);
+}
+
+#[test]
+fn a_tunnel_is_a_vpn_where_it_takes_everything() {
+    let over = |takes_all| Evidence { interface: InterfaceKind::WireGuard, takes_all, ..behind_nat() };
+    assert_eq!(conclude(&over(true)).kind.value, Some(Vpn));
+    assert_eq!(conclude(&over(false)).kind.value, None, "the default route is another");
+    let near: crate::report::Reason = (ReasonCode::ServerNotInInternet, "near").into();
+    let private = Evidence { no_word_of_the_way: Some(near), ..over(true) };
+    assert_eq!(conclude(&private).kind.reason_code, Some(ReasonCode::ServerNotInInternet));
+}
+
+#[test]
+fn boxes_are_counted_where_packets_show_them() {
+    let counted = |evidence: &Evidence| {
+        let count = conclude(evidence).at_least;
+        (count.value, count.confidence, count.reason_code)
+    };
+    let named = behind_nat().named("100.64.0.2");
+    assert_eq!(counted(&named), (Some(2), Weak, Some(ReasonCode::GatewaysWordOnly)));
+    let passing = named.own_way(&["192.168.1.1"]);
+    assert_eq!(counted(&passing), (Some(2), Strong, None));
+}
+
+#[test]
+fn only_what_the_gateway_itself_opened_counts_for_it() {
+    let gateway = ip("192.168.1.1");
+    let opened_by = |at| {
+        let mut pcp = MappingProtocol::default();
+        (pcp.gateway, pcp.reachable_udp) = (Some(at), Finding::known(true, Certain, ""));
+        let mut log = without_loss();
+        log.layers.gateway = Some(gateway);
+        let mapping = PortMapping { pcp: Some(pcp), ..PortMapping::default() };
+        Evidence::of(&log, &Found::default(), Some(&mapping), None).is_opened
+    };
+    assert!(opened_by(gateway));
+    assert!(!opened_by(ip("192.168.1.77")), "another device of the network");
 }
 
 #[test]
