@@ -10,10 +10,10 @@ mod linux {
     mod scripted;
 
     use std::{
-        io::Write,
+        io::{ErrorKind, Write},
         net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
         process::ExitCode,
-        time::Duration,
+        time::{Duration, Instant},
     };
 
     use natlab::{
@@ -203,7 +203,7 @@ mod linux {
         let mut buffer = [0; 32];
         let length = datagrams.recv(&mut buffer).map_err(io("hearing from outside"))?;
         assert_eq!(&buffer[..length], b"from outside");
-        assert_eq!(listener.accept().map_err(io("accepting"))?.1, from);
+        assert_eq!(accept(&listener)?.1, from);
         map.signal(Signal::INT)?;
         let output = map.finish(PATIENCE)?;
         assert_eq!(output.code, 130, "{}", output.stderr);
@@ -232,7 +232,10 @@ mod linux {
         }
         let opened = &lines[0];
         assert_eq!((&opened["version"], &opened["event"]), (&1.into(), &"opened".into()), "{opened}");
-        assert_eq!((&opened["protocol"], &opened["external"]), (&"pcp".into(), &42_000.into()), "{opened}");
+        // On a busy machine the daemon does not answer in every protocol in time.
+        let protocol = opened["protocol"].as_str().unwrap_or_default();
+        assert!(["pcp", "nat-pmp", "upnp"].contains(&protocol), "{opened}");
+        assert_eq!(opened["external"], 42_000, "{opened}");
         for transport in ["udp", "tcp"] {
             let found = lines.iter().find(|line| tested(line, transport)).map(|line| &line["reachable"]);
             let found =
@@ -243,7 +246,7 @@ mod linux {
         let listener = listener.map_err(LabError::io("listening inside"))?;
         let script = "exec 3<>/dev/tcp/5.5.5.1/42000 && read -r line <&3 && echo \"heard $line\"";
         let outside = home.lab.server_host().command("bash").args(["-c", script]).start()?;
-        let (mut stream, from) = listener.accept().map_err(LabError::io("accepting"))?;
+        let (mut stream, from) = accept(&listener)?;
         assert_eq!(from.ip().to_string(), "198.51.100.10");
         stream.write_all(b"hello\n").map_err(LabError::io("writing"))?;
         assert_eq!(outside.finish(PATIENCE)?.stdout, "heard hello\n");
@@ -256,6 +259,27 @@ mod linux {
         home.until_rules(PATIENCE, |rules| rules == before)?;
         Ok(())
     }
+
+    /// The next connection, waited for no longer than anything takes.
+    fn accept(listener: &TcpListener) -> Result<(TcpStream, SocketAddr), LabError> {
+        listener.set_nonblocking(true).map_err(LabError::io("accepting"))?;
+        let begun = Instant::now();
+        loop {
+            match listener.accept() {
+                Ok((stream, from)) => {
+                    stream.set_nonblocking(false).map_err(LabError::io("accepting"))?;
+                    return Ok((stream, from));
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock && begun.elapsed() < PATIENCE => {
+                    std::thread::sleep(LOOK);
+                }
+                Err(error) => return Err(LabError::io("accepting")(error)),
+            }
+        }
+    }
+
+    /// Between two looks at a listener.
+    const LOOK: Duration = Duration::from_millis(20);
 
     /// A program listens already: what the server connects to is not seen by this one.
     fn kept_open_for_another() -> Result<(), LabError> {

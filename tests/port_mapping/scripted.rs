@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use natlab::{LabError, netns::Namespace};
@@ -38,6 +38,8 @@ impl Drop for Scripted {
 /// A gateway that says this to whoever asks for a mapping by PCP or NAT-PMP, and does nothing.
 pub(crate) fn over_datagrams(router: &Namespace, result: u8) -> Result<Scripted, LabError> {
     let socket = udp(router, 5351)?;
+    let started = Instant::now();
+    let epoch = move || u32::try_from(77 + started.elapsed().as_secs()).unwrap_or(u32::MAX);
     serve_udp(socket, move |message| match (pcp::Request::read(message), nat_pmp::Request::read(message)) {
         (Some(request), _) => {
             let operation = match request.operation {
@@ -48,7 +50,7 @@ pub(crate) fn over_datagrams(router: &Namespace, result: u8) -> Result<Scripted,
                 Operation::Announce => Operation::Announce,
             };
             let result = if operation == Operation::Announce { 0 } else { result };
-            Some(pcp::Response { result, lifetime: request.lifetime, epoch: 77, operation }.write())
+            Some(pcp::Response { result, lifetime: request.lifetime, epoch: epoch(), operation }.write())
         }
         (None, Some(request)) => {
             let (body, result) = match request {
@@ -57,7 +59,7 @@ pub(crate) fn over_datagrams(router: &Namespace, result: u8) -> Result<Scripted,
                     (nat_pmp::Body::Map { transport, internal, external, lifetime }, result)
                 }
             };
-            Some(nat_pmp::Response { result: result.into(), epoch: 77, body }.write())
+            Some(nat_pmp::Response { result: result.into(), epoch: epoch(), body }.write())
         }
         (None, None) => None,
     })
