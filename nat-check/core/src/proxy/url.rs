@@ -33,7 +33,7 @@ pub enum ProxyUrlError {
     NoHost,
     /// Nobody can be told user name and password.
     #[error(
-        "a user name of 1 to 255 bytes and a password of at most 255, without control characters, are possible"
+        "a user name and a password without control characters, of at most 255 bytes each for SOCKS5, are possible"
     )]
     Credentials,
     /// SOCKS4 has no passwords.
@@ -63,6 +63,10 @@ impl ProxyUrl {
             url::ParseError::EmptyHost => ProxyUrlError::NoHost,
             _ => ProxyUrlError::NotUrl,
         })?;
+        // A password with one of / ? # in it ends the host for this parser, and its rest would be shown as one.
+        if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+            return Err(ProxyUrlError::NotUrl);
+        }
         let known = SCHEMES.into_iter().find(|(scheme, ..)| url.scheme() == *scheme);
         let (scheme, kind, usual) = known.ok_or(ProxyUrlError::Scheme)?;
         let host = url.host().ok_or(ProxyUrlError::NoHost)?.to_owned();
@@ -79,7 +83,9 @@ impl ProxyUrl {
                 if kind != ProxyKind::Socks5 && kind != ProxyKind::HttpConnect && !password.is_empty() {
                     return Err(ProxyUrlError::PasswordOfSocks4);
                 }
-                Some(Credentials::new(user, password).ok_or(ProxyUrlError::Credentials)?)
+                let credentials = Credentials::new(user, password)
+                    .filter(|credentials| kind != ProxyKind::Socks5 || credentials.fit_socks5());
+                Some(credentials.ok_or(ProxyUrlError::Credentials)?)
             }
         };
         Ok(Self { kind, scheme, host, port: url.port().unwrap_or(usual), credentials })
@@ -134,13 +140,37 @@ impl fmt::Display for ProxyUrl {
 /// A text that may be the URL of a proxy, without what may be a user name and a password: for messages about it.
 #[must_use]
 pub(super) fn without_credentials(text: &str) -> String {
-    match text.rsplit_once('@') {
-        None => text.to_owned(),
-        Some((before, host)) => {
-            let scheme = before.split_once("://").map_or("", |(scheme, _)| scheme);
-            if scheme.is_empty() { format!("...@{host}") } else { format!("{scheme}://...@{host}") }
-        }
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) if is_scheme(scheme) => (format!("{scheme}://"), rest),
+        Some(_) | None => (String::new(), text),
+    };
+    match rest.rsplit_once('@') {
+        None if is_harmless(rest) => format!("{scheme}{rest}"),
+        Some((_, host)) if is_harmless(host) => format!("{scheme}...@{host}"),
+        None | Some(_) => format!("{scheme}..."),
     }
+}
+
+/// Schemes of proxies that are not spoken here.
+const OTHER_SCHEMES: [&str; 4] = ["https", "ftp", "socks5s", "quic"];
+
+/// Whether this is a scheme of a proxy, and not the beginning of a password.
+fn is_scheme(text: &str) -> bool {
+    let mut known = SCHEMES.iter().map(|(scheme, ..)| scheme).chain(&OTHER_SCHEMES);
+    known.any(|scheme| scheme.eq_ignore_ascii_case(text))
+}
+
+/// Whether this can be a host and a port and nothing else.
+fn is_harmless(text: &str) -> bool {
+    let outside = match (text.strip_prefix('['), text.split_once(']')) {
+        (Some(_), Some((address, rest))) if address[1..].bytes().all(is_of_address) => rest,
+        _ => text,
+    };
+    outside.matches(':').count() <= 1 && !outside.contains(['%', '#', '?'])
+}
+
+fn is_of_address(byte: u8) -> bool {
+    byte.is_ascii_hexdigit() || byte == b':' || byte == b'.'
 }
 
 impl ProxyUrl {
@@ -172,6 +202,10 @@ mod tests {
         }
         assert!(ProxyUrl::parse("socks5://192.0.2.1").unwrap().literal().is_some());
         assert_eq!(ProxyUrl::parse("socks5://[::1]").unwrap().host(), "::1");
+        let token = "x".repeat(900);
+        assert!(ProxyUrl::parse(&format!("http://u:{token}@h")).is_ok());
+        let too_long = ProxyUrl::parse(&format!("socks5://u:{token}@h"));
+        assert_eq!(too_long, Err(ProxyUrlError::Credentials));
     }
 
     #[test]
@@ -184,6 +218,10 @@ mod tests {
             ("socks5://", E::NoHost),
             ("socks5://a:b:c", E::NotUrl),
             ("socks5://a.example:99999", E::NotUrl),
+            ("socks5://alice:12#34@a.example", E::NotUrl),
+            ("socks5://alice:12/34@a.example", E::NotUrl),
+            ("http://alice:12?34@a.example", E::NotUrl),
+            ("http://a.example/path", E::NotUrl),
             ("socks4://u:p@a.example", E::PasswordOfSocks4),
             ("http://u%0d%0aX:p@a.example", E::Credentials),
         ] {
@@ -197,8 +235,20 @@ mod tests {
         assert_eq!(url.credentials().unwrap().password(), b"s3cret@x");
         let shown = format!("{url} {url:?} {url:#?} {:?}", ProxyUrl::parse("x://somebody:s3cret@y:z"));
         assert!(!shown.contains("s3cret") && !shown.contains("somebody"), "{shown}");
-        let bad = "socks5://somebody:s3cret@x@[::1";
-        assert_eq!(ProxyUrl::redacted(bad), "socks5://...@[::1");
-        assert_eq!(ProxyUrl::redacted("somebody:s3cret@h"), "...@h");
+        for (text, shown) in [
+            ("socks5://somebody:s3cret@x@[::1", "socks5://..."),
+            ("socks5://somebody:s3cret@[::1]:x", "socks5://...@[::1]:x"),
+            ("somebody:s3cret@h", "...@h"),
+            ("host:1080:somebody:s3cret", "..."),
+            ("socks5://host:1080:somebody:s3cret", "socks5://..."),
+            ("http://somebody%3As3cret%40h", "http://..."),
+            ("http://h?s3cret", "http://..."),
+            ("somebody:s3://cret@h", "...@h"),
+            ("s3cret://x@h", "...@h"),
+            ("socks5://x@h:1080:s3cret", "socks5://..."),
+            ("ftp://h:99999", "ftp://h:99999"),
+        ] {
+            assert_eq!(ProxyUrl::redacted(text), shown, "{text}");
+        }
     }
 }
