@@ -1,17 +1,17 @@
 //! Which applications get through here, and how: from findings to verdicts. Pure.
 
 use crate::report::{
-    Application, ApplicationOutcome as Outcome, Confidence, Finding, Level, ProxyApplication, ProxyConnect,
-    ProxyReport, ProxyUdp,
+    Application, ApplicationOutcome as Outcome, Confidence, Finding, Level, ProxyApplication, ProxyReport,
+    ProxyUdp, ReasonCode,
 };
 
 /// The verdicts; `direct_udp` says whether UDP works without the proxy, if that is known.
 pub(super) fn verdicts(proxy: &ProxyReport, direct_udp: Option<bool>) -> Vec<ProxyApplication> {
-    let connects = sure(&proxy.connect).map(|value| *value == ProxyConnect::Works);
-    let allows = |port: u16| {
-        let answer = proxy.connect_ports.iter().find(|it| it.port == port).and_then(|it| it.allowed);
-        // A refused port is refused even where others are not.
-        answer.or_else(|| connects.filter(|works| !works))
+    // Nothing passes a proxy that is not reached; of one that is, the server's own port tells nothing about others.
+    let is_dead = proxy.connect.reason_code == Some(ReasonCode::ProxyUnreachable);
+    let allows = |port: u16| match proxy.connect_ports.iter().find(|it| it.port == port) {
+        Some(it) => it.allowed,
+        None => is_dead.then_some(false),
     };
     vec![
         over_tcp(Application::Web, allows(HTTPS), ["connects to port 443", "does not connect to port 443"]),
@@ -26,7 +26,7 @@ pub(super) fn verdicts(proxy: &ProxyReport, direct_udp: Option<bool>) -> Vec<Pro
     ]
 }
 
-const HTTPS: u16 = 443;
+pub(super) const HTTPS: u16 = 443;
 const SSH: u16 = 22;
 
 /// Ports of the server that a proxy is asked for besides the one that the server is at: what applications need.
@@ -73,13 +73,17 @@ fn peer_to_peer(proxy: &ProxyReport, direct_udp: Option<bool>) -> ProxyApplicati
         (Some(ProxyUdp::Works), Level::SomePeers) => {
             (Outcome::ThroughProxy, "UDP through the relay of the proxy, with some peers")
         }
-        (Some(ProxyUdp::Works), Level::Unknown | Level::None) => {
+        (Some(ProxyUdp::Works), Level::Unknown) => {
             (Outcome::ThroughProxy, "UDP through the relay of the proxy; not known with which peers")
         }
         (_, _) if direct_udp == Some(true) => (Outcome::Direct, "over UDP past the proxy only"),
         (Some(ProxyUdp::Refused | ProxyUdp::GrantedButDead), _) if direct_udp == Some(false) => {
             (Outcome::RelayOnly, "no UDP with or without the proxy: over relays that are reached over TCP")
         }
+        (Some(ProxyUdp::Works), _) if direct_udp == Some(false) => (
+            Outcome::RelayOnly,
+            "no peer is reached through the relay of the proxy: over relays of their own",
+        ),
         (Some(_) | None, _) => (Outcome::Unknown, "not known whether UDP passes"),
     };
     ProxyApplication::new(Application::PeerToPeer, outcome, how)
@@ -97,7 +101,7 @@ fn other_udp(direct_udp: Option<bool>) -> ProxyApplication {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{HolePunching, ProxyPort};
+    use crate::report::{HolePunching, ProxyConnect, ProxyPort};
 
     fn outcomes(proxy: &ProxyReport, direct_udp: Option<bool>) -> Vec<Outcome> {
         verdicts(proxy, direct_udp).into_iter().map(|it| it.outcome).collect()
@@ -138,7 +142,35 @@ mod tests {
         weak.udp_associate.confidence = Confidence::Weak;
         use Outcome::*;
         assert_eq!(outcomes(&weak, Some(false)), [Unknown, Unknown, Unknown, Unknown, Blocked]);
-        weak.connect = Finding::known(ProxyConnect::Refused, Confidence::Certain, "");
-        assert_eq!(outcomes(&weak, Some(false)), [Blocked, Blocked, Blocked, Unknown, Blocked]);
+        // That the server's own port is refused tells nothing about others.
+        for (value, code) in [
+            (ProxyConnect::Refused, ReasonCode::ProxyRefuses),
+            (ProxyConnect::Refused, ReasonCode::ProxyWantsCredentials),
+            (ProxyConnect::Unreachable, ReasonCode::ProxyDoesNotReachServer),
+        ] {
+            weak.connect = Finding::known(value, Confidence::Certain, "").because((code, ""));
+            assert_eq!(outcomes(&weak, Some(false)), [Unknown, Unknown, Unknown, Unknown, Blocked]);
+        }
+        let asked = ProxyPort::new(443, None, Some(503));
+        weak.connect_ports = vec![ProxyPort::new(3478, Some(false), Some(403)), asked];
+        assert_eq!(outcomes(&weak, Some(false))[0], Unknown);
+    }
+
+    #[test]
+    fn nothing_passes_a_proxy_that_is_not_reached() {
+        let connect = Finding::known(ProxyConnect::Unreachable, Confidence::Certain, "");
+        let connect = connect.because((ReasonCode::ProxyUnreachable, ""));
+        use Outcome::*;
+        let dead = ProxyReport { connect, ..ProxyReport::default() };
+        assert_eq!(outcomes(&dead, Some(false)), [Blocked, Blocked, Blocked, Unknown, Blocked]);
+    }
+
+    #[test]
+    fn a_relay_that_reaches_no_peer_is_no_way_to_peers() {
+        let mut relay = proxy(&[], ProxyUdp::Works);
+        relay.hole_punching = Some(HolePunching { level: Level::None, ..HolePunching::default() });
+        use Outcome::*;
+        let to_peers = |direct_udp| outcomes(&relay, direct_udp)[3];
+        assert_eq!([Some(true), Some(false), None].map(to_peers), [Direct, RelayOnly, Unknown]);
     }
 }

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::{io::AsyncReadExt, sync::Notify, task::JoinSet};
 
-use super::{net::Seen, socks5};
+use super::{net::Seen, socks5, wire::Bound};
 use crate::net::{Boxed, Datagram, Stream};
 
 /// Which address of the relay is used.
@@ -24,18 +24,14 @@ pub(super) enum RelayAddress {
     OfProxy,
 }
 
-/// Where the relay is. A proxy that names no address means its own; one behind a NAT or in a container names an address that
-/// nobody outside can reach.
-pub(super) fn relay_address(
-    named: Option<SocketAddr>,
-    proxy: SocketAddr,
-    choice: RelayAddress,
-) -> SocketAddr {
-    let Some(named) = named else { return proxy };
-    let is_reachable = match choice {
+/// Where the relay is. A proxy that names no address, or no port, means its own; one behind a NAT or in a container names an
+/// address that nobody outside can reach.
+pub(super) fn relay_address(named: Bound, proxy: SocketAddr, choice: RelayAddress) -> SocketAddr {
+    let port = if named.port == 0 { proxy.port() } else { named.port };
+    let own = proxy.ip();
+    let is_reachable = |ip: IpAddr| match choice {
         RelayAddress::OfProxy => false,
         RelayAddress::AsNamed => {
-            let (ip, own) = (named.ip(), proxy.ip());
             ip == own
                 || !(ip.is_unspecified()
                     || ip.is_multicast()
@@ -43,7 +39,7 @@ pub(super) fn relay_address(
                     || (is_private(ip) && !is_private(own) && !own.is_loopback()))
         }
     };
-    if is_reachable { named } else { SocketAddr::new(proxy.ip(), named.port()) }
+    SocketAddr::new(named.ip.filter(|ip| is_reachable(*ip)).unwrap_or(own), port)
 }
 
 fn is_private(ip: IpAddr) -> bool {
@@ -173,7 +169,7 @@ impl fmt::Debug for Association {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::wire::Read, *};
 
     #[test]
     fn an_address_that_cannot_be_the_relays_stands_for_the_proxys_own() {
@@ -186,10 +182,26 @@ mod tests {
             ("203.0.113.2:4000", "203.0.113.1:1080", "203.0.113.2:4000"),
             ("172.17.0.2:4000", "192.168.1.5:1080", "172.17.0.2:4000"),
             ("127.0.0.1:4000", "127.0.0.1:1080", "127.0.0.1:4000"),
+            ("203.0.113.2:0", "203.0.113.1:1080", "203.0.113.2:1080"),
+            ("0.0.0.0:0", "203.0.113.1:1080", "203.0.113.1:1080"),
         ] {
-            assert_eq!(relay_address(Some(at(named)), at(proxy), RelayAddress::AsNamed), at(used), "{named}");
+            assert_eq!(
+                relay_address(at(named).into(), at(proxy), RelayAddress::AsNamed),
+                at(used),
+                "{named}"
+            );
         }
-        let of_proxy = relay_address(Some(at("172.17.0.2:4000")), at("192.168.1.5:1"), RelayAddress::OfProxy);
+        let of_proxy =
+            relay_address(at("172.17.0.2:4000").into(), at("192.168.1.5:1"), RelayAddress::OfProxy);
         assert_eq!(of_proxy, at("192.168.1.5:4000"));
+    }
+
+    #[test]
+    fn a_relay_that_has_a_name_keeps_its_port() {
+        let reply = b"\x05\x00\x00\x03\x07relay.x\x0f\xa0";
+        let Ok(Read::Whole(reply)) = socks5::parse_reply(reply) else { panic!("no reply") };
+        let proxy = SocketAddr::from(([203, 0, 113, 1], 1080));
+        let relay = relay_address(reply.bound, proxy, RelayAddress::AsNamed);
+        assert_eq!(relay, SocketAddr::new(proxy.ip(), 4000));
     }
 }

@@ -14,7 +14,7 @@ use tokio::{
 use super::{
     credentials::Credentials,
     http, socks4, socks5,
-    wire::{Blames, Destination, Malformed, Read},
+    wire::{Blames, Bound, Destination, Malformed, Read},
 };
 use crate::{
     net::{Net, Stream},
@@ -23,6 +23,8 @@ use crate::{
 
 /// How long a proxy may take for each thing that it is asked.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a connection to it may take.
+const REACH: Duration = Duration::from_secs(4);
 
 /// A proxy that can be asked.
 #[derive(Clone, Debug)]
@@ -68,12 +70,21 @@ pub enum ProxyError {
     /// Something else listens there.
     #[error("what answers is no {0} proxy")]
     OtherProtocol(&'static str),
+    /// It let this host in, and then said nothing to what it was asked for, or hung up.
+    #[error("the proxy does not answer this request, as the destination may not")]
+    NoReply,
     /// It serves nobody whom it does not know.
     #[error("the proxy wants a user name and a password")]
     WantsCredentials,
     /// It does not know this user name, or not with this password.
     #[error("the proxy refuses the user name or the password")]
     WrongCredentials,
+    /// It hung up when it was told them.
+    #[error("the proxy hung up when it was told the user name and the password")]
+    HungUpAtLogin,
+    /// It has not looked at a user name and a password.
+    #[error("the proxy wants another authentication than a user name and a password")]
+    OtherAuthentication,
     /// It does not do what it was asked for.
     #[error("the proxy refuses: {0}")]
     Refused(Refusal),
@@ -96,6 +107,14 @@ impl ProxyError {
             _ => None,
         }
     }
+
+    /// The same of a request to a proxy that has answered before: silence does not tell whose it is.
+    pub(super) fn of_request(self) -> Self {
+        match self {
+            Self::Timeout | Self::Closed => Self::NoReply,
+            error => error,
+        }
+    }
 }
 
 impl From<ProxyError> for io::Error {
@@ -107,8 +126,8 @@ impl From<ProxyError> for io::Error {
 /// A connection to a proxy that has granted something.
 pub(super) struct Granted {
     pub(super) stream: Box<dyn Stream>,
-    /// The endpoint that the proxy names as its own, if it does.
-    pub(super) bound: Option<SocketAddr>,
+    /// The endpoint that the proxy names as its own.
+    pub(super) bound: Bound,
     /// What the proxy says that it is.
     pub(super) software: Option<String>,
     /// The code of HTTP.
@@ -118,132 +137,141 @@ pub(super) struct Granted {
 impl Proxy {
     /// Has it connect.
     pub(super) async fn connect(&self, net: &dyn Net, to: &Destination) -> Result<Granted, ProxyError> {
-        within_patience(async {
-            let mut stream = self.reach(net).await?;
-            let credentials = self.credentials.as_ref();
-            match self.kind {
-                ProxyKind::Socks5 => self.socks5(stream, socks5::Command::Connect, to).await,
-                ProxyKind::Socks4 | ProxyKind::Socks4a => {
-                    self.socks4(stream, socks4::Command::Connect, to).await
-                }
-                ProxyKind::HttpConnect => {
-                    let head = exchange_http(&mut *stream, &http::connect(to, credentials)).await?;
-                    let (software, status) = (head.software, Some(head.status));
-                    match head.status {
-                        200..300 => Ok(Granted { stream, bound: None, software, status }),
-                        401 | 407 if credentials.is_none() => Err(ProxyError::WantsCredentials),
-                        401 | 407 => Err(ProxyError::WrongCredentials),
-                        code => Err(http::blames(code).error(code, http::refusal(code))),
-                    }
+        match self.kind {
+            ProxyKind::Socks5 => self.socks5(net, socks5::Command::Connect, to).await,
+            ProxyKind::Socks4 | ProxyKind::Socks4a => self.socks4(net, socks4::Command::Connect, to).await,
+            ProxyKind::HttpConnect => {
+                let mut stream = self.reach(net).await?;
+                let credentials = self.credentials.as_ref();
+                let head = exchange_http(&mut *stream, &http::connect(to, credentials)).await?;
+                let (software, status) = (head.software, Some(head.status));
+                match head.status {
+                    200..300 => Ok(Granted { stream, bound: Bound::default(), software, status }),
+                    401 | 407 if !head.takes_password => Err(ProxyError::OtherAuthentication),
+                    401 | 407 if credentials.is_none() => Err(ProxyError::WantsCredentials),
+                    401 | 407 => Err(ProxyError::WrongCredentials),
+                    code => Err(http::blames(code).error(code, http::refusal(code))),
                 }
             }
-        })
-        .await
+        }
     }
 
     /// Has it listen for one connection from there (BIND).
     pub(super) async fn bind(&self, net: &dyn Net, from: SocketAddr) -> Result<Granted, ProxyError> {
         let from = Destination::Address(from);
-        within_patience(async {
-            match self.kind {
-                ProxyKind::Socks5 => {
-                    let stream = self.reach(net).await?;
-                    self.socks5(stream, socks5::Command::Bind, &from).await
-                }
-                ProxyKind::Socks4 | ProxyKind::Socks4a => {
-                    let stream = self.reach(net).await?;
-                    self.socks4(stream, socks4::Command::Bind, &from).await
-                }
-                ProxyKind::HttpConnect => Err(ProxyError::NotInProtocol("HTTP")),
-            }
-        })
-        .await
+        match self.kind {
+            ProxyKind::Socks5 => self.socks5(net, socks5::Command::Bind, &from).await,
+            ProxyKind::Socks4 | ProxyKind::Socks4a => self.socks4(net, socks4::Command::Bind, &from).await,
+            ProxyKind::HttpConnect => Err(ProxyError::NotInProtocol("HTTP")),
+        }
     }
 
     /// Has it relay datagrams (UDP ASSOCIATE). The connection has to stay open for as long as it is to do so.
     pub(super) async fn associate(&self, net: &dyn Net) -> Result<Granted, ProxyError> {
-        within_patience(async {
-            match self.kind {
-                ProxyKind::Socks5 => {
-                    let stream = self.reach(net).await?;
-                    // The address that this host sends from (RFC 1928 section 4): not known, as a NAT may stand before the proxy.
-                    let any = Destination::Address(SocketAddr::from(([0, 0, 0, 0], 0)));
-                    self.socks5(stream, socks5::Command::UdpAssociate, &any).await
-                }
-                ProxyKind::Socks4 | ProxyKind::Socks4a => Err(ProxyError::NotInProtocol("SOCKS4")),
-                ProxyKind::HttpConnect => Err(ProxyError::NotInProtocol("HTTP CONNECT")),
+        match self.kind {
+            ProxyKind::Socks5 => {
+                // The address that this host sends from (RFC 1928 section 4): not known, as a NAT may stand before the proxy.
+                let any = Destination::Address(SocketAddr::from(([0, 0, 0, 0], 0)));
+                self.socks5(net, socks5::Command::UdpAssociate, &any).await
             }
-        })
-        .await
+            ProxyKind::Socks4 | ProxyKind::Socks4a => Err(ProxyError::NotInProtocol("SOCKS4")),
+            ProxyKind::HttpConnect => Err(ProxyError::NotInProtocol("HTTP CONNECT")),
+        }
     }
 
     /// Has it become a proxy for UDP (RFC 9298): the status that it answers with, 101 where it does.
     pub(super) async fn connect_udp(&self, net: &dyn Net, to: SocketAddr) -> Result<u16, ProxyError> {
-        within_patience(async {
-            let mut stream = self.reach(net).await?;
-            let to = Destination::Address(to);
-            let request = http::connect_udp(&to, &self.at.to_string(), self.credentials.as_ref());
-            exchange_http(&mut *stream, &request).await.map(|head| head.status)
-        })
-        .await
+        let mut stream = self.reach(net).await?;
+        let to = Destination::Address(to);
+        let request = http::connect_udp(&to, &self.at.to_string(), self.credentials.as_ref());
+        exchange_http(&mut *stream, &request).await.map(|head| head.status)
     }
 
     async fn reach(&self, net: &dyn Net) -> Result<Box<dyn Stream>, ProxyError> {
         let local = self.local.filter(|local| local.is_ipv4() == self.at.is_ipv4());
-        let connected = net.connect(local.map(|ip| SocketAddr::new(ip, 0)), self.at).await;
-        connected.map_err(|error| ProxyError::NoConnection(error.to_string()))
+        let connected = timeout(REACH, net.connect(local.map(|ip| SocketAddr::new(ip, 0)), self.at)).await;
+        match connected {
+            Ok(connected) => connected.map_err(|error| ProxyError::NoConnection(error.to_string())),
+            Err(_) => Err(ProxyError::NoConnection(format!("no answer within {} s", REACH.as_secs()))),
+        }
     }
 
     async fn socks5(
         &self,
-        mut stream: Box<dyn Stream>,
+        net: &dyn Net,
         command: socks5::Command,
         to: &Destination,
     ) -> Result<Granted, ProxyError> {
-        const NAME: &str = "SOCKS5";
-        send(&mut *stream, &socks5::greeting(self.credentials.is_some())).await?;
-        match (read(&mut *stream, NAME, socks5::parse_choice).await?, &self.credentials) {
-            (socks5::Method::NoAuthentication, _) => {}
-            (socks5::Method::Password, Some(credentials)) => {
-                send(&mut *stream, &socks5::login(credentials)).await?;
-                // Some hang up without a word.
-                match read(&mut *stream, NAME, socks5::parse_login).await {
-                    Ok(true) => {}
-                    Ok(false) | Err(ProxyError::Closed) => return Err(ProxyError::WrongCredentials),
-                    Err(error) => return Err(error),
-                }
-            }
-            (socks5::Method::NoneAcceptable | socks5::Method::Password, None) => {
-                return Err(ProxyError::WantsCredentials);
-            }
-            (socks5::Method::NoneAcceptable, Some(_)) => return Err(ProxyError::WrongCredentials),
-        }
-        send(&mut *stream, &socks5::request(command, to)).await?;
-        let reply = read(&mut *stream, NAME, socks5::parse_reply).await?;
+        let mut stream = self.reach(net).await?;
+        within_patience(self.log_in(&mut *stream)).await?;
+        // From here on silence may be that of the destination.
+        let asked = async {
+            send(&mut *stream, &socks5::request(command, to)).await?;
+            read(&mut *stream, SOCKS5, socks5::parse_reply).await
+        };
+        let reply = within_patience(asked).await.map_err(ProxyError::of_request)?;
         match reply.code {
             0 => Ok(Granted { stream, bound: reply.bound, software: None, status: None }),
             code => Err(socks5::blames(code).error(code.into(), socks5::refusal(code))),
         }
     }
 
+    /// Is let in by a proxy of SOCKS5 (RFC 1928 section 3).
+    async fn log_in(&self, stream: &mut dyn Stream) -> Result<(), ProxyError> {
+        send(stream, &socks5::greeting(self.credentials.is_some())).await?;
+        match (read(stream, SOCKS5, socks5::parse_choice).await?, &self.credentials) {
+            (socks5::Method::NoAuthentication, _) => Ok(()),
+            (socks5::Method::Password, Some(credentials)) if !credentials.fit_socks5() => {
+                Err(ProxyError::NotInProtocol("SOCKS5 with so long a password"))
+            }
+            (socks5::Method::Password, Some(credentials)) => {
+                let told = async {
+                    send(stream, &socks5::login(credentials)).await?;
+                    read(stream, SOCKS5, socks5::parse_login).await
+                };
+                match told.await {
+                    Ok(true) => Ok(()),
+                    Ok(false) => Err(ProxyError::WrongCredentials),
+                    // Some hang up without a word.
+                    Err(ProxyError::Closed) => Err(ProxyError::HungUpAtLogin),
+                    Err(error) => Err(error),
+                }
+            }
+            (socks5::Method::NoneAcceptable | socks5::Method::Password, None) => {
+                Err(ProxyError::WantsCredentials)
+            }
+            // It has not looked at them.
+            (socks5::Method::NoneAcceptable, Some(_)) => Err(ProxyError::OtherAuthentication),
+        }
+    }
+
     async fn socks4(
         &self,
-        mut stream: Box<dyn Stream>,
+        net: &dyn Net,
         command: socks4::Command,
         to: &Destination,
     ) -> Result<Granted, ProxyError> {
+        let mut stream = self.reach(net).await?;
         let request = match (self.kind, to) {
             (ProxyKind::Socks4, Destination::Name(..)) => None,
             _ => socks4::request(command, to, self.credentials.as_ref()),
         };
-        send(&mut *stream, &request.ok_or(ProxyError::NotInProtocol("SOCKS4"))?).await?;
-        let reply = read(&mut *stream, "SOCKS4", socks4::parse_reply).await?;
+        let request = request.ok_or(ProxyError::NotInProtocol("SOCKS4"))?;
+        let asked = async {
+            send(&mut *stream, &request).await?;
+            read(&mut *stream, "SOCKS4", socks4::parse_reply).await
+        };
+        let reply = within_patience(asked).await?;
         match reply.code {
-            socks4::GRANTED => Ok(Granted { stream, bound: Some(reply.bound), software: None, status: None }),
+            socks4::GRANTED => {
+                Ok(Granted { stream, bound: reply.bound.into(), software: None, status: None })
+            }
             code => Err(socks4::blames(code).error(code.into(), socks4::refusal(code))),
         }
     }
 }
+
+const SOCKS5: &str = "SOCKS5";
 
 async fn within_patience<T>(work: impl Future<Output = Result<T, ProxyError>>) -> Result<T, ProxyError> {
     timeout(PATIENCE, work).await.unwrap_or(Err(ProxyError::Timeout))
@@ -261,8 +289,11 @@ impl Blames {
 }
 
 async fn exchange_http(stream: &mut dyn Stream, request: &str) -> Result<http::Head, ProxyError> {
-    send(stream, request.as_bytes()).await?;
-    read(stream, "HTTP", http::parse_head).await
+    within_patience(async {
+        send(stream, request.as_bytes()).await?;
+        read(stream, "HTTP", http::parse_head).await
+    })
+    .await
 }
 
 async fn send(stream: &mut dyn Stream, message: &[u8]) -> Result<(), ProxyError> {

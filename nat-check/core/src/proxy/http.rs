@@ -18,6 +18,8 @@ pub(super) struct Head {
     pub(super) status: u16,
     /// What the proxy says that it is.
     pub(super) software: Option<String>,
+    /// Whether a user name and a password would do (RFC 7617), as far as it names what it wants.
+    pub(super) takes_password: bool,
 }
 
 /// Asks for a connection.
@@ -65,7 +67,20 @@ pub(super) fn parse_head(received: &[u8]) -> Result<Read<Head>, Malformed> {
         field.map(|field| printable(&String::from_utf8_lossy(field.value)))
     };
     let software = ["Proxy-Agent", "Via", "Server"].into_iter().find_map(named);
-    Ok(Read::Whole(Head { status: head.code.unwrap_or_default(), software }))
+    let takes_password = takes_password(head.headers);
+    Ok(Read::Whole(Head { status: head.code.unwrap_or_default(), software, takes_password }))
+}
+
+/// Whether Basic is among the schemes of authentication (RFC 9110 section 11.7.1), or none is named.
+fn takes_password(fields: &[httparse::Header<'_>]) -> bool {
+    const FIELDS: [&str; 2] = ["Proxy-Authenticate", "WWW-Authenticate"];
+    let is_meant =
+        |field: &&httparse::Header<'_>| FIELDS.into_iter().any(|name| field.name.eq_ignore_ascii_case(name));
+    let is_basic = |challenge: &[u8]| {
+        challenge.trim_ascii_start().get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"basic"))
+    };
+    let mut named = fields.iter().filter(is_meant).peekable();
+    named.peek().is_none() || named.any(|field| field.value.split(|byte| *byte == b',').any(is_basic))
 }
 
 /// What a status says of a request to connect (RFC 9110 section 15).
@@ -76,7 +91,9 @@ pub(super) fn refusal(status: u16) -> &'static str {
         403 => "forbidden",
         404 => "not found",
         405 | 501 => "it does not connect",
+        408 => "request timeout",
         429 => "too many requests",
+        511 => "it wants a login on a page of its own",
         502 => "bad gateway: it does not reach the destination",
         503 => "service unavailable: it does not reach the destination",
         504 => "gateway timeout: it does not reach the destination",
@@ -88,8 +105,8 @@ pub(super) fn refusal(status: u16) -> &'static str {
 pub(super) fn blames(status: u16) -> Blames {
     match status {
         502..=504 => Blames::Destination,
-        // Some say so of destinations, too.
-        500 => Blames::Nobody,
+        // Redirections to a page, and what is true only now; some say 500 of destinations, too.
+        100..400 | 408 | 429 | 500 | 511 => Blames::Nobody,
         _ => Blames::Itself,
     }
 }
@@ -120,7 +137,34 @@ mod tests {
             assert_eq!(parse_head(&whole[..length]), Ok(Read::Needs(length + 1)), "{length}");
         }
         let software = Some("tinyproxy/1.11.1".into());
-        assert_eq!(parse_head(whole), Ok(Read::Whole(Head { status: 200, software })));
+        let head = Head { status: 200, software, takes_password: true };
+        assert_eq!(parse_head(whole), Ok(Read::Whole(head)));
+    }
+
+    #[test]
+    fn which_authentication_is_wanted_is_read() {
+        for (fields, takes_password) in [
+            ("", true),
+            ("Proxy-Authenticate: Basic realm=\"x\"\r\n", true),
+            ("proxy-authenticate: Negotiate, NTLM, basic realm=x\r\n", true),
+            ("Proxy-Authenticate: NTLM\r\nProxy-Authenticate: Basic\r\n", true),
+            ("Proxy-Authenticate: Negotiate\r\nProxy-Authenticate: NTLM\r\n", false),
+            ("Proxy-Authenticate: Digest realm=\"basic\"\r\n", false),
+        ] {
+            let head = format!("HTTP/1.1 407 x\r\n{fields}\r\n");
+            let wanted = Head { status: 407, software: None, takes_password };
+            assert_eq!(parse_head(head.as_bytes()), Ok(Read::Whole(wanted)), "{fields}");
+        }
+    }
+
+    #[test]
+    fn only_what_the_proxy_says_of_itself_is_a_refusal() {
+        for status in [400, 403, 404, 405, 501] {
+            assert_eq!(blames(status), Blames::Itself, "{status}");
+        }
+        for status in [101, 302, 307, 408, 429, 500, 511] {
+            assert_eq!(blames(status), Blames::Nobody, "{status}");
+        }
     }
 
     #[test]

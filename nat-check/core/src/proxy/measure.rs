@@ -12,7 +12,7 @@ use super::{
     applications,
     associate::RelayAddress,
     client::Proxy,
-    conclude::{self, DirectUdp},
+    conclude::{self, DirectUdp, Through},
     environment::Found,
     net::{ProxyNet, Seen},
     url::ProxyUrl,
@@ -26,7 +26,7 @@ use crate::{
     randomness::RandomSource,
     report::{
         Confidence, FamilyReport, FamilyStatus, Finding, ProxyFoundBy, ProxyKind, ProxyReport, ReasonCode,
-        Report, UdpReport,
+        Report, ServerReport, UdpReport,
     },
     selection::{Families, Selection},
     target::{FoundBy, Target},
@@ -70,8 +70,7 @@ pub(crate) async fn measure_all(
     for query in &setup.proxies {
         let begun = Instant::now();
         progress.event(Event::Started { test: TEST, about: "what a proxy lets through" });
-        let direct = [&report.ipv4, &report.ipv6];
-        let (proxy, warnings) = measure(query, setup, net, servers, direct, stop.clone()).await;
+        let (proxy, warnings) = measure(query, setup, net, servers, report, stop.clone()).await;
         progress.event(Event::Finished { test: TEST, took: begun.elapsed() });
         report.warnings.extend(warnings);
         proxies.push(proxy);
@@ -79,14 +78,14 @@ pub(crate) async fn measure_all(
     report.proxy = Some(proxies);
 }
 
-/// Measures it, where `direct` is what was found without it, over IPv4 and over IPv6. Gives the part of the
-/// report, and what a person should know besides.
+/// Measures it, where `direct` is what was found without it. Gives the part of the report, and what a person should know
+/// besides.
 async fn measure(
     query: &ProxyQuery,
     setup: &Setup,
     net: &Arc<dyn Net>,
     servers: &[ServerQuery],
-    [ipv4, ipv6]: [&FamilyReport; 2],
+    direct: &Report,
     mut stop: watch::Receiver<bool>,
 ) -> (ProxyReport, Vec<String>) {
     let mut report = ProxyReport {
@@ -102,7 +101,7 @@ async fn measure(
         Ok(at) => *at,
         Err(why) => return (without(report, why), Vec::new()),
     };
-    let Some(server) = Server::among(servers, setup.families) else {
+    let Some(server) = Server::among(servers, setup.families, &direct.server) else {
         return (without(report, "no probe server to ask through it"), Vec::new());
     };
     let proxy = Proxy {
@@ -113,7 +112,8 @@ async fn measure(
     };
     let trial = Trial { proxy, net, server, random: Mutex::new(setup.randomness.split(PART).source()) };
     let mut warnings = Vec::new();
-    let known = direct_udp(if trial.server.at.is_ipv4() { ipv4 } else { ipv6 });
+    let passes = direct_udp(trial.server.family(direct));
+    let to_server = trial.server.direct_udp(direct);
     let stopped = stop.clone();
     tokio::select! {
         biased;
@@ -123,9 +123,9 @@ async fn measure(
     }
     // Who is not reached, or lets nobody in, relays nothing either.
     if report.error.is_none() && report.kind == Some(ProxyKind::Socks5) {
-        warnings = trial.over_udp(&mut report, setup, known, stopped).await;
+        warnings = trial.over_udp(&mut report, setup, to_server, stopped).await;
     }
-    report.applications = applications::verdicts(&report, known.map(|known| known.works));
+    report.applications = applications::verdicts(&report, passes.map(|passes| passes.works));
     (report, warnings)
 }
 
@@ -157,17 +157,42 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// The first that has an address of a family that is wanted, IPv4 if possible.
-    fn among(servers: &[ServerQuery], families: Families) -> Option<Self> {
-        servers.iter().find_map(|query| {
-            let target = query.target.as_ref().ok()?;
-            let at = target.v4.filter(|_| families.v4).or(target.v6.filter(|_| families.v6))?;
-            let host = target.query.rsplit_once(':').map_or(target.query.as_str(), |(host, _)| host);
-            let name = Destination::name(host, at.port()).filter(|_| target.found_by == FoundBy::Address);
-            let (v4, v6) = if at.is_ipv4() { (Some(at), None) } else { (None, Some(at)) };
-            let query = ServerQuery { target: Ok(Target { v4, v6, ..target.clone() }), ..query.clone() };
-            Some(Self { query, at, ipv6: target.v6, name })
-        })
+    /// The one that answered without the proxy, in a family that it answered in. Where none did, the first that has an address
+    /// of a family that is wanted. IPv4 if possible.
+    fn among(servers: &[ServerQuery], families: Families, answered: &ServerReport) -> Option<Self> {
+        let reached = Families {
+            v4: families.v4 && answered.ipv4.is_some(),
+            v6: families.v6 && answered.ipv6.is_some(),
+        };
+        let mut answering = servers.iter().filter(|query| query.query == answered.query);
+        answering
+            .find_map(|query| Self::of(query, reached))
+            .or_else(|| servers.iter().find_map(|query| Self::of(query, families)))
+    }
+
+    fn of(query: &ServerQuery, families: Families) -> Option<Self> {
+        let target = query.target.as_ref().ok()?;
+        let at = target.v4.filter(|_| families.v4).or(target.v6.filter(|_| families.v6))?;
+        let host = target.query.rsplit_once(':').map_or(target.query.as_str(), |(host, _)| host);
+        let name = Destination::name(host, at.port()).filter(|_| target.found_by == FoundBy::Address);
+        let (v4, v6) = if at.is_ipv4() { (Some(at), None) } else { (None, Some(at)) };
+        let query = ServerQuery { target: Ok(Target { v4, v6, ..target.clone() }), ..query.clone() };
+        Some(Self { query, at, ipv6: target.v6, name })
+    }
+
+    /// What was found in its family.
+    fn family<'a>(&self, report: &'a Report) -> &'a FamilyReport {
+        if self.at.is_ipv4() { &report.ipv4 } else { &report.ipv6 }
+    }
+
+    /// What is known of UDP to it without the proxy, if anything is: that another server answers says nothing about this one.
+    fn direct_udp(&self, direct: &Report) -> Option<DirectUdp> {
+        let known = direct_udp(self.family(direct))?;
+        let it = &direct.server;
+        let was_reached = if self.at.is_ipv4() { it.ipv4.is_some() } else { it.ipv6.is_some() };
+        let over_udp = it.features.change_request.reason_code != Some(ReasonCode::UdpBlocked);
+        let answers = it.query == self.query.query && was_reached && over_udp;
+        Some(DirectUdp { works: known.works && answers, ..known })
     }
 }
 
@@ -190,18 +215,24 @@ impl Trial<'_> {
         stop: watch::Receiver<bool>,
     ) -> Vec<String> {
         let (mut seen, mut through) = self.through(setup, RelayAddress::AsNamed, &stop).await;
-        if seen.is_dead() && seen.named.is_some_and(|named| named.ip() != self.proxy.at.ip()) {
+        if seen.is_dead() && seen.used.is_some_and(|used| used.ip() != self.proxy.at.ip()) {
             // A proxy in a container names an address that leads nowhere from here.
             let again = self.through(setup, RelayAddress::OfProxy, &stop).await;
             if again.0.received > 0 {
                 (seen, through) = again;
             }
         }
-        report.udp_associate = conclude::udp_associate(&seen, direct);
-        let family = if self.server.at.is_ipv4() { through.ipv4 } else { through.ipv6 };
+        let family = self.server.family(&through);
+        let udp = family.udp.as_ref().filter(|_| family.status == FamilyStatus::Tested);
+        let about = Through {
+            answered: udp.is_some_and(|udp| udp.nat_type.value != Some(NatType::UdpBlocked)),
+            ended_early: through.partial,
+            over_ipv6: self.server.at.is_ipv6(),
+        };
+        report.udp_associate = conclude::udp_associate(&seen, about, direct);
         if seen.granted > 0 && family.status == FamilyStatus::Tested {
-            report.udp = family.udp.map(|udp| UdpReport { distance: no_hops(), ..udp });
-            report.hole_punching = family.hole_punching;
+            report.udp = family.udp.clone().map(|udp| UdpReport { distance: no_hops(), ..udp });
+            report.hole_punching = family.hole_punching.clone();
         }
         through.warnings.into_iter().map(|warning| format!("through {}: {warning}", report.url)).collect()
     }

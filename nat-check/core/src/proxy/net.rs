@@ -71,8 +71,8 @@ impl ProxyNet {
         let granted = self.proxy.associate(&*self.outer).await.inspect_err(|error| {
             self.lock().error = Some(error.clone());
         })?;
-        let named = granted.bound;
-        let relay = relay_address(named, self.proxy.at, self.relay_address);
+        let named = granted.bound.address();
+        let relay = relay_address(granted.bound, self.proxy.at, self.relay_address);
         {
             let mut seen = self.lock();
             seen.granted += 1;

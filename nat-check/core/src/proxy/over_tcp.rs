@@ -1,6 +1,6 @@
 //! What a proxy does for connections: to the server's address, by name, over IPv6, to other ports, listening, UDP over HTTP.
 
-use std::sync::PoisonError;
+use std::{sync::PoisonError, time::Duration};
 
 use shared::stun::Dialect;
 use tokio::{
@@ -9,9 +9,9 @@ use tokio::{
 };
 
 use super::{
-    applications::PORTS,
+    applications::{HTTPS, PORTS},
     client::{PATIENCE, ProxyError},
-    conclude::{self, Tried},
+    conclude::{self, Held, Tried},
     measure::Trial,
     wire::Destination,
 };
@@ -26,13 +26,15 @@ struct Asked {
     software: Option<String>,
     /// The code that the proxy granted it with, where its protocol has several.
     status: Option<u16>,
+    /// How long all of it took.
+    took: Duration,
 }
 
 impl Trial<'_> {
     /// Fills in everything that takes a connection each.
     pub(super) async fn over_tcp(&self, report: &mut ProxyReport) {
-        let first = self.ask(&Destination::Address(self.server.at)).await;
-        report.connect = conclude::connect(&first.tried);
+        let first = self.first().await;
+        report.connect = conclude::connect(&first.tried, self.server.at.is_ipv6());
         report.exit_address = conclude::exit_address(&first.tried);
         if let Tried::Failed(error) = &first.tried
             && is_about_everything(error)
@@ -49,12 +51,12 @@ impl Trial<'_> {
             self.by_name(),
             self.over_ipv6(),
             self.proxy.bind(&**self.net, self.server.at),
-            self.ports(),
+            self.ports(first.took),
             self.upgraded(),
         );
         report.remote_dns = by_name;
         report.ipv6 = over_ipv6;
-        report.bind = conclude::bind(&bound.map(|granted| granted.bound));
+        report.bind = conclude::bind(&bound.map(|granted| granted.bound.address()));
         report.connect_ports = vec![self.own_port(&first)];
         report.connect_ports.extend(ports);
         report.software = first.software;
@@ -68,11 +70,40 @@ impl Trial<'_> {
         }
     }
 
+    /// Asks for the server. Where it gets no answer at all, another port tells whether the proxy is silent or the server: in
+    /// protocols without a greeting the answer to a request is the first one.
+    async fn first(&self) -> Asked {
+        let first = self.ask(&Destination::Address(self.server.at)).await;
+        let Tried::Failed(error @ (ProxyError::Timeout | ProxyError::Closed)) = &first.tried else {
+            return first;
+        };
+        if self.proxy.kind == ProxyKind::Socks5 {
+            return first;
+        }
+        let other = if self.server.at.port() == HTTPS { HTTP } else { HTTPS };
+        let elsewhere = self.proxy.connect(&**self.net, &self.at_port(other)).await.err();
+        if elsewhere.as_ref() == Some(error) {
+            return first;
+        }
+        Asked { tried: Tried::Failed(error.clone().of_request()), ..first }
+    }
+
+    /// Another port of the server.
+    fn at_port(&self, port: u16) -> Destination {
+        let mut at = self.server.at;
+        at.set_port(port);
+        Destination::Address(at)
+    }
+
     /// Has the proxy connect to the server, and asks that over STUN.
     async fn ask(&self, to: &Destination) -> Asked {
+        let begun = Instant::now();
         let mut granted = match self.proxy.connect(&**self.net, to).await {
             Ok(granted) => granted,
-            Err(error) => return Asked { tried: Tried::Failed(error), software: None, status: None },
+            Err(error) => {
+                let tried = Tried::Failed(error);
+                return Asked { tried, software: None, status: None, took: begun.elapsed() };
+            }
         };
         let id = self.random.lock().unwrap_or_else(PoisonError::into_inner).transaction_id(Dialect::Modern);
         let answer = match id {
@@ -83,7 +114,7 @@ impl Trial<'_> {
             Ok(Ok(seen)) => Tried::Answered(seen),
             Ok(Err(_)) | Err(_) => Tried::Silent,
         };
-        Asked { tried, software: granted.software, status: granted.status }
+        Asked { tried, software: granted.software, status: granted.status, took: begun.elapsed() }
     }
 
     async fn by_name(&self) -> Finding<bool> {
@@ -103,34 +134,40 @@ impl Trial<'_> {
     }
 
     fn own_port(&self, first: &Asked) -> ProxyPort {
-        let answer = match &first.tried {
-            Tried::Answered(_) => Ok(first.status),
-            Tried::Silent => Err(None),
-            Tried::Failed(error) => Err(Some(error)),
+        let held = match &first.tried {
+            Tried::Answered(_) => Held::Speaks(first.status),
+            Tried::Silent => Held::Ends,
+            Tried::Failed(error) => Held::Failed(error.clone()),
         };
-        conclude::port(self.server.at.port(), answer)
+        conclude::port(self.server.at.port(), &held, false)
     }
 
-    /// Other ports of the server, all at the same time.
-    async fn ports(&self) -> Vec<ProxyPort> {
-        let [a, b, c] = PORTS.map(|port| self.port(port));
-        let (a, b, c) = tokio::join!(a, b, c);
-        [a, b, c].into_iter().filter(|it| it.port != self.server.at.port()).collect()
+    /// Other ports of the server, all at the same time, and one that nobody serves: some proxies grant before they connect.
+    async fn ports(&self, first_took: Duration) -> Vec<ProxyPort> {
+        let [a, b, c] = PORTS.map(|port| self.hold(port, first_took));
+        let (unserved, a, b, c) = tokio::join!(self.hold(UNSERVED, first_took), a, b, c);
+        let grants_all = matches!(unserved, Held::Lasts(_));
+        PORTS
+            .into_iter()
+            .zip([a, b, c])
+            .filter(|(port, _)| *port != self.server.at.port())
+            .map(|(port, held)| conclude::port(port, &held, grants_all))
+            .collect()
     }
 
-    async fn port(&self, port: u16) -> ProxyPort {
-        let mut at = self.server.at;
-        at.set_port(port);
+    /// Has the proxy connect to a port, and waits for longer than it took to reach the server.
+    async fn hold(&self, port: u16, first_took: Duration) -> Held {
         let begun = Instant::now();
-        let mut granted = match self.proxy.connect(&**self.net, &Destination::Address(at)).await {
+        let mut granted = match self.proxy.connect(&**self.net, &self.at_port(port)).await {
             Ok(granted) => granted,
-            Err(error) => return conclude::port(port, Err(Some(&error))),
+            Err(error) => return Held::Failed(error),
         };
         // Some grant at once and hang up once they know better.
-        let soon = (begun.elapsed() * 2).clamp(LEAST_WAIT, PATIENCE);
+        let soon = (first_took.max(begun.elapsed()) * 2).clamp(LEAST_WAIT, PATIENCE);
         match timeout(soon, granted.stream.read(&mut [0; 1])).await {
-            Ok(Ok(0) | Err(_)) => conclude::port(port, Err(None)),
-            Ok(Ok(_)) | Err(_) => conclude::port(port, Ok(granted.status)),
+            Ok(Ok(0) | Err(_)) => Held::Ends,
+            Ok(Ok(_)) => Held::Speaks(granted.status),
+            Err(_) => Held::Lasts(granted.status),
         }
     }
 
@@ -144,7 +181,13 @@ impl Trial<'_> {
 }
 
 /// How long a connection that was granted has to last at the least to be believed.
-const LEAST_WAIT: std::time::Duration = std::time::Duration::from_millis(300);
+const LEAST_WAIT: Duration = Duration::from_millis(300);
+
+/// The port that is asked for besides where the server itself is at port 443.
+const HTTP: u16 = 80;
+
+/// A port that nobody serves: tcpmux (RFC 1078).
+const UNSERVED: u16 = 1;
 
 /// Whether the proxy would answer everything else alike.
 fn is_about_everything(error: &ProxyError) -> bool {
@@ -154,8 +197,11 @@ fn is_about_everything(error: &ProxyError) -> bool {
         | ProxyError::Closed
         | ProxyError::OtherProtocol(_)
         | ProxyError::WantsCredentials
-        | ProxyError::WrongCredentials => true,
-        ProxyError::Refused(_)
+        | ProxyError::WrongCredentials
+        | ProxyError::HungUpAtLogin
+        | ProxyError::OtherAuthentication => true,
+        ProxyError::NoReply
+        | ProxyError::Refused(_)
         | ProxyError::NotReached(_)
         | ProxyError::Failed(_)
         | ProxyError::NotInProtocol(_) => false,

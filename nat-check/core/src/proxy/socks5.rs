@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::{
     credentials::Credentials,
-    wire::{Blames, Destination, Malformed, Read, destination_at, put_destination},
+    wire::{Blames, Bound, Destination, Malformed, Read, destination_at, put_destination},
 };
 
 /// What a proxy is asked for (RFC 1928 section 4).
@@ -29,8 +29,8 @@ pub(super) enum Method {
 pub(super) struct Reply {
     /// 0 is granted.
     pub(super) code: u8,
-    /// The proxy's own endpoint; none where it gives a name.
-    pub(super) bound: Option<SocketAddr>,
+    /// The proxy's own endpoint.
+    pub(super) bound: Bound,
 }
 
 const VERSION: u8 = 5;
@@ -91,7 +91,7 @@ pub(super) fn parse_reply(message: &[u8]) -> Result<Read<Reply>, Malformed> {
             Ok(Read::Needs(length)) => Read::Needs(length),
             Ok(Read::Whole((bound, _))) => Read::Whole(Reply { code: *code, bound }),
             // Whoever refuses may leave out a sensible address.
-            Err(Malformed) if *code != 0 => Read::Whole(Reply { code: *code, bound: None }),
+            Err(Malformed) if *code != 0 => Read::Whole(Reply { code: *code, bound: Bound::default() }),
             Err(Malformed) => return Err(Malformed),
         }),
         [VERSION] | [] => Ok(Read::Needs(5)),
@@ -142,8 +142,8 @@ const WHOLE: u8 = 0;
 pub(super) fn unwrap(datagram: &[u8]) -> Option<(SocketAddr, &[u8])> {
     let [_, _, WHOLE, ..] = datagram else { return None };
     match destination_at(datagram, 3) {
-        Ok(Read::Whole((Some(from), end))) => Some((from, &datagram[end..])),
-        Ok(Read::Whole((None, _)) | Read::Needs(_)) | Err(Malformed) => None,
+        Ok(Read::Whole((from, end))) => Some((from.address()?, &datagram[end..])),
+        Ok(Read::Needs(_)) | Err(Malformed) => None,
     }
 }
 
@@ -178,6 +178,6 @@ mod tests {
         let granted_nothing = [5, 0, 0, 9, 0, 0];
         assert_eq!(parse_reply(&granted_nothing), Err(Malformed));
         let refused = [5, 7, 0, 0, 0, 0, 0, 0, 0, 0];
-        assert_eq!(parse_reply(&refused), Ok(Read::Whole(Reply { code: 7, bound: None })));
+        assert_eq!(parse_reply(&refused), Ok(Read::Whole(Reply { code: 7, bound: Bound::default() })));
     }
 }

@@ -70,6 +70,27 @@ pub(super) enum Blames {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Malformed;
 
+/// The endpoint that a proxy names as its own, as far as it does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Bound {
+    /// None where it gives a name, or nothing.
+    pub(super) ip: Option<IpAddr>,
+    pub(super) port: u16,
+}
+
+impl Bound {
+    /// The endpoint, where it is an address.
+    pub(super) fn address(self) -> Option<SocketAddr> {
+        self.ip.map(|ip| SocketAddr::new(ip, self.port))
+    }
+}
+
+impl From<SocketAddr> for Bound {
+    fn from(at: SocketAddr) -> Self {
+        Self { ip: Some(at.ip()), port: at.port() }
+    }
+}
+
 /// Kinds of address in SOCKS5 (RFC 1928 section 5).
 const IPV4: u8 = 1;
 const NAME: u8 = 3;
@@ -100,11 +121,8 @@ pub(super) fn put_destination(to: &Destination, out: &mut Vec<u8>) {
     out.extend(port.to_be_bytes());
 }
 
-/// Kind, address and port of SOCKS5 at this place of a message. Gives the address, none where it is a name, and where it ends.
-pub(super) fn destination_at(
-    message: &[u8],
-    at: usize,
-) -> Result<Read<(Option<SocketAddr>, usize)>, Malformed> {
+/// Kind, address and port of SOCKS5 at this place of a message, and where they end.
+pub(super) fn destination_at(message: &[u8], at: usize) -> Result<Read<(Bound, usize)>, Malformed> {
     // The byte after the kind is there in each of them.
     let Some(&[kind, first]) = message.get(at..at + 2) else { return Ok(Read::Needs(at + 2)) };
     let length = match kind {
@@ -122,5 +140,5 @@ pub(super) fn destination_at(
         IPV6 => <[u8; 16]>::try_from(address).ok().map(|octets| Ipv6Addr::from(octets).to_canonical()),
         _ => None,
     };
-    Ok(Read::Whole((ip.map(|ip: IpAddr| SocketAddr::new(ip, port)), end)))
+    Ok(Read::Whole((Bound { ip, port }, end)))
 }

@@ -30,6 +30,7 @@ pub(super) const AT: &str = "192.168.200.1:1080";
 pub(super) struct Script {
     pub(super) answer: Answer,
     pub(super) relay: Relay,
+    pub(super) connect: Connect,
     /// Who is let in; none = everybody.
     pub(super) password: Option<(&'static str, &'static str)>,
 }
@@ -41,11 +42,25 @@ pub(super) enum Answer {
     Socks5,
     /// Nobody listens.
     Refuse,
+    /// What is sent there gets lost.
+    Lost,
     Silence,
     Garbage,
     /// A byte a second of a protocol that it is not.
     Drip,
     HangUp,
+}
+
+/// What comes of CONNECT.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Connect {
+    /// It says what came of it.
+    #[default]
+    Works,
+    /// It says nothing about this port, as where what is sent there gets lost.
+    Silent(u16),
+    /// It grants first, and keeps the connection whatever comes of it.
+    GrantsFirst,
 }
 
 /// What comes of UDP ASSOCIATE.
@@ -57,6 +72,8 @@ pub(super) enum Relay {
     Named(IpAddr),
     /// Granted, and nothing passes.
     Dead,
+    /// Granted, and all that comes back is what was sent, as if it came from elsewhere.
+    Echoes,
     /// Granted, and the connection is closed at once.
     Ends,
     /// With this code.
@@ -116,8 +133,10 @@ impl Net for ScriptedNet {
             return self.client.connect(local, remote);
         }
         Box::pin(async move {
-            if let Answer::Refuse = self.proxy.script.answer {
-                return Err(io::ErrorKind::ConnectionRefused.into());
+            match self.proxy.script.answer {
+                Answer::Refuse => return Err(io::ErrorKind::ConnectionRefused.into()),
+                Answer::Lost => std::future::pending().await,
+                _ => {}
             }
             let (near, far) = duplex(4096);
             tokio::spawn(self.proxy.clone().serve(far));
@@ -135,7 +154,7 @@ impl Proxy {
     async fn answer(&self, stream: &mut DuplexStream) -> io::Result<()> {
         match self.script.answer {
             Answer::Socks5 => self.socks5(stream).await,
-            Answer::Refuse | Answer::HangUp => Ok(()),
+            Answer::Refuse | Answer::Lost | Answer::HangUp => Ok(()),
             Answer::Silence => {
                 sleep(Duration::from_secs(3600)).await;
                 Ok(())
@@ -199,7 +218,17 @@ impl Proxy {
                 Err(_) => return Ok(()),
             }
         };
-        match (asked.code, asked.bound, self.script.relay) {
+        match (asked.code, asked.bound.address(), self.script.relay) {
+            (1, Some(to), _) if self.script.connect == Connect::Silent(to.port()) => {
+                stream.read_exact(&mut [0]).await.map(drop)
+            }
+            (1, Some(to), _) if self.script.connect == Connect::GrantsFirst => {
+                stream.write_all(&reply(0, at())).await?;
+                match self.host.connect(None, to).await {
+                    Ok(mut beyond) => copy_bidirectional(stream, &mut beyond).await.map(drop),
+                    Err(_) => stream.read_exact(&mut [0]).await.map(drop),
+                }
+            }
             (1, Some(to), _) => match self.host.connect(None, to).await {
                 Ok(mut beyond) => {
                     stream.write_all(&reply(0, at())).await?;
@@ -229,6 +258,14 @@ impl Proxy {
                 read = stream.read(&mut rest) => if read? == 0 { break },
                 Some((datagram, from)) = arrived.recv() => {
                     client = Some(from);
+                    if let Relay::Echoes = relay {
+                        let queues = self.queues.lock().expect("queues");
+                        if let Some(queue) = queues.get(&from) {
+                            let elsewhere = SocketAddr::from(([198, 51, 100, 99], 9));
+                            let _ = queue.send((socks5::wrap(elsewhere, b"x"), own));
+                        }
+                        continue;
+                    }
                     if let Some((to, payload)) = socks5::unwrap(&datagram)
                         && !matches!(relay, Relay::Dead)
                     {
