@@ -94,13 +94,13 @@ async fn measure(plan: &Plan, interruption: &Interruption) -> anyhow::Result<Rep
     let progress: &dyn Progress = terminal.as_ref().map_or(&Silent, |terminal| terminal);
     #[expect(clippy::disallowed_methods, reason = "the edge where the report gets its date")]
     let mut setup = plan.setup(SystemTime::now());
-    setup.proxies = proxies::look_up(&plan.proxies, plan.families).await;
+    setup.proxies = proxies::look_up(&plan.proxies, plan.families, interruption).await;
     let mut report = check(&setup, net, &servers, progress, interruption.flag()).await;
     if one_address {
         report.warnings.push(ONE_ADDRESS.to_owned());
     }
     if !plan.proxies.is_empty() {
-        report.warnings.extend(proxies::automatic().await);
+        report.warnings.extend(proxies::automatic(interruption).await);
     }
     drop(embedded);
     Ok(report)

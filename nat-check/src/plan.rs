@@ -224,7 +224,10 @@ fn proxies(
                     let url = found.url.clone().map_err(|why| wrong(found.variable, why))?;
                     Ok((url, Some(found.variable)))
                 });
-                named.collect::<Result<Vec<_>, UsageError>>()?
+                let (usable, unusable): (Vec<_>, Vec<_>) = named.partition(Result::is_ok);
+                // The report tells of the others.
+                let chosen = if usable.is_empty() { unusable } else { usable };
+                chosen.into_iter().collect::<Result<Vec<_>, UsageError>>()?
             }
             text => vec![(ProxyUrl::parse(text).map_err(|why| wrong(text, why))?, None)],
         };
@@ -424,5 +427,20 @@ mod tests {
             "--proxy ftp://...@host: a proxy is one of socks5://, socks5h://, socks4://, socks4a:// and http://"
         );
         assert!(proxies(&[String::new()], NO_PROXIES).is_err());
+    }
+
+    #[test]
+    fn a_variable_that_names_no_proxy_keeps_none_from_being_used() {
+        let all = |http: &'static str| {
+            Environment::read(move |name| match name {
+                "ALL_PROXY" => Some("ftp://192.0.2.1".to_owned()),
+                "http_proxy" => Some(http.to_owned()),
+                _ => None,
+            })
+        };
+        let used = proxies(&[String::new()], &all("http://192.0.2.2:3128")).unwrap();
+        assert_eq!(used.iter().map(|(_, by)| *by).collect::<Vec<_>>(), [Some("http_proxy")]);
+        let message = proxies(&[String::new()], &all("ftp://192.0.2.2")).unwrap_err().to_string();
+        assert!(message.starts_with("--proxy ALL_PROXY: "), "{message}");
     }
 }

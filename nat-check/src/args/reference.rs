@@ -23,11 +23,12 @@ pub const CHECK: Reference = Reference {
     environment: &[
         ("NAT_CHECK_SERVER", "the probe server, if there is neither --server nor --public"),
         ("NAT_CHECK_CODE", "the peer's code of punch, if there is no --code"),
-        ("ALL_PROXY, HTTPS_PROXY, http_proxy, NO_PROXY", "proxies, which the report names and --proxy uses"),
         ("COLUMNS", "width of the report; 40 to 120"),
         ("NO_COLOR", "no colour, even on a terminal"),
         ("CLICOLOR_FORCE", "colour, even if it is not a terminal"),
         ("RUST_LOG", "which log lines -vv shows, e.g. nat_check_core=trace"),
+        // Last, as the other commands leave it out.
+        ("ALL_PROXY, HTTPS_PROXY, http_proxy, NO_PROXY", "proxies, which the report names and --proxy uses"),
     ],
     examples: &[
         ("nat-check --local", "a first try, without any setup"),
@@ -41,6 +42,12 @@ pub const CHECK: Reference = Reference {
     ],
 };
 
+/// What all commands read from the environment: all but the proxies.
+const ENVIRONMENT_OF_ALL: &[(&str, &str)] = match CHECK.environment {
+    [of_all @ .., _proxies] => of_all,
+    [] => &[],
+};
+
 /// `nat-check map`.
 pub const MAP: Reference = Reference {
     exit_status: &[
@@ -50,7 +57,7 @@ pub const MAP: Reference = Reference {
         ("3", "the name of the probe server did not resolve"),
         ("130", "interrupted (143: by SIGTERM): the port is closed; a second signal ends at once"),
     ],
-    environment: CHECK.environment,
+    environment: ENVIRONMENT_OF_ALL,
     examples: &[
         ("nat-check map 42000 --server probe.example.org", "open for UDP and TCP, tested from outside"),
         ("nat-check map 8080 --tcp --for 2h", "TCP alone, for two hours"),
@@ -66,7 +73,7 @@ pub const PUNCH: Reference = Reference {
         ("3", "no server could be reached, or no peer came"),
         ("130", "interrupted (143: by SIGTERM)"),
     ],
-    environment: CHECK.environment,
+    environment: ENVIRONMENT_OF_ALL,
     examples: &[
         ("nat-check punch --server probe.example.org", "on the first machine: prints a code"),
         ("nat-check punch --server probe.example.org --code CODE", "on the second machine, with that code"),

@@ -118,7 +118,11 @@ impl Page {
 
     fn proxies(&mut self, report: &Report) {
         for proxy in report.proxy.iter().flatten() {
-            self.heading(&format!("Through {}", proxy.url));
+            // Of what names no proxy only the variable is shown: the rest may hold a password.
+            match (&proxy.variable, proxy.url.as_str()) {
+                (Some(variable), "") => self.heading(variable),
+                (_, url) => self.heading(&format!("Through {url}")),
+            }
             let rows: Vec<Vec<String>> = report::proxy_rows("", proxy).into_iter().map(labelled).collect();
             self.table(&[], &rows);
             if let Some(through) = &proxy.udp {

@@ -15,11 +15,27 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+/// Variables that the program reads.
+const UNSET: [&str; 12] = [
+    "NAT_CHECK_SERVER",
+    "COLUMNS",
+    "NO_COLOR",
+    "CLICOLOR_FORCE",
+    "RUST_LOG",
+    "ALL_PROXY",
+    "all_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "http_proxy",
+    "NO_PROXY",
+    "no_proxy",
+];
+
 /// The program with the words of this line, in an environment that says nothing.
 fn nat_check(line: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nat-check"));
     command.args(line.split_whitespace()).stdin(Stdio::null());
-    for name in ["NAT_CHECK_SERVER", "COLUMNS", "NO_COLOR", "CLICOLOR_FORCE", "RUST_LOG"] {
+    for name in UNSET {
         command.env_remove(name);
     }
     command

@@ -70,7 +70,9 @@ fn what(proxy: &ProxyReport) -> String {
         (ProxyFoundBy::Env, Some(variable)) => format!(", named by {variable}"),
         (ProxyFoundBy::Env, None) | (ProxyFoundBy::Flag, _) => String::new(),
     };
-    let unused = if proxy.tested { "" } else { "; not used: --proxy measures through it" };
+    // What names no proxy cannot be measured through either.
+    let could_be_used = !proxy.tested && proxy.kind.is_some();
+    let unused = if could_be_used { "; not used: --proxy measures through it" } else { "" };
     let error = proxy.error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
     format!("{kind}{software}{found}{unused}{error}")
 }
@@ -134,5 +136,16 @@ mod tests {
         let rows = rows("proxy.0", &proxy);
         assert_eq!(rows.len(), 1);
         assert_eq!(rows[0].text, "SOCKS5, named by ALL_PROXY; not used: --proxy measures through it");
+    }
+
+    #[test]
+    fn one_that_cannot_be_used_says_why() {
+        let proxy = ProxyReport {
+            found_by: ProxyFoundBy::Env,
+            variable: Some("ALL_PROXY".into()),
+            error: Some("no host in it".into()),
+            ..ProxyReport::default()
+        };
+        assert_eq!(rows("proxy.0", &proxy)[0].text, "not usable, named by ALL_PROXY: no host in it");
     }
 }
