@@ -172,7 +172,7 @@ fn what_answers_nonsense_slowly_or_not_at_all_takes_bounded_time() {
             let it = proxy(&report);
             assert_eq!(it.connect.reason_code, Some(code), "{answer:?} {scheme}: {:?}", it.connect);
             assert!(it.error.is_some() && it.udp.is_none());
-            assert!(took < Duration::from_secs(17), "{answer:?} {scheme}: {took:?}");
+            assert!(took < Duration::from_secs(20), "{answer:?} {scheme}: {took:?}");
         }
     }
 }
