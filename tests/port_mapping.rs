@@ -13,7 +13,7 @@ mod linux {
         io::{ErrorKind, Write},
         net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
         process::ExitCode,
-        time::{Duration, Instant},
+        time::Duration,
     };
 
     use natlab::{
@@ -23,6 +23,7 @@ mod linux {
     };
     use rustix::process::Signal;
     use serde_json::Value;
+    use tokio::time::Instant;
 
     use home::{Home, PATIENCE, protocol, sure};
     use scripted::Device;
