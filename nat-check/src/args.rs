@@ -90,8 +90,8 @@ pub struct Args {
     #[arg(long, help_heading = WHAT)]
     pub port_mapping: bool,
 
-    /// Measure through this proxy, too: socks5://[USER:PASSWORD@]HOST:PORT, socks4://, socks4a:// or http:// [those of the
-    /// environment without a URL]; may be repeated
+    /// Measure through this proxy, too: socks5://HOST:PORT or socks5://USER:PASSWORD@HOST:PORT, socks4://, socks4a://, http://;
+    /// those of the environment without a URL; may be repeated
     ///
     /// Connections, names, IPv6 and ports that it allows; through the relay of a SOCKS5 proxy the UDP measurements as well, beside
     /// those without it. A name is looked up here. Without --proxy, proxies that the environment names are told and not used.
@@ -187,7 +187,8 @@ pub struct PunchArgs {
     #[arg(long, value_name = "FILE", requires = "tls", help_heading = SERVERS)]
     pub ca: Option<PathBuf>,
 
-    /// Meet the peer and reach it through this proxy: socks5://[USER:PASSWORD@]HOST:PORT, which has to relay UDP
+    /// Meet the peer and reach it through this proxy, which has to relay UDP: socks5://HOST:PORT or
+    /// socks5://USER:PASSWORD@HOST:PORT
     #[arg(long, value_name = "URL", help_heading = WHAT)]
     pub proxy: Option<String>,
 

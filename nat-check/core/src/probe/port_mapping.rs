@@ -174,7 +174,7 @@ impl Trial {
         let Some(opened) = open(self, Transport::Tcp, local.port(), None).await else { return };
         if let Some(test) = session.test_session().await {
             session.accept_calls(&test, listener);
-            outside::call(session, &test, purposes.call, opened.external).await;
+            outside::call(session, &test, purposes.call, opened.external, outside::CALLS).await;
         }
         close(self, Transport::Tcp).await;
     }

@@ -10,7 +10,7 @@ use crate::{
     loss_test::{DECIDED, LossCounts},
     observation::{
         ObservationLog, Purpose, RequestKind, SocketId, Transaction,
-        call::Call,
+        call::{Call, CallResult},
         port_mapping::{AskedMapping, Attempt, Deletion},
     },
     probe::tcp_calls::{counts, log_ratio, why_no_calls},
@@ -204,6 +204,8 @@ pub(super) fn reachable_tcp(log: &ObservationLog, attempt: &Attempt) -> Finding<
         Finding::unknown(why_no_calls(log), CALLS)
     } else if calls().filter_map(Call::rejection).count() > 1 || log_ratio(&counts) <= DECIDED {
         silent(log, attempt, CALLS)
+    } else if log.tcp.calls_of(purpose).any(|call| call.result == Some(CallResult::Declined)) {
+        Finding::unknown(why_no_calls(log), CALLS)
     } else {
         Finding::unknown(undecided(log), CALLS)
     };

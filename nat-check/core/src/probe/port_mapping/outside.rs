@@ -20,7 +20,9 @@ const FEWEST_ROUNDS: usize = 3;
 /// The most rounds: so many decide where less than a third is lost.
 const MOST_ROUNDS: usize = 20;
 /// Calls to one port, at the most.
-const CALLS: usize = 5;
+pub(super) const CALLS: usize = 5;
+/// Calls to a port that was not mapped: servers connect to one address so often only, and silence of the others is to be decided.
+const CONTROL_CALLS: usize = 2;
 /// Between two calls.
 const CALL_INTERVAL: Duration = Duration::from_millis(120);
 
@@ -66,8 +68,14 @@ impl Datagrams<'_> {
     }
 }
 
-/// Has the server connect to an external port of this host until a connection arrives.
-pub(super) async fn call(session: &Arc<Session>, test: &TestSession, purpose: Purpose, port: u16) {
+/// Has the server connect to an external port of this host until a connection arrives, so often at the most.
+pub(super) async fn call(
+    session: &Arc<Session>,
+    test: &TestSession,
+    purpose: Purpose,
+    port: u16,
+    most: usize,
+) {
     let to = std::net::SocketAddr::new(test.seen_at(), port);
     let caller = Caller { session, test, to };
     // Nothing has been sent there from the port under test, so either address will do; the other one has seen less of this host.
@@ -79,7 +87,7 @@ pub(super) async fn call(session: &Arc<Session>, test: &TestSession, purpose: Pu
         let mut calls = log.tcp.calls_of(purpose);
         calls.any(|call| call.arrived.is_some() || call.rejection().is_some())
     };
-    for _ in 0..CALLS {
+    for _ in 0..most {
         let (source, put_off) = (Source::Ephemeral, Duration::ZERO);
         if caller.call(CallRequest { purpose, from, source, to, put_off, wait: WAIT }).await.is_none() {
             return;
@@ -97,5 +105,5 @@ pub(super) async fn call_unmapped(session: Arc<Session>) {
     let (Ok(local), Ok(listener)) = (port.local_addr(), port.listen()) else { return };
     let Some(test) = session.test_session().await else { return };
     session.accept_calls(&test, listener);
-    call(&session, &test, CONTROL_CALL, local.port()).await;
+    call(&session, &test, CONTROL_CALL, local.port(), CONTROL_CALLS).await;
 }
