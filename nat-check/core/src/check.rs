@@ -45,7 +45,7 @@ pub struct Setup {
     pub lifetime: Option<Duration>,
     /// The longest idle time of a TCP connection that is looked at; none = it is not asked for.
     pub tcp_idle: Option<Duration>,
-    /// Whether the gateway is asked to open ports, which are tested from outside and closed again; IPv4 only.
+    /// Whether the gateway is asked to open ports, and pinholes over IPv6, which are tested from outside and closed again.
     pub port_mapping: bool,
     /// Proxies that are measured beside the direct way, one after the other; each takes as long as that, and comes on top.
     #[cfg(feature = "proxy")]

@@ -21,7 +21,7 @@ use crate::{
     classify::ServerSide,
     engine::{self, Observed, Settings},
     progress::{Event, Silent},
-    report::{Confidence, FamilyStatus, ReasonCode, ServerAddresses},
+    report::{FamilyStatus, ReasonCode, ServerAddresses},
     selection::Selection,
     server_endpoints::{AlternateFault, ServerEndpoint},
 };
@@ -164,9 +164,8 @@ impl FamilyTest<'_> {
     /// A server that has shown by itself that the mapping is the same for all destinations.
     fn independent(&self) -> Option<IpAddr> {
         let shows = |verdict: &Verdict| {
-            let mapping = &verdict.found.udp.mapping;
-            mapping.confidence > Confidence::Weak
-                && matches!(mapping.value, Some(Mapping::Direct | Mapping::EndpointIndependent))
+            let mapping = verdict.found.udp.mapping.sure();
+            matches!(mapping, Some(Mapping::Direct | Mapping::EndpointIndependent))
         };
         self.examined.iter().find(|(_, verdict)| shows(verdict)).map(|(observed, _)| observed.log.server.ip())
     }

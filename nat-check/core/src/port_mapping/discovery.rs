@@ -1,6 +1,5 @@
-//! Who opens ports here: PCP, NAT-PMP and UPnP are looked for at the same time, in one round of 600 ms, or twice that where
-//! somebody answers (RFC 6887 section 8.1,
-//! RFC 6886 section 3.2, UPnP Device Architecture 2.0 section 1.3). Nothing is changed by it.
+//! Who opens ports here: PCP, NAT-PMP and UPnP are looked for at the same time (RFC 6887 section 8.1, RFC 6886 section 3.2, UPnP
+//! Device Architecture 2.0 section 1.3), in one round of 600 ms, or twice that where somebody answers. Nothing is changed by it.
 
 use std::{
     net::{IpAddr, SocketAddr, SocketAddrV6},

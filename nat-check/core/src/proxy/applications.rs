@@ -1,8 +1,7 @@
 //! Which applications get through here, and how: from findings to verdicts. Pure.
 
 use crate::report::{
-    Application, ApplicationOutcome as Outcome, Confidence, Finding, Level, ProxyApplication, ProxyReport,
-    ProxyUdp, ReasonCode,
+    Application, ApplicationOutcome as Outcome, Level, ProxyApplication, ProxyReport, ProxyUdp, ReasonCode,
 };
 
 /// The verdicts; `direct_udp` says whether UDP works without the proxy, if that is known.
@@ -32,10 +31,6 @@ const SSH: u16 = 22;
 /// Ports of the server that a proxy is asked for besides the one that the server is at: what applications need.
 pub(super) const PORTS: [u16; 3] = [SSH, HTTPS, 5349];
 
-fn sure<T>(finding: &Finding<T>) -> Option<&T> {
-    finding.value.as_ref().filter(|_| finding.confidence > Confidence::Weak)
-}
-
 fn over_tcp(application: Application, allowed: Option<bool>, [yes, no]: [&str; 2]) -> ProxyApplication {
     let (outcome, how) = match allowed {
         Some(true) => (Outcome::ThroughProxy, format!("the proxy {yes}")),
@@ -63,7 +58,7 @@ fn browser_calls(https: Option<bool>, direct_udp: Option<bool>) -> ProxyApplicat
 
 fn peer_to_peer(proxy: &ProxyReport, direct_udp: Option<bool>) -> ProxyApplication {
     let level = proxy.hole_punching.as_ref().map_or(Level::Unknown, |verdict| verdict.level);
-    let (outcome, how) = match (sure(&proxy.udp_associate), level) {
+    let (outcome, how) = match (proxy.udp_associate.sure(), level) {
         (Some(ProxyUdp::Works), Level::AnyPeer) => {
             (Outcome::ThroughProxy, "UDP through the relay of the proxy, with any peer")
         }
@@ -101,7 +96,7 @@ fn other_udp(direct_udp: Option<bool>) -> ProxyApplication {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{HolePunching, ProxyConnect, ProxyPort};
+    use crate::report::{Confidence, Finding, HolePunching, ProxyConnect, ProxyPort};
 
     fn outcomes(proxy: &ProxyReport, direct_udp: Option<bool>) -> Vec<Outcome> {
         verdicts(proxy, direct_udp).into_iter().map(|it| it.outcome).collect()

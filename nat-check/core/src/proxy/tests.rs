@@ -17,8 +17,7 @@ use crate::{
     nat::{Filtering, Mapping, NatType},
     net::sim::{SiteSpec, World},
     report::{
-        Application, ApplicationOutcome, Confidence, Finding, ProxyBind, ProxyConnect, ProxyReport, ProxyUdp,
-        ReasonCode, Report,
+        Application, ApplicationOutcome, ProxyBind, ProxyConnect, ProxyReport, ProxyUdp, ReasonCode, Report,
     },
 };
 use scripted::{AT, Answer, Connect, Relay, Script, ScriptedNet};
@@ -53,11 +52,6 @@ fn proxy(report: &Report) -> &ProxyReport {
     &report.proxy.as_ref().expect("proxies")[0]
 }
 
-/// A value that is certain or strong.
-fn sure<T: Copy + std::fmt::Debug>(finding: &Finding<T>) -> Option<T> {
-    finding.value.filter(|_| finding.confidence > Confidence::Weak)
-}
-
 #[test]
 fn the_class_of_a_relay_is_that_of_the_nat_behind_it() {
     let mappings = [
@@ -75,10 +69,10 @@ fn the_class_of_a_relay_is_that_of_the_nat_behind_it() {
             let nat = format!("mapping={mapping_name},filtering={filtering_name}");
             let report = run(measured("socks5://proxy", &nat, Script::default()));
             let it = proxy(&report);
-            assert_eq!(sure(&it.udp_associate), Some(ProxyUdp::Works), "{nat}: {:?}", it.udp_associate);
+            assert_eq!(it.udp_associate.sure(), Some(&ProxyUdp::Works), "{nat}: {:?}", it.udp_associate);
             let udp = it.udp.as_ref().expect("UDP");
-            assert_eq!(sure(&udp.mapping), Some(mapping), "{nat}: {:?}", udp.mapping);
-            assert_eq!(sure(&udp.filtering), Some(filtering), "{nat}: {:?}", udp.filtering);
+            assert_eq!(udp.mapping.sure(), Some(&mapping), "{nat}: {:?}", udp.mapping);
+            assert_eq!(udp.filtering.sure(), Some(&filtering), "{nat}: {:?}", udp.filtering);
             assert_eq!(udp.distance.reason_code, Some(ReasonCode::NotThroughProxy));
             // The way without it is another.
             let direct = report.ipv4.udp.as_ref().and_then(|udp| udp.nat_type.value);
@@ -92,9 +86,9 @@ fn the_class_of_a_relay_is_that_of_the_nat_behind_it() {
 fn connections_go_through_as_well() {
     let report = run(measured("socks5://proxy", "full-cone", Script::default()));
     let it = proxy(&report);
-    assert_eq!(sure(&it.connect), Some(ProxyConnect::Works), "{:?}", it.connect);
+    assert_eq!(it.connect.sure(), Some(&ProxyConnect::Works), "{:?}", it.connect);
     assert_eq!(it.exit_address, Some("203.0.113.17".parse().unwrap()));
-    assert_eq!(sure(&it.bind), Some(ProxyBind::Refused));
+    assert_eq!(it.bind.sure(), Some(&ProxyBind::Refused));
     assert_eq!(it.connect_ports[0].allowed, Some(true));
     assert_eq!(it.remote_dns.reason_code, Some(ReasonCode::NoNameToLookUp));
     let outcome =
@@ -108,12 +102,12 @@ fn a_relay_that_lets_nothing_pass_is_told_from_one_that_refuses() {
     let dead =
         run(measured("socks5://proxy", "full-cone", Script { relay: Relay::Dead, ..Script::default() }));
     let it = proxy(&dead);
-    assert_eq!(sure(&it.udp_associate), Some(ProxyUdp::GrantedButDead), "{:?}", it.udp_associate);
-    assert_eq!(sure(&it.connect), Some(ProxyConnect::Works));
+    assert_eq!(it.udp_associate.sure(), Some(&ProxyUdp::GrantedButDead), "{:?}", it.udp_associate);
+    assert_eq!(it.connect.sure(), Some(&ProxyConnect::Works));
     let refusing = Script { relay: Relay::Refused(7), ..Script::default() };
     let refused = run(measured("socks5://proxy", "full-cone", refusing));
     let it = proxy(&refused);
-    assert_eq!(sure(&it.udp_associate), Some(ProxyUdp::Refused), "{:?}", it.udp_associate);
+    assert_eq!(it.udp_associate.sure(), Some(&ProxyUdp::Refused), "{:?}", it.udp_associate);
     assert_eq!(it.udp_associate.reason_code, Some(ReasonCode::ProxyRefuses));
     assert!(it.udp.is_none());
 }
@@ -124,10 +118,10 @@ fn a_relay_that_names_no_address_or_a_wrong_one_is_found_at_the_proxys() {
         let script = Script { relay: Relay::Named(named.parse().unwrap()), ..Script::default() };
         let report = run(measured("socks5://proxy", "full-cone", script));
         let it = proxy(&report);
-        assert_eq!(sure(&it.udp_associate), Some(ProxyUdp::Works), "{named}: {:?}", it.udp_associate);
+        assert_eq!(it.udp_associate.sure(), Some(&ProxyUdp::Works), "{named}: {:?}", it.udp_associate);
         assert_eq!(it.udp_associate.reason_code, Some(ReasonCode::RelayAddressUnusable), "{named}");
-        let class = it.udp.as_ref().and_then(|udp| sure(&udp.nat_type));
-        assert_eq!(class, Some(NatType::FullCone), "{named}");
+        let class = it.udp.as_ref().and_then(|udp| udp.nat_type.sure());
+        assert_eq!(class, Some(&NatType::FullCone), "{named}");
     }
 }
 
@@ -135,10 +129,10 @@ fn a_relay_that_names_no_address_or_a_wrong_one_is_found_at_the_proxys() {
 fn passwords_are_right_wrong_or_missing_and_never_shown() {
     let script = || Script { password: Some(("somebody", "s3cret")), ..Script::default() };
     let right = run(measured("socks5://somebody:s3cret@proxy", "full-cone", script()));
-    assert_eq!(sure(&proxy(&right).connect), Some(ProxyConnect::Works), "{:?}", proxy(&right).connect);
-    assert_eq!(sure(&proxy(&right).udp_associate), Some(ProxyUdp::Works));
+    assert_eq!(proxy(&right).connect.sure(), Some(&ProxyConnect::Works), "{:?}", proxy(&right).connect);
+    assert_eq!(proxy(&right).udp_associate.sure(), Some(&ProxyUdp::Works));
     let wrong = run(measured("socks5://somebody:wr0ng@proxy", "full-cone", script()));
-    assert_eq!(sure(&proxy(&wrong).connect), Some(ProxyConnect::Refused));
+    assert_eq!(proxy(&wrong).connect.sure(), Some(&ProxyConnect::Refused));
     assert_eq!(proxy(&wrong).connect.reason_code, Some(ReasonCode::ProxyRefusesCredentials));
     assert_eq!(proxy(&wrong).error.as_deref(), Some("the proxy refuses the user name or the password"));
     let missing = run(measured("socks5://proxy", "full-cone", script()));
@@ -191,8 +185,8 @@ fn the_server_that_answers_without_the_proxy_is_asked_through_it() {
     let servers = |world: &World| vec!["198.51.100.77:3478".parse().unwrap(), world.server()];
     let report = run(measured_with("socks5://proxy", "full-cone", Script::default(), servers));
     let it = proxy(&report);
-    assert_eq!(sure(&it.connect), Some(ProxyConnect::Works), "{:?}", it.connect);
-    assert_eq!(sure(&it.udp_associate), Some(ProxyUdp::Works), "{:?}", it.udp_associate);
+    assert_eq!(it.connect.sure(), Some(&ProxyConnect::Works), "{:?}", it.connect);
+    assert_eq!(it.udp_associate.sure(), Some(&ProxyUdp::Works), "{:?}", it.udp_associate);
 }
 
 #[test]
@@ -203,7 +197,7 @@ fn a_silent_server_is_told_from_a_silent_proxy() {
     assert_eq!((it.connect.value, it.connect.reason_code), (None, Some(ReasonCode::NoAnswer)));
     assert_eq!(it.error, None);
     assert_eq!(it.connect_ports[0].allowed, None);
-    assert_eq!(sure(&it.udp_associate), Some(ProxyUdp::Works), "{:?}", it.udp_associate);
+    assert_eq!(it.udp_associate.sure(), Some(&ProxyUdp::Works), "{:?}", it.udp_associate);
 }
 
 #[test]
@@ -211,7 +205,7 @@ fn the_word_of_a_proxy_that_grants_everything_is_nothing() {
     let script = Script { connect: Connect::GrantsFirst, ..Script::default() };
     let report = run(measured("socks5://proxy", "full-cone", script));
     let it = proxy(&report);
-    assert_eq!(sure(&it.connect), Some(ProxyConnect::Works), "{:?}", it.connect);
+    assert_eq!(it.connect.sure(), Some(&ProxyConnect::Works), "{:?}", it.connect);
     let allowed: Vec<_> = it.connect_ports.iter().map(|it| it.allowed).collect();
     assert_eq!(allowed, [Some(true), None, None, None]);
     assert_eq!(it.applications[0].outcome, ApplicationOutcome::Unknown);

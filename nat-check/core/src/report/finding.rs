@@ -82,6 +82,12 @@ impl<T> Finding<T> {
         Self::unknown((ReasonCode::NotAskedFor, "not asked for"), method)
     }
 
+    /// The value, where it is strong or certain: what others may build on.
+    #[must_use]
+    pub fn sure(&self) -> Option<&T> {
+        self.value.as_ref().filter(|_| self.confidence >= Confidence::Strong)
+    }
+
     /// Sets the reason, in place of any other.
     #[must_use]
     pub fn because(mut self, reason: impl Into<Reason>) -> Self {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Confidence, Finding, Reason, ReasonCode, Row, number};
+use super::{Finding, Reason, ReasonCode, Row, number};
 
 /// Who opens ports here, and whether what they open can be reached.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -250,8 +250,7 @@ fn summary(it: &MappingProtocol) -> String {
             format!("{name} port {} {until}", granted.external)
         })
         .collect();
-    let reached = |finding: &Finding<bool>| finding.value.filter(|_| finding.confidence > Confidence::Weak);
-    let outside = match (reached(&it.reachable_udp), reached(&it.reachable_tcp)) {
+    let outside = match (it.reachable_udp.sure().copied(), it.reachable_tcp.sure().copied()) {
         (Some(true), Some(true)) => "reached from outside over UDP and TCP",
         (Some(true), Some(false)) => "reached from outside over UDP, not over TCP",
         (Some(false), Some(true)) => "reached from outside over TCP, not over UDP",

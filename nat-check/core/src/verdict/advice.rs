@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use shared::nat::{Filtering, Mapping, NatType};
 
 use crate::report::{
-    Advice, AdviceCode, Confidence, Finding, LayersKind, Level, MappingProtocol, PeerKind, PeerOutcome,
-    PortMapping, Report, UdpReport, number,
+    Advice, AdviceCode, LayersKind, Level, MappingProtocol, PeerKind, PeerOutcome, PortMapping, Report,
+    UdpReport, number,
 };
 
 /// More than this nobody reads.
@@ -34,6 +34,9 @@ const RULES: [fn(&Known<'_>) -> Option<Advice>; 11] = [
     use_relay,
 ];
 
+/// A protocol: its key in the report, its name, what came of it.
+type Opened<'a> = (&'static str, &'static str, &'a MappingProtocol);
+
 /// What is surely known.
 struct Known<'a> {
     report: &'a Report,
@@ -48,7 +51,7 @@ impl<'a> Known<'a> {
         Self {
             report,
             udp: report.ipv4.udp.as_ref(),
-            kind: layers.and_then(|layers| sure(&layers.kind)).copied(),
+            kind: layers.and_then(|layers| layers.kind.sure()).copied(),
             gateway: layers.and_then(|layers| layers.gateway),
         }
     }
@@ -60,30 +63,27 @@ impl<'a> Known<'a> {
 
     /// Whether the one NAT that there is keeps out who was not sent to.
     fn keeps_strangers_out(&self) -> bool {
-        let filtering = self.udp.and_then(|udp| sure(&udp.filtering));
+        let filtering = self.udp.and_then(|udp| udp.filtering.sure());
         filtering.is_some_and(|filtering| *filtering != Filtering::EndpointIndependent)
     }
 
-    /// The first protocol that opened a port over IPv4 of which this is true: key, name, what came of it.
-    fn opened(
-        &self,
-        holds: impl Fn(&MappingProtocol) -> bool,
-    ) -> Option<(&'static str, &'static str, &'a MappingProtocol)> {
+    /// The first protocol that opened a port which was reached from outside.
+    fn reached(&self) -> Option<Opened<'a>> {
+        self.opened(|it| it.reachable_udp.sure() == Some(&true))
+    }
+
+    /// The first protocol that opened a port over IPv4 of which this is true.
+    fn opened(&self, holds: impl Fn(&MappingProtocol) -> bool) -> Option<Opened<'a>> {
         let protocols = self.report.port_mapping.as_ref().map(PortMapping::protocols);
         let known = protocols.into_iter().flatten().filter_map(|(key, name, it)| Some((key, name, it?)));
         known.into_iter().find(|(_, _, it)| it.mapping.is_some() && holds(it))
     }
 }
 
-/// The value, where the chance that it is wrong is small enough to act on it.
-fn sure<T>(finding: &Finding<T>) -> Option<&T> {
-    finding.value.as_ref().filter(|_| finding.confidence >= Confidence::Strong)
-}
-
 const KIND: &str = "layers.kind";
 
 fn allow_udp(known: &Known<'_>) -> Option<Advice> {
-    let blocked = sure(&known.udp?.nat_type) == Some(&NatType::UdpBlocked);
+    let blocked = known.udp?.nat_type.sure() == Some(&NatType::UdpBlocked);
     let text = "UDP does not pass here: allow outgoing UDP in the firewall, or plan for TCP and a relay \
                 over TLS on port 443.";
     blocked.then(|| Advice::new(AdviceCode::AllowUdp, text, "ipv4.udp.nat_type"))
@@ -96,7 +96,8 @@ fn measure_without_vpn(known: &Known<'_>) -> Option<Advice> {
 }
 
 fn ask_for_public_address(known: &Known<'_>) -> Option<Advice> {
-    if !matches!(known.kind?, LayersKind::CarrierGrade | LayersKind::DsLite) {
+    // The carrier's own gateway may open ports (RFC 6887).
+    if known.reached().is_some() || !matches!(known.kind?, LayersKind::CarrierGrade | LayersKind::DsLite) {
         return None;
     }
     let ipv6 = known.report.ipv6.hole_punching.as_ref();
@@ -120,10 +121,10 @@ fn bridge_second_router(known: &Known<'_>) -> Option<Advice> {
 
 fn forward_by_hand(known: &Known<'_>) -> Option<Advice> {
     let dead = |it: &MappingProtocol| {
-        sure(&it.reachable_udp) == Some(&false) && sure(&it.external_address_agrees) != Some(&false)
+        it.reachable_udp.sure() == Some(&false) && it.external_address_agrees.sure() != Some(&false)
     };
     let (key, name, it) = known.opened(dead)?;
-    if known.opened(|it| sure(&it.reachable_udp) == Some(&true)).is_some() {
+    if known.reached().is_some() {
         return None;
     }
     // Behind another NAT it is no fault of this router's.
@@ -139,7 +140,7 @@ fn forward_by_hand(known: &Known<'_>) -> Option<Advice> {
 }
 
 fn use_port_mapping(known: &Known<'_>) -> Option<Advice> {
-    let (key, name, _) = known.opened(|it| sure(&it.reachable_udp) == Some(&true))?;
+    let (key, name, _) = known.reached()?;
     let text = format!(
         "The router opens ports by {name}, and they can be reached from outside: programs that ask for one \
          can be called by anybody, and `nat-check map PORT` keeps one open for those that do not ask."
@@ -162,7 +163,7 @@ fn switch_port_mapping_on(known: &Known<'_>) -> Option<Advice> {
 }
 
 fn open_firewall_port(known: &Known<'_>) -> Option<Advice> {
-    let direct = sure(&known.udp?.mapping) == Some(&Mapping::Direct);
+    let direct = known.udp?.mapping.sure() == Some(&Mapping::Direct);
     let text = "Nothing translates addresses here, but a firewall keeps strangers out: to be called by \
                 anybody, open the UDP port of your program in it.";
     (direct && known.keeps_strangers_out())
@@ -170,7 +171,7 @@ fn open_firewall_port(known: &Known<'_>) -> Option<Advice> {
 }
 
 fn forward_port(known: &Known<'_>) -> Option<Advice> {
-    let opens = known.opened(|it| sure(&it.reachable_udp) != Some(&false)).is_some();
+    let opens = known.opened(|it| it.reachable_udp.sure() != Some(&false)).is_some();
     if known.kind? != LayersKind::One || !known.keeps_strangers_out() || opens {
         return None;
     }
@@ -187,7 +188,7 @@ fn forward_port(known: &Known<'_>) -> Option<Advice> {
 }
 
 fn send_keepalives(known: &Known<'_>) -> Option<Advice> {
-    sure(&known.udp?.lifetime)?;
+    known.udp?.lifetime.sure()?;
     let seconds = known.report.ipv4.hole_punching.as_ref()?.keepalive_s?;
     let text = format!("Send a packet every {} s over each path that is to stay open.", number(seconds));
     Some(Advice::new(AdviceCode::SendKeepalives, text, "ipv4.udp.lifetime"))
@@ -195,8 +196,8 @@ fn send_keepalives(known: &Known<'_>) -> Option<Advice> {
 
 fn use_relay(known: &Known<'_>) -> Option<Advice> {
     let udp = known.udp?;
-    sure(&udp.filtering)?;
-    sure(&udp.mapping)?;
+    udp.filtering.sure()?;
+    udp.mapping.sure()?;
     let peers = &known.report.ipv4.hole_punching.as_ref()?.peers;
     let meets_only_by_relay =
         |peer| peers.iter().any(|row| row.peer == peer && row.outcome == PeerOutcome::Relay);
@@ -225,7 +226,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        report::{FamilyReport, FamilyStatus, GrantedMapping, Layers, MappedTransport},
+        report::{Confidence, FamilyReport, FamilyStatus, Finding, GrantedMapping, Layers, MappedTransport},
         verdict,
     };
 
@@ -315,6 +316,8 @@ mod tests {
             prop_assert!(advice.len() <= MOST);
             let codes: BTreeSet<_> = advice.iter().map(|advice| format!("{:?}", advice.code)).collect();
             prop_assert_eq!(codes.len(), advice.len());
+            let both = ["AskForPublicAddress", "UsePortMapping"].map(|code| codes.contains(code));
+            prop_assert_ne!(both, [true, true], "no port can be reached, and one is");
             let json = serde_json::to_value(&report).unwrap();
             for advice in &advice {
                 prop_assert!(advice.text.ends_with('.') && advice.text.len() < 260, "{}", advice.text);

@@ -192,8 +192,7 @@ fn is_worse(a: &Prediction, b: &Prediction) -> bool {
 /// What is left of a report if nothing counts that is only likely.
 fn without_weak(udp: &UdpReport) -> UdpReport {
     fn sure<T: Clone>(finding: &Finding<T>) -> Finding<T> {
-        let value = finding.value.clone().filter(|_| finding.confidence > Confidence::Weak);
-        Finding { value, ..finding.clone() }
+        Finding { value: finding.sure().cloned(), ..finding.clone() }
     }
     UdpReport {
         mapping: sure(&udp.mapping),

@@ -323,10 +323,9 @@ fn boxes(evidence: &Evidence) -> Option<Finding<u8>> {
     let known = |count, confidence| Finding::known(count, confidence, AT_LEAST);
     if no_translation(evidence).is_some() {
         let (mapping, filtering) = (&evidence.mapping, &evidence.filtering);
-        let is_open = filtering.value == Some(Filtering::EndpointIndependent);
-        return match filtering.value.filter(|_| filtering.confidence >= Confidence::Strong) {
-            Some(_) if !is_open => Some(known(1, filtering.confidence)),
-            _ => Some(known(0, mapping.confidence)),
+        return match filtering.sure() {
+            Some(Filtering::EndpointIndependent) | None => Some(known(0, mapping.confidence)),
+            Some(_) => Some(known(1, filtering.confidence)),
         }
         .filter(|it| it.confidence >= Confidence::Strong);
     }

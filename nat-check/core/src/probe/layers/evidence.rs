@@ -16,7 +16,7 @@ use crate::{
     net::InterfaceKind,
     observation::{ObservationLog, RequestKind, layers::TracePacket},
     probe::{Found, mapping},
-    report::{Confidence, Finding, HopKind, LayersHop, LayersKind, PortMapping, Reason},
+    report::{Finding, HopKind, LayersHop, LayersKind, PortMapping, Reason},
     server_position::nat_before_server,
 };
 
@@ -122,11 +122,8 @@ impl Evidence {
                 named.push((protocol, address));
             }
         }
-        let is_reached = |finding: &Finding<bool>| {
-            finding.value == Some(true)
-                && finding.confidence >= Confidence::Strong
-                && finding.reason_code.is_none()
-        };
+        let is_reached =
+            |finding: &Finding<bool>| finding.sure() == Some(&true) && finding.reason_code.is_none();
         let mut answered = at_gateway.map(|(_, it)| it);
         let is_opened = answered.any(|it| is_reached(&it.reachable_udp) || is_reached(&it.reachable_tcp));
         let near = (!is_global(log.server.ip())).then(|| {
@@ -209,7 +206,7 @@ impl Evidence {
 
     /// The distance of the outermost filter, where that is sure.
     pub(super) fn sure_distance(&self) -> Option<u8> {
-        self.distance.value.filter(|_| self.distance.confidence >= Confidence::Strong)
+        self.distance.sure().copied()
     }
 }
 

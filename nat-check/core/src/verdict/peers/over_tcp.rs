@@ -5,7 +5,7 @@ use shared::nat::{Filtering, Mapping};
 
 use super::{HERE, THERE};
 use crate::{
-    report::{Confidence, Finding, PeerOutcome, PeerVerdict, TcpReport},
+    report::{PeerOutcome, PeerVerdict, TcpReport},
     technique::Technique,
     verdict::predict::{
         Budget, Ports, Prediction,
@@ -73,15 +73,12 @@ const PEERS: [TcpBehaviour; 2] = [
 
 /// This side, as far as it is sure.
 fn this_side(tcp: &TcpReport) -> TcpBehaviour {
-    fn sure<T: Copy>(finding: &Finding<T>) -> Option<T> {
-        finding.value.filter(|_| finding.confidence > Confidence::Weak)
-    }
     let is_intercepted = tcp.intercepted.value == Some(true);
     TcpBehaviour {
-        mapping: sure(&tcp.mapping).filter(|_| !is_intercepted),
-        filtering: sure(&tcp.filtering),
+        mapping: tcp.mapping.sure().copied().filter(|_| !is_intercepted),
+        filtering: tcp.filtering.sure().copied(),
         ports: None,
-        simultaneous_open: sure(&tcp.simultaneous_open),
+        simultaneous_open: tcp.simultaneous_open.sure().copied(),
         // The usual peer's gateway drops, so that this side can go first.
         refuses: None,
     }
