@@ -189,7 +189,7 @@ impl Config {
     #[must_use]
     pub fn most_files(&self) -> usize {
         let sockets = self.families.len() * 4 * (self.workers + 2 + usize::from(self.page.is_some()));
-        let introduced = self.rendezvous.map_or(0, |limits| limits.clients);
+        let introduced = self.rendezvous.map_or(0, |limits| limits.clients + limits.rooms.members);
         let tested =
             self.test_sessions.map_or(0, |limits| 2 * limits.sessions + 2 * limits.connects + limits.held);
         sockets + self.streams.most + introduced + tested + 64

@@ -69,11 +69,20 @@ pub(crate) fn text(
     let help = "What happened to connections and messages.";
     family(&mut text, "probe_stream_events_total", help, COUNTER, &by_event(&events));
     single(&mut text, "probe_stream_open", "Connections open now.", streams.open);
-    if let Some(Counts { opened, paired, refused, sessions }) = introductions {
-        let events = [("opened", opened), ("paired", paired), ("refused", refused)];
+    if let Some(counts) = introductions {
+        let Counts { opened, paired, refused, rooms_made, entered, sessions, rooms, members } = counts;
+        let events = [
+            ("opened", opened),
+            ("paired", paired),
+            ("refused", refused),
+            ("room-made", rooms_made),
+            ("room-entered", entered),
+        ];
         let help = "What happened to introductions.";
         family(&mut text, "probe_rendezvous_events_total", help, COUNTER, &by_event(&events));
         single(&mut text, "probe_rendezvous_sessions", "Sessions open now.", sessions);
+        single(&mut text, "probe_rendezvous_rooms", "Rooms with somebody in them.", rooms);
+        single(&mut text, "probe_rendezvous_room_members", "Clients in rooms.", members);
     }
     if let Some(counts) = test_sessions {
         let help = "What happened in test sessions.";

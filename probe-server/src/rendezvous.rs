@@ -4,6 +4,8 @@
 //! It speaks only on connections that clients opened, so the source addresses are proven, and sends nothing
 //! to an address that somebody merely names. Sessions live in memory and are bounded in number, size and time.
 
+mod room_member;
+mod rooms;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -21,7 +23,7 @@ use serde::Serialize;
 use shared::rendezvous::{PATH, Refusal, ToClient, ToServer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::mpsc,
+    sync::{Notify, mpsc},
     time::{Instant, timeout},
 };
 use tokio_tungstenite::tungstenite::{
@@ -30,6 +32,7 @@ use tokio_tungstenite::tungstenite::{
 };
 
 use crate::http::{self, HttpOptions, Site, Socket};
+pub use rooms::{Entrance, RoomLimits, RoomMember, Rooms};
 pub use store::{Delivery, MemoryStore, Opened, Participant, SessionLimits, SessionStore};
 use wrong_codes::WrongCodes;
 
@@ -45,7 +48,16 @@ struct State {
     mailboxes: HashMap<Participant, mpsc::Sender<Box<ToClient>>>,
     counts: Counts,
     wrong_codes: WrongCodes,
+    rooms: Rooms,
+    /// How the members of rooms are told that there is something for them.
+    stirs: HashMap<RoomMember, Arc<Notify>>,
     is_closing: bool,
+}
+
+/// What a first message has led to.
+enum Place {
+    Session(Participant),
+    Room(RoomMember, Arc<Notify>),
 }
 
 impl std::fmt::Debug for State {
@@ -78,8 +90,16 @@ pub struct Counts {
     pub paired: u64,
     /// Clients refused, for whatever reason.
     pub refused: u64,
+    /// Rooms made.
+    pub rooms_made: u64,
+    /// Clients that have entered a room.
+    pub entered: u64,
     /// Sessions there are now.
     pub sessions: u64,
+    /// Rooms there are now.
+    pub rooms: u64,
+    /// Members in them.
+    pub members: u64,
 }
 
 /// How long a client may take to say what it wants, or to take what is said to it.
@@ -91,17 +111,19 @@ impl Rendezvous {
     /// A rendezvous without sessions. Its clock starts now.
     #[must_use]
     pub fn new(limits: SessionLimits) -> Arc<Self> {
-        Self::over(Box::new(MemoryStore::new(limits)))
+        Self::over(Box::new(MemoryStore::new(limits)), limits.rooms)
     }
 
-    /// The same with sessions that are kept elsewhere.
+    /// The same with sessions that are kept elsewhere. Rooms are always this server's own.
     #[must_use]
-    pub fn over(sessions: Box<dyn SessionStore>) -> Arc<Self> {
+    pub fn over(sessions: Box<dyn SessionStore>, rooms: RoomLimits) -> Arc<Self> {
         let state = State {
             sessions,
             mailboxes: HashMap::new(),
             counts: Counts::default(),
             wrong_codes: WrongCodes::default(),
+            rooms: Rooms::new(rooms),
+            stirs: HashMap::new(),
             is_closing: false,
         };
         Arc::new(Self { state: Mutex::new(state), started: Instant::now() })
@@ -140,7 +162,11 @@ impl Rendezvous {
     {
         let (outbox, mut inbox) = mpsc::channel(MAILBOX);
         let end = match self.admit(&mut socket, from.to_canonical(), outbox).await {
-            Ok(participant) => {
+            Ok(Place::Room(member, stir)) => {
+                admitted();
+                self.be_member(&mut socket, member, &stir, &welcome).await
+            }
+            Ok(Place::Session(participant)) => {
                 admitted();
                 // Ends the session even if this task is stopped half-way.
                 let _guard = Guard { rendezvous: Arc::clone(self), participant };
@@ -200,6 +226,8 @@ impl Rendezvous {
     ) {
         let mut state = self.lock();
         state.is_closing = true;
+        let members = state.rooms.end(Refusal::Stopping);
+        state.stir(members);
         let participants =
             state.mailboxes.keys().copied().filter(|participant| whom(&state.mailboxes, *participant));
         let message = ToClient::Refused { reason: Refusal::Stopping };
@@ -213,17 +241,19 @@ impl Rendezvous {
     #[must_use]
     pub fn counts(&self) -> Counts {
         let state = self.lock();
-        Counts { sessions: state.sessions.count() as u64, ..state.counts }
+        let (rooms, members) = state.rooms.count();
+        let sessions = state.sessions.count() as u64;
+        Counts { sessions, rooms: rooms as u64, members: members as u64, ..state.counts }
     }
 
-    /// The first message decides: a new session, or one that waits. Whoever leaves without one has found what it wants
+    /// The first message decides: a new session, one that waits, or a room. Whoever leaves without one has found what it wants
     /// over TLS.
     async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         socket: &mut Socket<S>,
         from: IpAddr,
         outbox: mpsc::Sender<Box<ToClient>>,
-    ) -> Result<Participant, End> {
+    ) -> Result<Place, End> {
         let heard = timeout(CLIENT_TIMEOUT, read(socket)).await.map_err(|_| Refusal::Expired)?;
         let text = heard.ok_or(End::Over)??;
         let message = ToServer::first(&text)?;
@@ -244,7 +274,7 @@ impl Rendezvous {
                 told.push(Delivery { participant: opened.participant, message });
                 // Whose mailbox is full is cut off; that is not the doing of who has just come.
                 _ = state.deliver(told);
-                Ok(opened.participant)
+                Ok(Place::Session(opened.participant))
             }
             ToServer::Join { code, .. } => {
                 if !state.wrong_codes.may_try(from, now) {
@@ -258,10 +288,14 @@ impl Rendezvous {
                 state.counts.paired += 1;
                 state.mailboxes.insert(participant, outbox);
                 _ = state.deliver(told);
-                Ok(participant)
+                Ok(Place::Session(participant))
             }
+            ToServer::Enter { room, .. } => state.enter(room, from, entropy, now),
             ToServer::Ping { .. }
             | ToServer::Ready { .. }
+            | ToServer::Available { .. }
+            | ToServer::Invite { .. }
+            | ToServer::Result { .. }
             | ToServer::PeerPing { .. }
             | ToServer::PeerPong { .. } => Err(Refusal::BadMessage.into()),
         }

@@ -10,6 +10,7 @@ mod code;
 mod message;
 mod payload;
 pub mod peer;
+pub mod room;
 #[cfg(test)]
 mod tests;
 mod tls_offer;

@@ -2,8 +2,10 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use probe_server::rendezvous::{MemoryStore, Participant, Rendezvous, SessionLimits, SessionStore};
-use shared::rendezvous::{Code, Payload, ToServer};
+use probe_server::rendezvous::{
+    MemoryStore, Participant, Rendezvous, RoomLimits, RoomMember, Rooms, SessionLimits, SessionStore,
+};
+use shared::rendezvous::{Code, MAX_MESSAGE, Payload, ToClient, ToServer};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, duplex},
     time::timeout,
@@ -103,6 +105,70 @@ pub(crate) fn sessions(bytes: &[u8]) {
     }
     known.into_iter().for_each(|one| drop(store.leave(one)));
     assert_eq!(store.count(), 0);
+}
+
+/// Rooms and members stay within their limits, nobody is paired twice with anybody, what members are told fits into messages and
+/// ends, and when all have left nothing stays. Four bytes a step, as above.
+pub(crate) fn rooms(bytes: &[u8]) {
+    let limits = RoomLimits {
+        rooms: 3,
+        members: 8,
+        per_room: 4,
+        per_host: 2,
+        per_net: 3,
+        messages: 10,
+        bytes: 4000,
+        ..RoomLimits::default()
+    };
+    let mut rooms = Rooms::new(limits);
+    let mut known: Vec<(RoomMember, Vec<u32>)> = Vec::new();
+    let mut now = Duration::ZERO;
+    let payload = || Payload::write(&"x".repeat(200)).expect("a short payload");
+    for (number, step) in bytes.chunks_exact(4).enumerate() {
+        let [what, from, whose, passes] = [step[0], step[1], step[2], step[3]].map(usize::from);
+        now += Duration::from_secs(passes as u64);
+        let somebody = (!known.is_empty()).then(|| known[whose % known.len()].0);
+        let peer = from as u32 % 8;
+        let said = match what % 8 {
+            0..3 => {
+                let name = ["a", "b", "c", "d"][whose % 4].parse().ok().filter(|_| what < 128);
+                if let Ok(entrance) = rooms.enter(name, address(from), number as u64, now) {
+                    known.push((entrance.member, Vec::new()));
+                }
+                None
+            }
+            3 => Some(ToServer::Available { payload: payload() }),
+            4 => Some(ToServer::Invite { peer, code: Code::from_bits(number as u64) }),
+            5 => Some(ToServer::Result { peer, payload: payload() }),
+            6 => {
+                somebody.into_iter().for_each(|one| drop(rooms.expire(one, now)));
+                None
+            }
+            _ => {
+                somebody.into_iter().for_each(|one| drop(rooms.leave(one, now)));
+                None
+            }
+        };
+        if let Some((said, one)) = said.zip(somebody) {
+            _ = rooms.handle(one, said, 300, now);
+        }
+        let (count, members) = rooms.count();
+        assert!(count <= limits.rooms && members <= limits.members);
+        for (member, peers) in &mut known {
+            let told = std::iter::from_fn(|| rooms.next(*member)).map_while(Result::ok);
+            let told: Vec<ToClient> = told.take(1000).collect();
+            assert!(told.len() < 1000, "it ends");
+            for message in told {
+                assert!(serde_json::to_string(&message).expect("JSON").len() <= MAX_MESSAGE);
+                if let ToClient::Pair { peer, .. } = message {
+                    assert!(!peers.contains(&peer), "paired twice with {peer}");
+                    peers.push(peer);
+                }
+            }
+        }
+    }
+    known.into_iter().for_each(|(one, _)| drop(rooms.leave(one, now)));
+    assert_eq!(rooms.count(), (0, 0));
 }
 
 fn ready(step: u32, rtt_ms: u32) -> ToServer {

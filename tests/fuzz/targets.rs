@@ -28,6 +28,7 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("lies", lies::lies),
     ("http", rendezvous::http),
     ("sessions", rendezvous::sessions),
+    ("rooms", rendezvous::rooms),
     ("test_sessions", test_sessions::test_sessions),
     ("punch", clients::punch),
     ("srv", clients::srv),

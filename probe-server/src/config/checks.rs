@@ -53,6 +53,10 @@ impl Settings {
             sessions: self.max_sessions.unwrap_or(sessions.sessions),
             per_host: self.max_sessions_per_host.unwrap_or(sessions.per_host),
             per_net: self.max_sessions_per_net.unwrap_or(sessions.per_net),
+            rooms: crate::rendezvous::RoomLimits {
+                rooms: self.max_rooms.unwrap_or(sessions.rooms.rooms),
+                ..sessions.rooms
+            },
             ..sessions
         }
         .with_clients();

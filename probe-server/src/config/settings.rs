@@ -87,6 +87,9 @@ pub struct Settings {
     /// Sessions that one IPv4 /24 or IPv6 /48 takes part in [default: 200]
     #[arg(long, value_name = "N", help_heading = "Rendezvous")]
     pub max_sessions_per_net: Option<usize>,
+    /// Rooms at a time, in which up to 32 clients are introduced to each other; 0 = none [default: 256]
+    #[arg(long, value_name = "N", help_heading = "Rendezvous")]
+    pub max_rooms: Option<usize>,
 
     /// Do not connect back to clients that ask for it, to test what their NATs do with connections from outside
     #[arg(long, help_heading = "Test sessions")]
@@ -255,6 +258,7 @@ impl Settings {
             max_sessions: self.max_sessions.or(base.max_sessions),
             max_sessions_per_host: self.max_sessions_per_host.or(base.max_sessions_per_host),
             max_sessions_per_net: self.max_sessions_per_net.or(base.max_sessions_per_net),
+            max_rooms: self.max_rooms.or(base.max_rooms),
             no_test_sessions: self.no_test_sessions || base.no_test_sessions,
             max_test_sessions: self.max_test_sessions.or(base.max_test_sessions),
             test_hold: self.test_hold.or(base.test_hold),

@@ -20,6 +20,9 @@ const MAX_FIRST_MESSAGE: u64 = 1024;
 const MAX_FRAMES: u32 = 250;
 /// Bytes of one client after its request, headers of frames and all.
 const MAX_BYTES: usize = 96 * 1024;
+/// The same for a member of a room, which stays longer: somewhat more than it may say in messages.
+const MAX_ROOM_FRAMES: u32 = 1200;
+const MAX_ROOM_BYTES: usize = 384 * 1024;
 /// Longest header of a frame.
 const MAX_HEADER: usize = 14;
 
@@ -64,6 +67,11 @@ impl FrameLimiter {
     /// The client has met its peer: what follows may be longer.
     pub(crate) const fn allow_payloads(&mut self) {
         self.longest = MAX_MESSAGE as u64;
+    }
+
+    /// The client has entered a room, where it may stay for long.
+    pub(crate) const fn allow_room(&mut self) {
+        (self.frames, self.bytes) = (MAX_ROOM_FRAMES, MAX_ROOM_BYTES);
     }
 
     /// Why the stream has ended, if the client sent what it may not.

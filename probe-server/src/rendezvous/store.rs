@@ -4,6 +4,7 @@ use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use shared::rendezvous::{Code, Payload, Refusal, Role, ToClient, ToServer};
 
+use super::RoomLimits;
 use crate::admission::{AdmissionTable, Shares, nanoseconds};
 
 #[cfg(test)]
@@ -112,6 +113,8 @@ pub struct SessionLimits {
     pub bytes: usize,
     /// Longest time that one client is held back so that both go together.
     pub hold_back: Duration,
+    /// What rooms may take.
+    pub rooms: RoomLimits,
 }
 
 impl Default for SessionLimits {
@@ -126,6 +129,7 @@ impl Default for SessionLimits {
             messages: 200,
             bytes: 64 * 1024,
             hold_back: Duration::from_secs(1),
+            rooms: RoomLimits::default(),
         }
     }
 }
@@ -299,6 +303,10 @@ impl SessionStore for MemoryStore {
             }
             ToServer::Open { .. }
             | ToServer::Join { .. }
+            | ToServer::Enter { .. }
+            | ToServer::Available { .. }
+            | ToServer::Invite { .. }
+            | ToServer::Result { .. }
             | ToServer::PeerPing { .. }
             | ToServer::PeerPong { .. }
             | ToServer::Ready { .. } => Err(Refusal::BadMessage),

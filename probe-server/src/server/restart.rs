@@ -28,6 +28,7 @@ pub(super) fn needed_for(old: &Config, new: &Config) -> Vec<&'static str> {
         ("max-sessions", mine.sessions != its.sessions),
         ("max-sessions-per-host", mine.per_host != its.per_host),
         ("max-sessions-per-net", mine.per_net != its.per_net),
+        ("max-rooms", mine.rooms != its.rooms),
         ("no-test-sessions", old.test_sessions.is_some() != new.test_sessions.is_some()),
         ("max-test-sessions", my_tests.sessions != its_tests.sessions),
         ("test-hold", my_tests.hold != its_tests.hold),

@@ -10,7 +10,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
-use super::{Code, Payload, VERSION};
+use super::{
+    Code, Payload, VERSION,
+    room::{MemberNews, ResultNews, RoomName},
+};
 
 /// What a client says.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -27,6 +30,32 @@ pub enum ToServer {
         version: u32,
         /// What the other client was given.
         code: Code,
+    },
+    /// Let me into the room of this name.
+    Enter {
+        /// [`VERSION`].
+        version: u32,
+        /// None = make one, and a name that nobody guesses.
+        room: Option<RoomName>,
+    },
+    /// In a room: pair me with the others.
+    Available {
+        /// For all members; the server does not read it.
+        payload: Payload,
+    },
+    /// In a room: the code of the session that I have opened for a pair.
+    Invite {
+        /// The other one of the pair.
+        peer: u32,
+        /// To be handed to it.
+        code: Code,
+    },
+    /// In a room: what came of a pair.
+    Result {
+        /// The other one of the pair.
+        peer: u32,
+        /// For all members; the server does not read it.
+        payload: Payload,
     },
     /// Answer with a pong: to measure the round trip.
     Ping {
@@ -72,6 +101,32 @@ pub enum ToClient {
         code: Code,
         /// How long the server keeps the session.
         seconds: u32,
+    },
+    /// You are in a room.
+    Entered {
+        /// Its name, for others to enter.
+        room: RoomName,
+        /// Your number in it.
+        you: u32,
+        /// How long you may stay.
+        seconds: u32,
+    },
+    /// What is new in the room; after entering, all that there is.
+    Room {
+        /// Members that have come, left, or become ready.
+        members: Vec<MemberNews>,
+        /// What members say came of pairs.
+        results: Vec<ResultNews>,
+    },
+    /// You are the one of a pair now: the first opens a session and says its code, the second joins with it.
+    Pair {
+        /// The other one.
+        peer: u32,
+        /// Which of the two you are.
+        role: Role,
+        /// What the second one joins with.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        code: Option<Code>,
     },
     /// Both are here.
     Paired {
@@ -172,6 +227,12 @@ pub enum Refusal {
     /// A test session through a reverse proxy.
     #[error("the server does not see the address of this client itself")]
     Proxied,
+    /// A room with as many members as it may have.
+    #[error("the room has as many members as it may have")]
+    RoomFull,
+    /// Nobody is in the room of this code.
+    #[error("there is no room of this name: is it mistyped, or have all left it?")]
+    UnknownRoom,
     /// A code that this version does not know.
     #[error("for a reason that this version does not know")]
     #[serde(other)]
@@ -184,8 +245,8 @@ pub enum Refusal {
 pub struct Malformed;
 
 impl ToServer {
-    /// Reads the first message of a client, which has to be [`Open`](Self::Open) or [`Join`](Self::Join). Its version is
-    /// looked at before everything else, so that clients of any other version are told that this is what is wrong,
+    /// Reads the first message of a client, which has to be [`Open`](Self::Open), [`Join`](Self::Join) or
+    /// [`Enter`](Self::Enter). Its version is looked at before everything else, so that clients of any other version are told that this is what is wrong,
     /// whatever else they say.
     ///
     /// # Errors
@@ -208,6 +269,12 @@ impl ToServer {
         match fields.get::<String>("type")?.as_str() {
             "open" => Ok(Self::Open { version: fields.get("version")? }),
             "join" => Ok(Self::Join { version: fields.get("version")?, code: fields.get("code")? }),
+            "enter" => {
+                Ok(Self::Enter { version: fields.get("version")?, room: fields.get_or_default("room")? })
+            }
+            "available" => Ok(Self::Available { payload: fields.payload()? }),
+            "invite" => Ok(Self::Invite { peer: fields.get("peer")?, code: fields.get("code")? }),
+            "result" => Ok(Self::Result { peer: fields.get("peer")?, payload: fields.payload()? }),
             "ping" => Ok(Self::Ping { id: fields.get("id")? }),
             "ready" => Ok(Self::Ready {
                 step: fields.get("step")?,
@@ -234,6 +301,19 @@ impl ToClient {
                 Self::Welcome { stun: fields.get("stun")?, page }
             }
             "waiting" => Self::Waiting { code: fields.get("code")?, seconds: fields.get("seconds")? },
+            "entered" => Self::Entered {
+                room: fields.get("room")?,
+                you: fields.get("you")?,
+                seconds: fields.get("seconds")?,
+            },
+            "room" => Self::Room {
+                members: fields.get_or_default("members")?,
+                results: fields.get_or_default("results")?,
+            },
+            "pair" => {
+                let code = fields.get_or_default("code")?;
+                Self::Pair { peer: fields.get("peer")?, role: fields.get("role")?, code }
+            }
             "paired" => {
                 Self::Paired { role: fields.get("role")?, you: fields.get("you")?, peer: fields.get("peer")? }
             }

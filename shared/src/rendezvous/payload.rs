@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::MAX_PAYLOAD;
 
 /// A JSON value of at most [`MAX_PAYLOAD`] bytes, kept as the text that it came as.
-#[derive(Clone, Serialize)]
-#[serde(transparent)]
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(try_from = "Box<RawValue>")]
 pub struct Payload(Box<RawValue>);
 
 /// A value that cannot be a payload, or a payload that is not of the expected form.
