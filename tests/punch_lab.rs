@@ -4,6 +4,10 @@
 natlab::on_linux!(linux);
 
 #[cfg(target_os = "linux")]
+#[path = "punch_lab/rooms.rs"]
+mod rooms;
+
+#[cfg(target_os = "linux")]
 mod linux {
     use std::{process::ExitCode, time::Duration};
 
@@ -19,6 +23,8 @@ mod linux {
     };
     use serde_json::Value;
     use shared::nat::model::{SpecError, Stack};
+
+    use crate::rooms;
 
     /// What must come of a pair.
     #[derive(Clone, Copy)]
@@ -218,6 +224,8 @@ mod linux {
                 }));
             }
             trials.push(trial("no-peer-comes", no_peer_comes));
+            trials.push(trial("a-room-of-8", rooms::eight_behind_eight_nats));
+            trials.push(trial("a-room-that-members-leave", rooms::members_leave));
             trials
         })
     }
@@ -226,7 +234,7 @@ mod linux {
         text.parse().map_err(|e: SpecError| LabError::Words(e.to_string()))
     }
 
-    fn site(text: &str) -> Result<TunSite, LabError> {
+    pub(crate) fn site(text: &str) -> Result<TunSite, LabError> {
         Ok(TunSite::new(nat(text)?).over(PathSpec::with_delay_ms(15)))
     }
 
@@ -241,7 +249,7 @@ mod linux {
     }
 
     /// A punch takes 20 s at the most when ports are guessed, and the machine may be busy.
-    const PATIENCE: Duration = Duration::from_secs(120);
+    pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
     fn punch(lab: &Lab, pair: &Pair, late: Duration) -> Result<(), LabError> {
         let _server = lab.server()?;

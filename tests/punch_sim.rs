@@ -1,8 +1,9 @@
 //! Pairs of real clients that punch in the simulated laboratory: a sample of the matrix. All of it:
 //! `cargo bench -p natlab --bench punch`.
 
+use nat_check_core::punch::{report::PunchOutcome, room::report::PairOutcome};
 use natlab::punch::{
-    classes, further_classes, further_matrix, limited_mappings, matrix, run_all, several_addresses,
+    Match, classes, further_classes, further_matrix, limited_mappings, matrix, run_all, several_addresses,
     tcp_matrix,
 };
 
@@ -22,6 +23,48 @@ fn outcomes_agree_with_predictions_in_a_sample_of_all_pairs() {
     assert!(complaints.is_empty(), "{}\n{}", tally.figures(), complaints.join("\n"));
     assert!(tally.unknown * 20 <= tally.punches, "{}\n{:#?}", tally.figures(), tally.unknown_because);
     assert!(tally.round_trips.len() > 20, "{}", tally.figures());
+}
+
+/// Eight NATs of eight kinds: a cell of each kind of outcome is in the matrix.
+const ROOM: [&str; 8] = [
+    "open",
+    "full-cone",
+    "restricted-cone",
+    "port-restricted-cone",
+    "linux-open-input",
+    "symmetric-sequential",
+    "symmetric",
+    "linux-random",
+];
+
+#[test]
+fn a_room_of_eight_finds_what_every_two_of_them_find_alone() {
+    let room = natlab::room::Gathering::of(&ROOM, 1);
+    let documents: Vec<_> =
+        room.run().expect("NATs").into_iter().collect::<Result<_, _>>().expect("all are let in");
+    let (first, others) = documents.split_first().expect("eight");
+    assert!(others.iter().all(|other| other.room.pairs == first.room.pairs), "{documents:#?}");
+    let pairs = &first.room.pairs;
+    assert_eq!((first.room.members.len(), pairs.len()), (8, 28), "{first:#?}");
+    assert!(pairs.iter().all(|pair| pair.outcome != PairOutcome::Unknown), "{pairs:#?}");
+    let nat = |id: u32| {
+        let member = first.room.members.iter().find(|member| member.id == id).expect("a member");
+        member.name.clone().expect("a name")
+    };
+    for pair in pairs {
+        let (a, b) = (nat(pair.a), nat(pair.b));
+        let [alone, _] = Match::of(&a, &b, 1).run().expect("NATs");
+        let alone = alone.expect("a report");
+        let told = format!("{a} with {b}: {pair:#?}\n{alone:#?}");
+        assert_eq!(pair.predicted, alone.predicted.probability.map(|p| (p * 1e6).round() / 1e6), "{told}");
+        let (here, there) = (pair.outcome == PairOutcome::Direct, alone.outcome == PunchOutcome::Direct);
+        match pair.predicted {
+            Some(0.0) => assert!(!here && !there, "{told}"),
+            Some(p) if p >= 0.99 => assert!(here && there, "{told}"),
+            // Chance decides, each time anew.
+            Some(_) | None => {}
+        }
+    }
 }
 
 /// The same for the matrix of the further classes.

@@ -6,7 +6,7 @@ use crate::prospects;
 use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 use clap_mangen::Man;
-use nat_check::args::{Args, CHECK, Generate, MAP, PUNCH, Reference};
+use nat_check::args::{Args, CHECK, Generate, MAP, PUNCH, ROOM, Reference};
 use nat_check_core::schema;
 use roff::{Roff, bold, roman};
 
@@ -17,7 +17,8 @@ use roff::{Roff, bold, roman};
 pub(crate) fn text(what: Generate) -> io::Result<String> {
     match what {
         Generate::Man => {
-            page(Args::command(), &CHECK, &["nat-check-punch(1)", "nat-check-map(1)", "probe-server(1)"])
+            let others = ["nat-check-punch(1)", "nat-check-map(1)", "nat-check-room(1)", "probe-server(1)"];
+            page(Args::command(), &CHECK, &others)
         }
         Generate::PunchMan => {
             let command = subcommand("punch", "nat-check-punch", "nat-check punch");
@@ -27,8 +28,13 @@ pub(crate) fn text(what: Generate) -> io::Result<String> {
             let command = subcommand("map", "nat-check-map", "nat-check map");
             page(command, &MAP, &["nat-check(1)", "probe-server(1)"])
         }
+        Generate::RoomMan => {
+            let command = subcommand("room", "nat-check-room", "nat-check room");
+            page(command, &ROOM, &["nat-check(1)", "nat-check-punch(1)", "probe-server(1)"])
+        }
         Generate::Schema => Ok(format!("{:#}\n", schema::report())),
         Generate::PunchSchema => Ok(format!("{:#}\n", schema::punch())),
+        Generate::RoomSchema => Ok(format!("{:#}\n", schema::room())),
         Generate::Prospects => Ok(format!("{}\n", prospects::table())),
         Generate::BrowserPairs => Ok(format!("{}\n", prospects::browser_pairs())),
         Generate::Bash => Ok(completions(Shell::Bash)),
@@ -93,7 +99,11 @@ mod tests {
             let text = text(what).unwrap();
             let data = matches!(
                 what,
-                Generate::Schema | Generate::PunchSchema | Generate::Prospects | Generate::BrowserPairs
+                Generate::Schema
+                    | Generate::PunchSchema
+                    | Generate::RoomSchema
+                    | Generate::Prospects
+                    | Generate::BrowserPairs
             );
             assert!(data || text.contains("server"), "{what:?}: {text}");
             assert!(text.ends_with('\n'), "{what:?}");
@@ -108,8 +118,8 @@ mod tests {
     }
 
     #[test]
-    fn both_pages_are_complete() {
-        for what in [Generate::Man, Generate::PunchMan, Generate::MapMan] {
+    fn all_pages_are_complete() {
+        for what in [Generate::Man, Generate::PunchMan, Generate::MapMan, Generate::RoomMan] {
             let page = text(what).unwrap();
             let sections: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix(".SH ")).collect();
             let wanted =

@@ -8,6 +8,7 @@ pub mod punch_plan;
 pub mod qr;
 pub mod render;
 pub mod require;
+pub mod room_plan;
 pub mod server_list;
 pub mod terminal;
 pub mod usage;

@@ -8,6 +8,7 @@ mod output;
 mod prospects;
 mod proxies;
 mod punching;
+mod rooming;
 
 use std::process::ExitCode;
 
@@ -39,6 +40,7 @@ fn run(args: Args) -> anyhow::Result<u8> {
     match &args.command {
         Some(Command::Punch(args)) => return punching::run(args),
         Some(Command::Map(args)) => return mapping::run(args),
+        Some(Command::Room(args)) => return rooming::run(args),
         None => {}
     }
     if let Some(what) = args.generate {

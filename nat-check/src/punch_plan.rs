@@ -117,7 +117,12 @@ impl PunchPlan {
     /// What the other machine has to be told before the code: how it finds the server.
     #[must_use]
     pub fn invitation(&self) -> String {
-        let mut line = format!("nat-check punch --server {}", self.server.given());
+        self.invitation_to("punch")
+    }
+
+    /// The same for this command.
+    pub(crate) fn invitation_to(&self, command: &str) -> String {
+        let mut line = format!("nat-check {command} --server {}", self.server.given());
         if let Some(tls) = &self.tls {
             line += " --tls";
             line += &tls.port.map_or(String::new(), |port| format!("={port}"));

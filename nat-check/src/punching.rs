@@ -120,7 +120,7 @@ fn qr_columns(plan: &PunchPlan) -> Option<usize> {
 }
 
 /// Where the server is, and how it is reached over TLS.
-async fn look_up(plan: &PunchPlan) -> anyhow::Result<(PunchSetup, Target)> {
+pub(crate) async fn look_up(plan: &PunchPlan) -> anyhow::Result<(PunchSetup, Target)> {
     let mut rng = fastrand::Rng::with_seed(plan.setup.seed.unwrap_or_else(|| fastrand::u64(..)));
     let families = Families { v4: true, v6: true };
     let mut setup = plan.setup.clone();

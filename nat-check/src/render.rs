@@ -6,6 +6,7 @@ mod layout;
 mod line;
 pub mod map;
 pub mod punch;
+pub mod room;
 mod table;
 #[cfg(test)]
 mod tests;

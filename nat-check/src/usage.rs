@@ -18,6 +18,14 @@ pub enum UsageError {
     /// No server to meet the peer at.
     #[error("no probe server: give --server HOST, or set NAT_CHECK_SERVER")]
     NoRendezvous,
+    /// What cannot be the name of a room.
+    #[error("room `{name}`: {why}")]
+    Room {
+        /// What was given.
+        name: String,
+        /// Why not.
+        why: shared::rendezvous::room::BadRoomName,
+    },
     /// A value that makes no sense.
     #[error("--{flag} {value}: {reason}")]
     Value {

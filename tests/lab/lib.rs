@@ -26,6 +26,7 @@ pub mod network;
 pub mod oracle;
 pub mod punch;
 pub mod quantity;
+pub mod room;
 pub mod scenario;
 pub mod sim;
 pub mod study;

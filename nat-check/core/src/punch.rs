@@ -5,7 +5,7 @@
 //! exchanged, the prediction is made (`forecast`), and from what both know both derive the same list of rounds
 //! (`technique`). In a round over UDP both run `checks` by the schedule of a `burst`, over `sockets` that send only to
 //! whom the `contacts` admit; after each round both tell what they saw. A path that is found is held (`hold`), and what
-//! came of it all is concluded (`conclude`) into the `report`.
+//! came of it all is concluded (`conclude`) into the `report`. In a [`room`] every two of many do that.
 
 mod attempt;
 mod behaviour;
@@ -25,6 +25,7 @@ mod introducer;
 mod measure;
 mod prepare;
 pub mod report;
+pub mod room;
 mod rounds;
 pub mod secure;
 mod sockets;
@@ -181,7 +182,16 @@ pub async fn punch(
         return Ok(document(true, conclude::interrupted(role(setup), Some(&known))));
     };
     let listeners = Listeners { audience, progress };
-    attempt(setup, net, introducer, paired?, known, listeners, &stop).await
+    attempt(setup, net, introducer, paired?, known, listeners, &stop)
+        .await
+        .map(|attempted| attempted.document)
+}
+
+/// What came of an attempt.
+struct Attempted {
+    document: PunchDocument,
+    /// Why it ended before all rounds were tried; what was not tried has not failed.
+    broken: Option<IntroError>,
 }
 
 /// The report of an attempt that was interrupted before it had begun.
@@ -209,18 +219,15 @@ async fn connect(
     Ok(introducer)
 }
 
+const TOOL: &str = concat!("nat-check ", env!("CARGO_PKG_VERSION"));
+
 /// Whoever opens a session is the first one in it.
 fn role(setup: &PunchSetup) -> Role {
     if setup.code.is_none() { Role::First } else { Role::Second }
 }
 
 fn document(partial: bool, punch: PunchReport) -> PunchDocument {
-    PunchDocument {
-        version: 1,
-        tool: concat!("nat-check ", env!("CARGO_PKG_VERSION")).into(),
-        partial,
-        punch,
-    }
+    PunchDocument { version: 1, tool: TOOL.into(), partial, punch }
 }
 
 /// What comes of this work; none if `stop` becomes true before it is done.
@@ -280,7 +287,7 @@ async fn attempt(
     known: Known,
     listeners: Listeners<'_>,
     stop: &watch::Receiver<bool>,
-) -> Result<PunchDocument, IntroError> {
+) -> Result<Attempted, IntroError> {
     // Behind different NATs there is no local network in common.
     let local = known.servers.v4.filter(|_| paired.you == paired.peer);
     let local = local.and_then(|(_, own)| Some((own, net.prefix_len(own)?)));
@@ -297,7 +304,8 @@ async fn attempt(
         }
     };
     let Some(exchanged) = unless_stopped(stop, exchanging).await else {
-        return Ok(document(true, conclude::interrupted(paired.role, Some(&known))));
+        let document = document(true, conclude::interrupted(paired.role, Some(&known)));
+        return Ok(Attempted { document, broken: None });
     };
     let (mine, peers, first) = exchanged?;
     let introduced = Instant::now();
@@ -340,6 +348,7 @@ async fn attempt(
     };
     let partial = unless_stopped(stop, trying).await.is_none();
     tried.is_interrupted = partial;
+    let broken = tried.broken.clone();
     let report = conclude::report(&attempt, tried, &forecast, predicted, known.nat_type, introduced);
-    Ok(document(partial, report))
+    Ok(Attempted { document: document(partial, report), broken })
 }

@@ -4,7 +4,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
 #[cfg(feature = "punch")]
-use crate::punch::report::PunchDocument;
+use crate::punch::{report::PunchDocument, room::report::RoomDocument};
 use crate::report::Report;
 
 /// The schema (draft 2020-12) of what `--json` prints.
@@ -18,6 +18,13 @@ pub fn report() -> Value {
 #[must_use]
 pub fn punch() -> Value {
     of::<PunchDocument>()
+}
+
+/// The same for `nat-check room --json`.
+#[cfg(feature = "punch")]
+#[must_use]
+pub fn room() -> Value {
+    of::<RoomDocument>()
 }
 
 fn of<T: schemars::JsonSchema>() -> Value {

@@ -84,6 +84,29 @@ pub const PUNCH: Reference = Reference {
     ],
 };
 
+/// `nat-check room`.
+pub const ROOM: Reference = Reference {
+    exit_status: &[
+        ("0", "every two members reach each other directly"),
+        ("1", "not all do, or it is not known, or too few came; or the report could not be written"),
+        ("2", "usage error"),
+        ("3", "no server could be reached, it has no such room, or nobody else came"),
+        ("130", "interrupted (143: by SIGTERM): the report shows what is known"),
+    ],
+    environment: ENVIRONMENT_OF_ALL,
+    examples: &[
+        ("nat-check room --server probe.example.org", "on the first machine: prints the name of a new room"),
+        (
+            "nat-check room NAME --server probe.example.org --as berlin",
+            "on every other machine, with that name",
+        ),
+        (
+            "nat-check room NAME --server probe.example.org --members 8 --json",
+            "a test fleet of 8, for a script",
+        ),
+    ],
+};
+
 impl Reference {
     /// For `-h`.
     #[must_use]

@@ -7,6 +7,7 @@ use std::{net::SocketAddr, time::Duration};
 use futures_util::{SinkExt, StreamExt};
 use shared::rendezvous::{
     Code, MAX_MESSAGE, PATH, Refusal, Role, ToClient, ToServer, VERSION, offered_tls, peer::PeerMessage,
+    room::RoomName,
 };
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_tungstenite::{
@@ -28,7 +29,7 @@ pub(super) struct Introducer {
     server: SocketAddr,
     rtt: Duration,
     step: u32,
-    /// Frames that came in so far.
+    /// Frames that may still come in.
     frames: u32,
     /// Where the server says that it answers STUN over UDP.
     stun: Vec<SocketAddr>,
@@ -71,6 +72,9 @@ pub enum IntroError {
     /// The server said no.
     #[error("the rendezvous refuses: {0}")]
     Refused(Refusal),
+    /// It has no rooms.
+    #[error("the rendezvous has no rooms: it is older than this program, or its operator does not want them")]
+    NoRooms,
     /// Nobody came.
     #[error("no peer came within {0} s")]
     NoPeer(u64),
@@ -111,13 +115,15 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// How long the server may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
 /// A connection that waits says something so often, so that no gateway forgets it.
-const KEEPALIVE: Duration = Duration::from_secs(30);
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(30);
 /// Round trips that are timed.
 const PINGS: u32 = 3;
 /// How long a round trip through the server may take.
 const THROUGH_SERVER: Duration = Duration::from_secs(2);
 /// Frames of the server that are read in all: several times what the longest attempt needs.
 const MAX_FRAMES: u32 = 2000;
+/// The same in a room, for the longest stay with as many others as may come in that time.
+const MAX_ROOM_FRAMES: u32 = 20_000;
 /// Longest message that is read, in bytes; ours and the server's are shorter than [`MAX_MESSAGE`].
 const LONGEST_MESSAGE: usize = 4 * MAX_MESSAGE;
 /// What may wait for a server that does not read, in bytes.
@@ -205,7 +211,7 @@ impl Introducer {
                 server,
                 rtt: Duration::ZERO,
                 step: 0,
-                frames: 0,
+                frames: MAX_FRAMES,
                 stun: Vec::new(),
                 origin,
                 has_page: false,
@@ -237,6 +243,21 @@ impl Introducer {
     pub(super) async fn join(&mut self, code: Code) -> Result<(), IntroError> {
         self.say(ToServer::Join { version: VERSION, code }).await?;
         self.welcome().await
+    }
+
+    /// Enters a room: its name, and this side's number in it.
+    pub(super) async fn enter(&mut self, room: Option<RoomName>) -> Result<(RoomName, u32), IntroError> {
+        self.say(ToServer::Enter { version: VERSION, room }).await?;
+        self.welcome().await.map_err(|error| match error {
+            // What it does not understand is what there are rooms with.
+            IntroError::Refused(Refusal::BadMessage) => IntroError::NoRooms,
+            other => other,
+        })?;
+        self.frames = MAX_ROOM_FRAMES;
+        match self.answer().await? {
+            ToClient::Entered { room, you, .. } => Ok((room, you)),
+            _ => Err(IntroError::Broken),
+        }
     }
 
     /// The endpoint that the connection goes to.
@@ -351,7 +372,7 @@ impl Introducer {
         Ok(())
     }
 
-    async fn say(&mut self, message: ToServer) -> Result<(), IntroError> {
+    pub(super) async fn say(&mut self, message: ToServer) -> Result<(), IntroError> {
         let text = serde_json::to_string(&message).map_err(|_| IntroError::Broken)?;
         // A server that does not read must not stop this side.
         let sent = timeout(ANSWER, self.socket.send(Message::text(text))).await;
@@ -364,7 +385,7 @@ impl Introducer {
     }
 
     /// The next message until then. A server that never stops talking does not stop the clock.
-    async fn hear_until(&mut self, deadline: Instant) -> Result<Option<ToClient>, IntroError> {
+    pub(super) async fn hear_until(&mut self, deadline: Instant) -> Result<Option<ToClient>, IntroError> {
         if Instant::now() >= deadline {
             return Ok(None);
         }
@@ -374,10 +395,7 @@ impl Introducer {
     /// The next message that is meant for the one who waits; pings of the peer are answered on the way.
     async fn hear(&mut self) -> Result<ToClient, IntroError> {
         loop {
-            self.frames += 1;
-            if self.frames > MAX_FRAMES {
-                return Err(IntroError::Flood);
-            }
+            self.frames = self.frames.checked_sub(1).ok_or(IntroError::Flood)?;
             let message = self.socket.next().await.and_then(Result::ok).ok_or(IntroError::Broken)?;
             let text = match message {
                 Message::Text(text) => text,

@@ -75,6 +75,11 @@ impl Technique {
             Self::Direct | Self::Relay => None,
         }
     }
+
+    /// The one of this word.
+    pub(super) fn of_wire(word: WireTechnique) -> Option<Self> {
+        Self::ATTEMPTS.into_iter().find(|technique| technique.on_wire() == Some(word))
+    }
 }
 
 fn cheap(_: &Pair) -> Option<String> {

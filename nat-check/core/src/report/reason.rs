@@ -187,6 +187,13 @@ pub enum ReasonCode {
     RoutersSilent,
     /// The gateway names another public address than the server sees.
     AnotherPublicAddress,
+    // Rooms.
+    /// Only one of the two says that there is a path.
+    OneSideSays,
+    /// A member left before the pair was settled.
+    MemberLeft,
+    /// The two could not carry their attempt to its end.
+    AttemptBroken,
     // A browser that measures.
     /// A browser cannot measure it.
     NotInABrowser,
