@@ -96,6 +96,7 @@ impl RoomAudience for Teller<'_> {
                 return self.terminal.map_or_else(|| tell(&line), |terminal| terminal.say(&line));
             }
             RoomNote::Warning(warning) => format!("Note before it starts: {warning}."),
+            RoomNote::Progress { members: 0 | 1, .. } => return,
             RoomNote::Progress { members, settled, pairs } => {
                 let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
                 let (now, far) = (Instant::now(), (members, settled));

@@ -46,24 +46,18 @@ const CELL: usize = 8;
 fn headline(room: &RoomReport) -> String {
     let name = room.name.as_deref().map_or(String::new(), |name| format!(" {name}"));
     let count = |outcome| room.pairs.iter().filter(|pair| pair.outcome == outcome).count();
-    let mut told = format!(
-        "Room{name}: {} members; of {} pairs {} reach each other directly",
-        room.members.len(),
-        room.pairs.len(),
-        count(PairOutcome::Direct)
-    );
-    let others = [
-        (PairOutcome::Relay, "need a relay"),
-        (PairOutcome::Failed, "failed although a path is likely or nothing was predicted"),
-        (PairOutcome::Unknown, "are not known"),
+    let all = [
+        (PairOutcome::Direct, "direct"),
+        (PairOutcome::Relay, "relay needed"),
+        (PairOutcome::Failed, "failed"),
+        (PairOutcome::Unknown, "not known"),
     ];
-    for (outcome, words) in others {
-        let count = count(outcome);
-        if count > 0 {
-            told += &format!(", {count} {words}");
-        }
-    }
-    told + "."
+    let counts = all.map(|(outcome, words)| (count(outcome), words));
+    let told: Vec<_> =
+        counts.iter().filter(|(n, _)| *n > 0).map(|(n, words)| format!("{n} {words}")).collect();
+    let (members, pairs) = (room.members.len(), room.pairs.len());
+    let colon = if told.is_empty() { "" } else { ": " };
+    format!("Room{name}: {members} members, {pairs} pairs{colon}{}.", told.join(", "))
 }
 
 fn row(member: &MemberReport, you: Option<u32>) -> Vec<String> {
@@ -166,7 +160,7 @@ mod tests {
         let style = Style { width: 80, evidence: false };
         let text = table(&document(3), &style);
         let wanted = "\
-Room team: 3 members; of 3 pairs 1 reach each other directly, 1 need a relay, 1 are not known.
+Room team: 3 members, 3 pairs: 1 direct, 1 relay needed, 1 not known.
 All pairs are settled.";
         assert!(text.replace('\n', " ").contains(&wanted.replace('\n', " ")), "{text}");
         let matrix = "            1       2       3\n    1       - predict   relay\n    2    12.3       -       ?\n    3   relay       ?       -\n";

@@ -40,6 +40,8 @@ pub struct Rooms {
     limits: RoomLimits,
     numbered: u64,
     rooms: HashMap<RoomName, Room>,
+    /// The rooms by number, each counted where the client that made it came from.
+    makers: AdmissionTable,
     places: HashMap<RoomMember, Place>,
     members: AdmissionTable,
 }
@@ -59,6 +61,7 @@ impl Rooms {
             limits,
             numbered: 0,
             rooms: HashMap::new(),
+            makers: AdmissionTable::default(),
             places: HashMap::new(),
             members: AdmissionTable::default(),
         }
@@ -85,23 +88,37 @@ impl Rooms {
         let is_named = room.is_some();
         let name = room.unwrap_or_else(|| Code::from_bits(entropy).into());
         let is_new = !self.exists(&name);
-        let has_no_room = self.rooms.len() >= self.limits.rooms;
+        let at = nanoseconds(now);
         match self.rooms.get_mut(&name) {
+            // As a server that knows no rooms.
+            _ if self.limits.rooms == 0 => return Err(Refusal::BadMessage),
             Some(room) if is_named => room.make_place(self.limits.per_room)?,
             Some(_) => return Err(Refusal::Full),
             None if is_named && name.is_code() => return Err(Refusal::UnknownRoom),
-            None if has_no_room => return Err(Refusal::Full),
             None => {}
+        }
+        let mut stirred = Vec::new();
+        if is_new {
+            let is_full = self.rooms.len() >= self.limits.rooms;
+            let shares =
+                Shares { per_host: self.limits.rooms_per_host, per_network: self.limits.rooms_per_net };
+            if let Some(victim) = self.makers.admit(from, shares, is_full, at)? {
+                stirred.extend(self.dismiss_room(victim, now));
+            }
         }
         let is_full = self.members.len() >= self.limits.members;
         let shares = Shares { per_host: self.limits.per_host, per_network: self.limits.per_net };
-        let victim = self.members.admit(from, shares, is_full, nanoseconds(now))?;
-        let mut stirred = victim.map_or(Vec::new(), |id| self.dismiss(RoomMember(id), Refusal::Full, now));
+        if let Some(victim) = self.members.admit(from, shares, is_full, at)? {
+            stirred.extend(self.dismiss(RoomMember(victim), Refusal::Full, now));
+        }
         self.numbered += 1;
         let member = RoomMember(self.numbered);
-        self.members.insert(member.0, from, nanoseconds(now));
-        // The one that had to go may have been the last one in it.
-        let room = self.rooms.entry(name.clone()).or_default();
+        self.members.insert(member.0, from, at);
+        // Whoever had to go may have been the last one in it.
+        let room = self.rooms.entry(name.clone()).or_insert_with(|| {
+            self.makers.insert(self.numbered, from, at);
+            Room::new(self.numbered, from)
+        });
         let id = room.enter(member, &name, now, &self.limits);
         stirred.extend(room.here());
         self.places.insert(member, Place::In { room: name, id, from });
@@ -182,7 +199,7 @@ impl Rooms {
     /// Sends everybody away.
     pub fn end(&mut self, reason: Refusal) -> Vec<RoomMember> {
         self.rooms.clear();
-        self.members = AdmissionTable::default();
+        (self.members, self.makers) = (AdmissionTable::default(), AdmissionTable::default());
         for place in self.places.values_mut() {
             *place = Place::Dismissed(reason);
         }
@@ -202,6 +219,14 @@ impl Rooms {
         }
     }
 
+    /// Sends all members of a room away: another one has to have its place.
+    fn dismiss_room(&mut self, number: u64, now: Duration) -> Vec<RoomMember> {
+        let room = self.rooms.values().find(|room| room.number == number);
+        let members: Vec<_> = room.into_iter().flat_map(Room::here).collect();
+        members.iter().for_each(|member| drop(self.dismiss(*member, Refusal::Full, now)));
+        members
+    }
+
     /// Takes a member out of its room, for this reason; it and the others there have to be told.
     fn dismiss(&mut self, member: RoomMember, reason: Refusal, now: Duration) -> Vec<RoomMember> {
         let Some(place) = self.places.get_mut(&member) else { return Vec::new() };
@@ -214,8 +239,10 @@ impl Rooms {
             room.leave(id);
             room.schedule(now);
             stirred.extend(room.here());
-            if stirred.len() == 1 {
-                self.rooms.remove(&name);
+            if stirred.len() == 1
+                && let Some(room) = self.rooms.remove(&name)
+            {
+                self.makers.remove(room.number, room.maker);
             }
         }
         stirred

@@ -91,6 +91,11 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 /// How long a path is held.
 const HOLD: Duration = Duration::from_millis(500);
 
+/// A server that answers nothing for so long is gone, as is the way to it.
+const SILENCE: Duration = Duration::from_secs(60);
+/// No server lets a member stay longer.
+const LONGEST: Duration = Duration::from_secs(3660);
+
 /// Enters a room, takes part, and tells what is known when it is left. Ends early when `stop` becomes true.
 ///
 /// # Errors
@@ -113,8 +118,8 @@ pub async fn room(
     let warnings: Vec<String> = link.unencrypted().cloned().into_iter().collect();
     warnings.iter().for_each(|warning| audience.note(RoomNote::Warning(warning)));
     audience.note(RoomNote::Entered { room: &name, you });
-    let mut stay =
-        Stay { setup, link, board: Board::default(), entered: Instant::now(), news: Instant::now() };
+    let now = Instant::now();
+    let mut stay = Stay { setup, link, board: Board::default(), entered: now, news: now, heard: now };
     let ended = stay.take_part((net, target, progress, audience), &stop).await;
     if stay.board.members().len() < 2
         && let Some(error) = stay.alone(&ended)
@@ -179,6 +184,8 @@ struct Stay<'a> {
     entered: Instant,
     /// When there was news last.
     news: Instant,
+    /// When the server was heard last.
+    heard: Instant,
 }
 
 /// What a member waits for.
@@ -220,6 +227,9 @@ impl<'a> Stay<'a> {
                     Err(error) => return Ended::Broken(error),
                 },
             };
+            if let Event::Heard(Some(_)) = event {
+                self.heard = Instant::now();
+            }
             let answer = match event {
                 Event::Stopped => return Ended::Interrupted,
                 Event::Measured(known) => {
@@ -277,6 +287,8 @@ impl<'a> Stay<'a> {
         let is_settled = seen > 1 && self.board.is_settled();
         let (waited, quiet) = (self.entered + self.setup.wait, self.news + QUIET);
         let ended = match self.setup.until {
+            _ if now >= self.heard + SILENCE => Some(Ended::Broken(IntroError::Stalled(SILENCE.as_secs()))),
+            _ if now >= self.entered + LONGEST => Some(Ended::Broken(IntroError::TooLong(LONGEST.as_secs()))),
             Until::After(stay) if now >= self.entered + stay => Some(Ended::Over),
             Until::Members(wanted) if is_settled && seen >= wanted => Some(Ended::Done),
             Until::Settled if is_settled && now >= quiet => Some(Ended::Done),

@@ -9,6 +9,10 @@ use shared::rendezvous::room::MAX_MEMBERS;
 pub struct RoomLimits {
     /// Rooms in all; 0 = there are none.
     pub rooms: usize,
+    /// Rooms made from one host (IPv4 address, IPv6 /56).
+    pub rooms_per_host: usize,
+    /// Rooms made from one network (IPv4 /24, IPv6 /48); beyond that, it makes room within itself.
+    pub rooms_per_net: usize,
     /// Members in all rooms.
     pub members: usize,
     /// Members in one room at a time, and of whom results are kept.
@@ -29,6 +33,8 @@ impl Default for RoomLimits {
     fn default() -> Self {
         Self {
             rooms: 256,
+            rooms_per_host: 10,
+            rooms_per_net: 50,
             members: 1024,
             per_room: MAX_MEMBERS,
             per_host: 40,

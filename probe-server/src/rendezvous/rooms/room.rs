@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
     time::Duration,
 };
 
@@ -26,8 +27,11 @@ const MOST_EVER: u32 = 512;
 const NEWS: usize = 3500;
 
 /// A room. Everything in it has a number that counts up with each change, so that a member can be told what is new.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Room {
+    /// Which of the server's it is, and where the client that made it came from.
+    pub(super) number: u64,
+    pub(super) maker: IpAddr,
     changes: u64,
     last_id: u32,
     members: BTreeMap<u32, Member>,
@@ -78,13 +82,20 @@ struct Busy {
 }
 
 impl Room {
-    /// Makes place for one more: those who left are forgotten, whoever left first.
+    pub(super) fn new(number: u64, maker: IpAddr) -> Self {
+        let (members, results, paired) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Self { number, maker, changes: 0, last_id: 0, members, results, paired }
+    }
+
+    /// Makes place for one more: those who left are forgotten, whoever left first, once all know that they have left.
     pub(super) fn make_place(&mut self, most: usize) -> Result<(), Refusal> {
         if self.last_id >= MOST_EVER {
             return Err(Refusal::RoomFull);
         }
         while self.members.len() >= most {
-            let gone = self.members.iter().filter(|(_, member)| member.seat.is_none());
+            let told = self.seats().map(|seat| seat.told).min().unwrap_or(u64::MAX);
+            let has_left = |member: &Member| member.seat.is_none() && member.changed <= told;
+            let gone = self.members.iter().filter(|(_, member)| has_left(member));
             let (&id, _) = gone.min_by_key(|(_, member)| member.changed).ok_or(Refusal::RoomFull)?;
             self.members.remove(&id);
             self.results.retain(|(from, to), _| *from != id && *to != id);

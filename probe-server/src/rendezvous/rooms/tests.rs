@@ -114,12 +114,34 @@ fn a_room_and_the_server_have_limits() {
     let members = ready(&mut rooms, 32);
     assert_eq!(rooms.enter(name("team"), ip(40), 0, T0).unwrap_err(), Refusal::RoomFull);
     rooms.leave(members[3], T0);
+    assert_eq!(rooms.enter(name("team"), ip(40), 0, T0).unwrap_err(), Refusal::RoomFull, "not all know that");
+    for member in &members {
+        told(&mut rooms, *member);
+    }
     assert!(rooms.enter(name("team"), ip(40), 0, T0).is_ok(), "in place of one that left");
     assert_eq!(rooms.enter(name("team"), ip(41), 0, T0).unwrap_err(), Refusal::RoomFull);
     assert!(rooms.enter(name("other"), ip(42), 0, T0).is_ok());
-    assert_eq!(rooms.enter(name("third"), ip(43), 0, T0).unwrap_err(), Refusal::Full);
     let mut none = Rooms::new(RoomLimits { rooms: 0, ..RoomLimits::default() });
-    assert_eq!(none.enter(None, ip(1), 1, T0).unwrap_err(), Refusal::Full);
+    assert_eq!(
+        none.enter(None, ip(1), 1, T0).unwrap_err(),
+        Refusal::BadMessage,
+        "as one that knows no rooms"
+    );
+}
+
+#[test]
+fn whoever_makes_many_rooms_makes_room_for_others() {
+    let limits = RoomLimits { rooms: 4, rooms_per_host: 3, rooms_per_net: 3, ..RoomLimits::default() };
+    let mut rooms = Rooms::new(limits);
+    let greedy = ["a", "b", "c"].map(|n| rooms.enter(name(n), ip(1), 0, T0).unwrap().member);
+    assert_eq!(rooms.enter(name("d"), ip(1), 0, T0).unwrap_err(), Refusal::HostFull);
+    let team = rooms.enter(name("team"), ip(2), 0, T0).unwrap().member;
+    rooms.enter(name("team"), ip(3), 0, T0).unwrap();
+    let entrance = rooms.enter(name("third"), ip(4), 0, T0).unwrap();
+    assert!(entrance.stirred.contains(&greedy[0]));
+    assert_eq!(rooms.next(greedy[0]), Some(Err(Refusal::Full)));
+    assert!(matches!(rooms.next(team), Some(Ok(_))), "it has one room only");
+    assert_eq!(rooms.count(), (4, 5));
 }
 
 #[test]
