@@ -6,6 +6,7 @@ natlab::on_linux!(linux);
 #[cfg(target_os = "linux")]
 #[path = "port_mapping"]
 mod linux {
+    mod chain;
     mod home;
     mod scripted;
 
@@ -17,12 +18,15 @@ mod linux {
     };
 
     use natlab::{
-        LabError,
-        client::ClientRun,
+        Lab, LabError,
+        address::SERVER4,
+        client::{ClientRun, nat_check},
         harness::{self, trial},
+        tun::TunSite,
     };
     use rustix::process::Signal;
     use serde_json::Value;
+    use shared::nat::model::Stack;
     use tokio::time::Instant;
 
     use home::{Home, PATIENCE, protocol, sure};
@@ -38,6 +42,12 @@ mod linux {
                 trial("miniupnpd::they_end_by_themselves_after_a_kill", end_after_a_kill)
                     .with_ignored_flag(true),
                 trial("miniupnpd::behind_a_carrier_it_refuses", behind_a_carrier),
+                trial("chain::both_nats_are_opened_and_closed", chain::opened_and_closed),
+                trial("chain::the_second_is_told_the_first_ones_address", chain::told_the_address),
+                trial("chain::an_interrupted_run_closes_both", chain::interrupted),
+                trial("chain::a_second_router_without_a_daemon_is_not_asked", chain::without_a_daemon),
+                trial("chain::a_carriers_nat_is_not_asked", chain::carrier),
+                trial("user_space::a_gateway_that_closes_nothing_is_found_out", closes_nothing),
                 trial("map::a_port_stays_open_until_it_is_stopped", kept_open),
                 trial("map::a_foreign_program_comes_in", foreign_program),
                 trial("map::of_a_port_in_use_the_server_is_asked", kept_open_for_another),
@@ -162,6 +172,21 @@ mod linux {
         client.signal(Signal::KILL)?;
         client.finish(PATIENCE)?;
         home.until_rules(3 * PATIENCE, |rules| rules == before)?;
+        Ok(())
+    }
+
+    /// A deletion that is answered with success, and not done: whoever knocks from outside finds out.
+    fn closes_nothing() -> Result<(), LabError> {
+        let nat = "linux,port-mapping=both,opens=kept".parse::<Stack>();
+        let nat = nat.map_err(|e| LabError::Words(e.to_string()))?;
+        let lab = Lab::tun(&[TunSite::new(nat)], 1)?;
+        let _server = lab.server()?;
+        let run = nat_check(lab.host(0), SERVER4[0].into(), &["-4", "--only", "port-mapping"])?;
+        assert_eq!(run.output.code, 0, "{}", run.output.stderr);
+        for name in ["pcp", "nat_pmp"] {
+            let it = protocol(&run, name);
+            assert_eq!(sure(it, "deleted"), false, "{it:#}");
+        }
         Ok(())
     }
 

@@ -92,6 +92,10 @@ pub struct Args {
     #[arg(long, help_heading = WHAT)]
     pub port_mapping: bool,
 
+    /// The same through both routers, where two of your own translate addresses one after the other; the carrier's is never asked
+    #[arg(long, help_heading = WHAT)]
+    pub chain: bool,
+
     /// Measure through this proxy, too: socks5://HOST:PORT or socks5://USER:PASSWORD@HOST:PORT, socks4://, socks4a://, http://;
     /// those of the environment without a URL; may be repeated
     ///
@@ -105,7 +109,7 @@ pub struct Args {
     #[arg(long, help_heading = WHAT)]
     pub all: bool,
 
-    /// End after this time with what is known by then; --lifetime, --tcp-idle, --port-mapping and --proxy come on top [default: 15]
+    /// End after this time with what is known by then; --lifetime, --tcp-idle, --port-mapping, --chain and --proxy come on top [default: 15]
     #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = WHAT)]
     pub timeout: Option<f64>,
 

@@ -39,6 +39,8 @@ pub struct Plan {
     pub tcp_idle: Option<Duration>,
     /// Whether the gateway is asked to open ports.
     pub port_mapping: bool,
+    /// Whether both NATs of the user's own double NAT are opened as well.
+    pub chain: bool,
     /// Proxies that are measured, each with the variable of the environment that names it.
     pub proxies: Vec<(ProxyUrl, Option<&'static str>)>,
     /// The longest idle time of the lifetime measurement; none = it is not asked for.
@@ -104,7 +106,9 @@ impl Plan {
             },
             port_mapping: args.port_mapping
                 || args.all
+                || args.chain
                 || args.only.iter().any(|name| name == "port-mapping"),
+            chain: args.chain,
             proxies: proxies(&args.proxies, around.proxies)?,
             timeout: usage::seconds("timeout", args.timeout.unwrap_or(DEFAULT_TIMEOUT_S), 0.1, LONGEST_S)?,
             seed,
@@ -125,6 +129,7 @@ impl Plan {
             lifetime: self.lifetime,
             tcp_idle: self.tcp_idle,
             port_mapping: self.port_mapping,
+            chain: self.chain,
             // They are looked up first.
             proxies: Vec::new(),
             // On a real network nobody may predict ids; the seed is for choices.
@@ -281,7 +286,11 @@ fn selection(args: &Args, known: &[&str]) -> Result<Selection, UsageError> {
             Err(UsageError::value(flag, name, format!("no such test; there are: {}", known.join(", "))))
         }
         None if names.is_empty() => Ok(Selection::Default),
-        None if flag == "only" => Ok(Selection::Only(names.clone())),
+        None if flag == "only" => {
+            // Whose the second NAT is has to be known.
+            let layers = (args.chain && !names.iter().any(|name| name == "layers")).then(|| "layers".into());
+            Ok(Selection::Only(names.iter().cloned().chain(layers).collect()))
+        }
         None => Ok(Selection::Except(names.clone())),
     }
 }
@@ -322,6 +331,15 @@ mod tests {
         assert_eq!((plan.seed, plan.verbosity), (5, Verbosity::Evidence));
         assert_eq!(plan.timeout, Duration::from_secs(15));
         assert_eq!(plan.lifetime, None);
+    }
+
+    #[test]
+    fn both_nats_are_opened_where_whose_they_are_is_looked_at() {
+        let chain = plan("--server probe.example.org --chain --only mapping").unwrap();
+        assert_eq!((chain.port_mapping, chain.chain), (true, true));
+        assert_eq!(chain.tests, Selection::Only(vec!["mapping".into(), "layers".into()]));
+        let all = plan("--server probe.example.org --all").unwrap();
+        assert_eq!((all.port_mapping, all.chain), (true, false));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! strangers: every text is escaped, and attributes hold fixed words and numbers only.
 
 mod findings;
+mod layers;
 mod markup;
 mod path;
 mod peers;
@@ -73,6 +74,7 @@ pub fn fragment(report: &Value, language: Language) -> String {
         }
         html.raw("</section>\n");
     }
+    layers::write(&mut html, &report["layers"], words);
     port_mapping::write(&mut html, &report["port_mapping"], words);
     about(&mut html, report, words);
     html.text

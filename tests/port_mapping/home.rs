@@ -22,10 +22,10 @@ pub(crate) const GATEWAY: &str = "192.168.77.1";
 /// Between two looks at something that nobody tells of.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// The network: a host, its router, the Internet with the probe server.
+/// The network: a host, its router or two in a row, the Internet with the probe server.
 pub(crate) struct Home {
     // Programs end before the networks that they run in.
-    daemon: Option<(Running, TempDir)>,
+    daemons: Vec<(Running, TempDir)>,
     _server: Running,
     pub(crate) lab: Lab,
 }
@@ -49,24 +49,52 @@ impl Home {
         ))?;
         router.nft(RULES)?;
         let server = lab.server()?;
-        Ok(Self { lab, _server: server, daemon: None })
+        Ok(Self { lab, _server: server, daemons: Vec::new() })
     }
 
+    /// Two routers in a row, with this network between them: the outer one's address there, and the inner one's.
+    pub(crate) fn double([between, inside]: [&str; 2]) -> Result<Self, LabError> {
+        let nat = "linux+linux".parse().map_err(|e: SpecError| LabError::Words(e.to_string()))?;
+        let lab = Lab::kernel(&[nat])?;
+        let [core, outer, inner] = lab.routers() else {
+            return Err(LabError::Words("a laboratory without two routers".into()));
+        };
+        core.ip("addr add 5.5.5.254/24 dev wan\n")?;
+        outer.ip(&format!(
+            "addr add 5.5.5.1/24 dev wan\nroute replace default via 5.5.5.254\naddr del 203.0.113.1/32 dev wan\n\
+             addr flush dev lan scope global\naddr add {between}/24 dev lan\n"
+        ))?;
+        inner.ip(&format!(
+            "addr add {inside}/24 dev wan\nroute replace default via {between} src {inside}\n\
+             addr del 100.64.0.2/32 dev wan\n"
+        ))?;
+        outer.nft(RULES)?;
+        inner.nft(RULES)?;
+        let server = lab.server()?;
+        Ok(Self { lab, _server: server, daemons: Vec::new() })
+    }
+
+    /// The router of the host's own network.
     pub(crate) fn router(&self) -> &Namespace {
+        &self.lab.routers()[self.lab.routers().len() - 1]
+    }
+
+    /// The router that faces the Internet: of one the same.
+    pub(crate) fn outer(&self) -> &Namespace {
         &self.lab.routers()[1]
     }
 
     /// Starts miniupnpd on the router, with further settings.
     pub(crate) fn with_miniupnpd(mut self, settings: &str) -> Result<Self, LabError> {
-        let folder = tempfile::tempdir().map_err(LabError::io("making a directory"))?;
-        let path = |name: &str| folder.path().join(name).display().to_string();
-        let text = format!("{CONFIGURATION}lease_file={}\n{settings}", path("leases"));
-        std::fs::write(path("configuration"), text).map_err(LabError::io("writing a configuration"))?;
-        let arguments = ["-d", "-f", &path("configuration"), "-P", &path("pid")];
-        let mut daemon = self.router().command("/usr/sbin/miniupnpd").args(arguments).start()?;
-        // It says so once it listens for PCP and NAT-PMP, which comes last.
-        daemon.error_line(PATIENCE, |line| line.contains("Listening for NAT-PMP/PCP traffic"))?;
-        self.daemon = Some((daemon, folder));
+        let daemon = miniupnpd(self.router(), settings)?;
+        self.daemons.push(daemon);
+        Ok(self)
+    }
+
+    /// The same on the outer router.
+    pub(crate) fn with_outer_miniupnpd(mut self) -> Result<Self, LabError> {
+        let daemon = miniupnpd(self.outer(), "")?;
+        self.daemons.push(daemon);
         Ok(self)
     }
 
@@ -94,9 +122,11 @@ impl Home {
         client.args(["map", "--server", &SERVER4[0].to_string()]).args(arguments).start()
     }
 
-    /// The router's rules.
+    /// The rules of all routers.
     pub(crate) fn rules(&self) -> Result<String, LabError> {
-        Ok(self.router().command("nft").args(["list", "ruleset"]).output(PATIENCE)?.stdout)
+        let rules = |router: &Namespace| router.command("nft").args(["list", "ruleset"]).output(PATIENCE);
+        let of_all: Result<Vec<_>, LabError> = self.lab.routers()[1..].iter().map(rules).collect();
+        Ok(of_all?.into_iter().map(|output| output.stdout).collect())
     }
 
     /// Waits until the rules are such, for so long at the most.
@@ -116,6 +146,19 @@ impl Home {
         }
         Err(LabError::Words(format!("the rules stay as they are: {}", self.rules()?)))
     }
+}
+
+/// Starts miniupnpd on a router.
+fn miniupnpd(router: &Namespace, settings: &str) -> Result<(Running, TempDir), LabError> {
+    let folder = tempfile::tempdir().map_err(LabError::io("making a directory"))?;
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let text = format!("{CONFIGURATION}lease_file={}\n{settings}", path("leases"));
+    std::fs::write(path("configuration"), text).map_err(LabError::io("writing a configuration"))?;
+    let arguments = ["-d", "-f", &path("configuration"), "-P", &path("pid")];
+    let mut daemon = router.command("/usr/sbin/miniupnpd").args(arguments).start()?;
+    // It says so once it listens for PCP and NAT-PMP, which comes last.
+    daemon.error_line(PATIENCE, |line| line.contains("Listening for NAT-PMP/PCP traffic"))?;
+    Ok((daemon, folder))
 }
 
 /// Whether a file of the system is there, as a program that a package brings.
@@ -185,5 +228,6 @@ upnp_nat_postrouting_chain=postrouting_miniupnpd
 secure_mode=yes
 uuid=d68c3783-7721-44ac-b1cb-7bdaa955b8d4
 allow 1024-65535 192.168.77.0/24 1024-65535
+allow 1024-65535 192.168.1.0/24 1024-65535
 deny 0-65535 0.0.0.0/0 0-65535
 ";

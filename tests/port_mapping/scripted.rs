@@ -39,6 +39,20 @@ impl Drop for Scripted {
 
 /// A gateway that says this to whoever asks for a mapping by PCP or NAT-PMP, and does nothing.
 pub(crate) fn over_datagrams(router: &Namespace, result: u8) -> Result<Scripted, LabError> {
+    named(router, result, [5, 5, 5, 1], |_, external| external)
+}
+
+/// A gateway that names this external address, and grants the external port that equals the internal one.
+pub(crate) fn of_equal_ports(router: &Namespace, address: [u8; 4]) -> Result<Scripted, LabError> {
+    named(router, 0, address, |internal, _| internal)
+}
+
+fn named(
+    router: &Namespace,
+    result: u8,
+    address: [u8; 4],
+    granted: fn(u16, u16) -> u16,
+) -> Result<Scripted, LabError> {
     let socket = udp(router, 5351)?;
     let started = Instant::now();
     let epoch = move || u32::try_from(77 + started.elapsed().as_secs()).unwrap_or(u32::MAX);
@@ -46,8 +60,9 @@ pub(crate) fn over_datagrams(router: &Namespace, result: u8) -> Result<Scripted,
         (Some(request), _) => {
             let operation = match request.operation {
                 Operation::Map(map) => {
-                    let external_address = IpAddr::from([5, 5, 5, 1]);
-                    Operation::Map(pcp::Map { external_address, ..map })
+                    let external_address = IpAddr::from(address);
+                    let external = granted(map.internal, map.external);
+                    Operation::Map(pcp::Map { external, external_address, ..map })
                 }
                 Operation::Announce => Operation::Announce,
             };
@@ -56,8 +71,9 @@ pub(crate) fn over_datagrams(router: &Namespace, result: u8) -> Result<Scripted,
         }
         (None, Some(request)) => {
             let (body, result) = match request {
-                nat_pmp::Request::ExternalAddress => (nat_pmp::Body::ExternalAddress([5, 5, 5, 1].into()), 0),
+                nat_pmp::Request::ExternalAddress => (nat_pmp::Body::ExternalAddress(address.into()), 0),
                 nat_pmp::Request::Map { transport, internal, external, lifetime } => {
+                    let external = granted(internal, external);
                     (nat_pmp::Body::Map { transport, internal, external, lifetime }, result)
                 }
             };

@@ -107,6 +107,13 @@ impl Check {
         self
     }
 
+    /// The same at both NATs of the user's own double NAT, one after the other; what stands there has to be sure.
+    #[cfg(feature = "port-mapping")]
+    pub fn chain(mut self) -> Self {
+        (self.setup.port_mapping, self.setup.chain) = (true, true);
+        self
+    }
+
     /// Tells this listener how far it is.
     pub fn progress(mut self, progress: Arc<dyn Progress>) -> Self {
         self.progress = progress;

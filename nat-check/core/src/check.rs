@@ -47,6 +47,8 @@ pub struct Setup {
     pub tcp_idle: Option<Duration>,
     /// Whether the gateway is asked to open ports, and pinholes over IPv6, which are tested from outside and closed again.
     pub port_mapping: bool,
+    /// Whether both NATs of the user's own double NAT are opened as well, one after the other.
+    pub chain: bool,
     /// Proxies that are measured beside the direct way, one after the other; each takes as long as that, and comes on top.
     #[cfg(feature = "proxy")]
     pub proxies: Vec<crate::proxy::ProxyQuery>,
@@ -67,6 +69,7 @@ impl Default for Setup {
             lifetime: None,
             tcp_idle: None,
             port_mapping: false,
+            chain: false,
             #[cfg(feature = "proxy")]
             proxies: Vec::new(),
             randomness: Randomness::System,
@@ -175,6 +178,7 @@ pub(crate) async fn directly(
         server: first,
         more_servers: reports,
         layers: v4.layers.or(v6.layers),
+        consoles: verdict::consoles::of(ipv4.udp.as_ref(), v4.port_mapping.as_ref()),
         port_mapping: crate::report::PortMapping::of_both(v4.port_mapping, v6.port_mapping),
         proxy: None,
         hole_punching: verdict::conclude(&ipv4, &ipv6),

@@ -28,6 +28,8 @@ pub struct Settings {
     pub tcp_idle: Option<Duration>,
     /// Whether the gateway is asked to open ports.
     pub port_mapping: bool,
+    /// Whether both NATs of the user's own double NAT are opened as well.
+    pub chain: bool,
     /// Where transaction ids come from.
     pub randomness: Randomness,
 }
@@ -77,10 +79,16 @@ pub async fn examine(
     session.ask_lifetime(settings.lifetime);
     session.ask_tcp_idle(settings.tcp_idle);
     #[cfg(feature = "port-mapping")]
-    session.note_layers(|log| log.is_asked_for = is_asked_for(settings, "layers"));
+    session.note_layers(|log| log.is_asked_for = settings.chain || is_asked_for(settings, "layers"));
+    #[cfg(feature = "port-mapping")]
+    session.note_port_mapping(|log| log.is_chain_asked = settings.chain);
     let lifetime = settings.lifetime.map_or(Duration::ZERO, lifetime::longest);
     let idle = settings.tcp_idle.map_or(Duration::ZERO, longest_idle);
-    let opening = if settings.port_mapping { LONGEST_PORT_MAPPING } else { Duration::ZERO };
+    let opening = match (settings.port_mapping, settings.chain) {
+        (false, _) => Duration::ZERO,
+        (true, false) => LONGEST_PORT_MAPPING,
+        (true, true) => LONGEST_PORT_MAPPING + LONGEST_CHAIN,
+    };
     let limit = settings.timeout + lifetime.max(idle) + opening;
     let mut tcp = None;
     let done = tokio::select! {
@@ -211,9 +219,11 @@ fn longest_idle(_: Duration) -> Duration {
 
 /// How long opening ports takes at the most.
 #[cfg(feature = "port-mapping")]
-const LONGEST_PORT_MAPPING: Duration = crate::probe::port_mapping::LONGEST;
+use crate::probe::port_mapping::{LONGEST as LONGEST_PORT_MAPPING, LONGEST_CHAIN};
 #[cfg(not(feature = "port-mapping"))]
 const LONGEST_PORT_MAPPING: Duration = Duration::ZERO;
+#[cfg(not(feature = "port-mapping"))]
+const LONGEST_CHAIN: Duration = Duration::ZERO;
 
 /// Whether this measurement was asked for by name.
 #[cfg(feature = "port-mapping")]

@@ -20,7 +20,7 @@ mod tests;
 pub(crate) use client::is_conflict;
 pub use client::{Client, Granted, Wish};
 pub use discovery::{Discovery, discover};
-pub(crate) use discovery::{nat_pmp_address, upnp_address};
+pub(crate) use discovery::{discover_alone, nat_pmp_address, pcp_sees_nat, upnp_address};
 pub use epochs::Epochs;
 pub use shared::port_mapping::{Protocol, Transport};
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use shared::nat::{Filtering, Lifetime, Mapping, NatType, PortAllocation};
 
 mod advice;
+mod consoles;
 mod finding;
 mod layers;
 mod own_address;
@@ -16,11 +17,13 @@ mod rows;
 mod tcp;
 
 pub use advice::{Advice, AdviceCode};
+pub use consoles::{Consoles, MicrosoftNat, SonyNat, rows as console_rows};
 pub use finding::{Confidence, Evidence, Finding};
 pub use layers::{HopKind, Layers, LayersHop, LayersKind, rows as layers_rows};
 pub use own_address::{AddressKind, OwnAddress};
 pub use port_mapping::{
-    GrantedMapping, MappedTransport, MappingProtocol, Pinholes, PortMapping, rows as port_mapping_rows,
+    Chain, ChainLink, GrantedMapping, MappedTransport, MappingProtocol, Pinholes, PortMapping,
+    rows as port_mapping_rows,
 };
 pub use proxy::{
     Application, ApplicationOutcome, ProxyApplication, ProxyBind, ProxyConnect, ProxyFoundBy, ProxyKind,
@@ -64,6 +67,9 @@ pub struct Report {
     /// Ports opened at the gateway and tested from outside; null where that was not asked for (`--port-mapping`).
     #[serde(default)]
     pub port_mapping: Option<PortMapping>,
+    /// This network in the words of game consoles; null where nothing is known that they rest on.
+    #[serde(default)]
+    pub consoles: Option<Consoles>,
     /// Proxies that were given (`--proxy`) or that the environment names, and what they let through; null where there are none.
     #[serde(default)]
     pub proxy: Option<Vec<ProxyReport>>,

@@ -22,6 +22,7 @@ fn render(report: &Report, style: &Style) -> String {
     page.port_mapping(report);
     page.proxies(report);
     page.hole_punching(report, style.evidence);
+    page.consoles(report);
     page.advice(report);
     page.server(report);
     page.list("Note", &report.warnings);
@@ -184,6 +185,13 @@ impl Page {
         }
     }
 
+    fn consoles(&mut self, report: &Report) {
+        if let Some(consoles) = &report.consoles {
+            self.heading("Game consoles");
+            self.findings(report::console_rows(consoles));
+        }
+    }
+
     fn advice(&mut self, report: &Report) {
         if !report.advice.is_empty() {
             self.heading("What to do");
@@ -222,6 +230,10 @@ impl Page {
         if let Some(layers) = &report.layers {
             self.heading("Evidence, layers");
             self.table(&[], &evidence_rows(report::layers_rows(layers)));
+        }
+        if let Some(consoles) = &report.consoles {
+            self.heading("Evidence, consoles");
+            self.table(&[], &evidence_rows(report::console_rows(consoles)));
         }
         if let Some(port_mapping) = &report.port_mapping {
             self.heading("Evidence, port_mapping");

@@ -136,6 +136,25 @@ fn nothing_at_all_is_no_panic() {
 }
 
 #[test]
+fn the_way_to_the_internet_has_its_section() {
+    let finding = |value: Value| json!({ "value": value, "confidence": "strong", "reason": null, "method": "m", "evidence": {} });
+    let mut report = report();
+    assert!(!document(&report, Language::English).contains("Way to the Internet"));
+    report["layers"] = json!({ "kind": finding(json!("carrier-grade")), "at_least": finding(json!(2)),
+        "gateway": "192.168.1.1", "gateway_external_address": finding(Value::Null), "hops": [
+            { "hop": 1, "address": "192.168.1.1", "kind": "gateway", "rtt_s": 0.0012 },
+            { "hop": 2, "address": "<b>", "kind": "carrier", "rtt_s": 0.008 }] });
+    let html = document(&report, Language::English);
+    assert_well_formed(&html);
+    for said in ["Way to the Internet", "1: 192.168.1.1 (gateway, 1.2 ms)", "2: &lt;b&gt; (carrier, 8.0 ms)"]
+    {
+        assert!(html.contains(said), "{said}");
+    }
+    assert!(!html.contains("The gateway names itself"), "it does not");
+    assert_well_formed(&document(&report, Language::Chinese));
+}
+
+#[test]
 fn ports_that_the_gateway_opens_have_their_section() {
     let finding = |value: Value| json!({ "value": value, "confidence": "certain", "reason": null, "method": "m", "evidence": {} });
     let mapping = json!({ "protocol": "udp", "internal": 50000, "external": 41000, "lifetime_s": 120 });

@@ -25,6 +25,7 @@ pub(super) struct Words {
     pub partial: &'static str,
     pub advice: &'static str,
     pub warnings: &'static str,
+    pub layers: &'static str,
     pub port_mapping: &'static str,
     pub nobody_opens_ports: &'static str,
     pub refused: &'static str,
@@ -123,6 +124,7 @@ const ENGLISH: Words = Words {
     partial: "The run was ended early: what is unknown may only be unfinished.",
     advice: "Advice",
     warnings: "Notes",
+    layers: "Way to the Internet",
     port_mapping: "Ports that the gateway opens",
     nobody_opens_ports: "None: the gateway answers neither PCP nor NAT-PMP, and no device answers UPnP.",
     refused: "refused",
@@ -207,6 +209,9 @@ fn english(word: &str) -> Option<&'static str> {
         "lan" => "local network",
         "carrier-grade" => "carrier-grade NAT",
         "own-double" => "second own NAT",
+        "kind" => "Kind",
+        "at_least" => "Boxes at least",
+        "gateway_external_address" => "The gateway names itself",
         _ => return None,
     })
 }

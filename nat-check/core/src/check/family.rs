@@ -174,6 +174,7 @@ impl FamilyTest<'_> {
             lifetime: self.lifetime,
             tcp_idle: self.tcp_idle,
             port_mapping: self.port_mapping,
+            chain: self.port_mapping && self.run.setup.chain && self.family == Family::V4,
             randomness: self.run.setup.randomness.split(part),
         }
     }

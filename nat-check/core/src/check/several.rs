@@ -216,6 +216,7 @@ impl FamilyTest<'_> {
                 lifetime: None,
                 tcp_idle: None,
                 port_mapping: false,
+                chain: false,
                 ..self.settings(candidate, Selection::Only(Vec::new()))
             };
             let (net, stop, bind) = (self.run.net.clone(), self.run.stop.clone(), self.bind);

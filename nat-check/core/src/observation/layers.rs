@@ -24,6 +24,8 @@ pub struct LayersLog {
     pub named: Vec<(Protocol, IpAddr)>,
     /// The same of the router behind it, where that has a private address.
     pub second_named: Vec<(Protocol, IpAddr)>,
+    /// Whether that router's PCP server sees this host with another address, so that a NAT stands in between.
+    pub nat_before_second: bool,
     /// Questions to them that are not answered or given up yet.
     pub questions: u32,
     /// Why no trace was possible.

@@ -5,6 +5,7 @@ use std::{net::IpAddr, time::Duration};
 use shared::port_mapping::{Protocol, Transport, epoch::Epoch};
 
 use super::SocketId;
+use crate::report::Reason;
 
 /// Everything that was observed of port mapping in one run.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +16,10 @@ pub struct PortMappingLog {
     pub attempts: Vec<Attempt>,
     /// A socket that nothing was mapped for: what reaches it, reaches every port.
     pub control: Option<SocketId>,
+    /// Whether both NATs of a double NAT were to be opened.
+    pub is_chain_asked: bool,
+    /// Why they were not.
+    pub no_chain: Option<Reason>,
 }
 
 /// What came of one protocol.
@@ -22,6 +27,8 @@ pub struct PortMappingLog {
 pub struct Attempt {
     /// Which.
     pub protocol: Protocol,
+    /// At which router.
+    pub link: Link,
     /// Who answered.
     pub gateway: IpAddr,
     /// What it says that it runs.
@@ -36,6 +43,17 @@ pub struct Attempt {
     pub losses: u32,
     /// The mappings that were asked for.
     pub mappings: Vec<AskedMapping>,
+}
+
+/// At which router a protocol was tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// The gateway, by itself.
+    Gateway,
+    /// The gateway, as the inner one of two.
+    Inner,
+    /// The router behind it.
+    Outer,
 }
 
 /// A mapping that was asked for.
@@ -75,6 +93,22 @@ pub enum Deletion {
 }
 
 impl Attempt {
+    /// A protocol that the gateway answers, before anything was asked for.
+    #[must_use]
+    pub fn new(protocol: Protocol, gateway: IpAddr) -> Self {
+        Self {
+            protocol,
+            link: Link::Gateway,
+            gateway,
+            software: None,
+            external_address: None,
+            unusable: None,
+            epochs: None,
+            losses: 0,
+            mappings: Vec::new(),
+        }
+    }
+
     /// The mapping of this transport.
     #[must_use]
     pub fn mapping(&self, transport: Transport) -> Option<&AskedMapping> {

@@ -29,6 +29,8 @@ pub struct Client {
     net: Arc<dyn Net>,
     /// This host's address on the way to it.
     local: IpAddr,
+    /// The address that it sees this host with: another one where a NAT stands in between.
+    seen_as: IpAddr,
     at: SocketAddr,
     way: Way,
     epochs: Epochs,
@@ -94,7 +96,8 @@ impl Client {
             Protocol::Upnp => return None,
         };
         let at = endpoint(&**net, local, gateway, shared::port_mapping::PORT);
-        Some(Self { net: Arc::clone(net), local, at, way, epochs: Epochs::new(protocol) })
+        let epochs = Epochs::new(protocol);
+        Some(Self { net: Arc::clone(net), local, seen_as: local, at, way, epochs })
     }
 
     /// A service of UPnP, at the address of its description.
@@ -105,7 +108,13 @@ impl Client {
             true => Way::Firewall(service, Arc::default()),
             false => Way::Upnp(service),
         };
-        Self { net: Arc::clone(net), local, at, way, epochs }
+        Self { net: Arc::clone(net), local, seen_as: local, at, way, epochs }
+    }
+
+    /// The same behind a NAT whose external address this is: what is opened leads there.
+    #[must_use]
+    pub(crate) fn behind(self, nat: IpAddr) -> Self {
+        Self { seen_as: nat, ..self }
     }
 
     /// Its protocol.
@@ -203,7 +212,7 @@ impl Client {
             Ok(results) => {
                 let is =
                     |name: &str, own: &str| results.get(name).is_none_or(|it| it.is_empty() || it == own);
-                let is_here = is("NewInternalClient", &self.local.to_string());
+                let is_here = is("NewInternalClient", &self.seen_as.to_string());
                 Some(is_here && is("NewInternalPort", &wish.internal.to_string()))
             }
             Err(MappingError::Refused(code)) if is_no_such_entry(&code) => Some(false),
@@ -251,7 +260,7 @@ impl Client {
                 IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
             },
         };
-        let request = pcp::Request { lifetime, client: self.local, operation: Operation::Map(map) };
+        let request = pcp::Request { lifetime, client: self.seen_as, operation: Operation::Map(map) };
         let response = datagrams::ask(&*self.net, self.local, self.at, &request.write(), |message| {
             pcp::Response::read(message).filter(|response| request.is_answered_by(response))
         })
@@ -302,7 +311,7 @@ impl Client {
             external,
             protocol,
             ("NewInternalPort", wish.internal.to_string()),
-            ("NewInternalClient", self.local.to_string()),
+            ("NewInternalClient", self.seen_as.to_string()),
             ("NewEnabled", "1".into()),
             ("NewPortMappingDescription", "nat-check".into()),
             ("NewLeaseDuration", seconds(wish.lifetime).to_string()),

@@ -17,7 +17,7 @@ use shared::port_mapping::{
 };
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use super::{Client, MappingError, Protocol, description, http, ssdp};
+use super::{Client, MappingError, Protocol, Wish, description, http, ssdp};
 use crate::{
     contactable::is_global,
     net::{Datagram, Net},
@@ -67,11 +67,38 @@ pub(crate) async fn upnp_address(net: &Arc<dyn Net>, local: IpAddr, router: IpAd
     client.external_address().await
 }
 
+/// Whether the PCP server at this router says that a NAT stands between it and this host (RFC 6887 section 8.2). It is asked to
+/// end a mapping that there is not: announcements are answered without a look at the address by some.
+pub(crate) async fn pcp_sees_nat(net: &Arc<dyn Net>, local: IpAddr, router: IpAddr, nothing: Wish) -> bool {
+    let Some(client) = Client::over_datagrams(net, local, router, Protocol::Pcp) else { return false };
+    client.unmap(&nothing).await == Err(MappingError::Refused(pcp::result_name(pcp::ADDRESS_MISMATCH)))
+}
+
 /// Asks the gateway, and the local network, who opens ports.
 pub async fn discover(net: &Arc<dyn Net>, local: IpAddr, gateway: IpAddr) -> Discovery {
+    let anycast = local.is_ipv4().then_some(PCP_ANYCAST.into());
+    // Asking the gateway itself first teaches firewalls of this host to let its answer in; some devices answer the group only.
+    let group = if local.is_ipv4() { ssdp::GROUP.into() } else { ssdp::GROUP6.into() };
+    asked(net, local, gateway, anycast, &[gateway, group]).await
+}
+
+/// The same of one router, which may stand behind the gateway; nobody else is asked.
+pub(crate) async fn discover_alone(net: &Arc<dyn Net>, local: IpAddr, router: IpAddr) -> Discovery {
+    asked(net, local, router, None, &[router]).await
+}
+
+async fn asked(
+    net: &Arc<dyn Net>,
+    local: IpAddr,
+    gateway: IpAddr,
+    anycast: Option<IpAddr>,
+    searched: &[IpAddr],
+) -> Discovery {
     let heard = AtomicBool::new(false);
-    let (datagrams, upnp) =
-        tokio::join!(over_datagrams(&**net, local, gateway, &heard), over_ssdp(net, local, gateway, &heard));
+    let (datagrams, upnp) = tokio::join!(
+        over_datagrams(&**net, local, gateway, anycast, &heard),
+        over_ssdp(net, local, gateway, searched, &heard)
+    );
     let mut found = Discovery { external_address: datagrams.external_address, ..Discovery::default() };
     // Of two PCP servers the one of this network's gateway is asked.
     let pcp = datagrams.pcp.iter().find(|(at, _)| *at == gateway).or(datagrams.pcp.first());
@@ -105,12 +132,18 @@ struct Told {
 }
 
 /// PCP and NAT-PMP share a port, so one socket asks for both.
-async fn over_datagrams(net: &dyn Net, local: IpAddr, gateway: IpAddr, heard: &AtomicBool) -> OverDatagrams {
+async fn over_datagrams(
+    net: &dyn Net,
+    local: IpAddr,
+    gateway: IpAddr,
+    anycast: Option<IpAddr>,
+    heard: &AtomicBool,
+) -> OverDatagrams {
     let mut found = OverDatagrams::default();
     let Ok(socket) = net.bind(SocketAddr::new(local, 0)).await else { return found };
     let announce = pcp::Request { lifetime: 0, client: local, operation: Operation::Announce }.write();
     let address = nat_pmp::Request::ExternalAddress.write();
-    let anycast = local.is_ipv4().then(|| SocketAddr::new(PCP_ANYCAST.into(), PORT));
+    let anycast = anycast.map(|at| SocketAddr::new(at, PORT));
     let gateway = endpoint(net, local, gateway, PORT);
     let begun = Instant::now();
     let mut questions = vec![(announce.clone(), gateway)];
@@ -191,10 +224,14 @@ struct Device {
 }
 
 /// The one at the gateway is asked for its description, or else the first on this network.
-async fn over_ssdp(net: &Arc<dyn Net>, local: IpAddr, gateway: IpAddr, heard: &AtomicBool) -> Option<Device> {
-    // Asking the gateway itself first teaches firewalls of this host to let its answer in; some devices answer the group only.
-    let group = if local.is_ipv4() { ssdp::GROUP.into() } else { ssdp::GROUP6.into() };
-    let answers = search(&**net, local, gateway, &[gateway, group], heard).await;
+async fn over_ssdp(
+    net: &Arc<dyn Net>,
+    local: IpAddr,
+    gateway: IpAddr,
+    searched: &[IpAddr],
+    heard: &AtomicBool,
+) -> Option<Device> {
+    let answers = search(&**net, local, gateway, searched, heard).await;
     let mut unusable = None;
     for (at, answer) in answers.into_iter().take(MOST_DEVICES) {
         let client = describe(net, local, endpoint(&**net, local, at, answer.port), &answer.path).await;
@@ -240,7 +277,8 @@ async fn search(
                     let known = answers
                         .iter()
                         .any(|(at, it)| *at == from && (it.port, &it.path) == (answer.port, &answer.path));
-                    if !known && is_of_this_network(from, local, gateway, prefix) {
+                    let is_asked = to.contains(&from) || to.iter().any(IpAddr::is_multicast);
+                    if !known && is_asked && is_of_this_network(from, local, gateway, prefix) {
                         heard.store(true, Ordering::Relaxed);
                         answers.push((from, answer));
                         until = until.min(Instant::now() + OTHERS);

@@ -18,17 +18,18 @@ use std::{
     time::Duration,
 };
 
-use shared::port_mapping::Protocol;
+use shared::port_mapping::{Protocol, Transport};
 
 use crate::{
     contactable::is_global,
     observation::{ObservationLog, Purpose, layers::LayersLog},
-    port_mapping::{nat_pmp_address, upnp_address},
-    probe::{Found, Probe, Stage, Step},
+    port_mapping::{Wish, nat_pmp_address, pcp_sees_nat, upnp_address},
+    probe::{Found, Probe, Stage, Step, mapping, so_far},
     report::{Finding, Layers, LayersKind, PortMapping},
     session::{Contact, Session},
 };
 use evidence::Evidence;
+pub(crate) use evidence::second_router;
 
 /// What its requests are sent for, in the log.
 pub(crate) const PURPOSE: Purpose = Purpose::main("layers");
@@ -46,6 +47,8 @@ pub const PROBE: Probe = Probe {
 
 /// Somewhere in the Internet, as far as the routing table goes (TEST-NET-1, RFC 5737); nothing is sent there.
 const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
+/// Ports that programs of this host seldom use.
+const UNUSED_PORTS: std::ops::Range<u16> = 20_000..30_000;
 /// How long routers are waited for where this was asked for by name.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -64,10 +67,20 @@ pub(crate) fn conclude(
 
 type Named = Vec<(Protocol, IpAddr)>;
 
+/// Protocols that have a question for the external address.
+const NAMING: [Protocol; 2] = [Protocol::NatPmp, Protocol::Upnp];
+
+/// Which kind of way it is, as far as this run has seen by now.
+pub(crate) fn kind_so_far(log: &ObservationLog, port_mapping: &PortMapping) -> Finding<LayersKind> {
+    let found = so_far(log, &["mapping", "filtering", "distance"]);
+    let several = mapping::spread::several_connections(log);
+    conclude::conclude(&Evidence::of(log, &found, Some(port_mapping), several)).kind
+}
+
 /// Asks a router for its external address, by all ways at the same time.
 fn ask(session: &Arc<Session>, router: IpAddr, slot: fn(&mut LayersLog) -> &mut Named) {
     let local = session.local_ip();
-    for protocol in [Protocol::NatPmp, Protocol::Upnp] {
+    for protocol in NAMING {
         session.note_layers(|log| log.questions += 1);
         let (weak, net) = (Arc::downgrade(session), Arc::clone(session.net()));
         session.spawn(async move {
@@ -82,6 +95,25 @@ fn ask(session: &Arc<Session>, router: IpAddr, slot: fn(&mut LayersLog) -> &mut 
             });
         });
     }
+}
+
+/// Asks the second router's PCP server whether it sees this host behind a NAT.
+fn ask_for_nat_before(session: &Arc<Session>, second: IpAddr) {
+    let Some(nonce) = session.nonce() else { return };
+    // Nobody has opened this port; with a nonce that nobody knows, nothing of anybody's can be ended.
+    let port = session.choice(UNUSED_PORTS);
+    let lifetime = Duration::ZERO;
+    let nothing = Wish { transport: Transport::Udp, internal: port, external: 0, lifetime, nonce };
+    session.note_layers(|log| log.questions += 1);
+    let (weak, net, local) = (Arc::downgrade(session), Arc::clone(session.net()), session.local_ip());
+    session.spawn(async move {
+        let is_there = pcp_sees_nat(&net, local, second, nothing).await;
+        let Some(session) = weak.upgrade() else { return };
+        session.note_layers(|log| {
+            log.questions -= 1;
+            log.nat_before_second |= is_there;
+        });
+    });
 }
 
 /// Has packets die on the way, then asks the gateway, and the second router, too, where it may be the user's own. In a run
@@ -111,11 +143,12 @@ async fn follow_the_way(session: Arc<Session>) {
     let wait = if is_patient { PATIENCE } else { session.response_timeout().min(PATIENCE) };
     let is_heard =
         |log: &ObservationLog| !is_sent || log.layers.trace.iter().all(|packet| packet.report.is_some());
-    session.until(begun + wait, |log| is_heard(log) || evidence::second_router(log).is_some()).await;
-    let second = session.read(evidence::second_router);
+    session.until(begun + wait, |log| is_heard(log) || second_router(log).is_some()).await;
+    let second = session.read(second_router);
     // Who gives the gateway's own address may be asked; whoever stands in a public network is somebody else's.
     if let Some(second) = second.filter(|_| beyond.is_some()) {
         ask(&session, second, |log| &mut log.second_named);
+        ask_for_nat_before(&session, second);
     }
     let is_done = |log: &ObservationLog| is_heard(log) && (!is_patient || log.layers.questions == 0);
     session.until(begun + wait, is_done).await;

@@ -2,6 +2,7 @@
 //! that anything comes through. Each protocol that is answered opens a port for UDP and one for TCP for two minutes; the probe
 //! server tries them, and a port that nobody opened beside them; then they are closed again. It runs only when it is asked for.
 
+mod chain;
 mod conclude;
 mod kept;
 mod mappings;
@@ -19,7 +20,7 @@ use tokio::task::JoinSet;
 use crate::{
     observation::{
         Purpose, SocketId,
-        port_mapping::{Attempt, Deletion},
+        port_mapping::{Attempt, Deletion, Link},
     },
     port_mapping::{Client, discover},
     probe::{Probe, Stage, Step},
@@ -49,6 +50,9 @@ pub const PROBE: Probe = Probe {
 /// How long the measurement takes at the most: discovery, asking a gateway that answers late, and tests that hear nothing.
 pub const LONGEST: std::time::Duration = std::time::Duration::from_secs(15);
 
+/// How long opening both NATs of a double NAT takes beyond that at the most.
+pub const LONGEST_CHAIN: std::time::Duration = std::time::Duration::from_secs(20);
+
 /// What is sent for one protocol.
 #[derive(Clone, Copy, Debug)]
 struct Purposes {
@@ -62,23 +66,43 @@ struct Purposes {
     after: Purpose,
     /// Connections to the mapped port.
     call: Purpose,
+    /// Connections to the port once it is closed.
+    call_after: Purpose,
 }
 
 impl Purposes {
+    /// What goes through two routers that were opened one after the other.
+    const CHAIN: Self = Self {
+        test: PURPOSE.role("chain"),
+        control: PURPOSE.role("chain-control"),
+        outbound: PURPOSE.role("chain-outbound"),
+        after: PURPOSE.role("chain-after"),
+        call: PURPOSE.role("chain-call"),
+        call_after: PURPOSE.role("chain-call-after"),
+    };
+
+    fn of_attempt(attempt: &Attempt) -> Self {
+        match attempt.link {
+            Link::Gateway => Self::of(attempt.protocol),
+            Link::Inner | Link::Outer => Self::CHAIN,
+        }
+    }
+
     fn of(protocol: Protocol) -> Self {
-        let [test, control, outbound, after, call] =
+        let [test, control, outbound, after, call, call_after] =
             ROLES.map(|of_purpose| PURPOSE.role(of_purpose[protocol as usize]));
-        Self { test, control, outbound, after, call }
+        Self { test, control, outbound, after, call, call_after }
     }
 }
 
 /// The roles in the log: a line for each purpose, a column for each of [`Protocol::ALL`].
-const ROLES: [[&str; Protocol::ALL.len()]; 5] = [
+const ROLES: [[&str; Protocol::ALL.len()]; 6] = [
     ["pcp", "nat-pmp", "upnp"],
     ["pcp-control", "nat-pmp-control", "upnp-control"],
     ["pcp-outbound", "nat-pmp-outbound", "upnp-outbound"],
     ["pcp-after", "nat-pmp-after", "upnp-after"],
     ["pcp-call", "nat-pmp-call", "upnp-call"],
+    ["pcp-call-after", "nat-pmp-call-after", "upnp-call-after"],
 ];
 
 /// Connections to a port that was not mapped.
@@ -91,14 +115,9 @@ async fn run(session: Arc<Session>) {
     let Some(gateway) = gateway else { return };
     let found = discover(session.net(), local, gateway).await;
     let attempt = |protocol, gateway| Attempt {
-        protocol,
-        gateway,
         software: found.software.clone().filter(|_| protocol == Protocol::Upnp),
         external_address: found.external_address.filter(|_| protocol == Protocol::NatPmp),
-        unusable: None,
-        epochs: None,
-        losses: 0,
-        mappings: Vec::new(),
+        ..Attempt::new(protocol, gateway)
     };
     if let Some((at, why)) = &found.unusable {
         let unusable = Some(why.to_string());
@@ -119,8 +138,11 @@ async fn run(session: Arc<Session>) {
         });
         attempts.spawn(Trial { session: session.clone(), client: client.clone(), number }.run(control.id));
     }
-    attempts.spawn(outside::call_unmapped(session));
+    attempts.spawn(outside::call_unmapped(session.clone()));
     while attempts.join_next().await.is_some() {}
+    if session.read(|log| log.port_mapping.is_chain_asked) {
+        chain::run(&session, &found.clients).await;
+    }
 }
 
 /// One protocol, tried.
@@ -135,6 +157,10 @@ impl Trial {
     async fn run(self, control: SocketId) {
         let purposes = Purposes::of(self.client.protocol());
         tokio::join!(self.address(), self.over_udp(purposes, control), self.over_tcp(purposes));
+        self.note_epochs();
+    }
+
+    fn note_epochs(&self) {
         let epochs = self.client.epochs();
         self.note(|attempt| (attempt.epochs, attempt.losses) = (epochs.told(), epochs.losses()));
     }
@@ -172,11 +198,18 @@ impl Trial {
         let Ok(port) = session.new_tcp_port().await else { return };
         let (Ok(local), Ok(listener)) = (port.local_addr(), port.listen()) else { return };
         let Some(opened) = open(self, Transport::Tcp, local.port(), None).await else { return };
-        if let Some(test) = session.test_session().await {
-            session.accept_calls(&test, listener);
-            outside::call(session, &test, purposes.call, opened.external, outside::CALLS).await;
-        }
+        let test = session.test_session().await;
+        let is_reached = match &test {
+            Some(test) => {
+                session.accept_calls(test, listener);
+                outside::call(session, test, purposes.call, opened.external, outside::CALLS).await
+            }
+            None => false,
+        };
         close(self, Transport::Tcp).await;
+        if let Some(test) = test.filter(|_| is_reached) {
+            outside::call(session, &test, purposes.call_after, opened.external, outside::AFTER_CALLS).await;
+        }
     }
 
     fn note<T>(&self, change: impl FnOnce(&mut Attempt) -> T) -> T {

@@ -25,6 +25,51 @@ pub struct PortMapping {
     pub upnp: Option<MappingProtocol>,
     /// The same over IPv6, where the firewall is opened and nothing is translated; null where IPv6 was not tested.
     pub ipv6: Option<Pinholes>,
+    /// Both NATs of one's own double NAT, opened by this host; null where that was not asked for.
+    #[serde(default)]
+    pub chain: Option<Chain>,
+}
+
+/// Two routers in a row, the second one's port leading to the first one's.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
+pub struct Chain {
+    /// Why the second router was not asked: a sentence, which may change.
+    pub reason: Option<String>,
+    /// The reason as a word that does not change; null exactly when there is no reason.
+    pub reason_code: Option<ReasonCode>,
+    /// The first router; null where it was not asked for this.
+    pub inner: Option<ChainLink>,
+    /// The second router; null where it was not asked.
+    pub outer: Option<ChainLink>,
+    /// Whether a datagram from outside that nobody here asked for arrives through both.
+    pub reachable_udp: Finding<bool>,
+    /// Whether a connection from outside comes about through both.
+    pub reachable_tcp: Finding<bool>,
+}
+
+/// One of two routers in a row.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
+pub struct ChainLink {
+    /// Its address.
+    pub gateway: Option<IpAddr>,
+    /// The protocol that opened the ports, or the last that was tried: `pcp`, `nat-pmp` or `upnp`.
+    pub protocol: String,
+    /// What it says that it runs.
+    pub software: Option<String>,
+    /// The external address that it names.
+    pub external_address: Option<IpAddr>,
+    /// The mapping for UDP that it granted; of the second router the internal port is the first one's external port.
+    pub mapping: Option<GrantedMapping>,
+    /// The mapping for TCP that it granted.
+    pub mapping_tcp: Option<GrantedMapping>,
+    /// Whether the mappings are gone again.
+    pub deleted: Finding<bool>,
+    /// What it refused with, by the protocol's own name.
+    pub error: Option<String>,
 }
 
 /// Who opens the firewall for IPv6.
@@ -152,8 +197,52 @@ impl PortMapping {
 #[must_use]
 pub fn rows(report: &PortMapping) -> Vec<Row> {
     let mut rows = of_ipv4(report);
+    rows.extend(report.chain.iter().flat_map(of_chain));
     rows.extend(report.ipv6.iter().flat_map(of_ipv6));
     rows
+}
+
+/// Two routers: one row for each, then whether both together let anybody in.
+fn of_chain(chain: &Chain) -> Vec<Row> {
+    let key = |part: &str| format!("port_mapping.chain{part}");
+    let links = [(".inner", "First router", &chain.inner), (".outer", "Second router", &chain.outer)];
+    let mut rows: Vec<Row> = Vec::new();
+    for (part, name, link) in links {
+        let Some(link) = link else { continue };
+        rows.push(Row::plain(&key(part), name, link.text()));
+        if link.mapping.is_some() || link.mapping_tcp.is_some() {
+            let closed = |gone: &bool| if *gone { "yes" } else { "no" }.to_owned();
+            rows.push(Row::of(&key(&format!("{part}.deleted")), "Closed again", &link.deleted, closed));
+        }
+    }
+    if let Some(reason) = &chain.reason {
+        rows.push(Row::plain(&key(""), "Through both NATs", format!("not tried: {reason}")));
+        return rows;
+    }
+    let reached = |yes: &bool| if *yes { "reached" } else { "not reached" }.to_owned();
+    rows.push(Row::of(&key(".reachable_udp"), "Through both, UDP", &chain.reachable_udp, reached));
+    rows.push(Row::of(&key(".reachable_tcp"), "Through both, TCP", &chain.reachable_tcp, reached));
+    rows
+}
+
+impl ChainLink {
+    /// What it opened, in words.
+    fn text(&self) -> String {
+        let at = self.gateway.map_or_else(String::new, |at| format!("{at} by {}: ", self.protocol));
+        let ports = [&self.mapping, &self.mapping_tcp].into_iter().flatten();
+        let ports: Vec<String> = ports
+            .map(|it| {
+                let name = if it.protocol == MappedTransport::Udp { "UDP" } else { "TCP" };
+                format!("{name} port {} to {}", it.external, it.internal)
+            })
+            .collect();
+        match ports.is_empty() {
+            true => {
+                format!("{at}no port was opened: {}", self.error.as_deref().unwrap_or("nothing came of it"))
+            }
+            false => format!("{at}{}", ports.join(", ")),
+        }
+    }
 }
 
 fn of_ipv6(report: &Pinholes) -> Vec<Row> {

@@ -151,6 +151,10 @@ pub enum ReasonCode {
     GatewayLostMappings,
     /// The gateway tells no epoch, so that it cannot be seen whether it lost its mappings.
     NoEpochNamed,
+    /// The second NAT is not the user's own, or there is none.
+    SecondNatNotOwn,
+    /// It is not sure that there is a second NAT of the user's own.
+    SecondNatUnsure,
     // Proxies.
     /// The proxy is not reached.
     ProxyUnreachable,
@@ -194,6 +198,9 @@ pub enum ReasonCode {
     MemberLeft,
     /// The two could not carry their attempt to its end.
     AttemptBroken,
+    // Game consoles.
+    /// The maker of the console does not say what decides it.
+    VendorRuleUnknown,
     // A browser that measures.
     /// A browser cannot measure it.
     NotInABrowser,

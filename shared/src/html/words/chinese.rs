@@ -10,6 +10,7 @@ pub(super) const CHINESE: Words = Words {
     partial: "测量提前结束：未知的项目可能只是尚未完成。",
     advice: "建议",
     warnings: "说明",
+    layers: "通往互联网的路径",
     port_mapping: "网关开放的端口",
     nobody_opens_ports: "无：网关不应答 PCP 和 NAT-PMP，也没有设备应答 UPnP。",
     refused: "拒绝",
@@ -109,6 +110,9 @@ fn names(word: &str) -> Option<&'static str> {
         "lan" => "局域网",
         "carrier-grade" => "运营商级 NAT",
         "own-double" => "第二层自有 NAT",
+        "kind" => "类型",
+        "at_least" => "至少的设备数",
+        "gateway_external_address" => "网关自述的外部地址",
         _ => return None,
     })
 }

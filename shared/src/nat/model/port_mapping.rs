@@ -153,8 +153,11 @@ impl Nat {
             return Err(Refusal::NotAuthorized);
         }
         if wish.lifetime == 0 {
-            // Internal port 0 stands for all of this host (RFC 6886 section 3.4, RFC 6887 section 15.1).
-            self.opened.close(protocol, |it| it == inside || inside.port() == 0 && it.ip() == inside.ip());
+            if port_mapping.opens != Opens::Kept {
+                // Internal port 0 stands for all of this host (RFC 6886 section 3.4, RFC 6887 section 15.1).
+                let is_meant = |it: SocketAddr| it == inside || inside.port() == 0 && it.ip() == inside.ip();
+                self.opened.close(protocol, is_meant);
+            }
             return Ok(Grant { outside: SocketAddr::new(inside.ip(), wish.external), lifetime: 0 });
         }
         let outside = match known {
@@ -162,7 +165,7 @@ impl Nat {
             None => self.outside_for(&wish, now).ok_or(Refusal::NoResources)?,
         };
         let lifetime = Duration::from_secs(wish.lifetime.into()).min(port_mapping.lease);
-        if port_mapping.opens == Opens::Ports {
+        if matches!(port_mapping.opens, Opens::Ports | Opens::Kept) {
             let port = OpenedPort { protocol, inside, outside, nonce, until: now + lifetime };
             if !self.opened.open(port) {
                 return Err(Refusal::NoResources);

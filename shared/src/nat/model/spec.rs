@@ -277,6 +277,8 @@ pub enum Opens {
     Ports,
     /// It is granted, and nothing is opened.
     Nothing,
+    /// The port is opened, and stays so when it is closed; that is answered with success.
+    Kept,
     /// It is refused.
     Refused,
 }

@@ -38,6 +38,7 @@ pub(super) fn conclude(evidence: &Evidence) -> Layers {
                 "named_by_second_router",
                 evidence.second_named.iter().map(|(_, at)| at).collect::<Vec<_>>(),
             )
+            .with("nat_before_second_router", evidence.is_nat_before_second)
             .with("external_address_answered_at_hop", evidence.holder())
             .with("outermost_filter_at_hop", evidence.sure_distance()),
         gateway: evidence.gateway,
@@ -191,8 +192,8 @@ fn own_double(evidence: &Evidence) -> Option<Candidate> {
     if !evidence.is_translated() {
         return None;
     }
-    let is_outermost = evidence.second_named.iter().any(|(_, at)| evidence.external == [*at]);
-    let is_translated_before = named_private(evidence).is_some();
+    let is_outermost = is_second_outermost(evidence);
+    let is_translated_before = named_private(evidence).is_some() || evidence.is_nat_before_second;
     if is_outermost && is_translated_before {
         // No carrier's router opens ports by NAT-PMP or UPnP.
         return Some(strong(LayersKind::OwnDouble));
@@ -202,6 +203,11 @@ fn own_double(evidence: &Evidence) -> Option<Candidate> {
     let network = named_private(evidence).or(follows.map(|hop| hop.address));
     let is_likely = !evidence.second_named.is_empty() || network.is_some_and(is_home) && !is_far(evidence);
     is_likely.then(|| weak(LayersKind::OwnDouble, WHOSE))
+}
+
+/// Whether the router behind the gateway has the address that the server sees, as it says itself.
+fn is_second_outermost(evidence: &Evidence) -> bool {
+    evidence.second_named.iter().any(|(_, at)| evidence.external == [*at])
 }
 
 /// The private external address that the gateway names.
@@ -336,8 +342,10 @@ fn boxes(evidence: &Evidence) -> Option<Finding<u8>> {
         evidence.named.iter().map(|(_, at)| *at).find(|at| is_private(*at) || is_shared_address_space(*at));
     let is_of_carrier = evidence.local.is_some_and(is_shared_address_space);
     let carriers_follow = evidence.carriers_before_outermost() == Some(true) && !is_of_carrier;
+    // Two routers in a row, each seen to translate.
+    let is_double = evidence.is_nat_before_second && is_second_outermost(evidence);
     Some(match named {
-        _ if carriers_follow => known(2, Confidence::Strong),
+        _ if carriers_follow || is_double => known(2, Confidence::Strong),
         Some(_) if evidence.passes_external_on(1) => known(2, Confidence::Strong),
         Some(_) => known(2, Confidence::Weak).because(GATEWAYS_WORD),
         None => known(1, Confidence::Certain),

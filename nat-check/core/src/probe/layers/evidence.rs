@@ -43,6 +43,8 @@ pub(super) struct Evidence {
     pub(super) is_opened: bool,
     /// The external addresses that the router behind the gateway names.
     pub(super) second_named: Vec<(Protocol, IpAddr)>,
+    /// Whether the router behind the gateway sees this host with another address than its own (PCP, RFC 6887 section 8.2).
+    pub(super) is_nat_before_second: bool,
     /// Who said that a packet to the server died there, by distance.
     pub(super) to_server: BTreeMap<u8, Hop>,
     /// The same of packets to this host's own external address.
@@ -83,7 +85,7 @@ pub(super) fn external(log: &ObservationLog) -> Vec<IpAddr> {
 }
 
 /// The router behind the gateway, where it has a private address: it may be the user's own.
-pub(super) fn second_router(log: &ObservationLog) -> Option<IpAddr> {
+pub(crate) fn second_router(log: &ObservationLog) -> Option<IpAddr> {
     let packets = log.layers.trace.iter().filter(|packet| packet.ttl == 2);
     let mut reports = packets.filter_map(|packet| packet.report);
     reports
@@ -144,6 +146,7 @@ impl Evidence {
             named,
             is_opened,
             second_named: seen.second_named.clone(),
+            is_nat_before_second: seen.nat_before_second,
             to_server: hops(to(false)),
             to_external: hops(to(true)),
             at_gateway: [counted(false), counted(true)],

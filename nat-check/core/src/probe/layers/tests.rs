@@ -91,6 +91,7 @@ fn every_kind_is_told() {
     let over = |interface| Evidence { interface, takes_all: true, ..behind_nat() };
     let kept = || behind_nat().named(EXTERNAL).way(&["198.51.100.1"]).own_way(&[]);
     let opened = |evidence| Evidence { is_opened: true, ..evidence };
+    let mismatch = |evidence| Evidence { is_nat_before_second: true, ..evidence };
     let several = Evidence {
         external: vec![ip(EXTERNAL), ip("203.0.113.2")],
         several: Some(Finding::known(MultiWan, Weak, "").because((ReasonCode::SeveralExternalAddresses, ""))),
@@ -177,6 +178,20 @@ fn every_kind_is_told() {
             2,
         ),
         (
+            "the gateway was told an address, and the second router sees a NAT before itself",
+            mismatch(behind_nat().named(EXTERNAL).way(&["192.168.0.1"]).second_named(EXTERNAL)),
+            Some(OwnDouble),
+            Strong,
+            2,
+        ),
+        (
+            "a NAT before a router that names another address",
+            mismatch(behind_nat().way(&["192.168.0.1"]).second_named("100.64.0.9")),
+            Some(OwnDouble),
+            Weak,
+            2,
+        ),
+        (
             "a second router without UPnP anywhere",
             behind_nat().way(&["192.168.0.1"]).own_way(&["192.168.1.1", EXTERNAL]),
             Some(OwnDouble),
@@ -253,6 +268,11 @@ fn what_contradicts_itself_is_not_believed() {
         own_double().distance(3),
         own_double().own_way(&["192.168.1.1", "192.168.0.1"]),
         own_double().own_way(&["192.168.1.1", "192.168.0.1", EXTERNAL]),
+        // Packets show that the gateway has the address, whatever the second router says of a NAT before itself.
+        Evidence {
+            is_nat_before_second: true,
+            ..behind_nat().way(&["192.168.0.1"]).own_way(&[EXTERNAL]).second_named(EXTERNAL)
+        },
     ];
     for evidence in contradictions {
         let layers = conclude(&evidence);
@@ -341,8 +361,8 @@ fn any_evidence() -> impl Strategy<Value = Evidence> {
     let routers = || prop::collection::vec(prop::option::of((address(), any::<bool>())), 0..4);
     let names = || prop::collection::vec(address(), 0..2);
     let host = (prop::sample::select(vec!["192.168.1.2", "100.64.0.9", "192.0.0.4"]), 0..3_usize);
-    (host, names(), names(), routers(), routers(), 0..4_u8, any::<bool>()).prop_map(
-        |((local, interface), named, second, way, own, distance, is_opened)| {
+    (host, names(), names(), routers(), routers(), 0..4_u8, any::<[bool; 2]>()).prop_map(
+        |((local, interface), named, second, way, own, distance, [is_opened, is_nat_before_second])| {
             let hops = |routers: Vec<Option<(&str, bool)>>| {
                 let numbered = (1..).zip(routers).filter_map(|(ttl, it)| Some((ttl, it?)));
                 numbered.map(|(ttl, (at, is_expired))| (ttl, hop(at, is_expired))).collect()
@@ -355,7 +375,7 @@ fn any_evidence() -> impl Strategy<Value = Evidence> {
             evidence.named = named.into_iter().map(|at| (Protocol::NatPmp, ip(at))).collect();
             evidence.second_named = second.into_iter().map(|at| (Protocol::NatPmp, ip(at))).collect();
             (evidence.to_server, evidence.to_external) = (hops(way), hops(own));
-            evidence.is_opened = is_opened;
+            (evidence.is_opened, evidence.is_nat_before_second) = (is_opened, is_nat_before_second);
             if distance > 0 { evidence.distance(distance) } else { evidence }
         },
     )
@@ -366,7 +386,7 @@ proptest! {
     #[test]
     fn less_evidence_never_makes_another_kind_sure(
         evidence in any_evidence(),
-        keeps in prop::array::uniform5(any::<bool>()),
+        keeps in prop::array::uniform6(any::<bool>()),
         longest in 0..4_u8,
     ) {
         let mut less = evidence.clone();
@@ -375,6 +395,7 @@ proptest! {
         if !keeps[2] { less.distance = Finding::default(); }
         if !keeps[3] { less.to_external.retain(|ttl, _| *ttl <= longest); }
         if !keeps[4] { less.to_server.retain(|ttl, _| *ttl <= longest); }
+        less.is_nat_before_second &= keeps[5];
         let [all, part] = [&evidence, &less].map(|it| conclude(it).kind);
         if all.confidence >= Strong && part.confidence >= Strong {
             prop_assert_eq!(all.value, part.value, "{:?} and {:?}", evidence, less);

@@ -11,12 +11,12 @@ use crate::{
     observation::{
         ObservationLog, Purpose, RequestKind, SocketId, Transaction,
         call::{Call, CallResult},
-        port_mapping::{AskedMapping, Attempt, Deletion},
+        port_mapping::{AskedMapping, Attempt, Deletion, Link},
     },
     probe::tcp_calls::{counts, log_ratio, why_no_calls},
     report::{
-        Confidence, Finding, GrantedMapping, MappedTransport, MappingProtocol, PortMapping, Reason,
-        ReasonCode,
+        Chain, ChainLink, Confidence, Finding, GrantedMapping, MappedTransport, MappingProtocol, PortMapping,
+        Reason, ReasonCode,
     },
     server_position::nat_before_server,
 };
@@ -29,7 +29,8 @@ const OUTBOUND: &str = "RFC 6886 3.9, what leaves from the mapped port";
 const EPOCH: &str = "RFC 6887 8.5, RFC 6886 3.6, the gateway's epoch in each of its answers";
 /// After this time an epoch, which counts seconds, has gone on.
 const GOES_ON: Duration = Duration::from_secs(2);
-const DELETED: &str = "the gateway's word, and datagrams of the probe server to the port afterwards";
+const DELETED: &str =
+    "the gateway's word, and datagrams and connections of the probe server to the port afterwards";
 
 /// What the run says of port mapping; none where that was not asked for.
 #[must_use]
@@ -52,17 +53,55 @@ pub fn conclude(log: &ObservationLog) -> Option<PortMapping> {
             return Some(PortMapping::unknown(None, (ReasonCode::EndedEarly, text)));
         }
     };
+    Some(conclude_log(log, Some(gateway)))
+}
+
+/// What the protocols of the gateway came to, and those of two routers in a row.
+pub(super) fn conclude_log(log: &ObservationLog, gateway: Option<IpAddr>) -> PortMapping {
     let of = |protocol| {
-        let attempt = log.port_mapping.attempts.iter().find(|attempt| attempt.protocol == protocol);
-        attempt.map(|attempt| of_protocol(log, attempt))
+        let mut attempts = log.port_mapping.attempts.iter().filter(|it| it.link == Link::Gateway);
+        attempts.find(|attempt| attempt.protocol == protocol).map(|attempt| of_protocol(log, attempt))
     };
-    Some(PortMapping {
-        gateway: Some(gateway),
+    PortMapping {
+        gateway,
         pcp: of(Protocol::Pcp),
         nat_pmp: of(Protocol::NatPmp),
         upnp: of(Protocol::Upnp),
+        chain: log.port_mapping.is_chain_asked.then(|| chain(log)),
         ..PortMapping::default()
-    })
+    }
+}
+
+/// Two routers in a row, opened one after the other.
+fn chain(log: &ObservationLog) -> Chain {
+    // Of several protocols of the outer one the last that was tried counts.
+    let of = |link| log.port_mapping.attempts.iter().rfind(|attempt| attempt.link == link);
+    let (inner, outer) = (of(Link::Inner), of(Link::Outer));
+    let not_tried = || match &log.port_mapping.no_chain {
+        Some(reason) => reason.clone(),
+        None if log.ended_early => (ReasonCode::EndedEarly, "the run ended before this was done").into(),
+        None => (ReasonCode::NoAnswer, "no router opens ports here").into(),
+    };
+    let reachable = |conclude: fn(&ObservationLog, &Attempt) -> Finding<bool>, method| match outer {
+        Some(outer) => conclude(log, outer),
+        None => Finding::unknown(not_tried(), method),
+    };
+    let reason = outer.is_none().then(not_tried);
+    Chain {
+        reason: reason.as_ref().map(|reason| reason.text.clone()),
+        reason_code: reason.map(|reason| reason.code),
+        inner: inner.map(|attempt| of_link(log, attempt)),
+        outer: outer.map(|attempt| of_link(log, attempt)),
+        reachable_udp: reachable(reachable_udp, OUTSIDE),
+        reachable_tcp: reachable(reachable_tcp, CALLS),
+    }
+}
+
+fn of_link(log: &ObservationLog, attempt: &Attempt) -> ChainLink {
+    let MappingProtocol { gateway, software, external_address, mapping, mapping_tcp, deleted, error, .. } =
+        of_protocol(log, attempt);
+    let protocol = attempt.protocol.key().to_owned();
+    ChainLink { gateway, protocol, software, external_address, mapping, mapping_tcp, deleted, error }
 }
 
 fn of_protocol(log: &ObservationLog, attempt: &Attempt) -> MappingProtocol {
@@ -131,7 +170,7 @@ fn not_opened(log: &ObservationLog, attempt: &Attempt, transport: Transport) -> 
 }
 
 pub(super) fn reachable_udp(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
-    let purposes = Purposes::of(attempt.protocol);
+    let purposes = Purposes::of_attempt(attempt);
     let Some((mapping, _)) = attempt.mapping(Transport::Udp).and_then(|it| Some((it, it.opened()?))) else {
         return Finding::unknown(not_opened(log, attempt, Transport::Udp), OUTSIDE);
     };
@@ -140,7 +179,7 @@ pub(super) fn reachable_udp(log: &ObservationLog, attempt: &Attempt) -> Finding<
     let counts = datagram_counts(log, purposes.test, socket, log.timed_out_before);
     let control = log.port_mapping.control;
     let controls = || log.of(purposes.control);
-    let is_control_heard = controls().any(|t| t.successes().any(|answer| Some(answer.on) == control));
+    let is_control_heard = is_unmapped_reached(log, purposes);
     let finding = if tests().any(|t| is_heard(t, socket)) {
         let finding = Finding::known(true, Confidence::Certain, OUTSIDE);
         if is_control_heard { finding.because(without_mapping()) } else { finding }
@@ -188,7 +227,7 @@ fn is_heard(test: &Transaction, socket: SocketId) -> bool {
 }
 
 pub(super) fn reachable_tcp(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
-    let purpose = Purposes::of(attempt.protocol).call;
+    let purpose = Purposes::of_attempt(attempt).call;
     if attempt.mapping(Transport::Tcp).is_none_or(|mapping| mapping.opened().is_none()) {
         return Finding::unknown(not_opened(log, attempt, Transport::Tcp), CALLS);
     }
@@ -196,13 +235,12 @@ pub(super) fn reachable_tcp(log: &ObservationLog, attempt: &Attempt) -> Finding<
     let arrived = calls().filter(|call| call.arrived.is_some()).count();
     let controls = || log.tcp.calls_of(CONTROL_CALL).filter(|call| call.counts());
     let control_arrived = controls().filter(|call| call.arrived.is_some()).count();
-    let counts = counts(log, calls());
     let finding = if arrived > 0 {
         let finding = Finding::known(true, Confidence::Certain, CALLS);
         if control_arrived > 0 { finding.because(without_mapping()) } else { finding }
     } else if calls().next().is_none() {
         Finding::unknown(why_no_calls(log), CALLS)
-    } else if calls().filter_map(Call::rejection).count() > 1 || log_ratio(&counts) <= DECIDED {
+    } else if is_refused_or_silent(log, calls) {
         silent(log, attempt, CALLS)
     } else if log.tcp.calls_of(purpose).any(|call| call.result == Some(CallResult::Declined)) {
         Finding::unknown(why_no_calls(log), CALLS)
@@ -215,6 +253,20 @@ pub(super) fn reachable_tcp(log: &ObservationLog, attempt: &Attempt) -> Finding<
         .with("rejected", calls().filter_map(Call::rejection).count())
         .with("controls", controls().count())
         .with("controls_arrived", control_arrived)
+}
+
+/// Whether a datagram to a port that nobody opened arrives.
+fn is_unmapped_reached(log: &ObservationLog, purposes: Purposes) -> bool {
+    let control = log.port_mapping.control;
+    log.of(purposes.control).any(|t| t.successes().any(|answer| Some(answer.on) == control))
+}
+
+/// Whether nobody accepts these calls: they are rejected, or silence is no loss.
+fn is_refused_or_silent<'a, I: Iterator<Item = &'a Call>>(
+    log: &ObservationLog,
+    calls: impl Fn() -> I,
+) -> bool {
+    calls().filter_map(Call::rejection).count() > 1 || log_ratio(&counts(log, calls())) <= DECIDED
 }
 
 fn undecided(log: &ObservationLog) -> Reason {
@@ -250,7 +302,12 @@ fn why_not(log: &ObservationLog, attempt: &Attempt) -> Reason {
             (ReasonCode::BehindAnotherNat, text).into()
         }
         _ => {
-            let text = "the gateway has granted the mapping, and nothing comes through it";
+            let text = match attempt.link {
+                Link::Gateway => "the gateway has granted the mapping, and nothing comes through it",
+                Link::Inner | Link::Outer => {
+                    "both routers have granted the mapping, and nothing comes through them"
+                }
+            };
             (ReasonCode::GrantedWithoutEffect, text).into()
         }
     }
@@ -295,10 +352,23 @@ fn deleted(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
     if opened().next().is_none() {
         return Finding::unknown((ReasonCode::MappingRefused, "no port was opened"), DELETED);
     }
-    let purposes = Purposes::of(attempt.protocol);
+    let purposes = Purposes::of_attempt(attempt);
     let socket = attempt.mapping(Transport::Udp).and_then(|mapping| mapping.socket);
     let counts = socket.map(|socket| datagram_counts(log, purposes.after, socket, log.timed_out_before));
     let counts = counts.unwrap_or_default();
+    // Of two routers in a row the inner one is open still when the server calls again.
+    let is_called = attempt.link != Link::Inner;
+    let calls = || log.tcp.calls_of(purposes.call_after).filter(|call| is_called && call.counts());
+    let called = calls().filter(|call| call.arrived.is_some()).count();
+    let is_heard = counts.answered > 0 || called > 0;
+    let control_called = log.tcp.calls_of(CONTROL_CALL).any(|call| call.arrived.is_some());
+    let is_open_anyway =
+        counts.answered > 0 && is_unmapped_reached(log, purposes) || called > 0 && control_called;
+    // What was opened for a transport has to be silent over that one.
+    let is_silent = |transport| match transport {
+        Transport::Udp => counts.is_filtered(),
+        Transport::Tcp => is_refused_or_silent(log, calls),
+    };
     let ends_after = opened().filter_map(AskedMapping::opened).map(|opened| opened.lifetime).max();
     let failed = opened().find_map(|mapping| match &mapping.deletion {
         Some(Deletion::Failed(why)) => Some(why.as_str()),
@@ -308,7 +378,9 @@ fn deleted(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
     let listed = |is: Option<bool>| {
         opened().filter(|it| it.deletion == Some(Deletion::Confirmed { listed: is })).count()
     };
-    let finding = if counts.answered > 0 || listed(Some(true)) > 0 {
+    let finding = if is_heard && is_open_anyway && listed(Some(true)) == 0 {
+        Finding::unknown(without_mapping(), DELETED)
+    } else if is_heard || listed(Some(true)) > 0 {
         let text = match failed {
             Some(why) => format!("the mapping is still there: {why}"),
             None => "the gateway has confirmed it, and the mapping is still there".into(),
@@ -323,11 +395,15 @@ fn deleted(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
         Finding::unknown((ReasonCode::GatewayAnswerUnusable, text), DELETED)
     } else if listed(Some(false)) == opened().count() {
         Finding::known(true, Confidence::Certain, DELETED)
-    } else if counts.is_filtered() {
+    } else if opened().all(|mapping| is_silent(mapping.transport)) {
         Finding::known(true, Confidence::Strong, DELETED)
     } else {
         let text = "the gateway says so; from outside it was not seen";
         Finding::known(true, Confidence::Weak, DELETED).because((ReasonCode::GatewaysWordOnly, text))
     };
-    finding.with("sent_after", counts.sent).with("heard_after", counts.answered)
+    finding
+        .with("sent_after", counts.sent)
+        .with("heard_after", counts.answered)
+        .with("calls_after", calls().count())
+        .with("arrived_after", called)
 }

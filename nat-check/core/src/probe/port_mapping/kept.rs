@@ -82,14 +82,9 @@ pub(crate) async fn test_from_outside(
         Transport::Tcp => over_tcp(&session, test).await,
     };
     let attempt = Attempt {
-        protocol: test.protocol,
-        gateway: session.local_ip(),
-        software: None,
         external_address: test.external_address,
-        unusable: None,
-        epochs: None,
-        losses: 0,
         mappings: vec![mapping],
+        ..Attempt::new(test.protocol, session.local_ip())
     };
     let log = session.finish();
     // Whoever reads that the port is reached may want to use it at once.

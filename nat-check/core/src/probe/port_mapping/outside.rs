@@ -21,6 +21,8 @@ const FEWEST_ROUNDS: usize = 3;
 const MOST_ROUNDS: usize = 20;
 /// Calls to one port, at the most.
 pub(super) const CALLS: usize = 5;
+/// Calls to a port that was closed again: servers connect to one address so often only.
+pub(super) const AFTER_CALLS: usize = 3;
 /// Calls to a port that was not mapped: servers connect to one address so often only, and silence of the others is to be decided.
 const CONTROL_CALLS: usize = 2;
 /// Between two calls.
@@ -68,14 +70,15 @@ impl Datagrams<'_> {
     }
 }
 
-/// Has the server connect to an external port of this host until a connection arrives, so often at the most.
+/// Has the server connect to an external port of this host until a connection arrives, so often at the most. Tells whether one
+/// arrived.
 pub(super) async fn call(
     session: &Arc<Session>,
     test: &TestSession,
     purpose: Purpose,
     port: u16,
     most: usize,
-) {
+) -> bool {
     let to = std::net::SocketAddr::new(test.seen_at(), port);
     let caller = Caller { session, test, to };
     // Nothing has been sent there from the port under test, so either address will do; the other one has seen less of this host.
@@ -90,13 +93,14 @@ pub(super) async fn call(
     for _ in 0..most {
         let (source, put_off) = (Source::Ephemeral, Duration::ZERO);
         if caller.call(CallRequest { purpose, from, source, to, put_off, wait: WAIT }).await.is_none() {
-            return;
+            return false;
         }
         if session.until(session.now() + CALL_INTERVAL, is_settled).await {
             break;
         }
     }
     caller.settle(purpose).await;
+    session.read(|log| log.tcp.calls_of(purpose).any(|call| call.arrived.is_some()))
 }
 
 /// Has the server connect to a port of this host that nobody has mapped.

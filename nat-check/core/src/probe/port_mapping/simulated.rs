@@ -68,6 +68,19 @@ fn a_gateway_that_restarts_is_never_said_to_do_nothing() {
     assert!(seen >= 8 && seen < runs, "{seen} of {runs}");
 }
 
+/// What is answered to a deletion proves nothing: the server knocks again.
+#[test]
+fn a_gateway_that_closes_nothing_is_found_out() {
+    for nat in ["port-restricted-cone", "symmetric", "linux"] {
+        for (opens, value) in [("ports", true), ("kept", false)] {
+            let (found, _) = measured(&format!("{nat},port-mapping=both,opens={opens}"));
+            for (name, it) in [("PCP", found.pcp.unwrap()), ("NAT-PMP", found.nat_pmp.unwrap())] {
+                assert_eq!(it.deleted.sure(), Some(&value), "{name} at {nat}: {it:#?}");
+            }
+        }
+    }
+}
+
 /// Nobody else is asked than the gateway, the local network and a carrier's PCP server.
 #[test]
 fn discovery_ends_soon_and_asks_the_gateway_alone() {

@@ -41,14 +41,10 @@ fn granted(named: &str) -> (ObservationLog, SocketId) {
         deletion: Some(Deletion::Confirmed { listed: None }),
     };
     log.port_mapping.attempts.push(Attempt {
-        protocol: Protocol::Pcp,
-        gateway: "192.168.1.1".parse().unwrap(),
-        software: None,
         external_address: Some(named.parse().unwrap()),
-        unusable: None,
         epochs: Some((epoch(1, 86_400), epoch(4, 86_403))),
-        losses: 0,
         mappings: vec![mapping(Transport::Udp, Some(mapped)), mapping(Transport::Tcp, None)],
+        ..Attempt::new(Protocol::Pcp, "192.168.1.1".parse().unwrap())
     });
     (log, mapped)
 }
@@ -80,6 +76,13 @@ fn called(log: &mut ObservationLog, purpose: Purpose, arrived: bool) {
     }
 }
 
+/// Connections that are refused.
+fn rejected(log: &mut ObservationLog, purpose: Purpose) {
+    called(log, purpose, false);
+    let result = Some(CallResult::Tried { outcome: SynOutcome::Refused, after: Duration::from_millis(20) });
+    log.tcp.calls.iter_mut().rev().take(5).for_each(|call| call.result = result.clone());
+}
+
 fn concluded(log: &ObservationLog) -> MappingProtocol {
     conclude(log).and_then(|report| report.pcp).unwrap()
 }
@@ -92,6 +95,7 @@ fn what_arrives_has_come_through() {
     tested(&mut log, purposes.control, None);
     tested(&mut log, purposes.after, None);
     called(&mut log, purposes.call, true);
+    rejected(&mut log, purposes.call_after);
     called(&mut log, CONTROL_CALL, false);
     let found = concluded(&log);
     for (name, finding) in [("udp", &found.reachable_udp), ("tcp", &found.reachable_tcp)] {
@@ -153,6 +157,11 @@ fn what_is_reached_without_a_mapping_proves_nothing_of_it() {
             (Some(true), Some(ReasonCode::ReachableWithoutMapping))
         );
     }
+    // Nor does it tell whether the mapping is gone.
+    tested(&mut log, purposes.after, Some(mapped));
+    called(&mut log, purposes.call_after, true);
+    let deleted = concluded(&log).deleted;
+    assert_eq!((deleted.value, deleted.reason_code), (None, Some(ReasonCode::ReachableWithoutMapping)));
 }
 
 #[test]
@@ -180,6 +189,19 @@ fn a_mapping_that_stays_is_told() {
     let purposes = Purposes::of(Protocol::Pcp);
     tested(&mut log, purposes.test, Some(mapped));
     tested(&mut log, purposes.after, Some(mapped));
+    assert_eq!(concluded(&log).deleted.value, Some(false));
+    // Over TCP alone.
+    let (mut log, mapped) = granted("203.0.113.1");
+    tested(&mut log, purposes.test, Some(mapped));
+    tested(&mut log, purposes.after, None);
+    called(&mut log, purposes.call, true);
+    let word = concluded(&log).deleted;
+    assert_eq!(
+        (word.value, word.confidence),
+        (Some(true), Confidence::Weak),
+        "nobody called again: {word:?}"
+    );
+    called(&mut log, purposes.call_after, true);
     assert_eq!(concluded(&log).deleted.value, Some(false));
     let (mut log, _) = granted("203.0.113.1");
     log.port_mapping.attempts[0].mappings[1].deletion = Some(Deletion::Failed("no answer in time".into()));

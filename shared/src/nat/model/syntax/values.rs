@@ -103,7 +103,12 @@ keywords! {
         Serves::NatPmp => "nat-pmp";
         Serves::Both => "both";
     }
-    Opens { Opens::Ports => "ports"; Opens::Nothing => "nothing"; Opens::Refused => "refused"; }
+    Opens {
+        Opens::Ports => "ports";
+        Opens::Nothing => "nothing";
+        Opens::Kept => "kept";
+        Opens::Refused => "refused";
+    }
     bool { true => "yes" | "true" | "on"; false => "no" | "false" | "off"; }
 }
 
