@@ -364,10 +364,10 @@ fn deleted(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
     let control_called = log.tcp.calls_of(CONTROL_CALL).any(|call| call.arrived.is_some());
     let is_open_anyway =
         counts.answered > 0 && is_unmapped_reached(log, purposes) || called > 0 && control_called;
-    // What was opened for a transport has to be silent over that one.
-    let is_silent = |transport| match transport {
-        Transport::Udp => counts.is_filtered(),
-        Transport::Tcp => is_refused_or_silent(log, calls),
+    // Servers call so often only: over TCP nobody may have called again, and then UDP shows whether the gateway keeps its word.
+    let is_silent = match attempt.mapping(Transport::Udp).and_then(AskedMapping::opened) {
+        Some(_) => counts.is_filtered(),
+        None => is_refused_or_silent(log, calls),
     };
     let ends_after = opened().filter_map(AskedMapping::opened).map(|opened| opened.lifetime).max();
     let failed = opened().find_map(|mapping| match &mapping.deletion {
@@ -395,7 +395,7 @@ fn deleted(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
         Finding::unknown((ReasonCode::GatewayAnswerUnusable, text), DELETED)
     } else if listed(Some(false)) == opened().count() {
         Finding::known(true, Confidence::Certain, DELETED)
-    } else if opened().all(|mapping| is_silent(mapping.transport)) {
+    } else if is_silent {
         Finding::known(true, Confidence::Strong, DELETED)
     } else {
         let text = "the gateway says so; from outside it was not seen";

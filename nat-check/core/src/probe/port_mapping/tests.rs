@@ -198,7 +198,7 @@ fn a_mapping_that_stays_is_told() {
     let word = concluded(&log).deleted;
     assert_eq!(
         (word.value, word.confidence),
-        (Some(true), Confidence::Weak),
+        (Some(true), Confidence::Strong),
         "nobody called again: {word:?}"
     );
     called(&mut log, purposes.call_after, true);
