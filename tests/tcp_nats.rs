@@ -15,7 +15,7 @@ mod linux {
         study::tcp_nats,
         tun::TunSite,
     };
-    use serde_json::Value;
+    use serde_json::{Value, json};
     use shared::nat::{
         Filtering,
         model::{SpecError, Stack, TcpBehaviour, spec::Refusal},
@@ -83,9 +83,9 @@ mod linux {
         )?;
         let _server = lab.server()?;
         let run = nat_check(lab.host(0), SERVER4[0].into(), &[])?;
-        assert_eq!(finding(&run, "filtering")["value"], "address-and-port-dependent");
+        says(&run, "filtering", &"address-and-port-dependent".into());
         says(&run, "simultaneous_open", &Value::Bool(true));
-        assert_eq!(finding(&run, "unsolicited_syn")["value"]["answer"], "drop");
+        answers(&run, "drop");
         Ok(())
     }
 
@@ -136,25 +136,14 @@ mod linux {
         let _server = lab.server()?;
         let run = nat_check(lab.host(0), SERVER4[0].into(), &[])?;
         let expected = stack.behaviour().tcp.expect("TCP passes");
-        says(&run, "mapping", &serde_json::json!(expected.mapping));
-        // On a busy machine controls come late, and then silence counts for less: sure or not, it must be right.
-        assert_eq!(
-            finding(&run, "filtering")["value"],
-            serde_json::json!(expected.filtering),
-            "{}",
-            run.family()["tcp"]
-        );
+        says(&run, "mapping", &json!(expected.mapping));
+        says(&run, "filtering", &json!(expected.filtering));
         says(&run, "same_address_as_udp", &Value::Bool(true));
         says(&run, "intercepted", &Value::Bool(false));
         // Nothing in this network keeps two SYNs that cross from becoming one connection.
         assert_ne!(finding(&run, "simultaneous_open")["value"], false, "{}", run.family()["tcp"]);
         if let Some(answer) = answer.or_else(|| rejection(&expected)) {
-            assert_eq!(
-                finding(&run, "unsolicited_syn")["value"]["answer"],
-                answer,
-                "{}",
-                run.family()["tcp"]
-            );
+            answers(&run, answer);
         }
         Ok(())
     }
@@ -174,13 +163,19 @@ mod linux {
         &run.family()["tcp"][name]
     }
 
+    #[track_caller]
     fn says(run: &ClientRun, name: &str, value: &Value) {
-        let finding = finding(run, name);
-        assert_eq!(&finding["value"], value, "{name}: {:#}", run.family()["tcp"]);
-        assert!(
-            finding["confidence"] == "certain" || finding["confidence"] == "strong",
-            "{name}: {finding:#}"
-        );
+        println!("{name}");
+        harness::says(finding(run, name), value);
+    }
+
+    /// What an unsolicited SYN gets, if anything was seen of it.
+    #[track_caller]
+    fn answers(run: &ClientRun, answer: &str) {
+        let found = &finding(run, "unsolicited_syn")["value"];
+        if harness::is_decided(!found.is_null()) {
+            assert_eq!(found["answer"], answer, "{}", run.family()["tcp"]);
+        }
     }
 
     fn nat(name: &str) -> Result<Stack, LabError> {

@@ -1,10 +1,15 @@
 //! Runs tests that need network namespaces. Each test file is a program of its own (`harness = false`), because
 //! privilege has to be obtained while the process has a single thread.
 
-use std::{env, process::ExitCode};
+use std::{
+    env,
+    process::ExitCode,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
 
 pub use libtest_mimic::Trial;
 use libtest_mimic::{Arguments, Completion, Failed, run};
+use serde_json::Value;
 
 use crate::{LabError, netns::obtain_privilege};
 
@@ -31,7 +36,57 @@ pub fn main(trials: impl FnOnce() -> Vec<Trial>) -> ExitCode {
         );
         trials = trials.into_iter().map(|trial| trial.with_ignored_flag(true)).collect();
     }
-    run(&arguments, trials).exit_code()
+    let outcome = run(&arguments, trials);
+    let (asked, open) = (ASKED.load(Relaxed), OPEN.load(Relaxed));
+    if open * MOST_OPEN > asked {
+        eprintln!("\n==> {open} of {asked} findings stayed open: too many even for a busy machine\n");
+        return ExitCode::FAILURE;
+    }
+    outcome.exit_code()
+}
+
+/// One finding in so many may stay open in a run of all tests.
+const MOST_OPEN: usize = 10;
+static ASKED: AtomicUsize = AtomicUsize::new(0);
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts a finding that a test asks for, and whether it was made; gives that back. On a busy machine packets come late, and a
+/// measurement that says nothing then is right: it may, but not often.
+pub fn is_decided(is_made: bool) -> bool {
+    ASKED.fetch_add(1, Relaxed);
+    OPEN.fetch_add(usize::from(!is_made), Relaxed);
+    is_made
+}
+
+/// Holds a finding of a report against the truth: it is sure and wrong in no case, and not both sure and right in few.
+///
+/// # Panics
+/// When it is `certain` or `strong` and not what is expected.
+#[track_caller]
+pub fn says(finding: &Value, expected: &Value) {
+    let is_right = is_right(finding, expected);
+    is_decided(is_right && is_sure(finding));
+}
+
+/// The same for what may be right without being sure, as with servers that leave much open.
+///
+/// # Panics
+/// When it is `certain` or `strong` and not what is expected.
+#[track_caller]
+pub fn shows(finding: &Value, expected: &Value) {
+    let is_right = is_right(finding, expected);
+    is_decided(is_right);
+}
+
+#[track_caller]
+fn is_right(finding: &Value, expected: &Value) -> bool {
+    let is_right = finding["value"] == *expected;
+    assert!(is_right || !is_sure(finding), "{expected} is expected: {finding:#}");
+    is_right
+}
+
+fn is_sure(finding: &Value) -> bool {
+    finding["confidence"] == "certain" || finding["confidence"] == "strong"
 }
 
 /// One test: an error is a failure, and so is a panic. Where the system lacks a device, a right or a program that the

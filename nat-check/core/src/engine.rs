@@ -157,6 +157,9 @@ const AFTER_FILTERING: u32 = 2;
 /// come after filtering.
 const TEST_SESSION_ROUND_TRIPS: u32 = 9;
 
+/// So much longer than packets a busy host may take over what was to be done by then: on a short way round trips are no measure.
+const BUSY: Duration = Duration::from_millis(100);
+
 /// On a long way TCP costs no more time than this.
 const LONGEST_EXTRA: Duration = Duration::from_millis(1500);
 
@@ -170,7 +173,7 @@ fn tcp_limit(session: &Session, settings: &Settings) -> Duration {
             let is_of_use = |begun| begun + ONE_RETRANSMISSION + extra(AFTER_FILTERING) <= longest;
             let after = rtt.smoothed * AFTER_FILTERING;
             // On the longest ways that would not be over by then either.
-            let soon = session.now() + if after <= LONGEST_EXTRA { after } else { Duration::ZERO };
+            let soon = session.now() + if after <= LONGEST_EXTRA { after.max(BUSY) } else { Duration::ZERO };
             match session.read(tcp_mapping::waits_since) {
                 Some(begun) if session.has_lost() && is_of_use(begun) => soon.max(longest),
                 Some(_) | None => soon,
@@ -193,7 +196,8 @@ async fn spare_far(session: &Session, settings: &Settings) {
 fn test_session_limit(session: &Session, settings: &Settings) -> Duration {
     match session.rtt() {
         Some(rtt) if !is_over_tcp_asked_for(settings) => {
-            session.now().max((rtt.smoothed * TEST_SESSION_ROUND_TRIPS).min(LONGEST_EXTRA))
+            let after = session.now() + BUSY;
+            after.max((rtt.smoothed * TEST_SESSION_ROUND_TRIPS).min(LONGEST_EXTRA))
         }
         _ => ASKED_FOR,
     }

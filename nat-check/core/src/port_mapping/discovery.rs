@@ -33,7 +33,7 @@ const SEARCHES_AT: [Duration; 2] = [Duration::ZERO, Duration::from_millis(200)];
 /// Other devices than the first that answers a search are waited for so long.
 const OTHERS: Duration = Duration::from_millis(50);
 /// How long reading a description may take.
-const DESCRIPTION: Duration = Duration::from_secs(1);
+const DESCRIPTION: Duration = Duration::from_secs(3);
 /// How long asking its services may take, which of them is connected.
 const STATUS: Duration = Duration::from_secs(1);
 /// Descriptions that are read.
