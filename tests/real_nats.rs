@@ -58,7 +58,9 @@ mod linux {
 
     fn is_reported(lab: &Lab, stack: &Stack) -> Result<(), LabError> {
         let _server = lab.server()?;
-        nat_check(lab.host(0), SERVER4[0].into(), &[])?.must_say(&stack.behaviour());
+        let run = nat_check(lab.host(0), SERVER4[0].into(), &[])?;
+        run.must_say(&stack.behaviour());
+        run.must_judge(stack);
         nat_check(lab.host(0), SERVER6[0].into(), &[])?.must_say(&over_ipv6(&stack.behaviour()));
         Ok(())
     }

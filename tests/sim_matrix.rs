@@ -1,7 +1,7 @@
 //! The matrix: the real client behind every class of NAT, on lines that lose, in virtual time; and every scenario that
 //! the simulated driver can express.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use nat_check_core::{
     net::sim::{Fault, Loss, PathSpec, ServerSpec},
@@ -9,9 +9,10 @@ use nat_check_core::{
 };
 use natlab::{
     oracle::{self, Judgement},
+    requirements,
     scenario::{Driver, Scenario},
     sim::Sim,
-    study::{Study, on_two_threads, tcp_nats},
+    study::{Study, nats, on_two_threads, tcp_nats},
 };
 use shared::nat::model::{NatSpec, PRESETS, Stack};
 
@@ -50,7 +51,10 @@ fn run(cell: &Cell) -> Judgement {
     let expected = oracle::expected(&nat);
     let loss = if cell.loss > 0.0 { Loss::Independent(cell.loss) } else { Loss::None };
     let path = PathSpec::with_delay_ms(10).with_loss(loss);
-    oracle::judge(&expected, &Sim { path, ..Sim::new(nat, cell.seed) }.run().report)
+    let report = Sim { path, ..Sim::new(nat.clone(), cell.seed) }.run().report;
+    let mut judgement = oracle::judge(&expected, &report);
+    judgement.wrong.extend(requirements::hold(&nat, &report).wrong);
+    judgement
 }
 
 #[test]
@@ -321,5 +325,57 @@ fn the_same_seed_leaves_the_same_trace() {
         let (trace, report) = run(1);
         assert!(trace.len() > 20, "{}: a trace of {} lines", preset.name, trace.len());
         assert_eq!((trace, report), run(1), "{}", preset.name);
+    }
+}
+
+/// Timers on both sides of what RFC 4787 asks for, and what the RFCs say of everything else.
+#[test]
+fn the_requirements_of_the_rfcs_are_judged_right() {
+    let timers = [
+        "port-restricted-cone,timeout=60",
+        "full-cone,timeout=115",
+        "restricted-cone,timeout=130",
+        "symmetric,timeout=320",
+        "linux,unreplied=30,stream=180",
+        "restricted-cone,timeout=90,refresh=inbound",
+        "port-restricted-cone,timeout=90,refresh=outbound",
+    ];
+    let asked: Vec<(String, Option<u64>)> = timers
+        .iter()
+        .map(|nat| ((*nat).to_owned(), Some(310)))
+        .chain(nats().into_iter().chain(tcp_nats()).map(|nat| (nat, None)))
+        .collect();
+    let held = on_two_threads(&asked, |(nat, lifetime)| {
+        let nat: Stack = nat.parse().expect(nat);
+        let lifetime = lifetime.map(Duration::from_secs);
+        let path = PathSpec::with_delay_ms(10);
+        let report = Sim { path, lifetime, ..Sim::new(nat.clone(), 1) }.run().report;
+        requirements::hold(&nat, &report)
+    });
+    let mut settled: BTreeMap<String, usize> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for ((nat, _), held) in asked.iter().zip(held) {
+        wrong.extend(held.wrong.iter().map(|it| format!("{nat}: {it}")));
+        held.right.into_iter().for_each(|name| *settled.entry(name).or_default() += 1);
+    }
+    println!("settled, and right: {settled:#?}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let least = |name: &str, least: usize| {
+        let count = settled.get(name).copied().unwrap_or(0);
+        assert!(count >= least, "{name}: settled for {count} NATs, not for {least}");
+    };
+    for (name, count) in [
+        ("RFC 4787 REQ-1", 100),
+        ("RFC 4787 REQ-4", 50),
+        ("RFC 4787 REQ-5", 6),
+        ("RFC 4787 REQ-5c", 5),
+        ("RFC 4787 REQ-6", 3),
+        ("RFC 4787 REQ-8", 80),
+        ("RFC 5382 REQ-1", 100),
+        ("RFC 5382 REQ-3", 80),
+        ("RFC 5382 REQ-4", 4),
+        ("RFC 7857 section-9", 50),
+    ] {
+        least(name, count);
     }
 }

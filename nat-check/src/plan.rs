@@ -41,6 +41,8 @@ pub struct Plan {
     pub port_mapping: bool,
     /// Whether both NATs of the user's own double NAT are opened as well.
     pub chain: bool,
+    /// Whether the requirements of the RFCs are held against what is found.
+    pub checklist: bool,
     /// Proxies that are measured, each with the variable of the environment that names it.
     pub proxies: Vec<(ProxyUrl, Option<&'static str>)>,
     /// The longest idle time of the lifetime measurement; none = it is not asked for.
@@ -90,6 +92,8 @@ impl Plan {
         let bind = args.bind.as_deref().map(parse_bind).transpose()?;
         let families = families(&args, bind)?;
         let seed = args.seed.unwrap_or(around.seed);
+        let requires: Vec<Requirement> =
+            args.requires.iter().map(|given| requirement(given)).collect::<Result<_, _>>()?;
         Ok(Self {
             network: network(&args, around.server, families, bind)?,
             public: public(&args, families, seed)?,
@@ -109,11 +113,12 @@ impl Plan {
                 || args.chain
                 || args.only.iter().any(|name| name == "port-mapping"),
             chain: args.chain,
+            checklist: args.checklist || args.all || requires.iter().any(Requirement::is_of_the_checklist),
             proxies: proxies(&args.proxies, around.proxies)?,
             timeout: usage::seconds("timeout", args.timeout.unwrap_or(DEFAULT_TIMEOUT_S), 0.1, LONGEST_S)?,
             seed,
             format: render::by_name(if args.json { "json" } else { &args.format }),
-            requires: args.requires.iter().map(|r| requirement(r)).collect::<Result<_, _>>()?,
+            requires,
             verbosity: Verbosity::new(args.quiet, args.verbose),
         })
     }
@@ -130,6 +135,7 @@ impl Plan {
             tcp_idle: self.tcp_idle,
             port_mapping: self.port_mapping,
             chain: self.chain,
+            checklist: self.checklist,
             // They are looked up first.
             proxies: Vec::new(),
             // On a real network nobody may predict ids; the seed is for choices.

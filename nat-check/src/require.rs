@@ -8,7 +8,7 @@ use std::fmt;
 use serde_json::Value;
 
 use kind::Kind;
-use nat_check_core::report::Level;
+use nat_check_core::{report::Level, verdict::checklist};
 
 /// One condition.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,6 +61,12 @@ pub enum Malformed {
     #[error("never has that value; it can be: {known}")]
     Value {
         /// The values that it can have.
+        known: String,
+    },
+    /// A requirement of an RFC that is not on the checklist.
+    #[error("the checklist has no such requirement; it has: {known}")]
+    NoRequirement {
+        /// Those of the same RFC, or the RFCs.
         known: String,
     },
     /// `<` and the like, where there is no number.
@@ -123,7 +129,13 @@ impl Requirement {
                 return Err(Malformed::LevelOperator);
             }
         } else {
-            let kind = Kind::report().follow(key)?;
+            let kind = match on_the_checklist(key) {
+                Some(asked) if checklist::names().all(|known| known != asked) => {
+                    return Err(Malformed::no_requirement(asked));
+                }
+                Some(_) => Kind::report().follow(VERDICT)?,
+                None => Kind::report().follow(key)?,
+            };
             if matches!(operator, Operator::Equal | Operator::NotEqual) {
                 kind.accepts(wanted)?;
             } else if !kind.is_numeric() || wanted.parse::<f64>().is_err() {
@@ -131,6 +143,12 @@ impl Requirement {
             }
         }
         Ok(Self { key: key.to_owned(), operator, wanted: wanted.to_owned() })
+    }
+
+    /// Whether it is about the checklist, which a report has where it is asked for.
+    #[must_use]
+    pub fn is_of_the_checklist(&self) -> bool {
+        self.key.split('.').next() == Some("checklist")
     }
 
     /// Whether the report (as JSON) says so.
@@ -147,6 +165,26 @@ impl Requirement {
             (self.operator.holds(found.value, &self.wanted), found.to_string())
         };
         if holds { Ok(()) } else { Err(Unmet { condition: self.to_string(), got }) }
+    }
+}
+
+/// Where the verdict about the first requirement stands; it stands so for all of them.
+const VERDICT: &str = "checklist.0.verdict";
+
+/// `checklist.4787.REQ-1`: the number of the RFC and the name of the requirement.
+fn on_the_checklist(key: &str) -> Option<(u16, &str)> {
+    let (rfc, name) = key.strip_prefix("checklist.")?.split_once('.')?;
+    // Smaller numbers are places in the list.
+    rfc.parse().ok().filter(|rfc| *rfc >= 1000).map(|rfc| (rfc, name))
+}
+
+impl Malformed {
+    fn no_requirement((rfc, _): (u16, &str)) -> Self {
+        let names: Vec<&str> =
+            checklist::names().filter(|(of, _)| *of == rfc).map(|(_, name)| name).collect();
+        let mut rfcs: Vec<String> = checklist::names().map(|(of, _)| of.to_string()).collect();
+        rfcs.dedup();
+        Self::NoRequirement { known: if names.is_empty() { rfcs.join(", ") } else { names.join(", ") } }
     }
 }
 
@@ -199,14 +237,17 @@ struct Found<'a> {
 impl fmt::Display for Found<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&plain(self.value))?;
-        match self.reason {
-            Some(reason) if self.value.is_null() => write!(f, " ({reason})"),
-            Some(_) | None => Ok(()),
-        }
+        self.reason.map_or(Ok(()), |reason| write!(f, " ({reason})"))
     }
 }
 
 fn look_up<'a>(report: &'a Value, key: &str) -> Found<'a> {
+    if let Some((rfc, name)) = on_the_checklist(key) {
+        let is_it = |it: &&Value| it["rfc"] == rfc && it["requirement"] == name;
+        let it =
+            report["checklist"].as_array().and_then(|list| list.iter().find(is_it)).unwrap_or(&Value::Null);
+        return Found { value: &it["verdict"], reason: it["why"].as_str() };
+    }
     let mut found = Found { value: report, reason: None };
     for step in key.split('.') {
         found.note_reason();
@@ -222,7 +263,8 @@ fn look_up<'a>(report: &'a Value, key: &str) -> Found<'a> {
         found.note_reason();
         found.value = &found.value["value"];
     }
-    found
+    // What is known needs no reason.
+    Found { reason: found.reason.filter(|_| found.value.is_null()), ..found }
 }
 
 impl Found<'_> {
@@ -397,6 +439,33 @@ mod tests {
         ] {
             let message = refused(requirement);
             assert!(message.contains(wanted), "{requirement:?} gives {message:?}");
+        }
+    }
+
+    #[test]
+    fn a_requirement_of_an_rfc_is_named_by_both() {
+        let report = json!({ "checklist": [
+            { "rfc": 4787, "requirement": "REQ-1", "verdict": "met", "why": "one external endpoint" },
+            { "rfc": 5382, "requirement": "REQ-1", "verdict": "not-met", "why": "the mapping is address-dependent" },
+        ] });
+        assert_eq!(holds("checklist.4787.REQ-1=met", &report), Ok(()));
+        assert_eq!(holds("checklist.5382.REQ-1!=met", &report), Ok(()));
+        assert_eq!(holds("checklist.1.verdict=not-met", &report), Ok(()));
+        assert_eq!(
+            holds("checklist.5382.REQ-1=met", &report),
+            Err("required checklist.5382.REQ-1=met, got not-met (the mapping is address-dependent)".into())
+        );
+        assert!(holds("checklist.4787.REQ-8=met", &report).is_err());
+        assert!(Requirement::parse("checklist.4787.REQ-1=met").unwrap().is_of_the_checklist());
+        assert!(!Requirement::parse("hole-punching=none").unwrap().is_of_the_checklist());
+        for (condition, wanted) in [
+            ("checklist.4787.REQ-99=met", "REQ-1, REQ-2, REQ-3"),
+            ("checklist.2131.REQ-1=met", "4787, 5382, 7857"),
+            ("checklist.4787.REQ-1=yes", "met, not-met"),
+            ("checklist.4787.REQ-1<1", "compares numbers only"),
+            ("checklist=met", "a list"),
+        ] {
+            assert!(refused(condition).contains(wanted), "{condition}: {}", refused(condition));
         }
     }
 

@@ -3,9 +3,16 @@
 use std::{env, net::IpAddr, time::Duration};
 
 use serde_json::{Value, json};
-use shared::nat::model::Behaviour;
+use shared::nat::model::{Behaviour, Stack};
 
-use crate::{LabError, binaries::binary, harness, host::Host, process::Output};
+use crate::{
+    LabError,
+    binaries::binary,
+    harness,
+    host::Host,
+    process::Output,
+    requirements::{self, Held},
+};
 
 /// Far longer than a run takes, so that a busy machine fails no test.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -70,6 +77,16 @@ impl ClientRun {
     #[must_use]
     pub fn finding(&self, name: &str) -> Option<&str> {
         self.family()["udp"][name]["value"].as_str()
+    }
+
+    /// Checks what follows from the report for the requirements of the RFCs against what these NATs do.
+    ///
+    /// # Panics
+    /// When it is no report, or says of a requirement that it is met and it is not, or the other way round.
+    pub fn must_judge(&self, nats: &Stack) {
+        let report = serde_json::from_value(self.report.clone()).expect("a report");
+        let Held { wrong, .. } = requirements::hold(nats, &report);
+        assert!(wrong.is_empty(), "{}", wrong.join("; "));
     }
 
     /// Checks mapping, filtering and classic name in the report, as [`harness::shows`] does.

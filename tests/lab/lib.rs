@@ -26,6 +26,7 @@ pub mod network;
 pub mod oracle;
 pub mod punch;
 pub mod quantity;
+pub mod requirements;
 pub mod room;
 pub mod scenario;
 pub mod sim;

@@ -10,6 +10,7 @@ use shared::nat::model::PRESETS;
 
 use crate::{
     oracle::{self, Judgement},
+    requirements,
     sim::{Run, Sim},
 };
 
@@ -72,13 +73,11 @@ impl Study {
             let nat = &nats[seed as usize % nats.len()];
             let sim = self.sim(nat, seed);
             let expected = oracle::expected(&sim.nat);
+            let stack = sim.nat.clone();
             let run = sim.run();
-            (
-                format!("{nat} seed {seed}"),
-                oracle::judge(&expected, &run.report),
-                run.report.duration_s,
-                run.datagrams,
-            )
+            let mut judgement = oracle::judge(&expected, &run.report);
+            judgement.wrong.extend(requirements::hold(&stack, &run.report).wrong);
+            (format!("{nat} seed {seed}"), judgement, run.report.duration_s, run.datagrams)
         });
         let mut tally = Tally { runs: self.runs, ..Tally::default() };
         for (which, judgement, seconds, datagrams) in results {

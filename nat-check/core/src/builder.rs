@@ -114,6 +114,12 @@ impl Check {
         self
     }
 
+    /// Holds the requirements of RFC 4787 and others against what is found: [`Report::checklist`]. No packet is sent for it.
+    pub fn checklist(mut self) -> Self {
+        self.setup.checklist = true;
+        self
+    }
+
     /// Tells this listener how far it is.
     pub fn progress(mut self, progress: Arc<dyn Progress>) -> Self {
         self.progress = progress;

@@ -49,6 +49,8 @@ pub struct Setup {
     pub port_mapping: bool,
     /// Whether both NATs of the user's own double NAT are opened as well, one after the other.
     pub chain: bool,
+    /// Whether the report holds the requirements of the RFCs against what was found; no packet is sent for it.
+    pub checklist: bool,
     /// Proxies that are measured beside the direct way, one after the other; each takes as long as that, and comes on top.
     #[cfg(feature = "proxy")]
     pub proxies: Vec<crate::proxy::ProxyQuery>,
@@ -70,6 +72,7 @@ impl Default for Setup {
             tcp_idle: None,
             port_mapping: false,
             chain: false,
+            checklist: false,
             #[cfg(feature = "proxy")]
             proxies: Vec::new(),
             randomness: Randomness::System,
@@ -185,9 +188,11 @@ pub(crate) async fn directly(
         ipv4,
         ipv6,
         advice: Vec::new(),
+        checklist: None,
         warnings,
     };
-    Report { advice: verdict::advice::of(&report), ..report }
+    let checklist = setup.checklist.then(|| verdict::checklist::of(&report));
+    Report { advice: verdict::advice::of(&report), checklist, ..report }
 }
 
 /// Seconds with three decimal places.

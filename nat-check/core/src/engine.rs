@@ -173,7 +173,7 @@ fn tcp_limit(session: &Session, settings: &Settings) -> Duration {
             let is_of_use = |begun| begun + ONE_RETRANSMISSION + extra(AFTER_FILTERING) <= longest;
             let after = rtt.smoothed * AFTER_FILTERING;
             // On the longest ways that would not be over by then either.
-            let soon = session.now() + if after <= LONGEST_EXTRA { after.max(BUSY) } else { Duration::ZERO };
+            let soon = session.now() + if after <= LONGEST_EXTRA { after } else { Duration::ZERO };
             match session.read(tcp_mapping::waits_since) {
                 Some(begun) if session.has_lost() && is_of_use(begun) => soon.max(longest),
                 Some(_) | None => soon,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use shared::nat::{Filtering, Lifetime, Mapping, NatType, PortAllocation};
 
 mod advice;
+pub mod checklist;
 mod consoles;
 mod finding;
 mod layers;
@@ -17,6 +18,7 @@ mod rows;
 mod tcp;
 
 pub use advice::{Advice, AdviceCode};
+pub use checklist::{Requirement, RequirementLevel, RequirementVerdict};
 pub use consoles::{Consoles, MicrosoftNat, SonyNat, rows as console_rows};
 pub use finding::{Confidence, Evidence, Finding};
 pub use layers::{HopKind, Layers, LayersHop, LayersKind, rows as layers_rows};
@@ -79,6 +81,9 @@ pub struct Report {
     /// What a person can do about it: at most five, the most useful first.
     #[serde(default)]
     pub advice: Vec<Advice>,
+    /// What the findings say of the requirements of RFC 4787 and others; null where that was not asked for (`--checklist`).
+    #[serde(default)]
+    pub checklist: Option<Vec<Requirement>>,
     /// What a person should know besides.
     pub warnings: Vec<String>,
 }

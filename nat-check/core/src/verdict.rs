@@ -1,6 +1,7 @@
 //! From the behaviour of one side, or of two, to the prospects of hole punching. Pure.
 
 pub mod advice;
+pub mod checklist;
 pub mod consoles;
 pub mod odds;
 mod peers;

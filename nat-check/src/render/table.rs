@@ -7,8 +7,8 @@ use shared::nat::NatType;
 
 use super::{Format, Style, layout, words};
 use nat_check_core::report::{
-    self, AdviceCode, Confidence, FamilyReport, Level, PeerOutcome, PeerVerdict, Report, ServerReport,
-    TcpReport, UdpReport,
+    self, AdviceCode, Confidence, FamilyReport, Level, PeerOutcome, PeerVerdict, Report, Requirement,
+    RequirementVerdict, ServerReport, TcpReport, UdpReport, checklist,
 };
 
 pub(super) const FORMAT: Format = Format { name: "table", render };
@@ -24,6 +24,7 @@ fn render(report: &Report, style: &Style) -> String {
     page.hole_punching(report, style.evidence);
     page.consoles(report);
     page.advice(report);
+    page.checklist(report, style.evidence);
     page.server(report);
     page.list("Note", &report.warnings);
     if style.evidence {
@@ -200,6 +201,34 @@ impl Page {
             let width = usize::from(self.width).saturating_sub(2);
             for (at, line) in layout::wrapped(&advice.text, width).into_iter().enumerate() {
                 let _ = writeln!(self.text, "{} {line}", if at == 0 { "-" } else { " " });
+            }
+        }
+    }
+
+    /// A line for each RFC, and what is not met; with the evidence everything that can be said.
+    fn checklist(&mut self, report: &Report, with_evidence: bool) {
+        let Some(checklist) = &report.checklist else { return };
+        self.heading("Requirements of the RFCs");
+        for line in checklist::summary(checklist) {
+            self.paragraph(Paint::new(), &line);
+        }
+        for (rfc, requirements) in checklist::by_rfc(checklist) {
+            let is_told = |it: &&Requirement| match it.verdict {
+                RequirementVerdict::NotApplicable => false,
+                RequirementVerdict::NotSettled => with_evidence || it.finding.is_some(),
+                _ => true,
+            };
+            let rows = requirements.iter().filter(is_told).map(|it| {
+                let text = format!("{}: {}", it.text, it.why);
+                vec![it.requirement.clone(), it.level.text().into(), it.verdict.text().into(), text]
+            });
+            let rows: Vec<Vec<String>> = rows.collect();
+            if !rows.is_empty() {
+                self.text.push('\n');
+                self.table(
+                    &[&format!("RFC {rfc}"), "level", "verdict", "what it is about, and what was found"],
+                    &rows,
+                );
             }
         }
     }

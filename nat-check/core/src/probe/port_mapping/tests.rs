@@ -80,7 +80,7 @@ fn called(log: &mut ObservationLog, purpose: Purpose, arrived: bool) {
 fn rejected(log: &mut ObservationLog, purpose: Purpose) {
     called(log, purpose, false);
     let result = Some(CallResult::Tried { outcome: SynOutcome::Refused, after: Duration::from_millis(20) });
-    log.tcp.calls.iter_mut().rev().take(5).for_each(|call| call.result = result.clone());
+    log.tcp.calls.iter_mut().rev().take(5).for_each(|call| call.result = result);
 }
 
 fn concluded(log: &ObservationLog) -> MappingProtocol {

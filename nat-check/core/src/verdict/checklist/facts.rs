@@ -1,0 +1,92 @@
+//! What the rules look at, and the words in which they judge.
+
+use shared::nat::Filtering;
+
+use crate::report::{
+    FamilyReport, Finding, LayersKind, Report, RequirementVerdict, TcpReport, UdpReport, number,
+};
+
+/// The findings of one family.
+pub(super) struct Facts<'a> {
+    pub(super) family: &'a FamilyReport,
+    pub(super) udp: Option<&'a UdpReport>,
+    pub(super) tcp: Option<&'a TcpReport>,
+    /// The kind of way, where it is sure.
+    pub(super) kind: Option<LayersKind>,
+}
+
+/// What is said of a requirement.
+#[derive(Clone, Debug)]
+pub(super) struct Judged {
+    pub(super) verdict: RequirementVerdict,
+    pub(super) why: String,
+}
+
+impl<'a> Facts<'a> {
+    pub(super) fn new(report: &'a Report, family: &'a FamilyReport) -> Self {
+        let kind = report.layers.as_ref().and_then(|layers| layers.kind.sure()).copied();
+        Self { family, udp: family.udp.as_ref(), tcp: family.tcp.as_ref(), kind }
+    }
+
+    /// Nothing is known of this transport.
+    pub(super) fn not_tested(&self) -> Judged {
+        open(self.family.reason.as_deref().unwrap_or("it was not measured"))
+    }
+
+    /// What speaks against the NAT counts only where no firewall of this host can be what was seen.
+    pub(super) fn of_the_way(&self, judged: Judged) -> Judged {
+        let is_of_the_way = self.udp.is_some_and(|udp| {
+            udp.filtering.sure() == Some(&Filtering::EndpointIndependent)
+                || udp.distance.sure().is_some_and(|hops| *hops > 0)
+        });
+        match judged.verdict {
+            RequirementVerdict::NotMet if !is_of_the_way => {
+                open(format!("{}, which a firewall of this host itself may do", judged.why))
+            }
+            _ => judged,
+        }
+    }
+}
+
+/// Judges a finding that is strong or certain; of another one nothing follows.
+pub(super) fn by<T>(finding: Option<&Finding<T>>, judge: impl FnOnce(&T) -> Judged) -> Judged {
+    let Some(finding) = finding else { return open("it was not measured") };
+    match (finding.sure(), &finding.value, &finding.reason) {
+        (Some(value), ..) => judge(value),
+        (None, Some(_), Some(reason)) => open(format!("not sure: {reason}")),
+        (None, Some(_), None) => open("the finding is not sure"),
+        (None, None, reason) => open(reason.as_deref().unwrap_or("it was not measured")),
+    }
+}
+
+/// A timer that has to be at least so long, by a bracket: the longest idle time survived, the shortest that was not.
+pub(super) fn timer(at_least: f64, survived: Option<f64>, expired: Option<f64>) -> Judged {
+    match (survived, expired) {
+        (_, Some(expired)) if expired < at_least => not_met(format!("expired within {} s", number(expired))),
+        (Some(survived), _) if survived >= at_least => met(format!("alive after {} s", number(survived))),
+        (Some(survived), _) => {
+            partly(format!("alive after {} s; the rest was not looked at", number(survived)))
+        }
+        (None, _) => open("no idle time is known that it survives"),
+    }
+}
+
+pub(super) fn met(why: impl Into<String>) -> Judged {
+    Judged { verdict: RequirementVerdict::Met, why: why.into() }
+}
+
+pub(super) fn not_met(why: impl Into<String>) -> Judged {
+    Judged { verdict: RequirementVerdict::NotMet, why: why.into() }
+}
+
+pub(super) fn partly(why: impl Into<String>) -> Judged {
+    Judged { verdict: RequirementVerdict::PartlySettled, why: why.into() }
+}
+
+pub(super) fn open(why: impl Into<String>) -> Judged {
+    Judged { verdict: RequirementVerdict::NotSettled, why: why.into() }
+}
+
+pub(super) fn moot(why: impl Into<String>) -> Judged {
+    Judged { verdict: RequirementVerdict::NotApplicable, why: why.into() }
+}

@@ -1,0 +1,149 @@
+//! The rules over reports that are written by hand. That nothing is met that is not is held over modelled NATs elsewhere.
+
+use std::collections::HashSet;
+
+use shared::nat::{Bracket, Filtering, Lifetime, Refresh};
+
+use super::*;
+use crate::report::{
+    Confidence, FamilyStatus, Finding, Layers, LayersKind, RequirementVerdict as V, SynAnswer, TcpReport,
+    UdpReport, UnsolicitedSyn,
+};
+
+fn sure<T>(value: T) -> Finding<T> {
+    Finding::known(value, Confidence::Strong, "test")
+}
+
+/// A report over IPv4 with one NAT, one router away.
+fn report(change: impl FnOnce(&mut UdpReport, &mut TcpReport)) -> Report {
+    let mut udp =
+        UdpReport { mapping: sure(Mapping::EndpointIndependent), distance: sure(1), ..UdpReport::default() };
+    let mut tcp = TcpReport { mapping: sure(Mapping::EndpointIndependent), ..TcpReport::default() };
+    change(&mut udp, &mut tcp);
+    let ipv4 = FamilyReport {
+        status: FamilyStatus::Tested,
+        udp: Some(udp),
+        tcp: Some(tcp),
+        ..FamilyReport::default()
+    };
+    Report { ipv4, ..Report::default() }
+}
+
+fn verdict(report: &Report, rfc: u16, requirement: &str) -> V {
+    let all = of(report);
+    all.iter().find(|it| (it.rfc, it.requirement.as_str()) == (rfc, requirement)).unwrap().verdict
+}
+
+#[test]
+fn every_requirement_has_a_name_of_its_own_and_a_reason() {
+    let all = of(&Report::default());
+    assert_eq!(all.len(), names().count());
+    assert_eq!(names().collect::<HashSet<_>>().len(), all.len());
+    for it in &all {
+        assert!(matches!(it.verdict, V::NotSettled | V::NotApplicable), "{it:?}: nothing was measured");
+        assert!(!it.why.is_empty(), "{it:?}");
+    }
+}
+
+#[test]
+fn only_what_is_sure_is_judged() {
+    let judged = |confidence| {
+        let report = report(|udp, _| udp.mapping = Finding::known(Mapping::AddressDependent, confidence, ""));
+        verdict(&report, 4787, "REQ-1")
+    };
+    assert_eq!(judged(Confidence::Certain), V::NotMet);
+    assert_eq!(judged(Confidence::Strong), V::NotMet);
+    assert_eq!(judged(Confidence::Weak), V::NotSettled);
+    assert_eq!(
+        verdict(&report(|udp, _| udp.mapping = sure(Mapping::Direct)), 4787, "REQ-1"),
+        V::NotApplicable
+    );
+}
+
+#[test]
+fn what_this_hosts_own_firewall_may_do_is_not_held_against_the_nat() {
+    let judged = |distance: Finding<u8>| {
+        let report = report(|udp, tcp| {
+            udp.distance = distance;
+            udp.filtering = sure(Filtering::AddressAndPortDependent);
+            tcp.filtering = sure(Filtering::AddressAndPortDependent);
+            tcp.unsolicited_syn = sure(UnsolicitedSyn::new(SynAnswer::Reset, 0.01));
+        });
+        [(4787, "REQ-8"), (5382, "REQ-3"), (5382, "REQ-4")].map(|(rfc, name)| verdict(&report, rfc, name))
+    };
+    assert_eq!(judged(sure(1)), [V::NotMet; 3]);
+    assert_eq!(judged(sure(0)), [V::NotSettled; 3]);
+    assert_eq!(judged(Finding::not_asked_for("")), [V::NotSettled; 3]);
+}
+
+#[test]
+fn the_shorter_timer_counts_and_a_bracket_around_the_bound_settles_nothing() {
+    let judged = |unreplied: Option<(f64, Option<f64>)>, stream: Option<(f64, Option<f64>)>| {
+        let [unreplied, stream] =
+            [unreplied, stream].map(|it| it.map(|(alive_s, expired_s)| Bracket { alive_s, expired_s }));
+        let refresh = Refresh { outbound: None, inbound: None, elsewhere: None };
+        let lifetime = Lifetime { unreplied, stream, refresh, granularity: None };
+        let report = report(|udp, _| udp.lifetime = sure(lifetime));
+        verdict(&report, 4787, "REQ-5")
+    };
+    let (long, short) = (Some((180.0, None)), Some((29.5, Some(30.2))));
+    assert_eq!(judged(long, long), V::Met);
+    assert_eq!(judged(short, long), V::NotMet);
+    assert_eq!(judged(long, short), V::NotMet);
+    assert_eq!(judged(long, Some((119.7, Some(120.4)))), V::PartlySettled);
+    assert_eq!(judged(long, Some((60.0, None))), V::PartlySettled);
+    assert_eq!(judged(long, None), V::NotSettled);
+}
+
+#[test]
+fn a_syn_is_left_alone_for_six_seconds() {
+    let judged = |answer, after| {
+        verdict(
+            &report(|_, tcp| tcp.unsolicited_syn = sure(UnsolicitedSyn::new(answer, after))),
+            5382,
+            "REQ-4",
+        )
+    };
+    assert_eq!(judged(SynAnswer::Drop, 7.0), V::Met);
+    assert_eq!(judged(SynAnswer::Drop, 0.5), V::PartlySettled);
+    assert_eq!(judged(SynAnswer::Icmp, 6.1), V::Met);
+    assert_eq!(judged(SynAnswer::Icmp, 0.1), V::NotMet);
+    assert_eq!(judged(SynAnswer::Reset, 0.1), V::NotMet);
+}
+
+#[test]
+fn what_answers_in_the_servers_place_tells_nothing_of_a_nat() {
+    let report = report(|_, tcp| tcp.intercepted = sure(true));
+    assert!(of(&report).iter().filter(|it| it.rfc == 5382).all(|it| it.verdict == V::NotSettled));
+}
+
+#[test]
+fn what_carriers_owe_is_asked_of_carriers_alone() {
+    let judged = |kind| {
+        let mut report = report(|udp, _| udp.filtering = sure(Filtering::EndpointIndependent));
+        report.layers = Some(Layers::from(kind));
+        verdict(&report, 6888, "REQ-7")
+    };
+    assert_eq!(judged(sure(LayersKind::CarrierGrade)), V::Met);
+    assert_eq!(judged(sure(LayersKind::One)), V::NotApplicable);
+    assert_eq!(judged(Finding::known(LayersKind::CarrierGrade, Confidence::Weak, "")), V::NotSettled);
+}
+
+#[test]
+fn hairpinning_that_is_not_seen_settles_nothing_and_its_source_is_looked_at() {
+    let judged = |source: Option<&str>| {
+        let report = report(|udp, _| {
+            udp.local = "192.168.1.2:4000".parse().ok();
+            udp.external = vec!["203.0.113.9:4000".parse().unwrap()];
+            udp.hairpinning = match source {
+                Some(source) => sure(true).with("source_seen", source),
+                None => sure(false),
+            };
+        });
+        ["REQ-9", "REQ-9a"].map(|name| verdict(&report, 4787, name))
+    };
+    assert_eq!(judged(Some("203.0.113.9:4001")), [V::Met, V::Met]);
+    assert_eq!(judged(Some("192.168.1.2:4001")), [V::Met, V::NotMet]);
+    assert_eq!(judged(Some("203.0.113.77:4001")), [V::Met, V::NotSettled]);
+    assert_eq!(judged(None), [V::NotSettled, V::NotSettled]);
+}

@@ -1,0 +1,74 @@
+//! The oracle of the checklist: which requirements of the RFCs a NAT meets, by its own description.
+
+use std::time::Duration;
+
+use nat_check_core::{
+    report::{Report, Requirement, RequirementVerdict},
+    verdict::checklist,
+};
+use shared::nat::{
+    Filtering, Mapping, PortPolicy,
+    model::{Behaviour, Stack, spec::Refusal},
+};
+
+/// What came of a checklist.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Requirements that are said to be met or not, and are.
+    pub right: Vec<String>,
+    /// Those that are said to be and are not, or the other way round, each with what was said.
+    pub wrong: Vec<String>,
+}
+
+/// Holds the checklist that follows from a report against what these NATs really do.
+#[must_use]
+pub fn hold(stack: &Stack, report: &Report) -> Held {
+    let nat = stack.behaviour();
+    let mut held = Held::default();
+    for Requirement { rfc, requirement, verdict, why, .. } in checklist::of(report) {
+        let said = match verdict {
+            RequirementVerdict::Met => true,
+            RequirementVerdict::NotMet => false,
+            _ => continue,
+        };
+        let name = format!("RFC {rfc} {requirement}");
+        match is_met(&nat, rfc, &requirement) {
+            Some(is_met) if is_met == said => held.right.push(name),
+            Some(_) => held.wrong.push(format!("{name}: {}, {why}", verdict.text())),
+            None => {}
+        }
+    }
+    held
+}
+
+/// Whether a requirement is met; none where the model says nothing of what it asks for.
+fn is_met(nat: &Behaviour, rfc: u16, requirement: &str) -> Option<bool> {
+    let (udp, tcp) = (nat.udp.as_ref(), nat.tcp.as_ref());
+    let is_wide =
+        |filtering| matches!(filtering, Filtering::EndpointIndependent | Filtering::AddressDependent);
+    let live_for = |seconds| Some(udp?.unreplied.min(udp?.stream) >= Duration::from_secs(seconds));
+    match (rfc, requirement) {
+        (4787, "REQ-1") => Some(udp?.mapping == Mapping::EndpointIndependent),
+        (4787 | 6888, "REQ-2") => Some(udp?.external_ips? == 1),
+        // Where each destination has a mapping of its own, no more than one of them can keep the port.
+        (4787, "REQ-4") if udp?.ports == Some(PortPolicy::Preserving) => {
+            (udp?.mapping == Mapping::EndpointIndependent).then_some(true)
+        }
+        (4787, "REQ-4") => udp?.parity,
+        (4787, "REQ-5") => live_for(120),
+        (4787, "REQ-5c") => live_for(300),
+        (4787, "REQ-6") => Some(udp?.refresh.outbound),
+        (4787, "REQ-8") => Some(is_wide(udp?.filtering)),
+        (4787, "REQ-9") => udp?.hairpinning,
+        (4787, "REQ-10") => Some(!udp?.alg),
+        (4787, "REQ-11") => Some(!udp?.inbound_first_remap),
+        (5382, "REQ-1") => Some(tcp?.mapping == Mapping::EndpointIndependent),
+        (5382, "REQ-3") => Some(is_wide(tcp?.filtering)),
+        (5382, "REQ-4") => {
+            let (refusal, after) = tcp?.unsolicited_syn?;
+            Some(refusal == Refusal::Drop || after >= Duration::from_secs(6))
+        }
+        (7857, "section-9") => Some(udp?.ports? == PortPolicy::Random),
+        _ => None,
+    }
+}
