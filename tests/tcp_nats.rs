@@ -75,18 +75,26 @@ mod linux {
 
     /// What filters is the host itself, behind a NAT that lets everything in.
     fn host_with_a_firewall() -> Result<(), LabError> {
-        let lab = Lab::tun(&[TunSite::new(nat("full-cone")?)], 1)?;
+        let run = behind_a_firewall_of_its_own(&nat("full-cone")?)?;
+        says(&run, "filtering", &"address-and-port-dependent".into());
+        says(&run, "simultaneous_open", &Value::Bool(true));
+        answers(&run, "drop");
+        // The NAT does nothing of the kind, nor does one that filters less.
+        run.must_judge(&nat("full-cone")?);
+        let stack = nat("restricted-cone")?;
+        behind_a_firewall_of_its_own(&stack)?.must_judge(&stack);
+        Ok(())
+    }
+
+    fn behind_a_firewall_of_its_own(stack: &Stack) -> Result<ClientRun, LabError> {
+        let lab = Lab::tun(&[TunSite::new(stack.clone())], 1)?;
         lab.host(0).nft(
             "table inet own {\n\
              chain inp { type filter hook input priority 0; iifname \"eth0\" ct state new drop; }\n\
              }\n",
         )?;
         let _server = lab.server()?;
-        let run = nat_check(lab.host(0), SERVER4[0].into(), &[])?;
-        says(&run, "filtering", &"address-and-port-dependent".into());
-        says(&run, "simultaneous_open", &Value::Bool(true));
-        answers(&run, "drop");
-        Ok(())
+        nat_check(lab.host(0), SERVER4[0].into(), &[])
     }
 
     /// The timer of a NAT for open connections, in seconds: the shortest that the measurement brackets from both sides with two

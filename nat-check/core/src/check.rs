@@ -188,6 +188,7 @@ pub(crate) async fn directly(
         ipv4,
         ipv6,
         advice: Vec::new(),
+        host_tracks_connections: net.tracks_connections(),
         checklist: None,
         warnings,
     };

@@ -87,6 +87,12 @@ pub trait Net: Send + Sync {
         Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
     }
 
+    /// Whether this host tracks the connections that it has now, which a stateful firewall of its own has to; none where that cannot
+    /// be told.
+    fn tracks_connections(&self) -> Option<bool> {
+        None
+    }
+
     /// How long the machine has been suspended since it was started; none where that cannot be told. Timers of a NAT
     /// go on while those of this machine stand still.
     fn suspended(&self) -> Option<Duration> {

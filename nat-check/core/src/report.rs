@@ -81,6 +81,9 @@ pub struct Report {
     /// What a person can do about it: at most five, the most useful first.
     #[serde(default)]
     pub advice: Vec<Advice>,
+    /// Whether this host tracks connections, as a stateful firewall of its own has to; null where the system does not tell.
+    #[serde(default)]
+    pub host_tracks_connections: Option<bool>,
     /// What the findings say of the requirements of RFC 4787 and others; null where that was not asked for (`--checklist`).
     #[serde(default)]
     pub checklist: Option<Vec<Requirement>>,

@@ -86,6 +86,19 @@ impl Net for OsNet {
     }
 
     #[cfg(target_os = "linux")]
+    fn tracks_connections(&self) -> Option<bool> {
+        let read = |path: &str| std::fs::read_to_string(path).ok();
+        match read("/proc/sys/net/netfilter/nf_conntrack_count") {
+            Some(count) => Some(count.trim().parse::<u64>().ok()? > 0),
+            // Where it is missing there is no connection tracking; but a container's own users are not shown it.
+            None => {
+                let users = read("/proc/self/uid_map")?;
+                users.split_whitespace().eq(["0", "0", "4294967295"]).then_some(false)
+            }
+        }
+    }
+
+    #[cfg(target_os = "linux")]
     fn suspended(&self) -> Option<Duration> {
         use rustix::time::{ClockId, clock_gettime};
         // One of the two clocks stands still while the machine is suspended.

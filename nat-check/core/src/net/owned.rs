@@ -264,6 +264,10 @@ impl Net for OwnedNet {
         self.others.trace_socket(local)
     }
 
+    fn tracks_connections(&self) -> Option<bool> {
+        self.others.tracks_connections()
+    }
+
     fn suspended(&self) -> Option<Duration> {
         self.others.suspended()
     }

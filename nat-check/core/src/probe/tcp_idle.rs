@@ -172,19 +172,22 @@ async fn opened_and_held(session: &Arc<Session>, test: &TestSession, idle: Durat
     session.note_tcp(|log| log.idle.push(IdleConnection { idle, outcome: None }));
     let mut heard = [0; 16];
     // Reading never times out where the connection is ended from outside.
-    match timeout(idle + ARRIVES, stream.read_exact(&mut heard)).await {
+    let has_ended = match timeout(idle + ARRIVES, stream.read_exact(&mut heard)).await {
         Ok(Ok(_)) if heard == nonce => {
             // The echo is for the server's result only.
             _ = stream.write_all(&nonce).await;
             return Some(IdleOutcome::Heard);
         }
-        Ok(_) => return Some(IdleOutcome::Ended),
-        Err(_) => {}
-    }
-    // Silence says nothing where the server is gone.
+        Ok(_) => true,
+        Err(_) => false,
+    };
+    // Neither silence nor an end says anything where the server is gone, or this host's own connection.
     let asked = session.now();
     test.ping();
     timeout(ANSWER, session.until_log(|log| log.tcp.last_pong >= Some(asked))).await.ok()?;
+    if has_ended {
+        return Some(IdleOutcome::Ended);
+    }
     Some(IdleOutcome::Silent { revived: is_revived(&mut *stream, nonce).await })
 }
 

@@ -158,7 +158,7 @@ fn silence(log: &ObservationLog, calls: &[&Call]) -> Finding<UnsolicitedSyn> {
         Some(CallResult::Tried { after, .. }) => after,
         Some(CallResult::Declined) | None => {
             let way = log.tcp.quickest(log.server).unwrap_or_default();
-            end_of(log).saturating_sub(call.begun() + way).min(Duration::from_secs(60))
+            end_of(log).saturating_sub(call.begun() + way).min(call.wait)
         }
     };
     let mut times: Vec<Duration> = calls.iter().map(|call| watched(call)).collect();

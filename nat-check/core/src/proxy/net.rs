@@ -108,6 +108,10 @@ impl Net for ProxyNet {
         })
     }
 
+    fn tracks_connections(&self) -> Option<bool> {
+        self.outer.tracks_connections()
+    }
+
     fn suspended(&self) -> Option<std::time::Duration> {
         self.outer.suspended()
     }

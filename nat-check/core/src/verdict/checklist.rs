@@ -15,7 +15,7 @@ mod udp;
 
 use crate::report::{FamilyReport, Report, Requirement, RequirementLevel, RequirementVerdict};
 use facts::{Facts, Judged, moot, open};
-use shared::nat::Mapping;
+use shared::nat::{Filtering, Mapping};
 
 /// The requirements of all RFCs, and what the report says of them.
 #[must_use]
@@ -28,17 +28,13 @@ pub fn of(report: &Report) -> Vec<Requirement> {
                 Ok(()) => (rule.judge)(&facts),
                 Err(judged) => judged.clone(),
             };
-            let is_told = matches!(
-                verdict,
-                RequirementVerdict::Met | RequirementVerdict::NotMet | RequirementVerdict::PartlySettled
-            );
             Requirement {
                 rfc: rfc.number,
                 requirement: rule.name.into(),
                 level: rule.level,
                 text: rule.text.into(),
                 verdict,
-                finding: rule.finding.filter(|_| is_told || applies.is_ok()).map(str::to_owned),
+                finding: rule.finding.filter(|_| applies.is_ok()).map(str::to_owned),
                 why,
             }
         })
@@ -121,7 +117,10 @@ fn is_of_the_carrier(facts: &Facts<'_>) -> Result<(), Judged> {
 fn has_ipv6(facts: &Facts<'_>) -> Result<(), Judged> {
     use crate::report::FamilyStatus as S;
     match facts.family.status {
-        S::Tested => Ok(()),
+        S::Tested => match facts.udp.and_then(|udp| udp.filtering.sure()) {
+            Some(Filtering::EndpointIndependent) => Err(moot("nothing filters over IPv6")),
+            Some(_) | None => Ok(()),
+        },
         S::Unavailable => Err(moot(facts.family.reason.as_deref().unwrap_or("no IPv6 here"))),
         S::Unreachable | S::Skipped => Err(facts.not_tested()),
     }

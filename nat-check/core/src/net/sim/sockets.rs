@@ -70,6 +70,10 @@ impl Net for SimNet {
         Some(if own.is_ipv4() { 24 } else { 64 })
     }
 
+    fn tracks_connections(&self) -> Option<bool> {
+        Some(false)
+    }
+
     fn gateway(&self, own: IpAddr) -> Option<IpAddr> {
         self.shared.with(|fabric| fabric.gateway_of(self.host, own))
     }

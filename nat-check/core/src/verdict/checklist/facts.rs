@@ -13,6 +13,10 @@ pub(super) struct Facts<'a> {
     pub(super) tcp: Option<&'a TcpReport>,
     /// The kind of way, where it is sure.
     pub(super) kind: Option<LayersKind>,
+    /// Whether this host cannot have a stateful firewall of its own.
+    has_no_firewall: bool,
+    /// Whether the server was asked at a port of those that may have shorter timers.
+    pub(super) is_well_known_port: bool,
 }
 
 /// What is said of a requirement.
@@ -25,7 +29,15 @@ pub(super) struct Judged {
 impl<'a> Facts<'a> {
     pub(super) fn new(report: &'a Report, family: &'a FamilyReport) -> Self {
         let kind = report.layers.as_ref().and_then(|layers| layers.kind.sure()).copied();
-        Self { family, udp: family.udp.as_ref(), tcp: family.tcp.as_ref(), kind }
+        let servers = [&report.server.ipv4, &report.server.ipv6].into_iter().flatten();
+        Self {
+            family,
+            udp: family.udp.as_ref(),
+            tcp: family.tcp.as_ref(),
+            kind,
+            has_no_firewall: report.host_tracks_connections == Some(false),
+            is_well_known_port: servers.into_iter().any(|server| server.primary.port() < 1024),
+        }
     }
 
     /// Nothing is known of this transport.
@@ -33,14 +45,21 @@ impl<'a> Facts<'a> {
         open(self.family.reason.as_deref().unwrap_or("it was not measured"))
     }
 
-    /// What speaks against the NAT counts only where no firewall of this host can be what was seen.
+    /// What speaks against the NAT over UDP counts only where no firewall of this host can be what was seen: it has none, or
+    /// nothing is filtered at all.
     pub(super) fn of_the_way(&self, judged: Judged) -> Judged {
-        let is_of_the_way = self.udp.is_some_and(|udp| {
-            udp.filtering.sure() == Some(&Filtering::EndpointIndependent)
-                || udp.distance.sure().is_some_and(|hops| *hops > 0)
-        });
+        self.unless_of_this_host(judged, self.udp.map(|udp| &udp.filtering))
+    }
+
+    /// The same over TCP.
+    pub(super) fn of_the_way_over_tcp(&self, judged: Judged) -> Judged {
+        self.unless_of_this_host(judged, self.tcp.map(|tcp| &tcp.filtering))
+    }
+
+    fn unless_of_this_host(&self, judged: Judged, filtering: Option<&Finding<Filtering>>) -> Judged {
+        let is_open = filtering.and_then(Finding::sure) == Some(&Filtering::EndpointIndependent);
         match judged.verdict {
-            RequirementVerdict::NotMet if !is_of_the_way => {
+            RequirementVerdict::NotMet if !self.has_no_firewall && !is_open => {
                 open(format!("{}, which a firewall of this host itself may do", judged.why))
             }
             _ => judged,

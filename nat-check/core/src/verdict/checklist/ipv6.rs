@@ -2,7 +2,7 @@
 
 use super::{
     Rule,
-    facts::{Facts, Judged, by, met, not_met, partly},
+    facts::{Facts, Judged, by, met, not_met, open},
     tcp, udp,
 };
 use crate::report::{
@@ -73,8 +73,8 @@ fn unsolicited_syn(facts: &Facts<'_>) -> Judged {
             (SynAnswer::Icmp, true) => met(format!("it came after {after_s:.1} s")),
             (SynAnswer::Icmp, false) => not_met(format!("it came after {after_s:.3} s")),
             (SynAnswer::Reset, _) => not_met(format!("a reset came after {after_s:.3} s")),
-            (SynAnswer::Drop, _) => partly(format!("no answer came within {after_s:.1} s")),
+            (SynAnswer::Drop, _) => open(format!("no answer came within {after_s:.1} s")),
         }
     });
-    facts.of_the_way(judged)
+    facts.of_the_way_over_tcp(judged)
 }

@@ -94,11 +94,11 @@ pub(super) fn sequences(facts: &Facts<'_>) -> Judged {
         true => partly("simultaneous open works, as do ordinary connections"),
         false => not_met("simultaneous open does not work"),
     });
-    facts.of_the_way(judged)
+    facts.of_the_way_over_tcp(judged)
 }
 
 pub(super) fn filtering(facts: &Facts<'_>) -> Judged {
-    facts.of_the_way(by(facts.tcp.map(|tcp| &tcp.filtering), of_filtering))
+    facts.of_the_way_over_tcp(by(facts.tcp.map(|tcp| &tcp.filtering), of_filtering))
 }
 
 fn unsolicited_syn(facts: &Facts<'_>) -> Judged {
@@ -113,10 +113,10 @@ fn unsolicited_syn(facts: &Facts<'_>) -> Judged {
             (SynAnswer::Icmp, false) => not_met(format!("an ICMP message came after {after_s:.3} s")),
         }
     });
-    facts.of_the_way(judged)
+    facts.of_the_way_over_tcp(judged)
 }
 
 pub(super) fn idle(facts: &Facts<'_>) -> Judged {
     let judged = by(facts.tcp.map(|tcp| &tcp.idle), |idle| timer(IDLE_S, Some(idle.alive_s), idle.expired_s));
-    facts.of_the_way(judged)
+    facts.of_the_way_over_tcp(judged)
 }

@@ -14,10 +14,9 @@ fn sure<T>(value: T) -> Finding<T> {
     Finding::known(value, Confidence::Strong, "test")
 }
 
-/// A report over IPv4 with one NAT, one router away.
+/// A report over IPv4 with one NAT, of a host without a firewall.
 fn report(change: impl FnOnce(&mut UdpReport, &mut TcpReport)) -> Report {
-    let mut udp =
-        UdpReport { mapping: sure(Mapping::EndpointIndependent), distance: sure(1), ..UdpReport::default() };
+    let mut udp = UdpReport { mapping: sure(Mapping::EndpointIndependent), ..UdpReport::default() };
     let mut tcp = TcpReport { mapping: sure(Mapping::EndpointIndependent), ..TcpReport::default() };
     change(&mut udp, &mut tcp);
     let ipv4 = FamilyReport {
@@ -26,7 +25,7 @@ fn report(change: impl FnOnce(&mut UdpReport, &mut TcpReport)) -> Report {
         tcp: Some(tcp),
         ..FamilyReport::default()
     };
-    Report { ipv4, ..Report::default() }
+    Report { ipv4, host_tracks_connections: Some(false), ..Report::default() }
 }
 
 fn verdict(report: &Report, rfc: u16, requirement: &str) -> V {
@@ -62,18 +61,34 @@ fn only_what_is_sure_is_judged() {
 
 #[test]
 fn what_this_hosts_own_firewall_may_do_is_not_held_against_the_nat() {
-    let judged = |distance: Finding<u8>| {
-        let report = report(|udp, tcp| {
-            udp.distance = distance;
-            udp.filtering = sure(Filtering::AddressAndPortDependent);
+    let judged = |tracks: Option<bool>, filtering| {
+        let mut report = report(|udp, tcp| {
+            udp.filtering = sure(filtering);
             tcp.filtering = sure(Filtering::AddressAndPortDependent);
             tcp.unsolicited_syn = sure(UnsolicitedSyn::new(SynAnswer::Reset, 0.01));
         });
+        report.host_tracks_connections = tracks;
         [(4787, "REQ-8"), (5382, "REQ-3"), (5382, "REQ-4")].map(|(rfc, name)| verdict(&report, rfc, name))
     };
-    assert_eq!(judged(sure(1)), [V::NotMet; 3]);
-    assert_eq!(judged(sure(0)), [V::NotSettled; 3]);
-    assert_eq!(judged(Finding::not_asked_for("")), [V::NotSettled; 3]);
+    let strict = Filtering::AddressAndPortDependent;
+    assert_eq!(judged(Some(false), strict), [V::NotMet; 3]);
+    assert_eq!(judged(Some(true), strict), [V::NotSettled; 3]);
+    assert_eq!(judged(None, strict), [V::NotSettled; 3]);
+    // That UDP comes in tells nothing of TCP.
+    assert_eq!(judged(None, Filtering::EndpointIndependent), [V::Met, V::NotSettled, V::NotSettled]);
+}
+
+#[test]
+fn shorter_timers_are_allowed_towards_well_known_ports() {
+    let short = Some(Bracket { alive_s: 29.5, expired_s: Some(30.2) });
+    let refresh = Refresh { outbound: None, inbound: None, elsewhere: None };
+    let lifetime = Lifetime { unreplied: short, stream: short, refresh, granularity: None };
+    let mut report = report(|udp, _| udp.lifetime = sure(lifetime));
+    let at = |port| Some(crate::report::ServerAddresses::new(([198, 51, 100, 10], port).into(), None));
+    report.server.ipv4 = at(3478);
+    assert_eq!(verdict(&report, 4787, "REQ-5"), V::NotMet);
+    report.server.ipv4 = at(443);
+    assert_eq!(verdict(&report, 4787, "REQ-5"), V::NotSettled);
 }
 
 #[test]

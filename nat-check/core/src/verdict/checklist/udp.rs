@@ -6,7 +6,11 @@ use super::{
     Rule,
     facts::{Facts, Judged, by, met, moot, not_met, open, partly, timer},
 };
-use crate::report::RequirementLevel::{Must, MustNot, Recommended, Should, ShouldNot};
+use crate::report::{
+    LayersKind,
+    RequirementLevel::{Must, MustNot, Recommended, Should, ShouldNot},
+    RequirementVerdict,
+};
 
 const MAPPING: Option<&str> = Some("ipv4.udp.mapping");
 const FILTERING: Option<&str> = Some("ipv4.udp.filtering");
@@ -232,7 +236,7 @@ fn parity(facts: &Facts<'_>) -> Judged {
         (_, Some(false)) => not_met("parity was not kept"),
         (PortPolicy::Preserving, _) if !is_one_mapping => partly("the first mapping of a port keeps it"),
         (_, Some(true)) => met("all ports kept their parity"),
-        (PortPolicy::Preserving, None) => met("ports are kept"),
+        (PortPolicy::Preserving, None) => partly("most ports were kept"),
         (_, None) => open("too few ports were seen"),
     })
 }
@@ -244,7 +248,13 @@ pub(super) fn lifetime(facts: &Facts<'_>, at_least: f64) -> Judged {
         let are_both_known = lifetime.unreplied.is_some() && lifetime.stream.is_some();
         timer(at_least, lifetime.survived_s().filter(|_| are_both_known), expired)
     });
-    facts.of_the_way(judged)
+    match judged.verdict {
+        // RFC 4787 REQ-5a, RFC 6092 REC-15.
+        RequirementVerdict::NotMet if facts.is_well_known_port => {
+            open(format!("{}, which is allowed towards ports below 1024", judged.why))
+        }
+        _ => facts.of_the_way(judged),
+    }
 }
 
 pub(super) fn outbound_refresh(facts: &Facts<'_>) -> Judged {
@@ -335,7 +345,7 @@ fn no_path(_: &Facts<'_>) -> Judged {
 fn randomised(facts: &Facts<'_>) -> Judged {
     by(facts.udp.map(|udp| &udp.port_allocation), |allocation| match allocation.policy {
         PortPolicy::Preserving => moot("ports are kept"),
-        PortPolicy::Random => met("external ports are random"),
+        PortPolicy::Random => partly("no order of external ports was seen"),
         PortPolicy::Sequential => not_met("external ports follow each other"),
         PortPolicy::Block => partly("external ports come from a small block"),
     })
@@ -343,7 +353,13 @@ fn randomised(facts: &Facts<'_>) -> Judged {
 
 fn hard_to_guess(facts: &Facts<'_>) -> Judged {
     by(facts.udp.map(|udp| &udp.port_allocation), |allocation| match allocation.policy {
-        PortPolicy::Sequential => not_met("external ports follow each other"),
+        // A router in front of it may be what counts up.
+        PortPolicy::Sequential if facts.kind == Some(LayersKind::DsLite) => {
+            not_met("external ports follow each other")
+        }
+        PortPolicy::Sequential => {
+            open("external ports follow each other, by the carrier's NAT or a router in front of it")
+        }
         PortPolicy::Preserving => open("external ports are those of this host"),
         PortPolicy::Random | PortPolicy::Block => partly("external ports do not follow each other"),
     })
