@@ -10,7 +10,7 @@ mod linux {
     use natlab::{
         Lab, LabError,
         address::{SERVER4, SERVER6},
-        client::nat_check,
+        client::{ClientRun, nat_check},
         harness::{self, trial},
         rules::KERNEL_NATS,
         tun::TunSite,
@@ -26,13 +26,16 @@ mod linux {
             for name in KERNEL_NATS {
                 trials.push(trial(format!("kernel::{name}"), || {
                     let stack = nat(name)?;
-                    is_reported(&Lab::kernel(std::slice::from_ref(&stack))?, &stack)
+                    is_reported(&Lab::kernel(std::slice::from_ref(&stack))?, &stack).map(drop)
                 }));
             }
             for name in all_classes() {
                 trials.push(trial(format!("tun::{name}"), move || {
                     let stack = nat(&name)?;
-                    is_reported(&Lab::tun(&[TunSite::new(stack.clone())], 1)?, &stack)
+                    let run = is_reported(&Lab::tun(&[TunSite::new(stack.clone())], 1)?, &stack)?;
+                    // The kernel's rules translate TCP in a way of their own.
+                    run.must_judge(&stack);
+                    Ok(())
                 }));
             }
             trials
@@ -56,13 +59,12 @@ mod linux {
         classes.chain(others.map(str::to_owned)).collect()
     }
 
-    fn is_reported(lab: &Lab, stack: &Stack) -> Result<(), LabError> {
+    fn is_reported(lab: &Lab, stack: &Stack) -> Result<ClientRun, LabError> {
         let _server = lab.server()?;
         let run = nat_check(lab.host(0), SERVER4[0].into(), &[])?;
         run.must_say(&stack.behaviour());
-        run.must_judge(stack);
         nat_check(lab.host(0), SERVER6[0].into(), &[])?.must_say(&over_ipv6(&stack.behaviour()));
-        Ok(())
+        Ok(run)
     }
 
     /// Over IPv6 nothing is translated, but the same filters stand in the way.

@@ -144,7 +144,10 @@ mod linux {
         let _server = lab.server()?;
         let run = nat_check(lab.host(0), SERVER4[0].into(), &[])?;
         let expected = stack.behaviour().tcp.expect("TCP passes");
-        run.must_judge(stack);
+        // What the kernel answers to a SYN is not in the description.
+        if answer.is_none() {
+            run.must_judge(stack);
+        }
         says(&run, "mapping", &json!(expected.mapping));
         says(&run, "filtering", &json!(expected.filtering));
         says(&run, "same_address_as_udp", &Value::Bool(true));
