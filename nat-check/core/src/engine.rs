@@ -157,7 +157,8 @@ const AFTER_FILTERING: u32 = 2;
 /// come after filtering.
 const TEST_SESSION_ROUND_TRIPS: u32 = 9;
 
-/// So much longer than packets a busy host may take over what was to be done by then: on a short way round trips are no measure.
+/// So much longer than packets a busy host may take over what was to be done by then, where connections come about: on a short way
+/// round trips are no measure.
 const BUSY: Duration = Duration::from_millis(100);
 
 /// On a long way TCP costs no more time than this.
@@ -196,7 +197,8 @@ async fn spare_far(session: &Session, settings: &Settings) {
 fn test_session_limit(session: &Session, settings: &Settings) -> Duration {
     match session.rtt() {
         Some(rtt) if !is_over_tcp_asked_for(settings) => {
-            let after = session.now() + BUSY;
+            let has_connected = session.read(|log| log.tcp.quickest(log.server).is_some());
+            let after = session.now() + if has_connected { BUSY } else { Duration::ZERO };
             after.max((rtt.smoothed * TEST_SESSION_ROUND_TRIPS).min(LONGEST_EXTRA))
         }
         _ => ASKED_FOR,
