@@ -13,7 +13,7 @@ mod tcp;
 mod tests;
 mod udp;
 
-use crate::report::{FamilyReport, Report, Requirement, RequirementLevel, RequirementVerdict};
+use crate::report::{FamilyReport, Report, Requirement, RequirementLevel};
 use facts::{Facts, Judged, moot, open};
 use shared::nat::{Filtering, Mapping};
 
