@@ -41,8 +41,9 @@ pub fn hold(stack: &Stack, report: &Report) -> Held {
     held
 }
 
-/// What a client may see of a NAT although its description does not settle it: chance, or the collisions of ports, do.
-const NOT_MODELLED: [(u16, &str); 3] = [(4787, "REQ-2"), (4787, "REQ-4"), (4787, "REQ-9a")];
+/// What a client may see of a NAT although its description does not settle it: chance, the collisions of ports, or which of several
+/// NATs sends a packet back.
+const NOT_MODELLED: [(u16, &str); 4] = [(4787, "REQ-2"), (4787, "REQ-4"), (4787, "REQ-9"), (4787, "REQ-9a")];
 
 /// Whether a requirement is met; none where the model says nothing of what it asks for.
 fn is_met(nat: &Behaviour, rfc: u16, requirement: &str) -> Option<bool> {
