@@ -281,7 +281,8 @@ impl Rendezvous {
                     return Err(Refusal::TooFast.into());
                 }
                 let joined = state.sessions.join(code, from, now);
-                if joined == Err(Refusal::UnknownCode) {
+                // A session that ended before its guest came is not the guest's fault.
+                if joined == Err(Refusal::UnknownCode) && !state.rooms.has_given(code) {
                     state.wrong_codes.charge(from, now);
                 }
                 let (participant, told) = joined?;

@@ -16,6 +16,7 @@ use probe_server::{
 };
 use shared::rendezvous::{
     Code, MAX_MESSAGE, MAX_PAYLOAD, PATH, Payload, Refusal, ToClient, ToServer, VERSION,
+    room::MAX_ROOM_PAYLOAD,
 };
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpSocket;
@@ -298,14 +299,19 @@ fn the_worst_that_clients_can_do_fits_into_the_memory_of_the_unit() {
     let each = (after - before) / clients.len() as u64;
     let (introduced, tests) = (SessionLimits::default().clients, TestLimits::default());
     let tested = tests.sessions + tests.held;
-    let worst = before + each * (introduced + tested + 1000) as u64;
+    let rooms = SessionLimits::default().rooms;
+    let worst = before + each * (introduced + tested + rooms.members + 1000) as u64;
+    // Both results of each pair of each member, each with what a map takes for it.
+    let results = rooms.members * 2 * (rooms.per_room - 1) * (MAX_ROOM_PAYLOAD + 144);
+    let worst = worst + results as u64;
     let unit = include_str!("../deploy/probe-server.service");
     let allowed =
         unit.lines().find_map(|line| line.strip_prefix("MemoryMax=")?.strip_suffix('M')).expect("a limit");
     let allowed = allowed.parse::<u64>().expect("a number") << 20;
     println!(
-        "{each} bytes a connection at the worst: {:.0} MiB with {introduced} in sessions, {tested} in test sessions and 1000 others, of {} MiB",
+        "{each} bytes a connection at the worst: {:.0} MiB with {introduced} in sessions, {} in rooms, {tested} in test sessions and 1000 others, of {} MiB",
         worst as f64 / 1048576.0,
+        rooms.members,
         allowed >> 20
     );
     assert!(worst * 3 / 2 <= allowed, "{worst} bytes");

@@ -150,7 +150,7 @@ pub(crate) fn rooms(bytes: &[u8]) {
             }
         };
         if let Some((said, one)) = said.zip(somebody) {
-            _ = rooms.handle(one, said, 300, now);
+            _ = rooms.handle(one, said, 300, Some(address(number)), now);
         }
         let (count, members) = rooms.count();
         assert!(count <= limits.rooms && members <= limits.members);

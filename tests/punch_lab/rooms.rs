@@ -59,7 +59,7 @@ pub(crate) fn eight_behind_eight_nats() -> Result<(), LabError> {
     for other in &rooms {
         assert_eq!(other["pairs"], rooms[0]["pairs"], "all see the same");
     }
-    let mut direct = 0;
+    let (mut direct, mut surprising) = (0, 0);
     for pair in &pairs {
         match (pair["outcome"].as_str(), pair["predicted"].as_f64()) {
             (Some("direct"), predicted) => {
@@ -68,11 +68,15 @@ pub(crate) fn eight_behind_eight_nats() -> Result<(), LabError> {
                 assert_eq!(pair["said"], serde_json::json!({ "a": true, "b": true }), "{pair:#}");
             }
             (Some("relay"), predicted) => assert!(predicted.is_some_and(|p| p < 0.5), "{pair:#}"),
-            (Some("failed"), predicted) => assert!(predicted.is_none_or(|p| p < 0.99), "{pair:#}"),
+            (Some("failed"), predicted) => {
+                assert_eq!(pair["said"], serde_json::json!({ "a": false, "b": false }), "{pair:#}");
+                surprising += usize::from(predicted.is_some_and(|p| p >= 0.99));
+            }
             _ => assert!(pair["reason_code"].is_string(), "{pair:#}"),
         }
     }
-    assert!(direct >= 14, "{pairs:#?}");
+    // Two processes that get no time miss each other; in the simulation that happens to none.
+    assert!(direct >= 14 && surprising <= 3, "{pairs:#?}");
     Ok(())
 }
 
@@ -91,8 +95,10 @@ pub(crate) fn members_leave() -> Result<(), LabError> {
     let left = leaves.finish(PATIENCE)?;
     assert_eq!(left.code, 130, "{}", left.stderr);
     assert!(room(&left)["members"].as_array().is_some_and(|members| members.len() >= 2), "{}", left.stdout);
-    let comes = enter(lab.host(1), "comes", &["--members", "2", "--wait", "300"])?;
+    let comes = enter(lab.host(1), "comes", &["--members", "3", "--wait", "300"])?;
+    let returns = enter(lab.host(2), "returns", &["--members", "3", "--wait", "300"])?;
     let (stays, comes) = (stays.finish(LONGEST)?, comes.finish(LONGEST)?);
+    returns.finish(LONGEST)?;
     for output in [&stays, &comes] {
         let room = room(output);
         let id = |name: &str| {

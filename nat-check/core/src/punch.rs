@@ -53,7 +53,7 @@ use crate::{
     technique::Technique,
 };
 use attempt::{Attempt, Seen};
-use contacts::Contacts;
+use contacts::{Budget, Contacts};
 use forecast::Pair;
 use ice::Ice;
 use introducer::{Introducer, PATIENCE, Paired};
@@ -182,9 +182,9 @@ pub async fn punch(
         return Ok(document(true, conclude::interrupted(role(setup), Some(&known))));
     };
     let listeners = Listeners { audience, progress };
-    attempt(setup, net, introducer, paired?, known, listeners, &stop)
-        .await
-        .map(|attempted| attempted.document)
+    let met = (introducer, paired?);
+    let attempted = attempt(setup, net, met, known, listeners, Budget::of_attempts(1), &stop).await;
+    attempted.map(|attempted| attempted.document)
 }
 
 /// What came of an attempt.
@@ -282,16 +282,17 @@ async fn accompanied<T>(
 async fn attempt(
     setup: &PunchSetup,
     net: Arc<dyn Net>,
-    mut introducer: Introducer,
-    paired: Paired,
+    (mut introducer, paired): (Introducer, Paired),
     known: Known,
     listeners: Listeners<'_>,
+    unvouched: Budget,
     stop: &watch::Receiver<bool>,
 ) -> Result<Attempted, IntroError> {
     // Behind different NATs there is no local network in common.
     let local = known.servers.v4.filter(|_| paired.you == paired.peer);
     let local = local.and_then(|(_, own)| Some((own, net.prefix_len(own)?)));
     let contacts = Contacts::new(introducer.server(), known.servers.endpoints(), paired.peer, local);
+    let contacts = contacts.within(unvouched);
     let mut random = setup.randomness.split(3).source();
     let (nonce, tag) = (random.bytes()?, random.bytes()?);
     let choices = setup.seed.map_or_else(|| random.choices(), |seed| Ok(fastrand::Rng::with_seed(seed)))?;

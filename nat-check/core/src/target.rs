@@ -51,4 +51,11 @@ impl Target {
         let (v4, v6) = if address.is_ipv4() { (Some(address), None) } else { (None, Some(address)) };
         Self { query: address.to_string(), found_by: FoundBy::Literal, v4, v6 }
     }
+
+    /// Its endpoint of the address family of this one alone.
+    #[must_use]
+    pub(crate) fn of_family_of(&self, one: SocketAddr) -> Self {
+        let (v4, v6) = (self.v4.filter(|_| one.is_ipv4()), self.v6.filter(|_| one.is_ipv6()));
+        Self { v4, v6, ..self.clone() }
+    }
 }

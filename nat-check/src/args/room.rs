@@ -38,7 +38,7 @@ pub struct RoomArgs {
     #[arg(long = "as", value_name = "NAME", help_heading = ROOMS)]
     pub called: Option<String>,
 
-    /// End when N members, this one included, were there and all pairs are settled; without it and --for, when all pairs of
+    /// End when N members, this one included, are there and all pairs are settled; without it and --for, when all pairs of
     /// at least two are settled and nothing has happened for 10 s
     #[arg(long, value_name = "N", conflicts_with = "stay", help_heading = ROOMS)]
     pub members: Option<usize>,

@@ -97,7 +97,11 @@ impl Rendezvous {
         let message = ToServer::parse(text).map_err(|_| Refusal::BadMessage)?;
         let now = self.now();
         let mut state = self.lock();
-        let stirred = state.rooms.handle(member, message, text.len(), now)?;
+        let opened_from = match message {
+            ToServer::Invite { code, .. } => state.sessions.opened_from(code, now),
+            _ => None,
+        };
+        let stirred = state.rooms.handle(member, message, text.len(), opened_from, now)?;
         state.stir(stirred);
         Ok(())
     }

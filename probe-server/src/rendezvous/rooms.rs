@@ -15,7 +15,10 @@ use shared::rendezvous::{
     room::{MAX_ROOM_PAYLOAD, RoomName},
 };
 
-use crate::admission::{AdmissionTable, Shares, nanoseconds};
+use crate::{
+    admission::{AdmissionTable, Shares, nanoseconds},
+    prefix::Prefix,
+};
 pub use limits::RoomLimits;
 use room::{Room, Seat};
 
@@ -97,19 +100,21 @@ impl Rooms {
             None if is_named && name.is_code() => return Err(Refusal::UnknownRoom),
             None => {}
         }
-        let mut stirred = Vec::new();
+        // Nobody has to go for one that does not come in after all.
+        let mut room_to_go = None;
         if is_new {
             let is_full = self.rooms.len() >= self.limits.rooms;
             let shares =
                 Shares { per_host: self.limits.rooms_per_host, per_network: self.limits.rooms_per_net };
-            if let Some(victim) = self.makers.admit(from, shares, is_full, at)? {
-                stirred.extend(self.dismiss_room(victim, now));
-            }
+            room_to_go = self.makers.admit(from, shares, is_full, at)?;
         }
-        let is_full = self.members.len() >= self.limits.members;
+        let leaving = room_to_go.map_or_else(Vec::new, |number| self.members_of(number));
+        let is_full = self.members.len() - leaving.len() >= self.limits.members;
         let shares = Shares { per_host: self.limits.per_host, per_network: self.limits.per_net };
-        if let Some(victim) = self.members.admit(from, shares, is_full, at)? {
-            stirred.extend(self.dismiss(RoomMember(victim), Refusal::Full, now));
+        let victim = self.members.admit(from, shares, is_full, at)?;
+        let mut stirred = Vec::new();
+        for member in leaving.into_iter().chain(victim.map(RoomMember)) {
+            stirred.extend(self.dismiss(member, Refusal::Full, now));
         }
         self.numbered += 1;
         let member = RoomMember(self.numbered);
@@ -125,7 +130,9 @@ impl Rooms {
         Ok(Entrance { member, is_new, stirred })
     }
 
-    /// Takes what a member says, `size` bytes long, and gives whom there is to be told something now.
+    /// Takes what a member says, `size` bytes long, and gives whom there is to be told something now. `opened_from`: where the
+    /// session was opened that waits under the code of an invite. Only one of the member's own host is passed on: a guest pays
+    /// for a wrong code, and takes whoever is in the session for the member.
     ///
     /// # Errors
     /// When it is out of place, or more than a member may say. The client is to be cut off then.
@@ -134,9 +141,12 @@ impl Rooms {
         member: RoomMember,
         message: ToServer,
         size: usize,
+        opened_from: Option<IpAddr>,
         now: Duration,
     ) -> Result<Vec<RoomMember>, Refusal> {
+        let is_own = opened_from.map(Prefix::host) == self.address_of(member).map(Prefix::host);
         let (room, id) = self.room_of(member)?;
+        let before = room.news();
         let seat = room.seat(id).ok_or(Refusal::Expired)?;
         seat.charge(size, now)?;
         match message {
@@ -147,7 +157,7 @@ impl Rooms {
             ToServer::Available { payload } if payload.as_text().len() <= MAX_ROOM_PAYLOAD => {
                 room.available(id, payload)?;
             }
-            ToServer::Invite { peer, code } => room.invite(id, peer, code, now),
+            ToServer::Invite { peer, code } => room.invite(id, peer, code, is_own, now),
             ToServer::Result { peer, payload } if payload.as_text().len() <= MAX_ROOM_PAYLOAD => {
                 room.result(id, peer, payload);
             }
@@ -160,7 +170,8 @@ impl Rooms {
             | ToServer::PeerPong { .. } => return Err(Refusal::BadMessage),
         }
         room.schedule(now);
-        Ok(room.here().collect())
+        // What changes nothing wakes nobody.
+        if room.news() == before { Ok(Vec::new()) } else { Ok(room.here().collect()) }
     }
 
     /// What this member has to be told next: a message, or why it has to go.
@@ -212,6 +223,19 @@ impl Rooms {
         (self.rooms.len(), self.members.len())
     }
 
+    /// Whether some member was told this code to join with, and is still at it: trying it is no guess.
+    #[must_use]
+    pub fn has_given(&self, code: Code) -> bool {
+        self.rooms.values().any(|room| room.has_given(code))
+    }
+
+    fn address_of(&self, member: RoomMember) -> Option<IpAddr> {
+        match self.places.get(&member)? {
+            Place::In { from, .. } => Some(*from),
+            Place::Dismissed(_) => None,
+        }
+    }
+
     fn room_of(&mut self, member: RoomMember) -> Result<(&mut Room, u32), Refusal> {
         match self.places.get(&member).ok_or(Refusal::Expired)? {
             Place::In { room, id, .. } => Ok((self.rooms.get_mut(room).ok_or(Refusal::Expired)?, *id)),
@@ -219,12 +243,10 @@ impl Rooms {
         }
     }
 
-    /// Sends all members of a room away: another one has to have its place.
-    fn dismiss_room(&mut self, number: u64, now: Duration) -> Vec<RoomMember> {
+    /// Those in the room of this number.
+    fn members_of(&self, number: u64) -> Vec<RoomMember> {
         let room = self.rooms.values().find(|room| room.number == number);
-        let members: Vec<_> = room.into_iter().flat_map(Room::here).collect();
-        members.iter().for_each(|member| drop(self.dismiss(*member, Refusal::Full, now)));
-        members
+        room.into_iter().flat_map(Room::here).collect()
     }
 
     /// Takes a member out of its room, for this reason; it and the others there have to be told.

@@ -47,6 +47,9 @@ pub trait SessionStore: Send {
     /// A client is gone. Its session ends.
     fn leave(&mut self, participant: Participant) -> Vec<Delivery>;
 
+    /// Where the session was opened from that waits under this code, if there is one.
+    fn opened_from(&self, code: Code, now: Duration) -> Option<IpAddr>;
+
     /// When the session has to be over, if it exists.
     fn deadline(&self, participant: Participant) -> Option<Duration>;
 
@@ -194,6 +197,12 @@ impl MemoryStore {
         Shares { per_host: self.limits.per_host, per_network: self.limits.per_net }
     }
 
+    /// The session that waits under this code, and where it was opened from.
+    fn waits(&self, code: Code, now: Duration) -> Option<(u64, IpAddr)> {
+        let id = *self.waiting.get(&code)?;
+        Some((id, self.sessions.get(&id).filter(|session| now < session.until)?.first.ip))
+    }
+
     /// Ends a session so that another one has room: those who are to be told.
     fn evict(&mut self, session: Option<u64>) -> Vec<Delivery> {
         let Some((session, ended)) = session.and_then(|id| Some((id, self.end(id)?))) else {
@@ -242,12 +251,7 @@ impl SessionStore for MemoryStore {
         from: IpAddr,
         now: Duration,
     ) -> Result<(Participant, Vec<Delivery>), Refusal> {
-        let found = self.waiting.get(&code).copied();
-        let found =
-            found.and_then(|id| Some((id, self.sessions.get(&id).filter(|s| now < s.until)?.first.ip)));
-        let Some((session, first)) = found else {
-            return Err(Refusal::UnknownCode);
-        };
+        let (session, first) = self.waits(code, now).ok_or(Refusal::UnknownCode)?;
         let is_full = self.clients.len() >= self.limits.clients;
         let shares = self.shares();
         let victim = self.clients.admit_invited(from, shares, is_full, (session, first))?;
@@ -318,6 +322,10 @@ impl SessionStore for MemoryStore {
         let peer = participant.peer();
         let has_peer = peer.role == Role::First || ended.second.is_some();
         has_peer.then_some(Delivery { participant: peer, message: ToClient::PeerLeft }).into_iter().collect()
+    }
+
+    fn opened_from(&self, code: Code, now: Duration) -> Option<IpAddr> {
+        self.waits(code, now).map(|(_, from)| from)
     }
 
     fn deadline(&self, participant: Participant) -> Option<Duration> {

@@ -385,3 +385,65 @@ async fn a_client_that_says_nothing_is_not_waited_for() {
     let mut client = connect(&rendezvous, "192.0.2.1").await;
     assert_eq!(hear(&mut client).await, ToClient::Refused { reason: Refusal::Expired });
 }
+
+/// A member of a room that can be paired.
+async fn member(rendezvous: &Arc<Rendezvous>, from: &str) -> Client {
+    let mut client = connect(rendezvous, from).await;
+    say(&mut client, &ToServer::Enter { version: VERSION, room: "team".parse().ok() }).await;
+    assert!(matches!(hear(&mut client).await, ToClient::Entered { .. }));
+    say(&mut client, &ToServer::Available { payload: Payload::write(&0).unwrap() }).await;
+    client
+}
+
+/// The code that it is told to join with, or none when it hears that its pair is over.
+async fn invited(guest: &mut Client) -> Option<Code> {
+    loop {
+        match hear(guest).await {
+            ToClient::Pair { code, .. } => return code,
+            ToClient::Room { results, .. } if !results.is_empty() => return None,
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_are_sent_to_sessions_of_their_pair_only() {
+    let rendezvous = Rendezvous::new(SessionLimits::default());
+    let mut first = member(&rendezvous, "192.0.2.1").await;
+    let mut guest = member(&rendezvous, "192.0.2.2").await;
+    while !matches!(hear(&mut first).await, ToClient::Pair { peer: 2, .. }) {}
+    let (_others, code) = open(&rendezvous, "192.0.2.3").await;
+    say(&mut first, &ToServer::Invite { peer: 2, code }).await;
+    assert_eq!(invited(&mut guest).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_whose_session_has_ended_has_not_guessed() {
+    let rendezvous = Rendezvous::new(SessionLimits::default());
+    let mut first = member(&rendezvous, "192.0.2.1").await;
+    let mut guest = member(&rendezvous, "192.0.2.2").await;
+    while !matches!(hear(&mut first).await, ToClient::Pair { peer: 2, .. }) {}
+    let (session, code) = open(&rendezvous, "192.0.2.1").await;
+    say(&mut first, &ToServer::Invite { peer: 2, code }).await;
+    assert_eq!(invited(&mut guest).await, Some(code));
+    drop(session);
+    while rendezvous.counts().sessions > 0 {
+        tokio::task::yield_now().await;
+    }
+    let join = async || {
+        let mut client = connect(&rendezvous, "192.0.2.2").await;
+        say(&mut client, &ToServer::Join { version: VERSION, code }).await;
+        hear(&mut client).await
+    };
+    for _ in 0..30 {
+        assert_eq!(join().await, ToClient::Refused { reason: Refusal::UnknownCode });
+    }
+    still_works(&rendezvous).await;
+    // Once it has said what came of it, it is no better than others.
+    say(&mut guest, &ToServer::Result { peer: 1, payload: Payload::write(&0).unwrap() }).await;
+    assert_eq!(invited(&mut guest).await, None);
+    for _ in 0..10 {
+        join().await;
+    }
+    assert_eq!(join().await, ToClient::Refused { reason: Refusal::TooFast });
+}

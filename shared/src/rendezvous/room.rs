@@ -119,7 +119,7 @@ pub struct Readiness {
 }
 
 /// What a member says came of a pair.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PairResult {
     /// Whether there is a direct path; none where the attempt did not come to its end.
     #[serde(default)]

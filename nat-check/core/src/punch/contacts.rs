@@ -1,7 +1,13 @@
 //! Whom an attempt may send to, and how much: [`is_contactable`] for each endpoint that the server or the peer names, and
 //! one total over the whole attempt for addresses that nobody vouches for. Pure.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 
 use crate::contactable::{Scope, is_contactable};
 
@@ -25,6 +31,24 @@ pub(super) struct Contacts {
     /// Addresses that have answered what was sent to them.
     answered: Vec<IpAddr>,
     unvouched_left: u32,
+    budget: Budget,
+}
+
+/// Packets to addresses that nobody vouches for, for several attempts together: whoever makes one peer after the other name the
+/// same stranger gets no more than that out of it.
+#[derive(Clone, Debug)]
+pub(super) struct Budget(Arc<AtomicU32>);
+
+impl Budget {
+    /// As many as so many attempts may send.
+    pub(super) fn of_attempts(attempts: u32) -> Self {
+        Self(Arc::new(AtomicU32::new(attempts.saturating_mul(UNVOUCHED_PACKETS))))
+    }
+
+    /// Takes one, if one is left.
+    fn take(&self) -> bool {
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
 }
 
 impl Contacts {
@@ -34,7 +58,13 @@ impl Contacts {
         peer: IpAddr,
         local: Option<(IpAddr, u8)>,
     ) -> Self {
-        Self { server, stun, peer, local, answered: Vec::new(), unvouched_left: UNVOUCHED_PACKETS }
+        let budget = Budget::of_attempts(1);
+        Self { server, stun, peer, local, answered: Vec::new(), unvouched_left: UNVOUCHED_PACKETS, budget }
+    }
+
+    /// The same within what is left for several attempts.
+    pub(super) fn within(self, budget: Budget) -> Self {
+        Self { budget, ..self }
     }
 
     /// Where the server has seen the peer.
@@ -73,7 +103,7 @@ impl Contacts {
         if self.answered.contains(&to.ip()) {
             return true;
         }
-        let is_left = self.unvouched_left > 0;
+        let is_left = self.unvouched_left > 0 && self.budget.take();
         self.unvouched_left = self.unvouched_left.saturating_sub(1);
         is_left
     }
@@ -116,6 +146,15 @@ mod tests {
         let others = ["203.0.113.10:5000", "192.168.1.3:5000", "[2001:db8::1]:5000", "203.0.113.11:5000"];
         let sum: usize = others.iter().map(|to| admitted(&mut contacts, to)).sum();
         assert_eq!(sum, UNVOUCHED_PACKETS as usize);
+    }
+
+    #[test]
+    fn attempts_that_share_a_budget_send_no_more_together() {
+        let budget = Budget::of_attempts(2);
+        let sent = |to| admitted(&mut contacts().within(budget.clone()), to);
+        let all = [(); 5].map(|()| sent("203.0.113.10:5000"));
+        assert_eq!(all, [64, 64, 0, 0, 0]);
+        assert_eq!(sent("203.0.113.9:5000"), 1000, "where the server has seen the peer");
     }
 
     #[test]

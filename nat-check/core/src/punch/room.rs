@@ -13,12 +13,13 @@ use std::{sync::Arc, time::Duration};
 
 use shared::rendezvous::{
     Payload, Role, ToClient, ToServer,
-    room::{Readiness, RoomName},
+    room::{MAX_MEMBERS, Readiness, RoomName},
 };
 use tokio::{sync::watch, time::Instant};
 
 use super::{
     IntroError, PunchSetup, TOOL,
+    contacts::Budget,
     introducer::Introducer,
     measure::{self, Known},
     unless_stopped,
@@ -48,7 +49,7 @@ pub struct RoomSetup {
 pub enum Until {
     /// When all pairs are settled, and nothing has happened for a while.
     Settled,
-    /// When so many were there, and all pairs are settled.
+    /// When so many are there, and all pairs are settled.
     Members(usize),
     /// After this time.
     After(Duration),
@@ -85,9 +86,15 @@ pub trait RoomAudience: Send + Sync {
 
 /// Nothing has happened for so long: then nobody else comes.
 const QUIET: Duration = Duration::from_secs(10);
+/// Nothing has happened for so long: then nothing more comes of pairs that are not settled either. The server gives each step
+/// less time.
+const STUCK: Duration = Duration::from_secs(180);
 /// A member says something so often: the server sends away who is silent for three times as long.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 
+/// Attempts whose packets to addresses that nobody vouches for are enough for a whole stay.
+#[expect(clippy::cast_possible_truncation, reason = "few")]
+const MOST_PEERS: u32 = MAX_MEMBERS as u32;
 /// How long a path is held.
 const HOLD: Duration = Duration::from_millis(500);
 
@@ -119,7 +126,7 @@ pub async fn room(
     warnings.iter().for_each(|warning| audience.note(RoomNote::Warning(warning)));
     audience.note(RoomNote::Entered { room: &name, you });
     let now = Instant::now();
-    let mut stay = Stay { setup, link, board: Board::default(), entered: now, news: now, heard: now };
+    let mut stay = Stay { setup, link, board: Board::new(you), entered: now, news: now, heard: now };
     let ended = stay.take_part((net, target, progress, audience), &stop).await;
     if stay.board.members().len() < 2
         && let Some(error) = stay.alone(&ended)
@@ -159,6 +166,8 @@ enum Ended {
     Over,
     /// Too few came.
     TooFew,
+    /// Nothing more comes of some pairs.
+    Stuck,
     Interrupted,
     Broken(IntroError),
 }
@@ -170,6 +179,7 @@ impl Ended {
             (Self::Over, _) => "The time for it is over.".into(),
             (Self::TooFew, Until::Members(wanted)) => format!("Of {wanted} members only {seen} came."),
             (Self::TooFew, _) => "Nobody else came.".into(),
+            (Self::Stuck, _) => "Nothing more came of some pairs.".into(),
             (Self::Interrupted, _) => "Interrupted.".into(),
             (Self::Broken(error), _) => format!("Ended early: {error}."),
         }
@@ -198,18 +208,18 @@ enum Event {
 
 type Around<'a> = (Arc<dyn Net>, &'a Target, &'a dyn Progress, &'a dyn RoomAudience);
 
-impl<'a> Stay<'a> {
+impl Stay<'_> {
     async fn take_part(
         &mut self,
-        (net, target, progress, audience): Around<'a>,
+        (net, target, progress, audience): Around<'_>,
         stop: &watch::Receiver<bool>,
     ) -> Ended {
         let setup = self.setup;
         let named = measure::Named { server: self.link.server(), endpoints: self.link.stun().to_vec() };
         let measuring = measure::measure(&setup.punch, &net, target, named, progress, stop.clone());
         tokio::pin!(measuring);
-        let mut common: Option<Common<'a>> = None;
-        let mut pair: Option<(u32, Running<'a>)> = None;
+        let mut common: Option<Common> = None;
+        let mut pair: Option<(u32, Running)> = None;
         let mut said = Instant::now();
         let mut stopped = stop.clone();
         loop {
@@ -234,8 +244,7 @@ impl<'a> Stay<'a> {
                 Event::Stopped => return Ended::Interrupted,
                 Event::Measured(known) => {
                     let ready = Readiness { name: setup.name.clone(), nat_type: known.nat_type };
-                    let (punch, net, stop) = (pair_setup(setup), Arc::clone(&net), stop.clone());
-                    common = Some(Common { setup: punch, net, target, known: *known, stop });
+                    common = Some(self.common(Arc::clone(&net), target, *known, stop.clone()));
                     Payload::write(&ready).ok().map(|payload| ToServer::Available { payload })
                 }
                 Event::Step(Step::Opened(introducer, code)) => {
@@ -246,7 +255,10 @@ impl<'a> Stay<'a> {
                 }
                 Event::Step(Step::Ended(result)) => {
                     let payload = Payload::write(&result).ok();
-                    pair.take().zip(payload).map(|((peer, _), payload)| ToServer::Result { peer, payload })
+                    pair.take().zip(payload).map(|((peer, _), payload)| {
+                        self.board.found(peer, result);
+                        ToServer::Result { peer, payload }
+                    })
                 }
                 Event::Heard(Some(ToClient::Room { members, results })) => {
                     self.board.learn(members, results);
@@ -257,7 +269,7 @@ impl<'a> Stay<'a> {
                 }
                 // The server names one pair at a time, and nobody before this side is ready.
                 Event::Heard(Some(ToClient::Pair { peer, role, code })) if pair.is_none() => {
-                    let begun: Option<Running<'a>> = match (common.clone(), role, code) {
+                    let begun: Option<Running> = match (common.clone(), role, code) {
                         (Some(common), Role::First, _) => Some(Box::pin(pairing::open(common))),
                         (Some(common), Role::Second, Some(code)) => {
                             Some(Box::pin(pairing::join(common, code)))
@@ -267,10 +279,10 @@ impl<'a> Stay<'a> {
                     pair = begun.map(|begun| (peer, begun));
                     None
                 }
-                Event::Heard(Some(_)) => None,
-                Event::Heard(None) if said.elapsed() >= KEEPALIVE => Some(ToServer::Ping { id: 0 }),
-                Event::Heard(None) => None,
+                Event::Heard(_) => None,
             };
+            let ping = (said.elapsed() >= KEEPALIVE).then_some(ToServer::Ping { id: 0 });
+            let answer = answer.or(ping);
             if let Some(answer) = answer {
                 said = Instant::now();
                 if let Err(error) = self.link.say(answer).await {
@@ -280,27 +292,44 @@ impl<'a> Stay<'a> {
         }
     }
 
+    fn common(
+        &self,
+        net: Arc<dyn Net>,
+        target: &Target,
+        known: Known,
+        stop: watch::Receiver<bool>,
+    ) -> Common {
+        let server = self.link.server();
+        let tls = self.setup.punch.tls.of_family_of(server);
+        // A path is held for as long as it takes to measure its round trip: there are others to be found.
+        let setup = PunchSetup { code: None, hold: HOLD, tls, ..self.setup.punch.clone() };
+        // A full room takes nothing from anybody; a crowd that comes and goes gets no more than that.
+        let unvouched = Budget::of_attempts(MOST_PEERS);
+        Common { setup, net, target: target.of_family_of(server), known, unvouched, stop }
+    }
+
     /// Whether this side leaves now, and until when nothing has to be done otherwise.
     fn outlook(&self, said: Instant) -> (Option<Ended>, Instant) {
         let now = Instant::now();
         let seen = self.board.seen();
         let is_settled = seen > 1 && self.board.is_settled();
-        let (waited, quiet) = (self.entered + self.setup.wait, self.news + QUIET);
+        let (waited, quiet, stuck) = (self.entered + self.setup.wait, self.news + QUIET, self.news + STUCK);
         let ended = match self.setup.until {
             _ if now >= self.heard + SILENCE => Some(Ended::Broken(IntroError::Stalled(SILENCE.as_secs()))),
             _ if now >= self.entered + LONGEST => Some(Ended::Broken(IntroError::TooLong(LONGEST.as_secs()))),
             Until::After(stay) if now >= self.entered + stay => Some(Ended::Over),
-            Until::Members(wanted) if is_settled && seen >= wanted => Some(Ended::Done),
+            Until::Members(wanted) if is_settled && self.board.present() >= wanted => Some(Ended::Done),
             Until::Settled if is_settled && now >= quiet => Some(Ended::Done),
             Until::Members(_) if (is_settled || seen < 2) && now >= waited => Some(Ended::TooFew),
             Until::Settled if seen < 2 && now >= waited => Some(Ended::TooFew),
+            Until::Members(_) | Until::Settled if now >= stuck.max(waited) => Some(Ended::Stuck),
             Until::After(_) | Until::Members(_) | Until::Settled => None,
         };
         let leaves = match self.setup.until {
             Until::After(stay) => self.entered + stay,
             Until::Members(_) | Until::Settled => waited,
         };
-        let times = [leaves, quiet, said + KEEPALIVE];
+        let times = [leaves, quiet, stuck, said + KEEPALIVE];
         let next = times.into_iter().filter(|time| *time > now).min().unwrap_or(now + KEEPALIVE);
         (ended, next)
     }
@@ -309,21 +338,18 @@ impl<'a> Stay<'a> {
     fn alone(&self, ended: &Ended) -> Option<IntroError> {
         match ended {
             Ended::Done | Ended::Interrupted => None,
-            Ended::Over | Ended::TooFew => Some(IntroError::NoPeer(self.entered.elapsed().as_secs())),
+            Ended::Over | Ended::TooFew | Ended::Stuck => {
+                Some(IntroError::NoPeer(self.entered.elapsed().as_secs()))
+            }
             Ended::Broken(error) => Some(error.clone()),
         }
     }
 }
 
 /// What comes next of this pair.
-async fn running(pair: &mut Option<(u32, Running<'_>)>) -> Step {
+async fn running(pair: &mut Option<(u32, Running)>) -> Step {
     match pair {
         Some((_, running)) => running.await,
         None => std::future::pending().await,
     }
-}
-
-/// A path is held for as long as it takes to measure its round trip: there are others to be found.
-fn pair_setup(setup: &RoomSetup) -> PunchSetup {
-    PunchSetup { code: None, hold: HOLD, ..setup.punch.clone() }
 }

@@ -34,6 +34,18 @@ pub enum UseTls {
     Always(Secure),
 }
 
+impl UseTls {
+    /// The same, by the address family of this endpoint alone.
+    pub(super) fn of_family_of(&self, one: SocketAddr) -> Self {
+        match self {
+            Self::Always(secure) => {
+                Self::Always(Secure { at: secure.at.of_family_of(one), ..secure.clone() })
+            }
+            Self::Never | Self::IfOffered(_) => self.clone(),
+        }
+    }
+}
+
 /// Where the rendezvous answers over TLS, and as whom it has to prove itself.
 #[derive(Clone)]
 pub struct Secure {

@@ -39,7 +39,8 @@ impl Default for RoomLimits {
             per_room: MAX_MEMBERS,
             per_host: 40,
             per_net: 200,
-            stay: Duration::from_secs(3600),
+            // An hour, and time to leave by oneself.
+            stay: Duration::from_secs(3630),
             messages: 1000,
             bytes: 256 * 1024,
         }

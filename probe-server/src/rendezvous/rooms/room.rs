@@ -8,7 +8,7 @@ use std::{
 
 use shared::rendezvous::{
     Code, Payload, Refusal, Role, ToClient,
-    room::{MemberNews, ResultNews, RoomName},
+    room::{MemberNews, PairResult, ResultNews, RoomName},
 };
 
 use super::{RoomLimits, RoomMember};
@@ -77,8 +77,8 @@ struct Busy {
     peer: u32,
     role: Role,
     since: Duration,
-    /// Whether the first one has said the code of their session.
-    is_invited: bool,
+    /// The code of their session, once the first one has said it.
+    code: Option<Code>,
 }
 
 impl Room {
@@ -125,6 +125,7 @@ impl Room {
             told: 0,
             busy: None,
         };
+        self.forget();
         let changed = self.change();
         self.members.insert(self.last_id, Member { changed, ready: None, seat: Some(seat) });
         self.last_id
@@ -135,55 +136,85 @@ impl Room {
         let Some(member) = self.members.get_mut(&id) else { return };
         (member.seat, member.changed) = (None, changed);
         // Who was to be its guest does not know of it yet; who is its host, or with it already, will say how that ended.
-        let waits = |busy: &Busy| busy.peer == id && busy.role == Role::Second && !busy.is_invited;
         for seat in self.seats() {
-            seat.busy = seat.busy.filter(|busy| !waits(busy));
+            seat.busy.take_if(|busy| busy.waits_for(id));
         }
+        self.forget();
     }
 
     /// It can be paired from now on; once.
     pub(super) fn available(&mut self, id: u32, ready: Payload) -> Result<(), Refusal> {
-        let changed = self.change();
         let member = self.members.get_mut(&id).ok_or(Refusal::Expired)?;
         if member.ready.is_some() {
             return Err(Refusal::BadMessage);
         }
-        (member.ready, member.changed) = (Some(ready), changed);
+        self.changes += 1;
+        (member.ready, member.changed) = (Some(ready), self.changes);
         Ok(())
     }
 
-    /// The code goes to the second one of a pair. It may be late: then it goes nowhere.
-    pub(super) fn invite(&mut self, id: u32, peer: u32, code: Code, now: Duration) {
-        let is_first = |busy: &Busy| busy.peer == peer && busy.role == Role::First && !busy.is_invited;
-        let is_second = |busy: &Busy| busy.peer == id && busy.role == Role::Second && !busy.is_invited;
-        let busy = |seat: Option<&mut Seat>| seat.and_then(|seat| seat.busy);
-        if !busy(self.seat(id)).is_some_and(|busy| is_first(&busy)) {
+    /// The code goes to the second one of a pair. It may be late: then it goes nowhere. One of a session that is not the first
+    /// one's own (`is_own`) goes nowhere either, and the second one is free.
+    pub(super) fn invite(&mut self, id: u32, peer: u32, code: Code, is_own: bool, now: Duration) {
+        let is_first = |busy: &Busy| busy.peer == peer && busy.role == Role::First && busy.code.is_none();
+        let Some(seat) = self.seat(id).filter(|seat| seat.busy.as_ref().is_some_and(is_first)) else {
             return;
+        };
+        seat.busy = Some(Busy { peer, role: Role::First, since: now, code: Some(code) });
+        if !is_own {
+            return self.release(id, peer);
         }
         if let Some(seat) = self.seat(peer)
-            && seat.busy.as_ref().is_some_and(is_second)
+            && seat.busy.as_ref().is_some_and(|busy| busy.waits_for(id))
         {
-            seat.busy = Some(Busy { peer: id, role: Role::Second, since: now, is_invited: true });
+            seat.busy = Some(Busy { peer: id, role: Role::Second, since: now, code: Some(code) });
             seat.tell(ToClient::Pair { peer: id, role: Role::Second, code: Some(code) });
         }
-        if let Some(seat) = self.seat(id) {
-            seat.busy = Some(Busy { peer, role: Role::First, since: now, is_invited: true });
-        }
+    }
+
+    /// Whether somebody in it was told this code and has not said yet what came of it.
+    pub(super) fn has_given(&self, code: Code) -> bool {
+        let is_guest = |busy: &Busy| busy.role == Role::Second && busy.code == Some(code);
+        let seats = self.members.values().filter_map(|member| member.seat.as_ref());
+        seats.filter_map(|seat| seat.busy.as_ref()).any(is_guest)
     }
 
     /// What a member says came of the pair that it belongs to. It may be late: then it counts for nothing.
     pub(super) fn result(&mut self, id: u32, peer: u32, result: Payload) {
-        let changed = self.change();
         let Some(seat) = self.seat(id) else { return };
         let Some(busy) = seat.busy.take_if(|busy| busy.peer == peer) else { return };
-        self.results.insert((id, peer), Said { changed, result });
-        // A guest that was never invited has nothing to say.
-        if busy.role == Role::First
-            && !busy.is_invited
-            && let Some(seat) = self.seat(peer)
-        {
-            seat.busy.take_if(|busy| busy.peer == id && !busy.is_invited);
+        self.say(id, peer, result);
+        if busy.role == Role::First && busy.code.is_none() {
+            self.release(id, peer);
         }
+    }
+
+    /// The second one of a pair is free without having been invited. It does not know that it was waited for, and never says
+    /// anything of it; so that all can see that this pair is over, the empty result is told in its name.
+    fn release(&mut self, first: u32, second: u32) {
+        let freed = self.seat(second).and_then(|seat| seat.busy.take_if(|busy| busy.waits_for(first)));
+        if freed.is_some()
+            && let Ok(nothing) = Payload::write(&PairResult::default())
+        {
+            self.say(second, first, nothing);
+        }
+    }
+
+    fn say(&mut self, from: u32, to: u32, result: Payload) {
+        // Whoever has left may have been forgotten.
+        if self.members.contains_key(&from) && self.members.contains_key(&to) {
+            let changed = self.change();
+            self.results.insert((from, to), Said { changed, result });
+        }
+    }
+
+    /// Forgets what two who have both left have said of each other, once all who are here know it: so a room keeps results of
+    /// no more pairs than those who are here have.
+    fn forget(&mut self) {
+        let told = self.seats().map(|seat| seat.told).min().unwrap_or(u64::MAX);
+        let Self { members, results, .. } = self;
+        let has_left = |id: &u32| members.get(id).is_none_or(|member| member.seat.is_none());
+        results.retain(|(from, to), said| said.changed > told || !has_left(from) || !has_left(to));
     }
 
     /// Pairs those who are free, those who have been here longest first: who comes and goes keeps nobody from anybody else.
@@ -204,7 +235,7 @@ impl Room {
                 taken.extend([first, second]);
                 for (id, peer, role) in [(first, second, Role::First), (second, first, Role::Second)] {
                     let Some(seat) = self.seat(id) else { continue };
-                    seat.busy = Some(Busy { peer, role, since: now, is_invited: false });
+                    seat.busy = Some(Busy { peer, role, since: now, code: None });
                     if role == Role::First {
                         seat.tell(ToClient::Pair { peer, role, code: None });
                     }
@@ -259,6 +290,12 @@ impl Room {
         seated.map(|(member, seat)| seat.ends(member.ready.is_some())).min()
     }
 
+    /// How much there has been to be told: what is new in the room, and what waits for one member alone.
+    pub(super) fn news(&self) -> (u64, usize) {
+        let seats = self.members.values().filter_map(|member| member.seat.as_ref());
+        (self.changes, seats.map(|seat| seat.queue.len()).sum())
+    }
+
     /// Everybody in it.
     pub(super) fn here(&self) -> impl Iterator<Item = RoomMember> {
         self.members.values().filter_map(|member| Some(member.seat.as_ref()?.member))
@@ -286,7 +323,7 @@ impl Seat {
     /// When its time is over: it has stayed long enough, is silent, or keeps others waiting.
     fn ends(&self, is_ready: bool) -> Duration {
         let waited_for = match self.busy {
-            Some(Busy { since, is_invited: true, .. }) => Some(since + TRYING),
+            Some(Busy { since, code: Some(_), .. }) => Some(since + TRYING),
             Some(Busy { since, role: Role::First, .. }) => Some(since + INVITING),
             // It does not know that it is waited for.
             Some(_) => None,
@@ -295,6 +332,13 @@ impl Seat {
         };
         let ends = self.until.min(self.heard + SILENCE);
         waited_for.map_or(ends, |waited_for| waited_for.min(ends))
+    }
+}
+
+impl Busy {
+    /// Whether it is the second one of a pair with this first one, not invited yet.
+    fn waits_for(&self, first: u32) -> bool {
+        self.peer == first && self.role == Role::Second && self.code.is_none()
     }
 }
 

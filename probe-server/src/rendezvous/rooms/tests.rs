@@ -13,6 +13,20 @@ use room::{INVITING, PREPARING, SILENCE, TRYING};
 
 const T0: Duration = Duration::from_secs(1000);
 
+impl Rooms {
+    /// What a member says that has opened the sessions itself which it invites to.
+    fn hear(
+        &mut self,
+        member: RoomMember,
+        message: ToServer,
+        size: usize,
+        now: Duration,
+    ) -> Result<Vec<RoomMember>, Refusal> {
+        let own = self.address_of(member);
+        self.handle(member, message, size, own, now)
+    }
+}
+
 fn ip(n: u32) -> IpAddr {
     Ipv4Addr::from_bits(0xCB00_0000 + (n << 16)).into()
 }
@@ -53,7 +67,9 @@ fn known(messages: &[ToClient]) -> (BTreeMap<u32, bool>, BTreeMap<(u32, u32), St
     for message in messages {
         if let ToClient::Room { members, results } = message {
             here.extend(members.iter().map(|member| (member.id, member.here)));
-            said.extend(results.iter().map(|r| ((r.from, r.to), r.result.read::<String>().unwrap())));
+            said.extend(
+                results.iter().map(|r| ((r.from, r.to), r.result.read::<String>().unwrap_or_default())),
+            );
         }
     }
     (here, said)
@@ -64,7 +80,7 @@ fn ready(rooms: &mut Rooms, count: u32) -> Vec<RoomMember> {
     (1..=count)
         .map(|n| {
             let member = rooms.enter(name("team"), ip(n), 0, T0).unwrap().member;
-            rooms.handle(member, ToServer::Available { payload: payload("me") }, 30, T0).unwrap();
+            rooms.hear(member, ToServer::Available { payload: payload("me") }, 30, T0).unwrap();
             member
         })
         .collect()
@@ -82,16 +98,115 @@ fn two_are_paired_and_both_hear_what_each_says() {
     assert!(matches!(&first[0], ToClient::Entered { you: 1, .. }));
     assert_eq!(pairs(&first), [(2, Role::First, None)]);
     assert_eq!(pairs(&told(&mut rooms, members[1])), [], "not before there is a code");
-    let stirred = rooms.handle(members[0], ToServer::Invite { peer: 2, code: code() }, 30, T0).unwrap();
+    let stirred = rooms.hear(members[0], ToServer::Invite { peer: 2, code: code() }, 30, T0).unwrap();
     assert!(stirred.contains(&members[1]));
     assert_eq!(pairs(&told(&mut rooms, members[1])), [(1, Role::Second, Some(code()))]);
-    rooms.handle(members[0], result(2, "yes"), 30, T0).unwrap();
-    rooms.handle(members[1], result(1, "no"), 30, T0).unwrap();
+    rooms.hear(members[0], result(2, "yes"), 30, T0).unwrap();
+    rooms.hear(members[1], result(1, "no"), 30, T0).unwrap();
     for member in members {
         let said = known(&told(&mut rooms, member)).1;
         assert_eq!(said, [((1, 2), "yes".into()), ((2, 1), "no".into())].into(), "as each said it");
         assert_eq!(told(&mut rooms, member), [], "once");
     }
+}
+
+#[test]
+fn a_pair_without_a_session_is_over_for_everybody() {
+    let mut rooms = rooms();
+    let members = ready(&mut rooms, 3);
+    rooms.hear(members[0], result(2, "no session"), 30, T0).unwrap();
+    for member in [members[0], members[1], members[2]] {
+        let said = known(&told(&mut rooms, member)).1;
+        assert_eq!(said, [((1, 2), "no session".into()), ((2, 1), String::new())].into());
+    }
+    // Not for one that has been invited: that will say so itself.
+    rooms.hear(members[0], ToServer::Invite { peer: 3, code: code() }, 30, T0).unwrap();
+    rooms.hear(members[0], result(3, "yes"), 30, T0).unwrap();
+    let said = known(&told(&mut rooms, members[1])).1;
+    assert_eq!(said, [((1, 3), "yes".into())].into());
+}
+
+#[test]
+fn only_codes_of_the_members_own_sessions_are_passed_on() {
+    for opened_from in [None, Some(ip(2))] {
+        let mut rooms = rooms();
+        let members = ready(&mut rooms, 2);
+        let invite = || ToServer::Invite { peer: 2, code: code() };
+        rooms.handle(members[0], invite(), 30, opened_from, T0).unwrap();
+        assert!(!rooms.has_given(code()));
+        let heard = told(&mut rooms, members[1]);
+        assert_eq!((pairs(&heard), known(&heard).1), (vec![], [((2, 1), String::new())].into()));
+        assert_eq!(rooms.handle(members[0], invite(), 30, Some(ip(1)), T0), Ok(vec![]), "it had its turn");
+        rooms.hear(members[0], result(2, "nobody came"), 30, T0).unwrap();
+        assert_eq!(known(&told(&mut rooms, members[1])).1, [((1, 2), "nobody came".into())].into());
+    }
+    let mut rooms = rooms();
+    let members = ready(&mut rooms, 2);
+    rooms.hear(members[0], ToServer::Invite { peer: 2, code: code() }, 30, T0).unwrap();
+    assert!(rooms.has_given(code()) && !rooms.has_given(Code::from_bits(1)));
+    rooms.hear(members[1], result(1, "yes"), 30, T0).unwrap();
+    assert!(!rooms.has_given(code()), "it has been there");
+}
+
+#[test]
+fn what_changes_nothing_wakes_nobody() {
+    let mut rooms = rooms();
+    let members = ready(&mut rooms, 3);
+    for (who, idle) in [
+        (0, result(3, "of another pair")),
+        (0, result(7, "of nobody")),
+        (2, result(1, "not paired")),
+        (1, ToServer::Invite { peer: 1, code: code() }),
+        (2, ToServer::Invite { peer: 9, code: code() }),
+    ] {
+        assert_eq!(rooms.hear(members[who], idle, 30, T0), Ok(vec![]));
+    }
+    assert_eq!(rooms.hear(members[2], ToServer::Ping { id: 1 }, 30, T0), Ok(vec![members[2]]));
+    assert_eq!(rooms.hear(members[0], result(2, "yes"), 30, T0), Ok(members));
+}
+
+#[test]
+fn who_is_refused_pushes_out_nobody() {
+    let mut rooms = Rooms::new(RoomLimits { rooms: 1, per_host: 1, ..RoomLimits::default() });
+    let member = rooms.enter(name("a"), ip(1), 0, T0).unwrap().member;
+    assert_eq!(rooms.enter(name("b"), ip(1), 0, T0).unwrap_err(), Refusal::HostFull);
+    assert!(matches!(rooms.next(member), Some(Ok(ToClient::Entered { .. }))));
+    // Whoever comes in takes the room's place, and no other one's.
+    let mut rooms = Rooms::new(RoomLimits { rooms: 2, members: 3, ..RoomLimits::default() });
+    let pair = [ip(1), ip(2)].map(|ip| rooms.enter(name("a"), ip, 0, T0).unwrap().member);
+    let other = rooms.enter(name("b"), ip(3), 0, T0).unwrap().member;
+    rooms.enter(name("c"), ip(4), 0, T0).unwrap();
+    assert_eq!(rooms.count().0, 2);
+    let is_in = |rooms: &mut Rooms, member| matches!(rooms.next(member), Some(Ok(_)));
+    let stay = [pair[0], pair[1], other].map(|member| is_in(&mut rooms, member));
+    assert!([[false, false, true], [true, true, false]].contains(&stay), "{stay:?}");
+}
+
+#[test]
+fn results_are_kept_of_those_who_are_there_or_have_met_them() {
+    let mut rooms = Rooms::new(RoomLimits { per_room: 2, ..RoomLimits::default() });
+    let members = ready(&mut rooms, 2);
+    rooms.hear(members[0], ToServer::Invite { peer: 2, code: code() }, 30, T0).unwrap();
+    rooms.leave(members[0], T0);
+    told(&mut rooms, members[1]);
+    let third = rooms.enter(name("team"), ip(3), 0, T0).unwrap().member;
+    rooms.hear(members[1], result(1, "it is forgotten"), 30, T0).unwrap();
+    assert_eq!(known(&told(&mut rooms, third)).1, [].into());
+
+    let mut rooms = Rooms::new(RoomLimits::default());
+    let members = ready(&mut rooms, 3);
+    settle(&mut rooms, &members, "yes");
+    for leaver in &members[..2] {
+        members.iter().for_each(|member| drop(told(&mut rooms, *member)));
+        rooms.leave(*leaver, T0);
+    }
+    let late = rooms.enter(name("team"), ip(4), 0, T0).unwrap().member;
+    let said: Vec<_> = known(&told(&mut rooms, late)).1.into_keys().collect();
+    assert_eq!(
+        said,
+        [(1, 3), (2, 3), (3, 1), (3, 2)],
+        "not what the two who are gone have said of each other"
+    );
 }
 
 #[test]
@@ -167,18 +282,18 @@ fn what_is_out_of_place_is_refused_or_counts_for_nothing() {
         ToServer::PeerPing { id: 1 },
         ToServer::Available { payload: payload("again") },
     ] {
-        assert_eq!(rooms.handle(members[0], wrong, 30, T0), Err(Refusal::BadMessage));
+        assert_eq!(rooms.hear(members[0], wrong, 30, T0), Err(Refusal::BadMessage));
     }
     let long = Payload::write(&"x".repeat(MAX_ROOM_PAYLOAD)).unwrap();
     assert_eq!(
-        rooms.handle(members[0], ToServer::Result { peer: 2, payload: long }, 300, T0),
+        rooms.hear(members[0], ToServer::Result { peer: 2, payload: long }, 300, T0),
         Err(Refusal::TooMuch)
     );
     // 1 and 2 are a pair; nobody speaks for a pair of others, and a code goes only to one's own peer.
-    rooms.handle(members[0], result(3, "lie"), 30, T0).unwrap();
-    rooms.handle(members[2], result(1, "lie"), 30, T0).unwrap();
-    rooms.handle(members[2], ToServer::Invite { peer: 1, code: code() }, 30, T0).unwrap();
-    rooms.handle(members[1], ToServer::Invite { peer: 1, code: code() }, 30, T0).unwrap();
+    rooms.hear(members[0], result(3, "lie"), 30, T0).unwrap();
+    rooms.hear(members[2], result(1, "lie"), 30, T0).unwrap();
+    rooms.hear(members[2], ToServer::Invite { peer: 1, code: code() }, 30, T0).unwrap();
+    rooms.hear(members[1], ToServer::Invite { peer: 1, code: code() }, 30, T0).unwrap();
     let heard = told(&mut rooms, members[0]);
     assert_eq!((known(&heard).1, pairs(&heard)), (BTreeMap::new(), vec![(2, Role::First, None)]));
 }
@@ -188,12 +303,12 @@ fn who_says_too_much_is_sent_away() {
     let mut rooms = Rooms::new(RoomLimits { messages: 5, ..RoomLimits::default() });
     let member = rooms.enter(name("team"), ip(1), 0, T0).unwrap().member;
     for id in 0..5 {
-        rooms.handle(member, ToServer::Ping { id }, 20, T0).unwrap();
+        rooms.hear(member, ToServer::Ping { id }, 20, T0).unwrap();
     }
-    assert_eq!(rooms.handle(member, ToServer::Ping { id: 5 }, 20, T0), Err(Refusal::TooMuch));
+    assert_eq!(rooms.hear(member, ToServer::Ping { id: 5 }, 20, T0), Err(Refusal::TooMuch));
     let mut rooms = Rooms::new(RoomLimits { bytes: 100, ..RoomLimits::default() });
     let member = rooms.enter(name("team"), ip(1), 0, T0).unwrap().member;
-    assert_eq!(rooms.handle(member, ToServer::Ping { id: 5 }, 101, T0), Err(Refusal::TooMuch));
+    assert_eq!(rooms.hear(member, ToServer::Ping { id: 5 }, 101, T0), Err(Refusal::TooMuch));
 }
 
 #[test]
@@ -202,7 +317,7 @@ fn who_hangs_is_sent_away_and_its_peer_goes_on() {
     let mut rooms = rooms();
     let members = ready(&mut rooms, 3);
     let alive = |rooms: &mut Rooms, at: Duration, who: &[RoomMember]| {
-        who.iter().for_each(|member| drop(rooms.handle(*member, ToServer::Ping { id: 0 }, 9, at)));
+        who.iter().for_each(|member| drop(rooms.hear(*member, ToServer::Ping { id: 0 }, 9, at)));
     };
     told(&mut rooms, members[1]);
     alive(&mut rooms, T0 + INVITING, &members);
@@ -212,8 +327,8 @@ fn who_hangs_is_sent_away_and_its_peer_goes_on() {
     assert_eq!(rooms.next(members[0]), Some(Err(Refusal::Expired)));
     assert_eq!(pairs(&told(&mut rooms, members[1])), [(3, Role::First, None)], "with the next one");
 
-    rooms.handle(members[1], ToServer::Invite { peer: 3, code: code() }, 30, now).unwrap();
-    rooms.handle(members[2], result(2, "nobody came"), 30, now).unwrap();
+    rooms.hear(members[1], ToServer::Invite { peer: 3, code: code() }, 30, now).unwrap();
+    rooms.hear(members[2], result(2, "nobody came"), 30, now).unwrap();
     alive(&mut rooms, now + TRYING, &members[1..]);
     rooms.expire(members[2], now + TRYING);
     assert_eq!(rooms.next(members[1]), Some(Err(Refusal::Expired)));
@@ -237,11 +352,11 @@ fn who_comes_and_goes_keeps_nobody_from_anybody_else() {
     let members = ready(&mut rooms, 3);
     // 1 and 2 are a pair. Somebody comes, is free, and is paired with 3; when it leaves, 3 says so and is free for 1.
     let visitor = rooms.enter(name("team"), ip(9), 0, T0).unwrap().member;
-    rooms.handle(visitor, ToServer::Available { payload: payload("me") }, 9, T0).unwrap();
+    rooms.hear(visitor, ToServer::Available { payload: payload("me") }, 9, T0).unwrap();
     rooms.leave(visitor, T0);
-    rooms.handle(members[2], result(4, "left"), 9, T0).unwrap();
+    rooms.hear(members[2], result(4, "left"), 9, T0).unwrap();
     let again = rooms.enter(name("team"), ip(9), 0, T0).unwrap().member;
-    rooms.handle(members[0], result(2, "yes"), 9, T0).unwrap();
+    rooms.hear(members[0], result(2, "yes"), 9, T0).unwrap();
     told(&mut rooms, again);
     assert_eq!(pairs(&told(&mut rooms, members[0])), [(2, Role::First, None), (3, Role::First, None)]);
 }
@@ -272,8 +387,8 @@ fn settle(rooms: &mut Rooms, members: &[RoomMember], says: &str) {
             let Some((peer, _)) = busy else { continue };
             moved = true;
             running.insert((id, peer));
-            rooms.handle(*member, ToServer::Invite { peer, code: code() }, 9, T0).unwrap();
-            rooms.handle(*member, result(peer, says), 9, T0).unwrap();
+            rooms.hear(*member, ToServer::Invite { peer, code: code() }, 9, T0).unwrap();
+            rooms.hear(*member, result(peer, says), 9, T0).unwrap();
         }
         if !moved {
             break;
@@ -298,12 +413,12 @@ proptest! {
                     let Some(Ok(ToClient::Entered { you, .. })) = rooms.next(entrance.member) else { panic!() };
                     all.push((entrance.member, you));
                 },
-                (2, Some((member, _))) => drop(rooms.handle(member, ToServer::Available { payload: payload("me") }, 9, now)),
+                (2, Some((member, _))) => drop(rooms.hear(member, ToServer::Available { payload: payload("me") }, 9, now)),
                 (3, Some((member, _))) => for peer in 0..6 {
-                    drop(rooms.handle(member, ToServer::Invite { peer, code: code() }, 9, now));
+                    drop(rooms.hear(member, ToServer::Invite { peer, code: code() }, 9, now));
                 },
                 (4, Some((member, _))) => for peer in 0..6 {
-                    drop(rooms.handle(member, result(peer, "said"), 9, now));
+                    drop(rooms.hear(member, result(peer, "said"), 9, now));
                 },
                 (5, Some((member, _))) => drop(rooms.expire(member, now)),
                 (6, Some((member, _))) => drop(rooms.leave(member, now)),

@@ -10,6 +10,7 @@ use tokio::{
 
 use super::super::{
     Attempted, Audience, IntroError, Listeners, Note, PunchSetup, attempt,
+    contacts::Budget,
     introducer::Introducer,
     measure::Known,
     report::{PunchOutcome, PunchReport},
@@ -18,11 +19,15 @@ use crate::{net::Net, progress::Silent, target::Target};
 
 /// What every pair is made with.
 #[derive(Clone)]
-pub(super) struct Common<'a> {
+pub(super) struct Common {
     pub(super) setup: PunchSetup,
     pub(super) net: Arc<dyn Net>,
-    pub(super) target: &'a Target,
+    /// The server at the address family by which it is reached in the room: it takes only sessions that come from the same
+    /// address as the member.
+    pub(super) target: Target,
     pub(super) known: Known,
+    /// Packets of the whole stay to addresses that nobody vouches for.
+    pub(super) unvouched: Budget,
     pub(super) stop: watch::Receiver<bool>,
 }
 
@@ -35,7 +40,7 @@ pub(super) enum Step {
 }
 
 /// A step under way.
-pub(super) type Running<'a> = Pin<Box<dyn Future<Output = Step> + Send + 'a>>;
+pub(super) type Running = Pin<Box<dyn Future<Output = Step> + Send>>;
 
 /// How long the other one may take to come to the session: it was told at once.
 const COMING: Duration = Duration::from_secs(20);
@@ -48,36 +53,36 @@ const TRIES: u32 = 6;
 const PAUSE: Duration = Duration::from_secs(3);
 
 /// The first one's beginning.
-pub(super) async fn open(common: Common<'_>) -> Step {
+pub(super) async fn open(common: Common) -> Step {
     match timeout(OPENING, session(&common, None)).await {
         Ok(Ok((introducer, code))) => Step::Opened(Box::new(introducer), code),
-        Ok(Err(_)) | Err(_) => Step::Ended(NOT_FINISHED),
+        Ok(Err(_)) | Err(_) => Step::Ended(PairResult::default()),
     }
 }
 
 /// The second one's beginning.
-pub(super) async fn join(common: Common<'_>, code: Code) -> Step {
+pub(super) async fn join(common: Common, code: Code) -> Step {
     match timeout(COMING, session(&common, Some(code))).await {
         Ok(Ok((introducer, _))) => meet(common, introducer).await,
-        Ok(Err(_)) | Err(_) => Step::Ended(NOT_FINISHED),
+        Ok(Err(_)) | Err(_) => Step::Ended(PairResult::default()),
     }
 }
 
 /// Both go on like this.
-pub(super) async fn meet(common: Common<'_>, mut introducer: Introducer) -> Step {
-    let Common { setup, net, known, stop, .. } = common;
+pub(super) async fn meet(common: Common, mut introducer: Introducer) -> Step {
+    let Common { setup, net, known, unvouched, stop, .. } = common;
     let listeners = Listeners { audience: &Nobody, progress: &Silent };
     let work = async {
         let paired = introducer.paired(COMING).await?;
-        attempt(&setup, net, introducer, paired, known, listeners, &stop).await
+        attempt(&setup, net, (introducer, paired), known, listeners, unvouched, &stop).await
     };
     Step::Ended(match timeout(LONGEST, work).await {
         Ok(Ok(attempted)) => result(&attempted),
-        Ok(Err(_)) | Err(_) => NOT_FINISHED,
+        Ok(Err(_)) | Err(_) => PairResult::default(),
     })
 }
 
-/// What is said to the room of it.
+/// What is said to the room of it; nothing of an attempt that has not come to its end.
 fn result(attempted: &Attempted) -> PairResult {
     let PunchReport { outcome, technique, remote, rtt_s, predicted, .. } = &attempted.document.punch;
     let through = match outcome {
@@ -95,10 +100,6 @@ fn result(attempted: &Attempted) -> PairResult {
     }
 }
 
-/// An attempt that has not come to its end.
-const NOT_FINISHED: PairResult =
-    PairResult { through: None, technique: None, ipv6: false, rtt_us: None, predicted: None };
-
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded just before")]
 fn millionths(value: f64) -> u32 {
     (value * 1e6).round().clamp(0.0, f64::from(u32::MAX)) as u32
@@ -106,7 +107,7 @@ fn millionths(value: f64) -> u32 {
 
 /// A session, opened or joined. While the server has no place for it, that is tried again: many pairs of one network may be
 /// under way.
-async fn session(common: &Common<'_>, code: Option<Code>) -> Result<(Introducer, Code), IntroError> {
+async fn session(common: &Common, code: Option<Code>) -> Result<(Introducer, Code), IntroError> {
     for _ in 1..TRIES {
         match session_once(common, code).await {
             Err(IntroError::Refused(Refusal::HostFull | Refusal::TooFast | Refusal::Full)) => {
@@ -118,8 +119,8 @@ async fn session(common: &Common<'_>, code: Option<Code>) -> Result<(Introducer,
     session_once(common, code).await
 }
 
-async fn session_once(common: &Common<'_>, code: Option<Code>) -> Result<(Introducer, Code), IntroError> {
-    let mut introducer = Introducer::connect(&*common.net, common.target, &common.setup.tls).await?;
+async fn session_once(common: &Common, code: Option<Code>) -> Result<(Introducer, Code), IntroError> {
+    let mut introducer = Introducer::connect(&*common.net, &common.target, &common.setup.tls).await?;
     let code = match code {
         Some(code) => introducer.join(code).await.map(|()| code)?,
         None => introducer.open().await?,

@@ -237,3 +237,45 @@ fn the_first_makes_a_name_and_an_interruption_shows_what_is_known() {
     assert_eq!(pair(&first, 1, 2).outcome, PairOutcome::Direct);
     assert_eq!(first.room.pairs, second.room.pairs);
 }
+
+#[test]
+fn a_pair_that_gets_no_session_keeps_nobody() {
+    let world = world(&["open", "open"]);
+    let (document, took) = run(async {
+        let opens_none = async {
+            let mut link = hostile(&world, 1).await;
+            let until = Instant::now() + Duration::from_secs(600);
+            while Instant::now() < until {
+                match link.hear_until(Instant::now() + Duration::from_secs(20)).await.unwrap() {
+                    Some(ToClient::Pair { peer, .. }) => {
+                        let yes = PairResult { through: Some(true), ..PairResult::default() };
+                        let payload = Payload::write(&yes).unwrap();
+                        link.say(ToServer::Result { peer, payload }).await.unwrap();
+                    }
+                    Some(_) => {}
+                    None => link.say(ToServer::Ping { id: 0 }).await.unwrap(),
+                }
+            }
+        };
+        let comes = async {
+            sleep(Duration::from_secs(5)).await;
+            let begun = Instant::now();
+            (member(&world, 0, Until::Settled).await.unwrap(), begun.elapsed())
+        };
+        tokio::join!(comes, opens_none).0
+    });
+    assert!(!document.partial && took < Duration::from_secs(60), "{took:?} {document:#?}");
+    let pair = pair(&document, 1, 2);
+    assert_eq!((pair.outcome, pair.reason_code), (PairOutcome::Unknown, Some(ReasonCode::OneSideSays)));
+}
+
+#[test]
+fn who_stays_for_an_hour_is_not_sent_away() {
+    let world = world(&["open", "open"]);
+    let until = Until::After(Duration::from_secs(3600));
+    let (first, second) = run(async { tokio::join!(member(&world, 0, until), member(&world, 1, until)) });
+    for document in [first.unwrap(), second.unwrap()] {
+        assert_eq!((document.partial, document.room.ended.as_str()), (false, "The time for it is over."));
+        assert_eq!(pair(&document, 1, 2).outcome, PairOutcome::Direct);
+    }
+}
