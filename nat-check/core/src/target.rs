@@ -54,6 +54,7 @@ impl Target {
 
     /// Its endpoint of the address family of this one alone.
     #[must_use]
+    #[cfg(feature = "punch")]
     pub(crate) fn of_family_of(&self, one: SocketAddr) -> Self {
         let (v4, v6) = (self.v4.filter(|_| one.is_ipv4()), self.v6.filter(|_| one.is_ipv6()));
         Self { v4, v6, ..self.clone() }
