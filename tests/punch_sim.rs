@@ -25,21 +25,9 @@ fn outcomes_agree_with_predictions_in_a_sample_of_all_pairs() {
     assert!(tally.round_trips.len() > 20, "{}", tally.figures());
 }
 
-/// Eight NATs of eight kinds: a cell of each kind of outcome is in the matrix.
-const ROOM: [&str; 8] = [
-    "open",
-    "full-cone",
-    "restricted-cone",
-    "port-restricted-cone",
-    "linux-open-input",
-    "symmetric-sequential",
-    "symmetric",
-    "linux-random",
-];
-
 #[test]
 fn a_room_of_eight_finds_what_every_two_of_them_find_alone() {
-    let room = natlab::room::Gathering::of(&ROOM, 1);
+    let room = natlab::room::Gathering::of(&natlab::room::EIGHT_NATS, 1);
     let documents: Vec<_> =
         room.run().expect("NATs").into_iter().collect::<Result<_, _>>().expect("all are let in");
     let (first, others) = documents.split_first().expect("eight");

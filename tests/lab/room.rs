@@ -15,6 +15,18 @@ use nat_check_core::{
 use shared::nat::model::{SpecError, Stack};
 use tokio::{sync::watch, task::JoinSet};
 
+/// Eight NATs of eight kinds: a pair of each kind of outcome is among theirs.
+pub const EIGHT_NATS: [&str; 8] = [
+    "open",
+    "full-cone",
+    "restricted-cone",
+    "port-restricted-cone",
+    "linux-open-input",
+    "symmetric-sequential",
+    "symmetric",
+    "linux-random",
+];
+
 /// Members of a room and everything around them.
 #[derive(Clone, Debug)]
 pub struct Gathering {

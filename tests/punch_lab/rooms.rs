@@ -8,23 +8,13 @@ use natlab::{
     binaries::binary,
     host::Host,
     process::{Output, Running},
+    room::EIGHT_NATS,
 };
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::linux::{PATIENCE, site};
 
-/// One host behind each.
-const NATS: [&str; 8] = [
-    "open",
-    "full-cone",
-    "restricted-cone",
-    "port-restricted-cone",
-    "linux-open-input",
-    "symmetric-sequential",
-    "symmetric",
-    "linux-random",
-];
 /// All pairs one after another, each as long as it may take on a busy machine.
 const LONGEST: Duration = Duration::from_secs(400);
 
@@ -46,10 +36,14 @@ fn room(output: &Output) -> Value {
 
 /// What a machine that is busy may leave open is open with a reason; what is said is right.
 pub(crate) fn eight_behind_eight_nats() -> Result<(), LabError> {
-    let lab = lab(&NATS)?;
+    let lab = lab(&EIGHT_NATS)?;
     let _server = lab.server()?;
-    let members = (0..NATS.len()).map(|host| {
-        enter(lab.host(host), NATS[host], &["--members", "8", "--wait", "300", "--techniques", TECHNIQUES])
+    let members = (0..EIGHT_NATS.len()).map(|host| {
+        enter(
+            lab.host(host),
+            EIGHT_NATS[host],
+            &["--members", "8", "--wait", "300", "--techniques", TECHNIQUES],
+        )
     });
     let members: Vec<Running> = members.collect::<Result<_, _>>()?;
     let rooms = members.into_iter().map(|member| Ok(room(&member.finish(LONGEST)?)));
