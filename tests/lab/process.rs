@@ -233,12 +233,20 @@ impl Running {
     /// # Errors
     /// When it does not end in time; it is killed then.
     pub fn finish(mut self, within: Duration) -> Result<Output, LabError> {
-        if !ended_within(&self.handle, within).map_err(LabError::io(format!("waiting for {}", self.name)))? {
+        if !self.ends_within(within)? {
             return Err(self.late("waiting for the end of", within));
         }
         let status = self.child.wait().map_err(LabError::io(format!("waiting for {}", self.name)))?;
         self.readers.drain(..).for_each(|reader| drop(reader.join()));
         Ok(Output { code: shell_code(status), stdout: text(&self.stdout), stderr: text(&self.stderr) })
+    }
+
+    /// Waits until it has ended, or the time is up; tells whether it has.
+    ///
+    /// # Errors
+    /// When the system cannot tell.
+    pub fn ends_within(&self, within: Duration) -> Result<bool, LabError> {
+        ended_within(&self.handle, within).map_err(LabError::io(format!("waiting for {}", self.name)))
     }
 
     /// What it has printed so far, both outputs.

@@ -84,10 +84,11 @@ pub(super) fn told_the_address() -> Result<(), LabError> {
 /// Ctrl-C while ports of both are open.
 pub(super) fn interrupted() -> Result<(), LabError> {
     let home = two_daemons()?;
+    home.let_nobody_through_mappings()?;
     let before = home.rules()?;
     let client = home.start(&["--chain"])?;
     // The outer one forwards to the inner one only here.
-    let opened = home.until_rules(PATIENCE / 2, |rules| rules.contains("dnat ip to 192.168.1.2"));
+    let opened = home.until_opened(&client, "dnat ip to 192.168.1.2");
     // A run that is over by then has not asked the second router, as on a busy machine.
     _ = client.signal(Signal::INT);
     let output = client.finish(PATIENCE)?;

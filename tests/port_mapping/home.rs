@@ -129,6 +129,22 @@ impl Home {
         Ok(of_all?.into_iter().map(|output| output.stdout).collect())
     }
 
+    /// From now on nobody outside gets through a mapping, so that each stays open for as long as silence takes to be decided.
+    pub(crate) fn let_nobody_through_mappings(&self) -> Result<(), LabError> {
+        self.outer().nft("insert rule inet filter forward iifname \"wan\" ct status dnat drop\n")
+    }
+
+    /// Waits until the client has opened something that the rules show so.
+    pub(crate) fn until_opened(&self, client: &Running, rule: &str) -> Result<(), LabError> {
+        // The kernel tells nobody in a way that is worth it here.
+        while !self.rules()?.contains(rule) {
+            if client.ends_within(LOOK)? {
+                return Err(LabError::Words(format!("it opened nothing: {}", client.printed())));
+            }
+        }
+        Ok(())
+    }
+
     /// Waits until the rules are such, for so long at the most.
     pub(crate) fn until_rules(
         &self,
