@@ -16,14 +16,34 @@ use crate::{
     topology::{Endpoint, Topology},
 };
 
-/// How long one answer may take; the path is inside this host.
-pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long one datagram may take; the path is inside this host.
+const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
 /// An answer may be lost to a full buffer; only the third silence is a failure.
-const TRIES: usize = 3;
+const TRIES: u32 = 3;
+/// How long one connection may take with its answer: nothing is lost there, but a busy host may be late.
+const STREAM_TIMEOUT: Duration = RESPONSE_TIMEOUT.saturating_mul(TRIES);
 /// Ports that are tried for one that the server talks to; nearly all are.
 const PORTS: usize = 32;
 /// How long all of it may take, so that whoever asked hears of it.
-const DEADLINE: u64 = 4_000_000_000;
+const WHOLE: Duration = Duration::from_secs(4);
+
+/// When a check of everything has to be over.
+pub(crate) struct Deadline(Clock);
+
+impl Deadline {
+    pub(crate) fn begin() -> Self {
+        Self(Clock::new())
+    }
+
+    fn left(&self) -> Duration {
+        WHOLE.saturating_sub(Duration::from_nanos(self.0.now()))
+    }
+
+    /// How long a connection may take from now on; none when the time is up.
+    pub(crate) fn of_stream(&self) -> Option<Duration> {
+        Some(self.left().min(STREAM_TIMEOUT)).filter(|left| !left.is_zero())
+    }
+}
 
 /// What was asked and what was wrong with the answer.
 #[derive(Debug, thiserror::Error)]
@@ -61,13 +81,13 @@ pub(crate) fn check(
     topology: &Topology,
     rng: &mut fastrand::Rng,
     turn: &Turn<'_>,
+    deadline: &Deadline,
 ) -> Result<usize, CheckError> {
-    let clock = Clock::new();
     let mut asked = 0;
     for at in topology.endpoints() {
         for (ip, port) in [(false, false), (false, true), (true, false), (true, true)] {
             let Some(address) = topology.bound(at) else { continue };
-            let in_time = || if clock.now() < DEADLINE { Ok(()) } else { Err(Wrong::Slow) };
+            let in_time = || if deadline.left().is_zero() { Err(Wrong::Slow) } else { Ok(()) };
             in_time()
                 .and_then(|()| ask(topology, at, address, (ip, port), rng, turn))
                 .map_err(|what| CheckError { asked: address, ip, port, what })?;

@@ -18,7 +18,7 @@ use tokio_rustls::rustls::{
 
 use crate::{
     certificate,
-    check::{self, RESPONSE_TIMEOUT},
+    check::{self, Deadline},
     self_check::Turn,
     shared_state::Shared,
     topology::{Endpoint, Topology},
@@ -37,6 +37,7 @@ pub(crate) struct Health {
 pub(crate) fn check_all(shared: &Shared) -> Health {
     let current = shared.current();
     let turn = shared.self_check.begin();
+    let deadline = Deadline::begin();
     let mut rng = fastrand::Rng::with_seed(shared.clock.now());
     let mut health = Health::default();
     for ip in shared.missing() {
@@ -44,7 +45,7 @@ pub(crate) fn check_all(shared: &Shared) -> Health {
     }
     let mut combinations = 0;
     for topology in &current.topologies {
-        match check::check(topology, &mut rng, &turn) {
+        match check::check(topology, &mut rng, &turn, &deadline) {
             Ok(asked) => combinations += asked,
             Err(wrong) => health.problems.push(wrong.to_string()),
         }
@@ -55,7 +56,7 @@ pub(crate) fn check_all(shared: &Shared) -> Health {
     for (transport, topologies, exchange) in transports {
         let endpoints = || topologies.iter().flat_map(|t| t.endpoints().map(move |e| (t, e)));
         for (topology, at) in endpoints() {
-            if let Err(wrong) = ask_stream(topology, at, exchange, &mut rng, &turn) {
+            if let Err(wrong) = ask_stream(topology, at, exchange, &mut rng, &turn, &deadline) {
                 let address = topology.bound(at).map(|a| a.to_string()).unwrap_or_default();
                 health.problems.push(format!("{transport} {address}: {wrong}"));
             }
@@ -86,16 +87,19 @@ fn ask_stream(
     exchange: Exchange,
     rng: &mut fastrand::Rng,
     turn: &Turn<'_>,
+    deadline: &Deadline,
 ) -> io::Result<()> {
     let Some(address) = topology.bound(at) else { return Ok(()) };
+    let late = || io::Error::other("the answers before took too long");
+    let timeout = deadline.of_stream().ok_or_else(late)?;
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.bind(&SocketAddr::new(address.ip(), 0).into())?;
     let local = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
     let _registered = turn.register(local);
-    socket.connect_timeout(&address.into(), RESPONSE_TIMEOUT)?;
+    socket.connect_timeout(&address.into(), timeout)?;
     let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
-    stream.set_write_timeout(Some(RESPONSE_TIMEOUT))?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(timeout))?;
     let id = TransactionId::modern(rng);
     let mut buffer = [0; 64];
     let length = Writer::new(&mut buffer, Class::Request, &id).len();

@@ -288,7 +288,9 @@ impl Server {
     pub fn check(&self) -> Result<usize, CheckError> {
         let mut rng = fastrand::Rng::with_seed(seed());
         let turn = self.shared.self_check.begin();
-        self.shared.current().topologies.iter().map(|topology| check::check(topology, &mut rng, &turn)).sum()
+        let deadline = check::Deadline::begin();
+        let current = self.shared.current();
+        current.topologies.iter().map(|topology| check::check(topology, &mut rng, &turn, &deadline)).sum()
     }
 
     /// What has happened so far over UDP.

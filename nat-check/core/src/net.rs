@@ -133,6 +133,8 @@ pub struct IcmpReport {
     pub about: SocketAddr,
     /// Whether the datagram had passed as many routers as it might; otherwise it could not be delivered.
     pub is_expired: bool,
+    /// How long ago it arrived; zero where the system does not say.
+    pub ago: Duration,
 }
 
 /// What kind of interface it is, as far as that tells of the way.

@@ -35,8 +35,8 @@ pub(crate) struct SystemSockets {
     helpers: Mutex<HashMap<[Option<IpAddr>; 2], HelperSockets>>,
 }
 
-/// When the second SYN has left, and a third one has not.
-const AFTER_SECOND_SYN: Duration = Duration::from_millis(1500);
+/// When the second SYN has left, after 1 s, and a third one has not: that comes after 2 s since Linux 6.5, after 3 s before.
+const AFTER_SECOND_SYN: Duration = Duration::from_millis(1200);
 /// Repeated SYNs that the system is asked for: with so many it waits for an answer for longer than clients may ask for.
 const REPEATED: u32 = 3;
 /// A type of service that the socket does not have yet: setting it makes the system look for the route again.
@@ -172,7 +172,7 @@ mod tests {
             let listener = TcpListener::bind(any).await.unwrap();
             let network = SystemSockets::default();
             let [helpers, _] = network.helper_ports([Some(any.ip()), None]);
-            let wait = Duration::from_millis(300);
+            let wait = Duration::from_secs(60);
             let attempt = |to: SocketAddr| connect(Attempt { from: any, to, wait });
             let to = listener.local_addr().unwrap();
             let attempted = attempt(to).await;

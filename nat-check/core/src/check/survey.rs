@@ -34,6 +34,8 @@ const MOST_COMPARED: usize = 8;
 const SAMPLES: usize = 16;
 /// How long is waited for an answer before the next request to the same server; after the last one it is called silent.
 const PAUSES: [Duration; 5] = [ms(100), ms(100), ms(200), ms(300), ms(300)];
+/// How long a server that has answered before is waited for at the least.
+const LATE: Duration = ms(200);
 /// From here on servers that are silent over UDP are asked over TCP.
 const IMPATIENT: Duration = ms(250);
 /// The first server's advantage.
@@ -171,7 +173,8 @@ impl Survey {
                     self.session.send(socket, request).await;
                 }
             }
-            let deadline = self.session.now() + self.session.response_timeout();
+            // All of them have answered before: whoever is late is busy, more often than the request got lost.
+            let deadline = self.session.now() + self.session.response_timeout().max(LATE);
             if self.session.until(deadline, |log| missing(log).is_empty()).await {
                 return;
             }

@@ -4,13 +4,14 @@ use std::{
     io::{self, IoSliceMut},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::AsRawFd,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use nix::{
     libc,
     sys::socket::{
         ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt,
-        sockopt::{Ipv4RecvErr, Ipv6RecvErr},
+        sockopt::{Ipv4RecvErr, Ipv6RecvErr, ReceiveTimestampns},
     },
 };
 use socket2::SockRef;
@@ -30,6 +31,7 @@ impl OsTraceSocket {
             SocketAddr::V4(_) => setsockopt(&socket, Ipv4RecvErr, &true)?,
             SocketAddr::V6(_) => setsockopt(&socket, Ipv6RecvErr, &true)?,
         }
+        setsockopt(&socket, ReceiveTimestampns, &true)?;
         Ok(Self(UdpSocket::from_std(socket)?))
     }
 }
@@ -65,7 +67,7 @@ impl TraceSocket for OsTraceSocket {
 
 /// The next ICMP error that was kept.
 fn take(socket: &impl AsRawFd) -> Option<IcmpReport> {
-    let mut control = nix::cmsg_space!(libc::sock_extended_err, libc::sockaddr_in6);
+    let mut control = nix::cmsg_space!(libc::sock_extended_err, libc::sockaddr_in6, libc::timespec);
     let mut quoted = [0; 1];
     loop {
         let mut pieces = [IoSliceMut::new(&mut quoted)];
@@ -74,9 +76,10 @@ fn take(socket: &impl AsRawFd) -> Option<IcmpReport> {
             recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut pieces, Some(&mut control), flags).ok()?;
         let about = message.address.as_ref().and_then(socket_address);
         let error = message.cmsgs().ok().and_then(|mut all| all.find_map(icmp));
+        let ago = message.cmsgs().ok().and_then(|mut all| all.find_map(since_arrival)).unwrap_or_default();
         // Anything else in the queue is about this host's own refusals.
         if let (Some((from, is_expired)), Some(about)) = (error, about) {
-            return Some(IcmpReport { from, about, is_expired });
+            return Some(IcmpReport { from, about, is_expired, ago });
         }
     }
 }
@@ -94,6 +97,13 @@ fn icmp(control: ControlMessageOwned) -> Option<(IpAddr, bool)> {
         }
         _ => None,
     }
+}
+
+/// How long ago the system received it: a program on a busy host reads it later, by more than a router nearby is away.
+#[expect(clippy::disallowed_methods, reason = "the system stamps packets with the time of day")]
+fn since_arrival(control: ControlMessageOwned) -> Option<Duration> {
+    let ControlMessageOwned::ScmTimestampns(at) = control else { return None };
+    SystemTime::now().duration_since(UNIX_EPOCH + Duration::from(at)).ok()
 }
 
 fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
@@ -122,8 +132,9 @@ mod tests {
             let socket = OsTraceSocket::open("127.0.0.1:0".parse().unwrap()).unwrap();
             socket.send(b"x", closed, 3).await.unwrap();
             if let Ok(report) = timeout(Duration::from_secs(1), socket.report()).await {
-                let wanted = IcmpReport { from: closed.ip(), about: closed, is_expired: false };
-                assert_eq!(report.unwrap(), wanted);
+                let IcmpReport { from, about, is_expired, ago } = report.unwrap();
+                assert_eq!((from, about, is_expired), (closed.ip(), closed, false));
+                assert!(!ago.is_zero(), "the system stamps what arrives");
                 return;
             }
         }

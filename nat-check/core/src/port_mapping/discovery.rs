@@ -26,7 +26,7 @@ use crate::{
 /// After this time nobody is waited for, ...
 const ROUND: Duration = Duration::from_millis(600);
 /// ... unless somebody has answered by then: a gateway that opens ports is slow to answer in another protocol while it is busy.
-const LONGER: Duration = Duration::from_millis(1200);
+const LONGER: Duration = Duration::from_secs(2);
 /// When questions are sent again within it.
 const DATAGRAMS_AT: [Duration; 3] = [Duration::ZERO, Duration::from_millis(250), Duration::from_millis(500)];
 const SEARCHES_AT: [Duration; 2] = [Duration::ZERO, Duration::from_millis(200)];

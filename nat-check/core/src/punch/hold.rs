@@ -26,6 +26,12 @@ pub(super) struct Held {
 }
 
 impl Held {
+    /// When a path that was held until then is let go of: the last heartbeat gets its time, and the peer's last one its reply.
+    pub(super) fn close(&self, end: Instant, rtt: Duration) -> Instant {
+        let least = if self.replies < self.heartbeats { LATE_REPLY } else { Duration::ZERO };
+        end + (rtt * 2).min(LAST_REPLY).max(least)
+    }
+
     /// Share of heartbeats without a reply.
     pub(super) fn loss(&self) -> Option<f64> {
         let replies = f64::from(self.replies.min(self.heartbeats));
@@ -62,7 +68,9 @@ pub(super) fn interval(hold: Duration) -> Duration {
 }
 
 /// How long the last reply may take.
-pub(super) const LAST_REPLY: Duration = Duration::from_secs(1);
+const LAST_REPLY: Duration = Duration::from_secs(1);
+/// How long replies are waited for as long as some are missing: a peer that is busy is no loss.
+const LATE_REPLY: Duration = Duration::from_millis(500);
 /// Replies to a peer that floods, as many as an honest one could ask for.
 pub(super) const MAX_REPLIES: u32 = 4000;
 
@@ -86,8 +94,6 @@ pub(super) async fn over_udp(
     let (every, end) = (interval(hold), begun + hold);
     let mut next = begun;
     let mut replied = 0;
-    // The last heartbeat gets its time, and the peer's last one its reply.
-    let close = end + (rtt * 2).min(LAST_REPLY);
     loop {
         let now = Instant::now();
         if now >= next && next < end {
@@ -97,6 +103,7 @@ pub(super) async fn over_udp(
             held.heartbeats += 1;
             next += every;
         }
+        let close = held.close(end, rtt);
         if now >= close {
             return;
         }

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use super::{
     burst::{Burst, FIRST_PASS_INTERVAL, Path},
     checks::{MAX_ANSWERS, Outcome, RoundContext, first_few},
-    hold::{Held, LAST_REPLY, MAX_REPLIES, Terms, interval},
+    hold::{Held, MAX_REPLIES, Terms, interval},
     sockets::{Arrival, Sockets},
     wire::Stamps,
 };
@@ -225,7 +225,6 @@ pub(super) async fn hold(
 ) {
     let begun = Instant::now();
     let (every, end) = (interval(hold), begun + hold);
-    let close = end + (rtt * 2).min(LAST_REPLY);
     let mut next = begun;
     let mut replied = 0;
     loop {
@@ -235,6 +234,7 @@ pub(super) async fn hold(
             held.heartbeats += 1;
             next += every;
         }
+        let close = held.close(end, rtt);
         if now >= close {
             return;
         }

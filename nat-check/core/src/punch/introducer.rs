@@ -106,8 +106,8 @@ pub enum IntroError {
 
 /// How long a connection to the server may take: five SYNs may get lost.
 const CONNECTING: Duration = Duration::from_secs(30);
-/// How long TLS that the server offers may take beside the round trips: one SYN may get lost.
-const HANDSHAKE: Duration = Duration::from_millis(1500);
+/// How long TLS that the server offers may take beside the round trips: one SYN may get lost, and the server be busy.
+const HANDSHAKE: Duration = Duration::from_secs(3);
 /// How long the first of two addresses is tried alone.
 const HEAD_START: Duration = Duration::from_millis(500);
 /// How long the peer may be busy with a step.

@@ -213,7 +213,7 @@ impl Evidence {
     }
 }
 
-/// Who answered at each distance. Of several the first counts.
+/// Who answered at each distance: of several the first, and the least time that any of them took.
 fn hops<'a>(packets: impl Iterator<Item = &'a TracePacket>) -> BTreeMap<u8, Hop> {
     let mut hops = BTreeMap::new();
     for packet in packets {
@@ -223,7 +223,8 @@ fn hops<'a>(packets: impl Iterator<Item = &'a TracePacket>) -> BTreeMap<u8, Hop>
                 is_expired: report.is_expired,
                 took: at.saturating_sub(packet.sent),
             };
-            hops.entry(packet.ttl).or_insert(hop);
+            let first = hops.entry(packet.ttl).or_insert(hop);
+            first.took = first.took.min(hop.took);
         }
     }
     hops

@@ -57,8 +57,8 @@ fn listen(session: &Arc<Session>, ttl: u8, socket: Arc<dyn TraceSocket>) {
     session.spawn(async move {
         while let Ok(report) = socket.report().await {
             let Some(session) = weak.upgrade() else { return };
-            let now = session.now();
-            session.note_layers(|log| log.reported(ttl, report, now));
+            let at = session.now().saturating_sub(report.ago);
+            session.note_layers(|log| log.reported(ttl, report, at));
         }
     });
 }

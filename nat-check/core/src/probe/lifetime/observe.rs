@@ -2,11 +2,7 @@
 
 mod history;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use super::{
     PROBE, PURPOSE,
@@ -258,16 +254,23 @@ fn checks_needed(controls: u32, controls_answered: u32, margin: u32) -> Option<u
     needed.map(|checks| if controls_answered < controls { checks + margin } else { checks })
 }
 
-/// The rounds in which a response came back, so that silence beside it counts.
-fn answered_rounds(log: &ObservationLog) -> BTreeSet<u32> {
-    let answered = |t: &&Transaction| match t.kind {
-        RequestKind::Binding => t.returned(),
-        RequestKind::ResponsePortOf { socket, .. } => t.successes().any(|a| a.on == socket),
+/// The rounds in which a response came back, so that silence beside it counts, each with the time of the last one.
+fn answered_rounds(log: &ObservationLog) -> BTreeMap<u32, Duration> {
+    let answered = |t: &Transaction| match t.kind {
+        RequestKind::Binding => t.responses.iter().filter(|a| a.from == t.to).map(|a| a.at).min(),
+        RequestKind::ResponsePortOf { socket, .. } => {
+            t.successes().filter(|a| a.on == socket).map(|a| a.at).min()
+        }
         RequestKind::ChangeRequest(_)
         | RequestKind::ResponsePort { .. }
         | RequestKind::ToMappedPort { .. }
         | RequestKind::LimitedTtl { .. }
-        | RequestKind::Hairpin => false,
+        | RequestKind::Hairpin => None,
     };
-    log.of(PURPOSE).filter(answered).map(|t| t.round).collect()
+    let mut rounds = BTreeMap::new();
+    for (round, at) in log.of(PURPOSE).filter_map(|t| Some((t.round, answered(t)?))) {
+        let last = rounds.entry(round).or_insert(at);
+        *last = at.max(*last);
+    }
+    rounds
 }

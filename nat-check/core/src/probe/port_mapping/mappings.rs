@@ -25,8 +25,8 @@ const LIFETIME: Duration = Duration::from_secs(120);
 const TRIES: usize = 3;
 /// External ports that are asked for.
 const PORTS: std::ops::Range<u16> = 20_000..60_000;
-/// How long closing may take where the run is ended from outside.
-const LAST_WORDS: Duration = Duration::from_millis(1500);
+/// How long closing may take where the run is ended from outside: UPnP takes two questions, each over a connection.
+const LAST_WORDS: Duration = Duration::from_secs(4);
 
 /// Asks for a mapping and enters what comes of it.
 pub(super) async fn open(

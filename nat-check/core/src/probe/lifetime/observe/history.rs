@@ -1,6 +1,6 @@
 //! From the requests and checks of one mapping to its history. Pure.
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use super::{MappingHistory, MappingState, Role, TimeRange, Timeouts};
 use crate::{
@@ -59,7 +59,7 @@ impl MappingHistory {
     pub(super) fn read_checks(
         &mut self,
         checks: &[&Transaction],
-        answered_rounds: &BTreeSet<u32>,
+        answered_rounds: &BTreeMap<u32, Duration>,
         needed: Option<u32>,
         timeouts: Timeouts,
     ) {
@@ -84,14 +84,16 @@ impl MappingHistory {
         // Where it is checked all the time, checks after the last one that was answered may show that it has expired.
         let recent = &checks[last_found.map_or(0, |at| at + 1)..];
         let timed_out = |t: &&&Transaction| t.responses.is_empty() && t.sent <= timeouts.sent_until;
-        let silent = |t: &&&Transaction| timed_out(t) && answered_rounds.contains(&t.round);
+        let silent = |t: &&&Transaction| timed_out(t) && answered_rounds.contains_key(&t.round);
         self.checks = recent.len();
         self.pending =
             recent.iter().filter(|t| t.responses.is_empty() && t.sent > timeouts.sent_until).count();
         self.unanswered = recent.iter().filter(silent).count();
         let decisive = needed.and_then(|needed| recent.iter().filter(silent).nth(needed as usize - 1));
         let reassigned = checks.iter().find_map(|t| self.when(Shows::Reassigned, t));
-        let silent_until = decisive.map(|t| t.sent + timeouts.response_timeout);
+        // Where the server is late, it has sent the response to the check that late, too.
+        let late = |t: &Transaction| answered_rounds.get(&t.round).copied().unwrap_or_default();
+        let silent_until = decisive.map(|t| (t.sent + timeouts.response_timeout).max(late(t)));
         if let Some(end) = silent_until.into_iter().chain(reassigned).min() {
             self.state = MappingState::Expired(end.saturating_sub(last_used.earliest));
             let begin = recent.first().map_or(end, |t| t.sent);

@@ -27,12 +27,13 @@ impl Runner {
         let some = checks.of.len().min(available - control);
         let round = self.session.round();
         for (n, &socket) in checks.of[..some].iter().enumerate() {
-            // In the middle it stands best for what is sent before and after it.
-            if control > 0 && n == some / 2 {
-                self.control(round).await;
-            }
             self.check(socket, round).await;
             *self.checks.entry(socket).or_default() += 1;
+            // In the middle it stands best for what is sent before and after it; after a single one, as it tells how late that
+            // was.
+            if control > 0 && n == (some - 1) / 2 {
+                self.control(round).await;
+            }
         }
         wake_up.add(now + self.session.response_timeout());
         if some < checks.of.len() {

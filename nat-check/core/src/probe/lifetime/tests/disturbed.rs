@@ -1,6 +1,13 @@
 //! Runs that something disturbs, against modelled NATs in virtual time: what is reported is never wrong.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep_until};
 
 use super::{Case, case, finding, reason, run, run_in, run_on, value};
 use crate::{
@@ -98,23 +105,23 @@ fn an_interrupted_run_reports_what_is_known_by_then() {
 #[derive(Debug)]
 struct Suspended {
     net: Arc<SimNet>,
-    begun: tokio::time::Instant,
+    begun: Instant,
 }
 
 impl Net for Suspended {
-    fn bind(&self, local: std::net::SocketAddr) -> Boxed<'_, std::io::Result<Box<dyn Datagram>>> {
+    fn bind(&self, local: SocketAddr) -> Boxed<'_, io::Result<Box<dyn Datagram>>> {
         self.net.bind(local)
     }
 
-    fn source_for(&self, remote: std::net::SocketAddr) -> std::io::Result<std::net::IpAddr> {
+    fn source_for(&self, remote: SocketAddr) -> io::Result<IpAddr> {
         self.net.source_for(remote)
     }
 
     fn connect(
         &self,
-        local: Option<std::net::SocketAddr>,
-        remote: std::net::SocketAddr,
-    ) -> Boxed<'_, std::io::Result<Box<dyn Stream>>> {
+        local: Option<SocketAddr>,
+        remote: SocketAddr,
+    ) -> Boxed<'_, io::Result<Box<dyn Stream>>> {
         self.net.connect(local, remote)
     }
 
@@ -125,7 +132,7 @@ impl Net for Suspended {
 
 #[test]
 fn a_suspend_invalidates_the_run() {
-    let wrap = |net| Arc::new(Suspended { net, begun: tokio::time::Instant::now() });
+    let wrap = |net| Arc::new(Suspended { net, begun: Instant::now() });
     let report = run_on(&case("port-restricted-cone,timeout=20", 30), wrap, None);
     assert_eq!(finding(&report).value, None);
     assert_eq!(
@@ -184,4 +191,87 @@ fn a_nat_restart_invalidates_the_run() {
             }
         }
     }
+}
+
+/// A network whose line to the NAT stands still for a while: what is sent meanwhile arrives afterwards.
+#[derive(Debug)]
+struct StandingStill {
+    net: Arc<SimNet>,
+    from: Instant,
+    until: Instant,
+}
+
+impl Net for StandingStill {
+    fn bind(&self, local: SocketAddr) -> Boxed<'_, io::Result<Box<dyn Datagram>>> {
+        Box::pin(async move {
+            let socket = self.net.bind(local).await?.into();
+            Ok(Box::new(HeldBack { socket, from: self.from, until: self.until }) as _)
+        })
+    }
+
+    fn source_for(&self, remote: SocketAddr) -> io::Result<IpAddr> {
+        self.net.source_for(remote)
+    }
+
+    fn connect(
+        &self,
+        local: Option<SocketAddr>,
+        remote: SocketAddr,
+    ) -> Boxed<'_, io::Result<Box<dyn Stream>>> {
+        self.net.connect(local, remote)
+    }
+}
+
+#[derive(Debug)]
+struct HeldBack {
+    socket: Arc<dyn Datagram>,
+    from: Instant,
+    until: Instant,
+}
+
+impl Datagram for HeldBack {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    fn send_to<'a>(&'a self, datagram: &'a [u8], to: SocketAddr) -> Boxed<'a, io::Result<()>> {
+        if !(self.from..self.until).contains(&Instant::now()) {
+            return self.socket.send_to(datagram, to);
+        }
+        let (socket, until, datagram) = (Arc::clone(&self.socket), self.until, datagram.to_vec());
+        tokio::spawn(async move {
+            sleep_until(until).await;
+            socket.send_to(&datagram, to).await
+        });
+        Box::pin(async { Ok(()) })
+    }
+
+    fn recv_from<'a>(&'a self, buffer: &'a mut [u8]) -> Boxed<'a, io::Result<(usize, SocketAddr)>> {
+        self.socket.recv_from(buffer)
+    }
+
+    fn set_ttl(&self, ttl: u32) -> io::Result<()> {
+        self.socket.set_ttl(ttl)
+    }
+}
+
+/// Checks that arrive after the timer, though they were sent before it, do not shorten it.
+#[test]
+fn a_line_that_stands_still_makes_no_timer_shorter() {
+    let mut known = 0;
+    for begin in (150..240).step_by(2) {
+        let from = Duration::from_millis(begin * 100);
+        let wrap = |net| {
+            let from = Instant::now() + from;
+            Arc::new(StandingStill { net, from, until: from + Duration::from_millis(700) })
+        };
+        let report = run_on(&case("port-restricted-cone,timeout=20", 30), wrap, None);
+        let lifetime = finding(&report).value;
+        for bracket in lifetime.into_iter().flat_map(|l| [l.unreplied, l.stream]).flatten() {
+            let holds = bracket.alive_s < 20.0 && bracket.expired_s.is_none_or(|expired| 20.0 <= expired);
+            assert!(holds, "from {from:?} on: {bracket:?}");
+            known += 1;
+        }
+    }
+    assert!(known >= 40, "{known}");
 }
