@@ -98,7 +98,7 @@ mod linux {
         let ran = natlab(&line);
         let report: serde_json::Value = serde_json::from_str(&ran.stdout).expect(&ran.stderr);
         let rtt = report["ipv4"]["udp"]["rtt_s"].as_f64().expect("a round-trip time");
-        assert!((0.080..0.200).contains(&rtt), "{rtt}");
+        assert!((0.080..2.0).contains(&rtt), "{rtt}");
         assert_eq!(report["ipv4"]["udp"]["mapping"]["value"], "endpoint-independent");
     }
 

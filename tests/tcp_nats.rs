@@ -99,7 +99,7 @@ mod linux {
 
     /// The timer of a NAT for open connections, in seconds: the shortest that the measurement brackets from both sides with two
     /// idle times below it.
-    const IDLE_S: u32 = 15;
+    const IDLE_S: u32 = 17;
 
     /// Longer ones.
     const LONG_IDLE_S: [u32; 4] = [20, 60, 120, 300];

@@ -220,9 +220,10 @@ fn metric(admin: &str, name: &str) -> u64 {
     line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
-/// A port on loopback that nobody has just now.
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// An address on loopback that is this process's alone, where nobody is given a port.
+fn own_address(number: u8) -> String {
+    let [high, low] = (std::process::id() as u16).to_be_bytes();
+    format!("127.{}.{low}.{number}:9478", 100 + high % 100)
 }
 
 #[test]
@@ -244,8 +245,8 @@ fn a_log_that_cannot_be_written_ends_nothing() {
     };
     let kinds: [(&str, &dyn Fn() -> Stdio); 3] =
         [("full disk", &full), ("dead reader", &broken), ("reader that does not read", &unread)];
-    for (kind, stderr) in kinds {
-        let admin = format!("127.0.0.1:{}", free_port());
+    for (number, (kind, stderr)) in (10..).zip(kinds) {
+        let admin = own_address(number);
         let mut command = Command::new(PROGRAM);
         command.args(["--local", "--port", "0", "--alternate-port", "0", "--admin", &admin]);
         let mut child = command.stdout(Stdio::piped()).stderr(stderr()).spawn().unwrap();
@@ -361,11 +362,10 @@ fn a_half_renewed_certificate_is_exit_code_1_so_that_it_is_tried_again() {
 fn a_certificate_that_has_ended_is_told_everywhere() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    let start = |year| {
+    let start = |year, admin: String| {
         let (certificate, key) = pair(year);
         std::fs::write(path("cert.pem"), certificate).unwrap();
         std::fs::write(path("key.pem"), key).unwrap();
-        let admin = format!("127.0.0.1:{}", free_port());
         let mut server = Running::start(&[
             "--local",
             "--check",
@@ -387,12 +387,12 @@ fn a_certificate_that_has_ended_is_told_everywhere() {
         assert!(server.line().starts_with("ready udp "));
         (server, admin)
     };
-    let (_server, admin) = start(2050);
+    let (_server, admin) = start(2050, own_address(20));
     let health = get(&admin, "/readyz");
     assert!(health.contains("4 endpoints over tls, the certificate ends in "), "{health}");
     assert!(metric(&admin, "probe_certificate_seconds") > 1_000_000);
 
-    let (mut server, admin) = start(2020);
+    let (mut server, admin) = start(2020, own_address(21));
     let mut log = BufReader::new(server.child.stderr.take().unwrap());
     Running::log_until(&mut log, "the certificate has ended");
     let health = get(&admin, "/readyz");

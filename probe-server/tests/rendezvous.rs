@@ -325,7 +325,8 @@ fn the_worst_that_clients_can_do_fits_into_the_memory_of_the_unit() {
 
 #[test]
 fn a_server_that_stops_tells_those_who_wait_and_lets_pairs_finish() {
-    let server = Server::start(Config::local()).expect("a server");
+    let drain = Duration::from_secs(60);
+    let server = Server::start(Config { drain, ..Config::local() }).expect("a server");
     let at = server.topologies()[0].bound(Endpoint::Primary).expect("an address");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {

@@ -1,11 +1,12 @@
 //! A running server on loopback: every endpoint, every dialect, streams, limits, reload, stop.
+#![expect(clippy::disallowed_methods, reason = "a real server is waited for")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream, UdpSocket},
     sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use probe_server::{
@@ -32,6 +33,18 @@ fn request(seed: u64, fill: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
     buffer[..length].to_vec()
 }
 
+/// What the server does without telling, once it has done it.
+fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        match look() {
+            Some(it) => return it,
+            None => assert!(begun.elapsed() < 6 * LONG, "it does not come about"),
+        }
+        std::thread::yield_now();
+    }
+}
+
 fn client(server: SocketAddr) -> UdpSocket {
     let socket = UdpSocket::bind(SocketAddr::new(server.ip(), 0)).unwrap();
     socket.set_read_timeout(Some(LONG)).unwrap();
@@ -56,9 +69,10 @@ fn it_checks_itself_with_and_without_batches_and_with_more_workers() {
     for (batch, workers) in [(64, 1), (1, 1), (64, 3), (1, 2)] {
         let server = Server::start(Config { batch, workers, check: true, ..Config::local() }).unwrap();
         assert_eq!(server.check().unwrap(), 16, "batch {batch}, workers {workers}");
+        // On a busy machine it asks again.
         let counters = server.counters();
-        assert_eq!(counters.answered(Outcome::Success) + counters.answered(Outcome::Changed), 32);
-        assert_eq!(counters.received, [8; 4]);
+        assert!(counters.answered(Outcome::Success) + counters.answered(Outcome::Changed) >= 32);
+        assert!(counters.received.iter().all(|&received| received >= 8), "{:?}", counters.received);
         server.stop();
     }
 }
@@ -69,7 +83,7 @@ fn a_single_address_is_checked_as_such_in_ipv6_too() {
     let server = Server::start(Config { check: true, ..Config::new(vec![family], (0, 0)) }).unwrap();
     let services: Vec<_> = server.services().into_iter().map(|s| (s.transport, s.addresses.len())).collect();
     assert_eq!(services, [("udp", 1), ("tcp", 1)]);
-    assert_eq!(server.counters().answered(Outcome::UnknownAttribute), 3, "changes are refused");
+    assert!(server.counters().answered(Outcome::UnknownAttribute) >= 3, "changes are refused");
 }
 
 #[test]
@@ -273,7 +287,7 @@ fn slow_idle_broken_and_too_many_connections_end() {
 
 #[test]
 fn no_connection_lasts_for_ever() {
-    let streams = Streams { longest: Duration::from_millis(200), ..Streams::default() };
+    let streams = Streams { longest: Duration::from_secs(2), ..Streams::default() };
     let server = Server::start(Config { streams, ..Config::local() }).unwrap();
     let (_, address) = primary(&server);
     let mut stream = connect(address);
@@ -299,18 +313,15 @@ fn limits_hold_and_a_reload_changes_them_without_a_lost_packet() {
         }
     };
     ask(100);
-    let mut answered = 0;
-    socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
-    while socket.recv_from(&mut [0; 2048]).is_ok() {
-        answered += 1;
-    }
-    let dropped = server.counters().dropped(DropReason::EgressCap);
-    assert_eq!(answered + dropped, 100);
+    let counts =
+        || (server.counters().answered(Outcome::Success), server.counters().dropped(DropReason::EgressCap));
+    let (answered, dropped) =
+        until(|| Some(counts()).filter(|(answered, dropped)| answered + dropped == 100));
+    (0..answered).for_each(|_| _ = receive(&socket));
     assert!(dropped > 0, "a megabit a second is not enough for 100 kilobytes at once");
 
     let restart = server.reload(Config { limits: Limits::NONE, ports: (9, 9), ..Config::local() }).unwrap();
     assert_eq!(restart, ["port", "alternate-port"]);
-    socket.set_read_timeout(Some(LONG)).unwrap();
     for _ in 0..5 {
         ask(20);
         (0..20).for_each(|_| _ = receive(&socket));
@@ -321,7 +332,7 @@ fn limits_hold_and_a_reload_changes_them_without_a_lost_packet() {
 #[test]
 fn what_has_come_before_the_end_is_answered() {
     for batch in [32, 1] {
-        ends_well(Server::start(Config { batch, ..Config::local() }).unwrap());
+        ends_well(Server::start(Config { batch, drain: 6 * LONG, ..Config::local() }).unwrap());
     }
 }
 
@@ -370,15 +381,17 @@ fn metrics_and_health() {
     assert!(get(address, "/livez").ends_with("\r\n\r\nok\n"));
     assert_eq!(get(address, "/readyz"), health);
     // The check's own connections are closed, which the server has yet to see.
-    let metrics = std::iter::repeat_with(|| get(address, "/metrics"));
-    let metrics = metrics.take(1000).find(|it| it.lines().any(|line| line == "probe_stream_open 0")).unwrap();
-    for line in [
-        "probe_udp_received_total{family=\"ipv4\",endpoint=\"alternate\"} 8",
-        "probe_udp_answered_total{family=\"ipv4\",outcome=\"changed\"} 24",
-        "probe_udp_dropped_total{family=\"ipv4\",reason=\"rate-limited\"} 0",
-        "probe_udp_batches_total{family=\"ipv4\"} 32",
+    let has_closed = |metrics: &String| metrics.lines().any(|line| line == "probe_stream_open 0");
+    let metrics = until(|| Some(get(address, "/metrics")).filter(has_closed));
+    // Two checks; on a busy machine they ask some things again.
+    for (name, fewest) in [
+        ("probe_udp_received_total{family=\"ipv4\",endpoint=\"alternate\"}", 8),
+        ("probe_udp_answered_total{family=\"ipv4\",outcome=\"changed\"}", 24),
+        ("probe_udp_dropped_total{family=\"ipv4\",reason=\"rate-limited\"}", 0),
+        ("probe_udp_batches_total{family=\"ipv4\"}", 32),
     ] {
-        assert!(metrics.lines().any(|l| l == line), "{line}\n{metrics}");
+        let figure = metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+        assert!(figure.is_some_and(|it| it >= fewest && (fewest > 0 || it == 0)), "{name}\n{metrics}");
     }
     for line in metrics.split("\r\n\r\n").nth(1).unwrap().lines() {
         let number = line.rsplit(' ').next().unwrap();
@@ -408,9 +421,15 @@ fn a_server_at_its_egress_cap_is_ready() {
         scope.spawn(|| {
             let flood = client(address);
             let long = request(1, |w| _ = w.zeros(attr::PADDING, 1400));
+            let received = || server.counters().received.iter().sum::<u64>();
             while !is_over.load(Ordering::Relaxed) {
-                // A full queue of the system is no reason to stop.
-                _ = flood.send_to(&long, address);
+                // Far more than may be sent at once, and never so much that the system's queue is full: what is lost there
+                // may be the check's own.
+                let before = received();
+                (0..256).for_each(|_| _ = flood.send_to(&long, address).unwrap());
+                while received() < before + 256 && !is_over.load(Ordering::Relaxed) {
+                    std::thread::yield_now();
+                }
             }
         });
         while server.counters().dropped(DropReason::EgressCap) < 1000 {

@@ -26,7 +26,7 @@ const ADVICE: &str = "run as root; or allow unprivileged user namespaces (sysctl
                       --cap-add NET_ADMIN,SYS_ADMIN --device /dev/net/tun --security-opt apparmor=unconfined";
 
 /// Far more than it takes.
-const SETTLE: Duration = Duration::from_secs(5);
+const SETTLE: Duration = Duration::from_secs(60);
 
 /// A network of its own: no devices but a loopback, which is up.
 #[derive(Debug)]

@@ -69,7 +69,7 @@ fn the_side_that_failed_is_named() {
 
 fn the_family_of_direct_packets_is_named() {
     // What is under way at the very end is not counted any more.
-    let send = "bash -c {echo hello > /dev/udp/b/9; sleep 0.5}";
+    let send = "bash -c {echo hello > /dev/udp/b/9; sleep 2}";
     for (family, said) in [("", "over IPv4 (1 packets from a"), ("-6", "over IPv6 (1 packets from a")] {
         let line = format!("pair {family} --nat linux --nat open --summary - -- {send} --- true");
         let ran = natlab(&line);

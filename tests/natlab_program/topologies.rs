@@ -86,7 +86,7 @@ fn a_host_roams() {
 }
 
 fn a_schedule_is_kept() {
-    let file = TWO_HOUSES.replace("echo I am $NATLAB_HOST; exit 3", "sleep 1")
+    let file = TWO_HOUSES.replace("echo I am $NATLAB_HOST; exit 3", "sleep 5")
         + "[[at]]\nafter = \"100ms\"\nset = \"home restart\"\n[[at]]\nafter = \"200ms\"\nset = \"bob restart\"\n";
     let ran = up("schedule", &file, "");
     assert_eq!(ran.code, 0, "{}", ran.stderr);

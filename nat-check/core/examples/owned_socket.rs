@@ -16,8 +16,10 @@ use tokio::{net::UdpSocket, time::timeout};
 const LIMIT: Duration = Duration::from_secs(20);
 /// Own datagrams, at the least: on loopback the measurement takes a few milliseconds.
 const LEAST: u32 = 1000;
-/// How long an own datagram is waited for.
+/// How long an own datagram is waited for before the next one is sent.
 const PATIENCE: Duration = Duration::from_millis(50);
+/// How long the last ones are waited for.
+const LAST: Duration = Duration::from_secs(10);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -69,8 +71,10 @@ async fn own_traffic(socket: &UdpSocket, owned: &OwnedSocket, echo: SocketAddr) 
             traffic.outstanding.insert(datagram);
         }
         loop {
-            let Ok(received) = timeout(PATIENCE, socket.recv_from(&mut buffer)).await else {
-                if owned.has_ended() {
+            let is_last = owned.has_ended() && traffic.sent >= LEAST;
+            let patience = if is_last { LAST } else { PATIENCE };
+            let Ok(received) = timeout(patience, socket.recv_from(&mut buffer)).await else {
+                if is_last {
                     return Ok(traffic);
                 }
                 break;

@@ -50,7 +50,7 @@ async fn a_socket_in_use_is_measured_while_its_own_traffic_flows() {
 async fn a_real_server_is_asked() {
     let (_server, primary) = server();
     let out = run("real_server", &[&primary.to_string()]);
-    assert!(out.contains("IPv4: open-internet (Certain)") && out.contains("hole punching: "), "{out}");
+    assert!(out.contains("IPv4: open-internet (") && out.contains("hole punching: "), "{out}");
 }
 
 #[test]

@@ -26,7 +26,7 @@ fn send(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).unwrap();
 }
 
-/// Waits until a line on standard error names this test.
+/// Waits until a line on standard error has these words.
 fn ended_test(child: &mut Child, test: &str) {
     let lines = BufReader::new(child.stderr.as_mut().unwrap()).lines();
     assert!(lines.map_while(Result::ok).any(|line| line.contains(test)), "{test} never ended");
@@ -39,24 +39,23 @@ fn end(mut child: Child) -> (Option<i32>, String, String) {
     (child.wait().unwrap().code(), out, err)
 }
 
-/// A run that knows what the first server tells, and waits for the second one, which says nothing.
-fn waiting(options: &str) -> (Child, Instant) {
+/// A run that knows what there is to know over UDP, and waits for an idle connection to be forgotten.
+fn waiting(options: &str) -> (Server, Child) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let inside = runtime.enter();
     let server = Server::start(Config::local()).unwrap();
-    let first = server.topologies().first().and_then(|t| t.bound(Endpoint::Primary)).unwrap();
-    let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let second = silent.local_addr().unwrap();
-    let child = started(&format!("--server {first} --server {second} --timeout 60 {options}"));
-    silent.recv(&mut [0; 2048]).unwrap();
+    let at = server.topologies().first().and_then(|t| t.bound(Endpoint::Primary)).unwrap();
+    let mut child = started(&format!("--server {at} --tcp-idle=60 -v {options}"));
+    ended_test(&mut child, "  mapping");
     drop(inside);
-    (child, Instant::now())
+    (server, child)
 }
 
 #[test]
 fn an_interrupted_run_prints_what_is_known_by_then() {
     for (signal, expected) in [(Signal::INT, 130), (Signal::TERM, 143)] {
-        let (child, begun) = waiting("--json");
+        let (_server, child) = waiting("--json");
+        let begun = Instant::now();
         send(&child, signal);
         let (code, out, err) = end(child);
         assert_eq!(code, Some(expected), "{err}");
@@ -64,13 +63,13 @@ fn an_interrupted_run_prints_what_is_known_by_then() {
         let report: Value = serde_json::from_str(&out).unwrap();
         assert_eq!(report["partial"], true);
         assert_eq!(report["ipv4"]["udp"]["mapping"]["value"], "direct", "{out}");
-        assert_eq!(err, "nat-check: interrupted: the report is partial\n");
+        assert!(err.ends_with("nat-check: interrupted: the report is partial\n"), "{err}");
     }
 }
 
 #[test]
 fn the_table_says_that_it_is_partial() {
-    let (child, _) = waiting("");
+    let (_server, child) = waiting("");
     send(&child, Signal::INT);
     let (code, out, _) = end(child);
     assert_eq!(code, Some(130));
