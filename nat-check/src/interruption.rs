@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM: the first one ends the measurement, so that the report tells what is known by then; the second one,
+//! Ctrl-C, SIGTERM and the end of the terminal (SIGHUP): the first one ends the measurement, so that the report tells what is known by then; the second one,
 //! or one that comes when nothing is being measured any more, ends the program at once.
 
 use std::{io, process::exit, sync::mpsc, thread};
@@ -9,6 +9,8 @@ use tokio::{runtime::Builder, sync::watch};
 const BY_SIGINT: u8 = 130;
 #[cfg(unix)]
 const BY_SIGTERM: u8 = 143;
+#[cfg(unix)]
+const BY_SIGHUP: u8 = 129;
 
 /// Whether the run was interrupted.
 #[derive(Debug)]
@@ -68,21 +70,38 @@ impl Interruption {
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    /// None where whoever started the program wants it to go on (nohup).
+    hang_up: Option<tokio::signal::unix::Signal>,
 }
 
 #[cfg(unix)]
 impl Signals {
     fn new() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        let hang_up = match ignores_hang_up() {
+            true => None,
+            false => Some(signal(SignalKind::hangup())?),
+        };
+        let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        Ok(Self { interrupt, terminate, hang_up })
     }
 
     async fn next(&mut self) -> u8 {
         tokio::select! {
             _ = self.interrupt.recv() => BY_SIGINT,
             _ = self.terminate.recv() => BY_SIGTERM,
+            Some(_) = async { Some(self.hang_up.as_mut()?.recv().await) } => BY_SIGHUP,
         }
     }
+}
+
+/// Whether SIGHUP is to be ignored. Where the system does not tell, it stays as it is.
+#[cfg(unix)]
+fn ignores_hang_up() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // Bit 0 is signal 1.
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_none_or(|mask| mask & 1 == 1)
 }
 
 /// Ctrl-C.

@@ -12,6 +12,8 @@ use crate::report::Reason;
 pub struct PortMappingLog {
     /// Whether the gateway was looked for, and where it is; none inside = the system does not say.
     pub gateway: Option<Option<IpAddr>>,
+    /// Whether all that may answer have had their time.
+    pub is_discovered: bool,
     /// The protocols that were answered, one entry each.
     pub attempts: Vec<Attempt>,
     /// A socket that nothing was mapped for: what reaches it, reaches every port.

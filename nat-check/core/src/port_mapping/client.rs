@@ -45,6 +45,11 @@ enum Way {
     Firewall(Arc<Service>, Arc<Mutex<Pinholes>>),
 }
 
+/// What its mappings are called in a gateway's list.
+const DESCRIPTION: &str = "nat-check";
+/// Entries of a gateway's list that are looked at.
+const MOST_ENTRIES: u16 = 100;
+
 /// Identifiers by transport and internal port.
 type Pinholes = HashMap<(Transport, u16), String>;
 
@@ -163,8 +168,8 @@ impl Client {
     /// When the gateway refuses, or does not answer.
     pub async fn unmap(&self, wish: &Wish) -> Result<(), MappingError> {
         match &self.way {
-            Way::Pcp => self.pcp(wish, 0).await.map(|_| ()),
-            Way::NatPmp => self.nat_pmp(wish, 0, 0).await.map(|_| ()),
+            Way::Pcp => ended(self.pcp(wish, 0).await?),
+            Way::NatPmp => ended(self.nat_pmp(wish, 0, 0).await?),
             Way::Firewall(service, pinholes) => {
                 // Without its number it cannot be named; it may be there.
                 let named = pinhole(pinholes, wish).ok_or(MappingError::NoAnswer)?;
@@ -186,9 +191,34 @@ impl Client {
     /// When the gateway refuses, or does not answer.
     pub async fn unmap_if_made(&self, wish: &Wish) -> Result<(), MappingError> {
         match self.is_listed(wish).await {
-            Some(false) => Ok(()),
+            Some(false) => match self.listed_elsewhere(wish).await {
+                Some(external) => self.unmap(&Wish { external, ..*wish }).await,
+                None => Ok(()),
+            },
             Some(true) | None => self.unmap(wish).await,
         }
+    }
+
+    /// The external port that a gateway has chosen itself for this mapping, as far as its list tells.
+    async fn listed_elsewhere(&self, wish: &Wish) -> Option<u16> {
+        let Way::Upnp(service) = &self.way else { return None };
+        if !service.chooses_ports() {
+            return None;
+        }
+        for index in 0..MOST_ENTRIES {
+            let index = vec![("NewPortMappingIndex", index.to_string())];
+            // Past the end of the list the answer is an error.
+            let entry = self.call(service, "GetGenericPortMappingEntry", index).await.ok()?;
+            let is = |name: &str, own: &str| entry.get(name) == Some(own);
+            if is("NewInternalClient", &self.seen_as.to_string())
+                && is("NewInternalPort", &wish.internal.to_string())
+                && is("NewProtocol", wish.transport.name())
+                && is("NewPortMappingDescription", DESCRIPTION)
+            {
+                return entry.get("NewExternalPort")?.parse().ok();
+            }
+        }
+        None
     }
 
     /// Whether the gateway lists the mapping, where the protocol can tell.
@@ -209,6 +239,8 @@ impl Client {
     /// Whether there is an entry for this mapping, and not one of another host; none where the gateway does not say.
     async fn has_entry(&self, service: &Service, wish: &Wish) -> Option<bool> {
         match self.call(service, "GetSpecificPortMappingEntry", named(wish).to_vec()).await {
+            // A device that fills nothing in knows of none.
+            Ok(results) if results.get("NewInternalClient").is_none_or(str::is_empty) => None,
             Ok(results) => {
                 let is =
                     |name: &str, own: &str| results.get(name).is_none_or(|it| it.is_empty() || it == own);
@@ -313,7 +345,7 @@ impl Client {
             ("NewInternalPort", wish.internal.to_string()),
             ("NewInternalClient", self.seen_as.to_string()),
             ("NewEnabled", "1".into()),
-            ("NewPortMappingDescription", "nat-check".into()),
+            ("NewPortMappingDescription", DESCRIPTION.into()),
             ("NewLeaseDuration", seconds(wish.lifetime).to_string()),
         ];
         let external = match self.call(service, "AddPortMapping", arguments.clone()).await {
@@ -321,9 +353,22 @@ impl Client {
             Ok(_) => wish.external,
             // Version 2 looks for a port that is free (WANIPConnection:2 section 2.5.20).
             Err(MappingError::Refused(code)) if is_conflict(&code) && service.chooses_ports() => {
-                let results = self.call(service, "AddAnyPortMapping", arguments).await?;
-                let reserved = results.get("NewReservedPort").and_then(|port| port.parse().ok());
-                reserved.ok_or_else(|| MappingError::Nonsense("an answer without the port".into()))?
+                let answer = self.call(service, "AddAnyPortMapping", arguments).await;
+                if let Err(error @ MappingError::Refused(_)) = answer {
+                    return Err(error);
+                }
+                let reserved = answer.as_ref().ok().and_then(|results| results.get("NewReservedPort"));
+                // Whatever came of the answer, the mapping may be there.
+                match reserved.and_then(|port| port.parse().ok()) {
+                    Some(port) => port,
+                    None => match self.listed_elsewhere(wish).await {
+                        Some(port) => port,
+                        None => {
+                            let nonsense = || MappingError::Nonsense("an answer without the port".into());
+                            return Err(answer.err().unwrap_or_else(nonsense));
+                        }
+                    },
+                }
             }
             Err(error) => return Err(error),
         };
@@ -366,6 +411,14 @@ impl Client {
         arguments: Vec<(&'static str, String)>,
     ) -> Result<Results, MappingError> {
         Action { name, arguments, service, at: self.at }.call(&*self.net, self.local).await
+    }
+}
+
+/// Whether a gateway that agrees has ended the mapping: one that names a time keeps it.
+fn ended(granted: Granted) -> Result<(), MappingError> {
+    match granted.lifetime.is_zero() {
+        true => Ok(()),
+        false => Err(MappingError::Nonsense("an answer that keeps the mapping".into())),
     }
 }
 

@@ -23,14 +23,14 @@ use crate::{
     net::{Datagram, Net},
 };
 
-/// After this time nobody is waited for, ...
-const ROUND: Duration = Duration::from_millis(600);
+/// After this time nobody is waited for: devices answer a search within a second (MX), ...
+const ROUND: Duration = Duration::from_millis(1100);
 /// ... unless somebody has answered by then: a gateway that opens ports is slow to answer in another protocol while it is busy.
 const LONGER: Duration = Duration::from_secs(2);
 /// When questions are sent again within it.
 const DATAGRAMS_AT: [Duration; 3] = [Duration::ZERO, Duration::from_millis(250), Duration::from_millis(500)];
 const SEARCHES_AT: [Duration; 2] = [Duration::ZERO, Duration::from_millis(200)];
-/// Other devices than the first that answers a search are waited for so long.
+/// Once the gateway has answered a search, others are waited for so long.
 const OTHERS: Duration = Duration::from_millis(50);
 /// How long reading a description may take.
 const DESCRIPTION: Duration = Duration::from_secs(3);
@@ -281,7 +281,10 @@ async fn search(
                     if !known && is_asked && is_of_this_network(from, local, gateway, prefix) {
                         heard.store(true, Ordering::Relaxed);
                         answers.push((from, answer));
-                        until = until.min(Instant::now() + OTHERS);
+                        // Others than the gateway may be quicker.
+                        if from == gateway {
+                            until = until.min(Instant::now() + OTHERS);
+                        }
                     }
                 }
             }

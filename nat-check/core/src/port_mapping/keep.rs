@@ -167,7 +167,9 @@ pub async fn keep(
         ended = open_and_renew(net, kept, &found.clients, tell, &mut open) => ended,
     };
     for Open { client, wish, is_granted, .. } in open {
-        let ended = if is_granted { client.unmap(&wish).await } else { client.unmap_if_made(&wish).await };
+        // With UPnP the port may be another host's by now.
+        let is_own = is_granted && client.protocol() != Protocol::Upnp;
+        let ended = if is_own { client.unmap(&wish).await } else { client.unmap_if_made(&wish).await };
         match ended {
             Ok(()) if is_granted => tell(Event::Closed(wish.transport)),
             Err(error) if is_granted => tell(Event::NotClosed(wish.transport, error)),

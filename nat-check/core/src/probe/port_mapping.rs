@@ -29,9 +29,11 @@ use crate::{
 };
 
 pub use conclude::conclude;
+pub(super) use conclude::{datagram_counts, is_refused_or_silent};
 pub(crate) use kept::{OutsideTest, test_from_outside};
 pub(crate) use mappings::close_all;
 use mappings::{close, open};
+pub(super) use outside::{Datagrams, call};
 
 /// What its requests are sent for, in the log.
 pub(crate) const PURPOSE: Purpose = Purpose::main("port-mapping");
@@ -114,6 +116,7 @@ async fn run(session: Arc<Session>) {
     session.note_port_mapping(|log| log.gateway = Some(gateway));
     let Some(gateway) = gateway else { return };
     let found = discover(session.net(), local, gateway).await;
+    session.note_port_mapping(|log| log.is_discovered = true);
     let attempt = |protocol, gateway| Attempt {
         software: found.software.clone().filter(|_| protocol == Protocol::Upnp),
         external_address: found.external_address.filter(|_| protocol == Protocol::NatPmp),

@@ -127,9 +127,21 @@ fn forward_by_hand(known: &Known<'_>) -> Option<Advice> {
     if known.reached().is_some() {
         return None;
     }
-    // Behind another NAT it is no fault of this router's.
-    if !matches!(known.kind, None | Some(LayersKind::One)) {
+    // Behind another NAT it is no fault of this router's, nor where another device answers than the router.
+    if known.kind? != LayersKind::One || it.gateway != known.gateway {
         return None;
+    }
+    // Nor where a firewall of this host may be what drops it.
+    if known.report.host_tracks_connections != Some(false) {
+        let text = format!(
+            "The router opens ports by {name}, and nothing arrives here: allow incoming UDP in the firewall of this host, if it \
+             has one; otherwise forward the port by hand, or look for an update of the router."
+        );
+        return Some(Advice::new(
+            AdviceCode::ForwardByHand,
+            text,
+            format!("port_mapping.{key}.reachable_udp"),
+        ));
     }
     let at = it.gateway.map_or_else(String::new, |gateway| format!(" at {gateway}"));
     let text = format!(
@@ -155,8 +167,8 @@ fn switch_port_mapping_on(known: &Known<'_>) -> Option<Advice> {
         return None;
     }
     let text = format!(
-        "No device here opens ports for programs: switch UPnP, NAT-PMP or PCP on in the router{}, if you trust \
-         the programs of your network with that.",
+        "No device here opens ports for programs: if the router{} is yours and you trust the programs of your network \
+         with that, switch UPnP, NAT-PMP or PCP on in it.",
         known.at_gateway()
     );
     Some(Advice::new(AdviceCode::SwitchPortMappingOn, text, KIND))
@@ -181,7 +193,8 @@ fn forward_port(known: &Known<'_>) -> Option<Advice> {
         ", or see with --port-mapping whether it opens one by itself."
     };
     let text = format!(
-        "To be called by anybody at any time, forward a UDP port to this host in the router{}{asked}",
+        "To be called by anybody at any time, forward a UDP port to this host in the router{}, and allow it in this \
+         host's firewall{asked}",
         known.at_gateway()
     );
     Some(Advice::new(AdviceCode::ForwardPort, text, KIND))

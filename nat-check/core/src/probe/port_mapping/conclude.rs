@@ -1,6 +1,9 @@
 //! What the log says of mapped ports. Pure.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use shared::port_mapping::{Protocol, Transport};
 
@@ -18,6 +21,7 @@ use crate::{
         Chain, ChainLink, Confidence, Finding, GrantedMapping, MappedTransport, MappingProtocol, PortMapping,
         Reason, ReasonCode,
     },
+    server_endpoints::ServerEndpoints,
     server_position::nat_before_server,
 };
 
@@ -39,6 +43,10 @@ pub fn conclude(log: &ObservationLog) -> Option<PortMapping> {
         return None;
     }
     let gateway = match log.port_mapping.gateway {
+        Some(Some(gateway)) if !log.port_mapping.is_discovered => {
+            let text = "the run ended while the gateway was asked";
+            return Some(PortMapping::unknown(Some(gateway), (ReasonCode::EndedEarly, text)));
+        }
         Some(Some(gateway)) => gateway,
         Some(None) => {
             let text = "there is no gateway on the way to the server, or this system does not say which";
@@ -170,6 +178,9 @@ fn not_opened(log: &ObservationLog, attempt: &Attempt, transport: Transport) -> 
 }
 
 pub(super) fn reachable_udp(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
+    if let Some(reason) = nat_before_server(log) {
+        return Finding::unknown(reason, OUTSIDE);
+    }
     let purposes = Purposes::of_attempt(attempt);
     let Some((mapping, _)) = attempt.mapping(Transport::Udp).and_then(|it| Some((it, it.opened()?))) else {
         return Finding::unknown(not_opened(log, attempt, Transport::Udp), OUTSIDE);
@@ -193,7 +204,15 @@ pub(super) fn reachable_udp(log: &ObservationLog, attempt: &Attempt) -> Finding<
         let text = "the server confirms no receipt of requests, so that silence proves nothing";
         Finding::unknown((ReasonCode::ServerGivesNoReceipts, text), OUTSIDE)
     } else if counts.is_filtered() {
-        silent(log, attempt, OUTSIDE)
+        match asked_from(log, purposes.test) {
+            Some(endpoint) if !log.is_alive(endpoint) => {
+                let text = format!(
+                    "the server's endpoint {endpoint}, which they were to come from, answers nobody here"
+                );
+                Finding::unknown((ReasonCode::ServerEndpointSilent, text), OUTSIDE)
+            }
+            Some(_) | None => silent(log, attempt, OUTSIDE),
+        }
     } else {
         Finding::unknown(undecided(log), OUTSIDE)
     };
@@ -205,8 +224,17 @@ pub(super) fn reachable_udp(log: &ObservationLog, attempt: &Attempt) -> Finding<
         .with("controls_heard", controls().filter(|t| t.successes().any(|a| Some(a.on) == control)).count())
 }
 
+/// The server's endpoint that the answers were to come from.
+fn asked_from(log: &ObservationLog, purpose: Purpose) -> Option<SocketAddr> {
+    let from = log.of(purpose).find_map(|t| match t.kind {
+        RequestKind::ToMappedPort { from, .. } => Some(from),
+        _ => None,
+    })?;
+    ServerEndpoints::of(log.server, log).get(from)
+}
+
 /// Tests of a port that have had their time, and the controls of the whole run.
-pub(super) fn datagram_counts(
+pub(in crate::probe) fn datagram_counts(
     log: &ObservationLog,
     purpose: Purpose,
     socket: SocketId,
@@ -227,6 +255,9 @@ fn is_heard(test: &Transaction, socket: SocketId) -> bool {
 }
 
 pub(super) fn reachable_tcp(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
+    if let Some(reason) = nat_before_server(log) {
+        return Finding::unknown(reason, CALLS);
+    }
     let purpose = Purposes::of_attempt(attempt).call;
     if attempt.mapping(Transport::Tcp).is_none_or(|mapping| mapping.opened().is_none()) {
         return Finding::unknown(not_opened(log, attempt, Transport::Tcp), CALLS);
@@ -241,7 +272,10 @@ pub(super) fn reachable_tcp(log: &ObservationLog, attempt: &Attempt) -> Finding<
     } else if calls().next().is_none() {
         Finding::unknown(why_no_calls(log), CALLS)
     } else if is_refused_or_silent(log, calls) {
-        silent(log, attempt, CALLS)
+        let finding = silent(log, attempt, CALLS);
+        let got_out = |call: &Call| call.arrived.is_some() || call.rejection().is_some();
+        // Nothing shows that the server's connections leave its own network.
+        if log.tcp.calls.iter().any(got_out) { finding } else { finding.at_most(Confidence::Weak) }
     } else if log.tcp.calls_of(purpose).any(|call| call.result == Some(CallResult::Declined)) {
         Finding::unknown(why_no_calls(log), CALLS)
     } else {
@@ -262,7 +296,7 @@ fn is_unmapped_reached(log: &ObservationLog, purposes: Purposes) -> bool {
 }
 
 /// Whether nobody accepts these calls: they are rejected, or silence is no loss.
-fn is_refused_or_silent<'a, I: Iterator<Item = &'a Call>>(
+pub(in crate::probe) fn is_refused_or_silent<'a, I: Iterator<Item = &'a Call>>(
     log: &ObservationLog,
     calls: impl Fn() -> I,
 ) -> bool {
@@ -287,14 +321,23 @@ fn silent(log: &ObservationLog, attempt: &Attempt, method: &str) -> Finding<bool
         let text = "the gateway lost its mappings while this one was tried";
         return Finding::unknown((ReasonCode::GatewayLostMappings, text), method);
     }
-    Finding::known(false, Confidence::Strong, method).because(why_not(log, attempt))
+    let seen = seen_at(log);
+    if let [_, _, ..] = seen.as_slice() {
+        let text = "packets leave over several external addresses, and the port may be open at another one than was tried";
+        return Finding::unknown((ReasonCode::SeveralExternalAddresses, text), method);
+    }
+    if let Some(named) = attempt.external_address.filter(|named| is_global(*named) && !seen.contains(named)) {
+        let text =
+            format!("the gateway opens ports at {named}, which is not where the server sees this host");
+        return Finding::unknown((ReasonCode::AnotherPublicAddress, text), method);
+    }
+    Finding::known(false, Confidence::Strong, method).because(why_not(attempt))
 }
 
 /// Why nothing comes through a mapping that the gateway has granted.
-fn why_not(log: &ObservationLog, attempt: &Attempt) -> Reason {
-    let disagrees = address_agrees(log, attempt).value == Some(false);
+fn why_not(attempt: &Attempt) -> Reason {
     match attempt.external_address {
-        Some(named) if disagrees || !is_global(named) => {
+        Some(named) if !is_global(named) => {
             let text = format!(
                 "the gateway's own external address is {named}, which is not where the server sees this host: another NAT \
                  stands in front of the gateway"
@@ -303,9 +346,11 @@ fn why_not(log: &ObservationLog, attempt: &Attempt) -> Reason {
         }
         _ => {
             let text = match attempt.link {
-                Link::Gateway => "the gateway has granted the mapping, and nothing comes through it",
+                Link::Gateway => {
+                    "the gateway has granted the mapping, and nothing arrives: it does nothing, or a firewall of this host drops it"
+                }
                 Link::Inner | Link::Outer => {
-                    "both routers have granted the mapping, and nothing comes through them"
+                    "both routers have granted the mapping, and nothing arrives: one does nothing, or a firewall of this host drops it"
                 }
             };
             (ReasonCode::GrantedWithoutEffect, text).into()
@@ -314,6 +359,10 @@ fn why_not(log: &ObservationLog, attempt: &Attempt) -> Reason {
 }
 
 fn outbound(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
+    if let Some(reason) = nat_before_server(log) {
+        return Finding::unknown(reason, OUTBOUND);
+    }
+    let is_way_back = asked_from(log, Purposes::of_attempt(attempt).test) == Some(log.server);
     let mapping = attempt.mapping(Transport::Udp);
     let Some((socket, opened)) = mapping.and_then(|it| Some((it.socket?, it.opened()?))) else {
         return Finding::unknown(not_opened(log, attempt, Transport::Udp), OUTBOUND);
@@ -322,6 +371,11 @@ fn outbound(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
         None => {
             let reason = (ReasonCode::NoAnswer, "no answer came to what was sent from the mapped port");
             Finding::unknown(reason, OUTBOUND)
+        }
+        Some(seen) if is_way_back && seen.port() == opened.external => {
+            let text =
+                "the server has one endpoint, which has knocked at the port: answers leave by it in any case";
+            Finding::unknown((ReasonCode::ServerHasNoAlternate, text), OUTBOUND)
         }
         Some(seen) => Finding::known(seen.port() == opened.external, Confidence::Certain, OUTBOUND)
             .with("mapped", opened.external)
@@ -348,6 +402,9 @@ fn lost_mappings(attempt: &Attempt) -> Finding<bool> {
 }
 
 fn deleted(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
+    if let Some(reason) = nat_before_server(log) {
+        return Finding::unknown(reason, DELETED);
+    }
     let opened = || attempt.mappings.iter().filter(|mapping| mapping.opened().is_some());
     if opened().next().is_none() {
         return Finding::unknown((ReasonCode::MappingRefused, "no port was opened"), DELETED);
@@ -364,11 +421,15 @@ fn deleted(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
     let control_called = log.tcp.calls_of(CONTROL_CALL).any(|call| call.arrived.is_some());
     let is_open_anyway =
         counts.answered > 0 && is_unmapped_reached(log, purposes) || called > 0 && control_called;
-    // Servers call so often only: over TCP nobody may have called again, and then UDP shows whether the gateway keeps its word.
-    let is_silent = match attempt.mapping(Transport::Udp).and_then(AskedMapping::opened) {
-        Some(_) => counts.is_filtered(),
-        None => is_refused_or_silent(log, calls),
+    // Servers call so often only: over TCP one call has to do, beside UDP.
+    let has_opened = |transport| attempt.mapping(transport).and_then(AskedMapping::opened).is_some();
+    let is_silent = match (has_opened(Transport::Udp), has_opened(Transport::Tcp)) {
+        (true, true) => counts.is_filtered() && (!is_called || calls().next().is_some()),
+        (true, false) => counts.is_filtered(),
+        (false, _) => is_refused_or_silent(log, calls),
     };
+    // What was sent from the port has a mapping of its own then, which needs nobody to open it.
+    let may_be_anothers = outbound(log, attempt).value == Some(true);
     let ends_after = opened().filter_map(AskedMapping::opened).map(|opened| opened.lifetime).max();
     let failed = opened().find_map(|mapping| match &mapping.deletion {
         Some(Deletion::Failed(why)) => Some(why.as_str()),
@@ -380,7 +441,14 @@ fn deleted(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
     };
     let finding = if is_heard && is_open_anyway && listed(Some(true)) == 0 {
         Finding::unknown(without_mapping(), DELETED)
-    } else if is_heard || listed(Some(true)) > 0 {
+    } else if is_heard && may_be_anothers && listed(Some(true)) == 0 {
+        let text = "the port is reached still, which what was sent from it may have opened";
+        Finding::unknown((ReasonCode::ReachableWithoutMapping, text), DELETED)
+    } else if !is_heard && listed(Some(true)) > 0 {
+        let text = "the gateway lists the mapping still; from outside nobody came through any more";
+        let reason = (ReasonCode::GatewaysWordOnly, text);
+        Finding::known(false, Confidence::Weak, DELETED).because(reason)
+    } else if is_heard {
         let text = match failed {
             Some(why) => format!("the mapping is still there: {why}"),
             None => "the gateway has confirmed it, and the mapping is still there".into(),
@@ -393,7 +461,7 @@ fn deleted(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
         };
         let text = format!("the gateway did not confirm it: {why}{until}");
         Finding::unknown((ReasonCode::GatewayAnswerUnusable, text), DELETED)
-    } else if listed(Some(false)) == opened().count() {
+    } else if is_silent && listed(Some(false)) == opened().count() {
         Finding::known(true, Confidence::Certain, DELETED)
     } else if is_silent {
         Finding::known(true, Confidence::Strong, DELETED)

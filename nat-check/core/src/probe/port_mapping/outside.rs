@@ -15,7 +15,7 @@ use crate::{
 
 /// Between two rounds of datagrams.
 const INTERVAL: Duration = Duration::from_millis(60);
-/// The fewest rounds: a control is lost easily.
+/// The fewest rounds beside controls: one of those is lost easily.
 const FEWEST_ROUNDS: usize = 3;
 /// The most rounds: so many decide where less than a third is lost.
 const MOST_ROUNDS: usize = 20;
@@ -29,20 +29,20 @@ const CONTROL_CALLS: usize = 2;
 const CALL_INTERVAL: Duration = Duration::from_millis(120);
 
 /// Datagrams of the server to an external port of this host.
-pub(super) struct Datagrams<'a> {
-    pub(super) session: &'a Arc<Session>,
+pub(in crate::probe) struct Datagrams<'a> {
+    pub(in crate::probe) session: &'a Arc<Session>,
     /// The socket that asks for them.
-    pub(super) asks: &'a Socket,
+    pub(in crate::probe) asks: &'a Socket,
     /// The socket that they are to arrive at.
-    pub(super) mapped: SocketId,
+    pub(in crate::probe) mapped: SocketId,
     /// The external port.
-    pub(super) port: u16,
+    pub(in crate::probe) port: u16,
 }
 
 impl Datagrams<'_> {
     /// Asks for datagrams until one arrives, or silence is decided; beside each for one to a port that was not mapped, where
     /// one is given. Tells whether one arrived.
-    pub(super) async fn reach(
+    pub(in crate::probe) async fn reach(
         &self,
         purpose: Purpose,
         control: Option<(Purpose, u16)>,
@@ -57,22 +57,32 @@ impl Datagrams<'_> {
                 let kind = RequestKind::ToMappedPort { port, from };
                 session.send(asks, Request { purpose, to: session.server(), kind, round: number }).await;
             }
-            session.until(session.now() + INTERVAL, |_| false).await;
+            // Beside controls there is more to hear than one answer.
+            session.until(session.now() + INTERVAL, |log| control.is_none() && is_heard(log)).await;
             let until = session.now().saturating_sub(session.response_timeout());
             let is_enough = |log: &ObservationLog| datagram_counts(log, purpose, mapped, until).is_enough();
-            if round >= FEWEST_ROUNDS && session.read(|log| is_heard(log) || is_enough(log)) {
+            let least = if control.is_some() { FEWEST_ROUNDS } else { 1 };
+            if round >= least && session.read(|log| is_heard(log) || is_enough(log)) {
                 break;
             }
         }
         // Silence counts once an answer would have been here.
-        session.until(session.now() + session.response_timeout(), |_| false).await;
+        let patience = session.now() + session.response_timeout();
+        session.until(patience, |log| control.is_none() && is_heard(log)).await;
+        // An endpoint that answers nobody is silent here, too.
+        if let Some(endpoint) = session.endpoints().get(from)
+            && !session.read(|log| is_heard(log) || log.is_alive(endpoint))
+        {
+            let purpose = Purpose::main(purpose.measurement).role("alive");
+            session.learn_external(asks, purpose, endpoint, 3).await;
+        }
         session.read(is_heard)
     }
 }
 
 /// Has the server connect to an external port of this host until a connection arrives, so often at the most. Tells whether one
 /// arrived.
-pub(super) async fn call(
+pub(in crate::probe) async fn call(
     session: &Arc<Session>,
     test: &TestSession,
     purpose: Purpose,
