@@ -72,6 +72,9 @@ pub fn fragment(report: &Value, language: Language) -> String {
             findings::write(&mut html, &family["udp"], words);
             pictures::write(&mut html, &family["udp"], words);
         }
+        if family["translation"].is_object() {
+            findings::ipv6(&mut html, family, words);
+        }
         html.raw("</section>\n");
     }
     layers::write(&mut html, &report["layers"], words);

@@ -165,6 +165,7 @@ pub(crate) async fn directly(
             warnings.push(format!("{} has no IPv4 address, and was not reached over IPv6{why}", asked.query));
         }
     }
+    warnings.extend(broken_ipv6(&*net, &reports, &ipv6, servers));
     // The first that answered; where nobody did, the first.
     let answered = |report: &ServerReport| report.ipv4.is_some() || report.ipv6.is_some();
     let first = reports.iter().position(answered).unwrap_or(0);
@@ -181,7 +182,11 @@ pub(crate) async fn directly(
         server: first,
         more_servers: reports,
         layers: v4.layers.or(v6.layers),
-        consoles: verdict::consoles::of(ipv4.udp.as_ref(), v4.port_mapping.as_ref()),
+        consoles: verdict::consoles::of(
+            ipv4.udp.as_ref(),
+            v4.port_mapping.as_ref(),
+            net.tracks_connections(),
+        ),
         port_mapping: crate::report::PortMapping::of_both(v4.port_mapping, v6.port_mapping),
         proxy: None,
         hole_punching: verdict::conclude(&ipv4, &ipv6),
@@ -199,6 +204,35 @@ pub(crate) async fn directly(
 /// Seconds with three decimal places.
 fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+/// What an address without a way costs: programs try IPv6 first.
+fn broken_ipv6(
+    net: &dyn Net,
+    reports: &[ServerReport],
+    ipv6: &FamilyReport,
+    servers: &[ServerQuery],
+) -> Option<String> {
+    let own = Family::V6.source(net).filter(|own| !address_family::is_private(*own))?;
+    let has_both =
+        |asked: &ServerQuery| asked.target.as_ref().is_ok_and(|t| t.v4.is_some() && t.v6.is_some());
+    let silent: Vec<&str> = servers
+        .iter()
+        .zip(reports)
+        .filter(|(asked, report)| has_both(asked) && report.ipv4.is_some() && report.ipv6.is_none())
+        .map(|(asked, _)| asked.query.as_str())
+        .collect();
+    (ipv6.status == FamilyStatus::Unreachable && !silent.is_empty()).then(|| {
+        let whose = match silent.len() {
+            1 => "it is broken here or at the server",
+            _ => "it is broken here",
+        };
+        format!(
+            "IPv6: this host has an address ({own}) and a route, and {} answers over IPv4 alone: {whose}; where it is here, \
+             programs that try IPv6 first lose 250 ms or more with every connection (RFC 8305 section 5)",
+            silent.join(", ")
+        )
+    })
 }
 
 /// This host's IPv6 addresses, with the one that the system sends from.

@@ -2,6 +2,7 @@
 
 pub mod call;
 pub mod idle;
+pub mod ipv6;
 #[cfg(feature = "port-mapping")]
 pub mod layers;
 #[cfg(test)]
@@ -233,6 +234,8 @@ pub struct ObservationLog {
     pub tcp: TcpLog,
     /// What was observed of the gateway, and of ports that it was asked to open.
     pub port_mapping: PortMappingLog,
+    /// What was observed of IPv6 beside the usual.
+    pub ipv6: ipv6::Ipv6Log,
     /// What was observed of the routers on the way.
     #[cfg(feature = "port-mapping")]
     pub layers: layers::LayersLog,
@@ -269,6 +272,7 @@ impl ObservationLog {
             connected: None,
             tcp: TcpLog::default(),
             port_mapping: PortMappingLog::default(),
+            ipv6: ipv6::Ipv6Log::default(),
             #[cfg(feature = "port-mapping")]
             layers: layers::LayersLog::default(),
             software: None,

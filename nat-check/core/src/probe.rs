@@ -20,6 +20,8 @@ pub mod filtering;
 pub mod hairpinning;
 pub mod inbound_first;
 #[cfg(feature = "port-mapping")]
+pub mod ipv6;
+#[cfg(feature = "port-mapping")]
 pub mod layers;
 pub mod lifetime;
 pub mod mapping;
@@ -117,6 +119,8 @@ pub const REGISTRY: &[Probe] = &[
     alg::PROBE,
     inbound_first::PROBE,
     distance::PROBE,
+    #[cfg(feature = "port-mapping")]
+    ipv6::PROBE,
     #[cfg(feature = "port-mapping")]
     layers::PROBE,
     lifetime::PROBE,

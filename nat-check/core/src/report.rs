@@ -9,6 +9,7 @@ mod advice;
 pub mod checklist;
 mod consoles;
 mod finding;
+mod ipv6;
 mod layers;
 mod own_address;
 mod port_mapping;
@@ -21,6 +22,7 @@ pub use advice::{Advice, AdviceCode};
 pub use checklist::{Requirement, RequirementLevel, RequirementVerdict};
 pub use consoles::{Consoles, MicrosoftNat, SonyNat, rows as console_rows};
 pub use finding::{Confidence, Evidence, Finding};
+pub use ipv6::{Ipv6Findings, Ipv6Inbound, Ipv6Translation, rows as ipv6_rows};
 pub use layers::{HopKind, Layers, LayersHop, LayersKind, rows as layers_rows};
 pub use own_address::{AddressKind, OwnAddress};
 pub use port_mapping::{
@@ -183,6 +185,12 @@ pub struct FamilyReport {
     /// This host's own addresses in this family; IPv6 only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<OwnAddress>,
+    /// How addresses are translated on the way; IPv6 only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub translation: Option<Finding<Ipv6Translation>>,
+    /// Whether what strangers send reaches ports of this host that have sent nothing; IPv6 only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inbound: Option<Ipv6Inbound>,
 }
 
 /// UDP behaviour, finding by finding.

@@ -2,6 +2,8 @@
 //! time. The only place of the engine that does I/O, always through [`Net`].
 
 #[cfg(feature = "port-mapping")]
+mod ipv6;
+#[cfg(feature = "port-mapping")]
 mod layers;
 mod pace;
 #[cfg(feature = "port-mapping")]

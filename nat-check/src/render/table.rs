@@ -89,6 +89,11 @@ impl Page {
         if !rows.is_empty() && !family.addresses.is_empty() {
             rows.push(row("Own addresses", words::addresses(&family.addresses), ""));
         }
+        let ipv6 = report::ipv6_rows(family.translation.as_ref(), family.inbound.as_ref());
+        rows.extend(ipv6.into_iter().map(|row| {
+            let sure = row.basis.map_or("", |basis| words::confidence(basis.confidence));
+            [row.label.into(), row.text, sure.into()]
+        }));
         if rows.is_empty() {
             let reason = family.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
             let line = format!("{name}: {}{reason}", words::status(family));
@@ -255,6 +260,11 @@ impl Page {
                 self.heading(&format!("Evidence, {name}.tcp"));
                 self.table(&[], &evidence_rows(report::tcp_rows("", tcp)));
             }
+        }
+        let ipv6 = report::ipv6_rows(report.ipv6.translation.as_ref(), report.ipv6.inbound.as_ref());
+        if !ipv6.is_empty() {
+            self.heading("Evidence, ipv6");
+            self.table(&[], &evidence_rows(ipv6));
         }
         if let Some(layers) = &report.layers {
             self.heading("Evidence, layers");

@@ -1,6 +1,6 @@
 //! The findings of one family as a table, each with its confidence and its reason, its evidence folded away.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{Html, Words, known, text};
 
@@ -19,6 +19,15 @@ pub(super) const UDP: [&str; 9] = [
 
 pub(super) fn write(html: &mut Html, udp: &Value, words: &Words) {
     table(html, udp, &UDP, words);
+}
+
+/// What is told of IPv6 alone.
+pub(super) fn ipv6(html: &mut Html, family: &Value, words: &Words) {
+    let inbound = |transport: &str| family["inbound"][transport].clone();
+    let part = json!({
+        "translation": family["translation"], "inbound_udp": inbound("udp"), "inbound_tcp": inbound("tcp"),
+    });
+    table(html, &part, &["translation", "inbound_udp", "inbound_tcp"], words);
 }
 
 /// Those findings of a part of the report that there are.
@@ -49,6 +58,8 @@ fn value(key: &str, value: &Value, words: &Words) -> String {
         Value::Null => words.unknown.into(),
         Value::Bool(true) => words.yes.into(),
         Value::Bool(false) => words.no.into(),
+        // "None" is also a level.
+        Value::String(word) if key == "translation" => words.value(&format!("translation-{word}")).to_owned(),
         Value::String(word) => words.value(word).to_owned(),
         Value::Object(parts) if key == "port_allocation" => ports(parts, words),
         Value::Object(parts) if key == "lifetime" => lifetime(parts, words),

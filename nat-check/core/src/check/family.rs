@@ -11,7 +11,7 @@ use super::{
     agreement::{self, Verdict},
 };
 #[cfg(feature = "port-mapping")]
-use crate::probe::{layers, port_mapping};
+use crate::probe::{ipv6, layers, port_mapping};
 use crate::{
     classify::{self, ServerSide},
     engine::{self, Observed, Settings},
@@ -19,7 +19,10 @@ use crate::{
     observation::Transaction,
     probe::{lifetime, mapping},
     progress::Progress,
-    report::{FamilyReport, FamilyStatus, Finding, Layers, LayersKind, PortMapping, Reason, ReasonCode},
+    report::{
+        FamilyReport, FamilyStatus, Finding, Ipv6Findings, Layers, LayersKind, PortMapping, Reason,
+        ReasonCode,
+    },
     selection::Selection,
 };
 
@@ -249,11 +252,14 @@ impl FamilyTest<'_> {
         let several = by_one.or(notes.several.take());
         notes.layers = layers(&examined, notes.port_mapping.as_ref(), several.clone())
             .or_else(|| several.map(Into::into));
+        let ipv6 = ipv6(&examined);
         let verdicts = examined.into_iter().map(|(_, verdict)| verdict).collect();
         let found = agreement::merge(verdicts, together, &mut notes.warnings);
         let tcp = found.as_ref().filter(|found| found.tcp_tried).map(|found| found.tcp.clone());
         let udp = found.map(|found| found.udp);
-        let report = FamilyReport { status: FamilyStatus::Tested, udp, tcp, ..FamilyReport::default() };
+        let (translation, inbound) = ipv6.map(|it| (it.translation, it.inbound)).unzip();
+        let status = FamilyStatus::Tested;
+        let report = FamilyReport { status, udp, tcp, translation, inbound, ..FamilyReport::default() };
         (report, notes)
     }
 }
@@ -268,6 +274,17 @@ fn layers(
     examined.iter().find_map(|(observed, verdict)| {
         layers::conclude(&observed.log, &verdict.found, port_mapping, several.clone())
     })
+}
+
+/// What the first server that was asked for it tells of IPv6 beside the usual.
+#[cfg(feature = "port-mapping")]
+fn ipv6(examined: &[(Observed, Verdict)]) -> Option<Ipv6Findings> {
+    examined.iter().find_map(|(observed, verdict)| ipv6::conclude(&observed.log, &verdict.found))
+}
+
+#[cfg(not(feature = "port-mapping"))]
+fn ipv6(_: &[(Observed, Verdict)]) -> Option<Ipv6Findings> {
+    None
 }
 
 #[cfg(not(feature = "port-mapping"))]

@@ -191,6 +191,11 @@ pub enum ReasonCode {
     RoutersSilent,
     /// The gateway names another public address than the server sees.
     AnotherPublicAddress,
+    // IPv6.
+    /// An interface identifier is so short that a router may have the same one.
+    IdentifierTooShort,
+    /// Strangers reach ports that have sent something, and no others.
+    FilterOpensBySending,
     // Rooms.
     /// Only one of the two says that there is a path.
     OneSideSays,

@@ -13,13 +13,19 @@ use crate::{
 const MICROSOFT: &str = "Microsoft KB 840420 and its dashboard: port assignment, filtering, UPnP";
 const SONY: &str = "Sony, PlayStation 4 user's guide, Test Internet Connection";
 
-/// The makers' words; none where nothing is known that they rest on.
+/// The makers' words; none where nothing is known that they rest on. `has_firewall`: whether this host has a stateful firewall of its
+/// own, which a console has not.
 #[must_use]
-pub fn of(udp: Option<&UdpReport>, port_mapping: Option<&PortMapping>) -> Option<Consoles> {
+pub fn of(
+    udp: Option<&UdpReport>,
+    port_mapping: Option<&PortMapping>,
+    has_firewall: Option<bool>,
+) -> Option<Consoles> {
+    let may_filter = has_firewall != Some(false);
     // What a server near by sees says nothing of the Internet.
     let udp = udp.filter(|udp| udp.external.iter().all(|seen| is_global(seen.ip())))?;
-    let upnp = Upnp::of(port_mapping);
-    let (microsoft, sony) = (microsoft(udp, &upnp), sony(udp, &upnp));
+    let upnp = Upnp::of(port_mapping, may_filter);
+    let (microsoft, sony) = (microsoft(udp, &upnp, may_filter), sony(udp, &upnp));
     (microsoft.is_some() || sony.is_some()).then(|| Consoles {
         microsoft: microsoft.unwrap_or_else(|| Finding::unknown(not_known(udp), MICROSOFT)),
         sony: sony.unwrap_or_else(|| Finding::unknown(not_known(udp), SONY)),
@@ -37,7 +43,7 @@ enum Upnp {
 }
 
 impl Upnp {
-    fn of(port_mapping: Option<&PortMapping>) -> Self {
+    fn of(port_mapping: Option<&PortMapping>, may_filter: bool) -> Self {
         let not_asked = (ReasonCode::NotAskedFor, "it was not asked whether the router opens ports by UPnP");
         let Some(asked) = port_mapping else { return Self::Unknown(not_asked.into()) };
         let unknown = |text: &Option<String>, code| {
@@ -49,6 +55,7 @@ impl Upnp {
             (None, None) => Self::OpensNothing,
             (None, Some(MappingProtocol { reachable_udp, .. })) => match reachable_udp.sure() {
                 Some(true) => Self::Opens,
+                Some(false) if may_filter => Self::Unknown(of_this_host()),
                 Some(false) => Self::OpensNothing,
                 None if reachable_udp.reason_code == Some(ReasonCode::MappingRefused) => Self::OpensNothing,
                 None => unknown(
@@ -60,7 +67,7 @@ impl Upnp {
     }
 }
 
-fn microsoft(udp: &UdpReport, upnp: &Upnp) -> Option<Finding<MicrosoftNat>> {
+fn microsoft(udp: &UdpReport, upnp: &Upnp, may_filter: bool) -> Option<Finding<MicrosoftNat>> {
     let found = |value, confidence| Some(Finding::known(value, confidence, MICROSOFT));
     if matches!(upnp, Upnp::Opens) {
         return found(MicrosoftNat::Open, Confidence::Strong);
@@ -82,8 +89,16 @@ fn microsoft(udp: &UdpReport, upnp: &Upnp) -> Option<Finding<MicrosoftNat>> {
         Upnp::Unknown(reason) if word != MicrosoftNat::Open => {
             finding.at_most(Confidence::Weak).because(reason.clone())
         }
+        _ if word == MicrosoftNat::Moderate && may_filter => {
+            finding.at_most(Confidence::Weak).because(of_this_host())
+        }
         Upnp::Opens | Upnp::OpensNothing | Upnp::Unknown(_) => finding,
     })
+}
+
+fn of_this_host() -> Reason {
+    let text = "a firewall of this host, which a console has not, may be what filters";
+    (ReasonCode::OneHostCannotTell, text).into()
 }
 
 fn sony(udp: &UdpReport, upnp: &Upnp) -> Option<Finding<SonyNat>> {
@@ -153,7 +168,7 @@ mod tests {
             (Mapping::AddressAndPortDependent, apd, opens, ("open", Strong), ("type-2", Weak)),
         ];
         for (mapping, filtering, asked, microsoft, sony) in table {
-            let found = of(Some(&udp(mapping, filtering)), asked.as_ref()).unwrap();
+            let found = of(Some(&udp(mapping, filtering)), asked.as_ref(), Some(false)).unwrap();
             let word = |value| serde_json::to_value(value).unwrap();
             let told = format!("{mapping:?}, {filtering:?}: {found:?}");
             assert_eq!(word(found.microsoft.value).as_str(), Some(microsoft.0), "{told}");
@@ -170,18 +185,18 @@ mod tests {
 
     #[test]
     fn what_is_not_known_has_no_word() {
-        assert!(of(None, None).is_none());
-        assert!(of(Some(&UdpReport::default()), None).is_none());
+        assert!(of(None, None, None).is_none());
+        assert!(of(Some(&UdpReport::default()), None, None).is_none());
         let here = UdpReport {
             external: vec!["127.0.0.1:5000".parse().unwrap()],
             ..udp(Mapping::Direct, Filtering::EndpointIndependent)
         };
-        assert!(of(Some(&here), None).is_none());
+        assert!(of(Some(&here), None, None).is_none());
         let half = UdpReport {
             filtering: Finding::default(),
             ..udp(Mapping::EndpointIndependent, Filtering::EndpointIndependent)
         };
-        let found = of(Some(&half), None).unwrap();
+        let found = of(Some(&half), None, None).unwrap();
         assert_eq!((found.microsoft.value, found.sony.value), (None, Some(SonyNat::Type2)));
         assert!(found.microsoft.reason_code.is_some());
         assert_eq!(crate::report::console_rows(&found).len(), 1);
@@ -189,6 +204,21 @@ mod tests {
         let mut likely = udp(Mapping::EndpointIndependent, Filtering::EndpointIndependent);
         likely.filtering = Finding::known(Filtering::EndpointIndependent, Weak, "test")
             .because((ReasonCode::LossLeavesDoubt, "loss"));
-        assert_eq!(of(Some(&likely), None).unwrap().microsoft.confidence, Weak);
+        assert_eq!(of(Some(&likely), None, None).unwrap().microsoft.confidence, Weak);
+    }
+
+    #[test]
+    fn a_firewall_of_this_host_is_no_consoles() {
+        let strict = udp(Mapping::EndpointIndependent, Filtering::AddressAndPortDependent);
+        let dead = upnp(Finding::known(false, Strong, "test"));
+        for (asked, has_firewall, sure) in [
+            (PortMapping::default(), Some(false), Strong),
+            (PortMapping::default(), Some(true), Weak),
+            (PortMapping::default(), None, Weak),
+            (dead, Some(true), Weak),
+        ] {
+            let microsoft = of(Some(&strict), Some(&asked), has_firewall).unwrap().microsoft;
+            assert_eq!((microsoft.value, microsoft.confidence), (Some(MicrosoftNat::Moderate), sure));
+        }
     }
 }
