@@ -52,12 +52,8 @@ fn is_met(nat: &Behaviour, rfc: u16, requirement: &str) -> Option<bool> {
         |filtering| matches!(filtering, Filtering::EndpointIndependent | Filtering::AddressDependent);
     let live_for = |seconds| Some(udp?.unreplied.min(udp?.stream) >= Duration::from_secs(seconds));
     match (rfc, requirement) {
-        (4787, "REQ-1") => Some(udp?.mapping == Mapping::EndpointIndependent),
+        (4787, "REQ-1") => Some(udp?.mapping == Mapping::EndpointIndependent && !udp?.inbound_first_remap),
         (4787 | 6888, "REQ-2") => Some(udp?.external_ips? == 1),
-        // Where each destination has a mapping of its own, no more than one of them can keep the port.
-        (4787, "REQ-4") if udp?.ports == Some(PortPolicy::Preserving) => {
-            (udp?.mapping == Mapping::EndpointIndependent).then_some(true)
-        }
         (4787, "REQ-4") => udp?.parity,
         (4787, "REQ-5") => live_for(120),
         (4787, "REQ-5c") => live_for(300),

@@ -100,10 +100,12 @@ fn translated(session: &Session, socket: SocketId, external: SocketAddr) -> bool
 /// to the host that sent them.
 fn conclude(log: &ObservationLog) -> Finding<bool> {
     let loops: Vec<&Transaction> = log.of(PURPOSE).filter(|t| t.kind == RequestKind::Hairpin).collect();
-    if let Some(hit) = loops.iter().find_map(|t| t.responses.first()) {
+    // At the socket that it was sent to: what comes back to the sender is an echo of somebody else.
+    let came_back = |t: &Transaction| t.responses.iter().find(|it| it.on != t.socket).cloned();
+    if let Some(hit) = loops.iter().find_map(|t| came_back(t)) {
         return Finding::known(true, Confidence::Certain, METHOD)
             .with("sent", loops.len())
-            .with("returned", loops.iter().filter(|t| !t.responses.is_empty()).count())
+            .with("returned", loops.iter().filter(|t| came_back(t).is_some()).count())
             .with("source_seen", hit.from);
     }
     let learned = log.of(PURPOSE).find_map(|t| Some((t.socket, t.direct()?.mapped()?)));

@@ -146,11 +146,22 @@ async fn run(session: Arc<Session>) {
     }
 }
 
-/// Whether one has expired, and all that were idle for less have been looked at.
+/// So many have to be silent, one after the other: what is silent alone may have met an outage.
+const ENOUGH: usize = 2;
+
+/// Whether enough have expired, and all that were idle for less have been looked at.
 fn is_decided(log: &ObservationLog) -> bool {
     let idle = &log.tcp.idle;
-    let expired = idle.iter().filter(|it| it.is_expired()).map(|it| it.idle).min();
+    let expired = expired(log).nth(ENOUGH - 1).map(|it| it.idle);
     expired.is_some_and(|expired| idle.iter().all(|it| it.idle >= expired || it.outcome.is_some()))
+}
+
+/// Connections that had expired, the shortest idle time first. What was silent before one that lived longer was something else.
+fn expired(log: &ObservationLog) -> impl Iterator<Item = &IdleConnection> {
+    let alive = log.tcp.idle.iter().filter(|it| it.is_alive()).map(|it| it.idle).max().unwrap_or_default();
+    let mut expired: Vec<_> = log.tcp.idle.iter().filter(|it| it.is_expired() && it.idle > alive).collect();
+    expired.sort_by_key(|it| it.idle);
+    expired.into_iter()
 }
 
 /// Opens a connection, leaves it idle for so long, and looks.
@@ -206,10 +217,9 @@ fn conclude(log: &ObservationLog) -> Finding<TcpIdle> {
     if log.tcp.longest_idle.is_none() {
         return Finding::unknown((ReasonCode::NotAskedFor, "not asked for (--tcp-idle)"), METHOD);
     }
-    let expired = idle.iter().filter(|it| it.is_expired()).min_by_key(|it| it.idle);
     let alive = idle.iter().filter(|it| it.is_alive()).map(|it| it.idle).max();
-    let shorter = |than: Duration| idle.iter().filter(move |it| it.is_alive() && it.idle < than);
-    let finding = match (alive, expired) {
+    let outages = idle.iter().filter(|it| it.is_expired()).count() - expired(log).count();
+    let finding = match (alive, expired(log).next()) {
         (None, None) if idle.is_empty() && log.tcp.session == TestSessionState::Open => {
             let text = "the server holds no connections, or none came about";
             Finding::unknown((ReasonCode::ServerHonoursPart, text), METHOD)
@@ -219,24 +229,29 @@ fn conclude(log: &ObservationLog) -> Finding<TcpIdle> {
             let text = "the run ended before any connection had been idle for long enough";
             Finding::unknown((ReasonCode::EndedEarly, text), METHOD)
         }
-        (Some(alive), Some(expired)) if alive > expired.idle => {
-            let text = "a connection that was idle for longer was alive: what ended the other one was not its idle time";
-            Finding::unknown((ReasonCode::LossLeavesDoubt, text), METHOD)
-        }
         (Some(alive), None) => {
             let value = TcpIdle::new(alive.as_secs_f64(), None, None);
             Finding::known(value, Confidence::Certain, METHOD)
         }
         (_, Some(expired)) => {
-            let alive = shorter(expired.idle).map(|it| it.idle).max().unwrap_or_default();
+            let alive = alive.unwrap_or_default();
             let revived = match expired.outcome {
                 Some(IdleOutcome::Silent { revived }) => Some(revived),
                 Some(IdleOutcome::Heard | IdleOutcome::Ended) | None => None,
             };
             let value = TcpIdle::new(alive.as_secs_f64(), Some(expired.idle.as_secs_f64()), revived);
-            Finding::known(value, Confidence::Strong, METHOD)
+            match self::expired(log).count() {
+                1 => {
+                    let text =
+                        "one connection alone was silent, which an outage of some seconds may do as well";
+                    Finding::known(value, Confidence::Weak, METHOD)
+                        .because((ReasonCode::LossLeavesDoubt, text))
+                }
+                _ => Finding::known(value, Confidence::Strong, METHOD),
+            }
         }
     };
+    let finding = if outages > 0 { finding.with("silent_for_other_reasons", outages) } else { finding };
     let looked = idle.iter().filter(|it| it.outcome.is_some()).count();
     finding.with("connections", idle.len()).with("looked_at", looked)
 }
@@ -262,17 +277,21 @@ mod tests {
     fn a_timer_is_between_the_longest_that_lived_and_the_shortest_that_did_not() {
         let bracket = |alive, expired, revived| Some(TcpIdle::new(alive, expired, revived));
         assert_eq!(
-            found(&[(20, REVIVED), (10, HEARD), (14, HEARD), (25, None)]),
+            found(&[(20, REVIVED), (10, HEARD), (14, HEARD), (25, REVIVED), (32, None)]),
             (bracket(14.0, Some(20.0), Some(true)), Confidence::Strong)
         );
         let ended = Some(IdleOutcome::Ended);
-        assert_eq!(found(&[(10, ended)]), (bracket(0.0, Some(10.0), None), Confidence::Strong));
+        assert_eq!(found(&[(10, ended), (14, ended)]), (bracket(0.0, Some(10.0), None), Confidence::Strong));
+        assert_eq!(found(&[(10, HEARD), (14, ended)]), (bracket(10.0, Some(14.0), None), Confidence::Weak));
         assert_eq!(found(&[(10, HEARD), (900, HEARD)]), (bracket(900.0, None, None), Confidence::Certain));
     }
 
     #[test]
-    fn what_lived_longer_than_what_expired_leaves_it_open() {
-        assert_eq!(found(&[(10, REVIVED), (14, HEARD)]), (None, Confidence::Unknown));
+    fn what_was_silent_before_one_that_lived_longer_was_an_outage() {
+        let alive = |alive| Some(TcpIdle::new(alive, None, None));
+        assert_eq!(found(&[(10, REVIVED), (14, HEARD)]), (alive(14.0), Confidence::Certain));
+        let after = found(&[(10, REVIVED), (14, HEARD), (20, REVIVED), (25, REVIVED)]);
+        assert_eq!(after, (Some(TcpIdle::new(14.0, Some(20.0), Some(true))), Confidence::Strong));
         assert_eq!(found(&[(10, None)]), (None, Confidence::Unknown));
         assert_eq!(found(&[]), (None, Confidence::Unknown));
     }

@@ -13,9 +13,11 @@ mod tcp;
 mod tests;
 mod udp;
 
+use std::net::SocketAddr;
+
 use crate::report::{FamilyReport, Report, Requirement, RequirementLevel};
 use facts::{Facts, Judged, moot, open};
-use shared::nat::{Filtering, Mapping};
+use shared::nat::Mapping;
 
 /// The requirements of all RFCs, and what the report says of them.
 #[must_use]
@@ -84,9 +86,21 @@ fn ipv6(report: &Report) -> &FamilyReport {
 
 fn translates_udp(facts: &Facts<'_>) -> Result<(), Judged> {
     let Some(udp) = facts.udp else { return Err(facts.not_tested()) };
-    match udp.mapping.sure() {
+    translates(udp.mapping.sure(), udp.local, &udp.external)
+}
+
+/// What belongs to a NAT is asked of one that is there.
+fn translates(
+    mapping: Option<&Mapping>,
+    local: Option<SocketAddr>,
+    external: &[SocketAddr],
+) -> Result<(), Judged> {
+    let is_seen_elsewhere = || external.iter().any(|seen| Some(seen.ip()) != local.map(|local| local.ip()));
+    match mapping {
         Some(Mapping::Direct) => Err(moot("nothing translates addresses over IPv4")),
-        Some(_) | None => Ok(()),
+        Some(_) => Ok(()),
+        None if is_seen_elsewhere() => Ok(()),
+        None => Err(open("whether anything translates addresses is not sure")),
     }
 }
 
@@ -95,16 +109,17 @@ fn translates_tcp(facts: &Facts<'_>) -> Result<(), Judged> {
     if tcp.intercepted.sure() == Some(&true) {
         return Err(open("something on the way answers connections in the server's place"));
     }
-    match tcp.mapping.sure() {
-        Some(Mapping::Direct) => Err(moot("nothing translates addresses over IPv4")),
-        Some(_) | None => Ok(()),
-    }
+    translates(tcp.mapping.sure(), tcp.local, &tcp.external)
 }
 
 fn is_of_the_carrier(facts: &Facts<'_>) -> Result<(), Judged> {
     use crate::report::LayersKind as K;
     match facts.kind {
         Some(K::CarrierGrade | K::DsLite) => Ok(()),
+        // Home routers say where they are seen; carriers' NATs do not answer this host.
+        Some(K::One) if !facts.is_gateway_named => {
+            Err(open("whether the one NAT is a carrier's is not known"))
+        }
         Some(kind @ (K::None | K::One | K::OwnDouble)) => {
             Err(moot(format!("no NAT of a carrier: {}", kind.text())))
         }
@@ -117,10 +132,10 @@ fn is_of_the_carrier(facts: &Facts<'_>) -> Result<(), Judged> {
 fn has_ipv6(facts: &Facts<'_>) -> Result<(), Judged> {
     use crate::report::FamilyStatus as S;
     match facts.family.status {
-        S::Tested => match facts.udp.and_then(|udp| udp.filtering.sure()) {
-            Some(Filtering::EndpointIndependent) => Err(moot("nothing filters over IPv6")),
-            Some(_) | None => Ok(()),
-        },
+        // That strangers come in at a port that has sent something is what the RFC asks a firewall for.
+        S::Tested if facts.strangers_come_in() => Err(moot("nothing filters over IPv6")),
+        S::Tested => Ok(()),
+        S::Unavailable if facts.has_own_ipv6() => Err(open("this host has IPv6, which was not tested")),
         S::Unavailable => Err(moot(facts.family.reason.as_deref().unwrap_or("no IPv6 here"))),
         S::Unreachable | S::Skipped => Err(facts.not_tested()),
     }

@@ -3,7 +3,7 @@
 use shared::nat::Filtering;
 
 use crate::report::{
-    FamilyReport, Finding, LayersKind, Report, RequirementVerdict, TcpReport, UdpReport, number,
+    AddressKind, FamilyReport, Finding, LayersKind, Report, RequirementVerdict, TcpReport, UdpReport, number,
 };
 
 /// The findings of one family.
@@ -13,6 +13,8 @@ pub(super) struct Facts<'a> {
     pub(super) tcp: Option<&'a TcpReport>,
     /// The kind of way, where it is sure.
     pub(super) kind: Option<LayersKind>,
+    /// Whether the gateway says itself where it is seen.
+    pub(super) is_gateway_named: bool,
     /// Whether this host cannot have a stateful firewall of its own.
     has_no_firewall: bool,
     /// Whether the server was asked at a port of those that may have shorter timers.
@@ -29,12 +31,15 @@ pub(super) struct Judged {
 impl<'a> Facts<'a> {
     pub(super) fn new(report: &'a Report, family: &'a FamilyReport) -> Self {
         let kind = report.layers.as_ref().and_then(|layers| layers.kind.sure()).copied();
-        let servers = [&report.server.ipv4, &report.server.ipv6].into_iter().flatten();
+        let servers = std::iter::once(&report.server).chain(&report.more_servers);
+        let servers = servers.flat_map(|server| [&server.ipv4, &server.ipv6]).flatten();
+        let named = report.layers.as_ref().map(|layers| &layers.gateway_external_address);
         Self {
             family,
             udp: family.udp.as_ref(),
             tcp: family.tcp.as_ref(),
             kind,
+            is_gateway_named: named.is_some_and(|named| named.sure().is_some()),
             has_no_firewall: report.host_tracks_connections == Some(false),
             is_well_known_port: servers.into_iter().any(|server| server.primary.port() < 1024),
         }
@@ -54,6 +59,32 @@ impl<'a> Facts<'a> {
     /// The same over TCP.
     pub(super) fn of_the_way_over_tcp(&self, judged: Judged) -> Judged {
         self.unless_of_this_host(judged, self.tcp.map(|tcp| &tcp.filtering))
+    }
+
+    /// The same of what a lone SYN gets: rules without state may keep it from this host, too, unless one has arrived.
+    pub(super) fn of_a_lone_syn(&self, judged: Judged) -> Judged {
+        let wide = [Filtering::EndpointIndependent, Filtering::AddressDependent];
+        let has_arrived = self.tcp.is_some_and(|tcp| {
+            tcp.simultaneous_open.sure() == Some(&true)
+                || tcp.filtering.sure().is_some_and(|filtering| wide.contains(filtering))
+        });
+        match judged.verdict {
+            RequirementVerdict::NotMet if !has_arrived => {
+                open(format!("{}, which rules of this host itself may do", judged.why))
+            }
+            _ => self.of_the_way_over_tcp(judged),
+        }
+    }
+
+    /// Whether what strangers send over IPv6 reaches ports that have sent nothing, over both transports.
+    pub(super) fn strangers_come_in(&self) -> bool {
+        let inbound = self.family.inbound.as_ref();
+        inbound.is_some_and(|it| [&it.udp, &it.tcp].into_iter().all(|finding| finding.sure() == Some(&true)))
+    }
+
+    /// Whether this host has an IPv6 address that leads to the Internet, whatever the server has.
+    pub(super) fn has_own_ipv6(&self) -> bool {
+        self.family.addresses.iter().any(|own| own.kind != AddressKind::UniqueLocal)
     }
 
     fn unless_of_this_host(&self, judged: Judged, filtering: Option<&Finding<Filtering>>) -> Judged {

@@ -2,7 +2,7 @@
 
 use super::{
     Rule,
-    facts::{Facts, Judged, by, met, not_met, open},
+    facts::{Facts, Judged, by, not_met, open, partly},
     tcp, udp,
 };
 use crate::report::{
@@ -39,28 +39,28 @@ pub(super) const RFC_6092: &[Rule] = &[
         level: Must,
         text: "all valid sequences of TCP packets, simultaneous open among them",
         finding: Some("ipv6.tcp.simultaneous_open"),
-        judge: tcp::sequences,
+        judge: |facts| of_connections(facts, tcp::sequences),
     },
     Rule {
         name: "REC-33",
         level: Should,
         text: "endpoint-independent or address-dependent filtering of TCP",
         finding: Some("ipv6.tcp.filtering"),
-        judge: tcp::filtering,
+        judge: |facts| of_connections(facts, tcp::filtering),
     },
     Rule {
         name: "REC-34",
         level: Must,
         text: "an ICMPv6 answer to an unsolicited SYN, after 6 s",
         finding: Some("ipv6.tcp.unsolicited_syn"),
-        judge: unsolicited_syn,
+        judge: |facts| of_connections(facts, unsolicited_syn),
     },
     Rule {
         name: "REC-35",
         level: MustNot,
         text: "idle TCP connections that expire in less than 2 h 4 min",
         finding: Some("ipv6.tcp.idle"),
-        judge: tcp::idle,
+        judge: |facts| of_connections(facts, tcp::idle),
     },
 ];
 
@@ -69,12 +69,24 @@ const ANSWERS_AFTER_S: f64 = 6.0;
 
 fn unsolicited_syn(facts: &Facts<'_>) -> Judged {
     let judged = by(facts.tcp.map(|tcp| &tcp.unsolicited_syn), |UnsolicitedSyn { answer, after_s }| {
-        match (answer, *after_s >= ANSWERS_AFTER_S) {
-            (SynAnswer::Icmp, true) => met(format!("it came after {after_s:.1} s")),
+        let way = facts.tcp.and_then(|tcp| tcp.rtt_s).unwrap_or_default();
+        match (answer, after_s - way >= ANSWERS_AFTER_S) {
+            // It has to be "administratively prohibited".
+            (SynAnswer::Icmp, true) => {
+                partly(format!("one came after {after_s:.1} s; its code was not looked at"))
+            }
             (SynAnswer::Icmp, false) => not_met(format!("it came after {after_s:.3} s")),
             (SynAnswer::Reset, _) => not_met(format!("a reset came after {after_s:.3} s")),
             (SynAnswer::Drop, _) => open(format!("no answer came within {after_s:.1} s")),
         }
     });
-    facts.of_the_way_over_tcp(judged)
+    facts.of_a_lone_syn(judged)
+}
+
+/// What answers in the server's place is no firewall.
+fn of_connections(facts: &Facts<'_>, judge: fn(&Facts<'_>) -> Judged) -> Judged {
+    match facts.tcp.and_then(|tcp| tcp.intercepted.sure()) {
+        Some(true) => open("something on the way answers connections in the server's place"),
+        Some(false) | None => judge(facts),
+    }
 }

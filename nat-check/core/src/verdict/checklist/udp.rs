@@ -6,10 +6,12 @@ use super::{
     Rule,
     facts::{Facts, Judged, by, met, moot, not_met, open, partly, timer},
 };
+use std::net::SocketAddr;
+
 use crate::report::{
-    LayersKind,
+    LayersKind, ReasonCode,
     RequirementLevel::{Must, MustNot, Recommended, Should, ShouldNot},
-    RequirementVerdict,
+    RequirementVerdict, UdpReport,
 };
 
 const MAPPING: Option<&str> = Some("ipv4.udp.mapping");
@@ -130,13 +132,6 @@ pub(super) const RFC_4787: &[Rule] = &[
 
 pub(super) const RFC_7857: &[Rule] = &[
     Rule {
-        name: "section-3",
-        level: MustNot,
-        text: "one external port for several internal endpoints and one destination",
-        finding: None,
-        judge: overloading,
-    },
-    Rule {
         name: "section-7",
         level: ShouldNot,
         text: "mappings that refused packets refresh",
@@ -163,7 +158,7 @@ pub(super) const RFC_6888: &[Rule] = &[
     Rule {
         name: "REQ-4",
         level: Must,
-        text: "a limit of ports for each subscriber",
+        text: "a limit of ports for each subscriber can be set",
         finding: None,
         judge: |_| open("it would take as many mappings as the limit allows"),
     },
@@ -177,7 +172,7 @@ pub(super) const RFC_6888: &[Rule] = &[
     Rule {
         name: "REQ-9",
         level: Must,
-        text: "mappings on request, by PCP",
+        text: "a protocol by which subscribers open ports",
         finding: None,
         judge: |_| open("the carrier's NAT is not asked, only this network's gateway"),
     },
@@ -191,12 +186,25 @@ pub(super) const RFC_6888: &[Rule] = &[
 ];
 
 fn mapping(facts: &Facts<'_>) -> Judged {
-    by(facts.udp.map(|udp| &udp.mapping), of_mapping)
+    let Some(udp) = facts.udp else { return open("it was not measured") };
+    if udp.inbound_first_remap.sure() == Some(&true) {
+        return not_met("towards a peer whose packet came first the mapping is another one");
+    }
+    by(Some(&udp.mapping), |mapping| of_mapping(mapping, is_port_kept(udp.local, &udp.external)))
 }
 
-/// The same for TCP.
-pub(super) fn of_mapping(mapping: &Mapping) -> Judged {
+/// Whether the port outside is the one inside.
+pub(super) fn is_port_kept(local: Option<SocketAddr>, external: &[SocketAddr]) -> bool {
+    external.iter().any(|seen| Some(seen.port()) == local.map(|local| local.port()))
+}
+
+/// The same for TCP. A NAT that makes a mapping of its own for each destination, and keeps ports while they are free, looks like
+/// one that has a single mapping for all: Linux does.
+pub(super) fn of_mapping(mapping: &Mapping, is_port_kept: bool) -> Judged {
     match mapping {
+        Mapping::EndpointIndependent if is_port_kept => {
+            partly("one external endpoint for all destinations; the port was free outside for each")
+        }
         Mapping::EndpointIndependent => met("one external endpoint for all destinations"),
         Mapping::Direct => moot("nothing translates addresses"),
         other => not_met(format!("the mapping is {other}")),
@@ -206,7 +214,13 @@ pub(super) fn of_mapping(mapping: &Mapping) -> Judged {
 fn pooling(facts: &Facts<'_>) -> Judged {
     by(facts.udp.map(|udp| &udp.port_allocation), |allocation| match allocation.external_ips {
         0 | 1 => partly("all sockets were seen at one address"),
-        several => not_met(format!("{several} external addresses were seen")),
+        // Behind a tunnel that translates nothing itself.
+        several if facts.kind == Some(LayersKind::DsLite) => {
+            not_met(format!("{several} external addresses were seen"))
+        }
+        several => {
+            open(format!("{several} external addresses were seen, of a pool or of several connections"))
+        }
     })
 }
 
@@ -235,8 +249,9 @@ fn parity(facts: &Facts<'_>) -> Judged {
     by(facts.udp.map(|udp| &udp.port_allocation), |allocation| match (allocation.policy, allocation.parity) {
         (_, Some(false)) => not_met("parity was not kept"),
         (PortPolicy::Preserving, _) if !is_one_mapping => partly("the first mapping of a port keeps it"),
+        // What becomes of a port that is taken was not seen.
+        (PortPolicy::Preserving, _) => partly("most ports were kept"),
         (_, Some(true)) => met("all ports kept their parity"),
-        (PortPolicy::Preserving, None) => partly("most ports were kept"),
         (_, None) => open("too few ports were seen"),
     })
 }
@@ -309,7 +324,9 @@ fn hairpinned_source(facts: &Facts<'_>) -> Judged {
         match (hairpins, source) {
             (false, _) => open(NO_HAIRPIN),
             (true, Some(source)) if udp.external.iter().any(|external| external.ip() == source.ip()) => {
-                met(format!("the packet came from {source}"))
+                partly(format!(
+                    "the packet came from {source}; whether the port is the right one was not compared"
+                ))
             }
             (true, Some(source)) if udp.local.is_some_and(|local| local.ip() == source.ip()) => {
                 not_met(format!("the packet came from {source}"))
@@ -320,6 +337,10 @@ fn hairpinned_source(facts: &Facts<'_>) -> Judged {
 }
 
 fn alg(facts: &Facts<'_>) -> Judged {
+    let is_behind = |udp: &UdpReport| udp.mapping.reason_code == Some(ReasonCode::NatBeforeServer);
+    if facts.udp.is_some_and(is_behind) {
+        return open("a NAT before the server may rewrite payloads, too");
+    }
     by(facts.udp.map(|udp| &udp.alg), |rewrites| match rewrites {
         true => not_met("addresses inside payloads are rewritten"),
         false => partly("STUN payloads pass unchanged; other protocols were not tried"),
@@ -327,6 +348,9 @@ fn alg(facts: &Facts<'_>) -> Judged {
 }
 
 fn deterministic(facts: &Facts<'_>) -> Judged {
+    if facts.udp.is_some_and(|udp| udp.mapping.reason_code == Some(ReasonCode::NotDeterministic)) {
+        return open("mappings were not the same each time");
+    }
     by(facts.udp.map(|udp| &udp.inbound_first_remap), |remaps| match remaps {
         true => not_met("a packet from outside that comes first changes the mapping towards its sender"),
         false => partly("no change was seen in this run"),
@@ -346,17 +370,17 @@ fn randomised(facts: &Facts<'_>) -> Judged {
     by(facts.udp.map(|udp| &udp.port_allocation), |allocation| match allocation.policy {
         PortPolicy::Preserving => moot("ports are kept"),
         PortPolicy::Random => partly("no order of external ports was seen"),
-        PortPolicy::Sequential => not_met("external ports follow each other"),
+        // RFC 6056 section 3.3.3 counts up for each destination, from another number.
+        PortPolicy::Sequential => {
+            open("external ports follow each other, by one counter or by one for each destination (RFC 6056)")
+        }
         PortPolicy::Block => partly("external ports come from a small block"),
     })
 }
 
 fn hard_to_guess(facts: &Facts<'_>) -> Judged {
     by(facts.udp.map(|udp| &udp.port_allocation), |allocation| match allocation.policy {
-        // A router in front of it may be what counts up.
-        PortPolicy::Sequential if facts.kind == Some(LayersKind::DsLite) => {
-            not_met("external ports follow each other")
-        }
+        // A router in front of it may be what counts up, and counters may be one for each destination.
         PortPolicy::Sequential => {
             open("external ports follow each other, by the carrier's NAT or a router in front of it")
         }
