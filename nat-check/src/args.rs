@@ -105,7 +105,7 @@ pub struct Args {
           help_heading = WHAT)]
     pub proxies: Vec<String>,
 
-    /// Say which requirements of RFC 4787, 5382, 7857, 6888 and 6092 are met, by what is found; no packets of its own
+    /// Say which requirements of RFC 4787, 5382, 7857, 5508, 6888 and 6092 are met, by what is found; no packets of its own
     ///
     /// Timers are judged where --lifetime and --tcp-idle have measured them. --require checklist.4787.REQ-1=met asks for it, too.
     #[arg(long, help_heading = WHAT)]

@@ -1,5 +1,13 @@
 //! natlab: runs programs as hosts behind NATs of your choice, with a small Internet outside.
 
+/// A line on standard error; that nobody reads it any more ends nothing.
+macro_rules! tell {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($words)*);
+    }};
+}
+
 mod args;
 #[cfg(target_os = "linux")]
 mod attach;
@@ -41,7 +49,7 @@ fn main() -> ExitCode {
         (None, None) => Err(Failure::usage(Cli::command().render_usage().to_string())),
     };
     done.unwrap_or_else(|Failure { code, message }| {
-        eprintln!("natlab: {message}");
+        tell!("natlab: {message}");
         ExitCode::from(code)
     })
 }

@@ -142,8 +142,8 @@ impl Stage {
             thread::spawn(move || {
                 lab.run_schedule(&stopped, |order, done| match done {
                     Ok(()) if quiet => {}
-                    Ok(()) => eprintln!("natlab: {order}"),
-                    Err(e) => eprintln!("natlab: {order}: {e}"),
+                    Ok(()) => tell!("natlab: {order}"),
+                    Err(e) => tell!("natlab: {order}: {e}"),
                 });
             })
         };
@@ -294,7 +294,7 @@ impl Stage {
 
     fn tell(&self, text: impl FnOnce() -> String) {
         if !self.common.quiet {
-            text().lines().for_each(|line| eprintln!("natlab: {line}"));
+            text().lines().for_each(|line| tell!("natlab: {line}"));
         }
     }
 }
@@ -312,11 +312,11 @@ fn report(summary: &Summary, names: &[String], common: &Common) -> Result<(), Fa
         }
     }
     if !common.quiet {
-        summary.nats.iter().for_each(|nat| eprintln!("natlab: {nat}"));
+        summary.nats.iter().for_each(|nat| tell!("natlab: {nat}"));
         if let [a, b, ..] = names
             && (a, b) == (&"a".to_owned(), &"b".to_owned())
         {
-            eprintln!("natlab: {}", summary.between(a, b));
+            tell!("natlab: {}", summary.between(a, b));
         }
     }
     Ok(())

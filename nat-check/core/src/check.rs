@@ -18,6 +18,7 @@ use tokio::{sync::watch, time::Instant};
 use self::{address_family::Family, family::Run};
 use crate::{
     classify::ServerSide,
+    contactable::is_global,
     net::Net,
     probe::{Found, REGISTRY},
     progress::Progress,
@@ -151,9 +152,16 @@ pub(crate) async fn directly(
             warnings.push(warning);
         }
     }
+    // One that was named twice was asked once.
+    let is_new = |at: usize| {
+        let address = |asked: &ServerQuery| asked.target.as_ref().ok().map(|target| (target.v4, target.v6));
+        let address_here = address(&servers[at]);
+        address_here.is_none() || servers[..at].iter().all(|earlier| address(earlier) != address_here)
+    };
     let mut reports: Vec<ServerReport> = servers
         .iter()
         .enumerate()
+        .filter(|(at, _)| is_new(*at))
         .map(|(at, asked)| server_report(asked, &v4.servers[at], &v6.servers[at]))
         .collect();
     let is_v6_only = |asked: &ServerQuery| {
@@ -165,6 +173,7 @@ pub(crate) async fn directly(
             warnings.push(format!("{} has no IPv4 address, and was not reached over IPv6{why}", asked.query));
         }
     }
+    warnings.extend(reports.iter().filter_map(near_server));
     warnings.extend(broken_ipv6(&*net, &reports, &ipv6, servers));
     // The first that answered; where nobody did, the first.
     let answered = |report: &ServerReport| report.ipv4.is_some() || report.ipv6.is_some();
@@ -204,6 +213,20 @@ pub(crate) async fn directly(
 /// Seconds with three decimal places.
 fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+/// A server that is no host of the Internet tells of the way to it alone.
+fn near_server(server: &ServerReport) -> Option<String> {
+    let near = [&server.ipv4, &server.ipv6]
+        .into_iter()
+        .flatten()
+        .map(|it| it.primary.ip())
+        .find(|ip| !is_global(*ip))?;
+    let where_it_is = if near.is_loopback() { "is on this host" } else { "has a private address" };
+    Some(format!(
+        "The server {} {where_it_is} ({near}): what is found is about the way to it, not about the Internet",
+        server.query
+    ))
 }
 
 /// What an address without a way costs: programs try IPv6 first.

@@ -65,7 +65,9 @@ const PADDING: u16 = GAP as u16;
 /// The first cell of each row, and below it the others, each with its heading.
 fn stacked(header: &[String], rows: &[Vec<String>], width: usize) -> Vec<String> {
     let deeper = INDENT.repeat(2);
-    let mut lines = Vec::new();
+    // What the rows are about; the other headings stand at their cells.
+    let mut lines: Vec<String> =
+        header.first().filter(|first| !first.is_empty()).cloned().into_iter().collect();
     for row in rows {
         let Some((first, others)) = row.split_first() else { continue };
         let headings = header.iter().skip(1).map(String::as_str).chain(std::iter::repeat(""));

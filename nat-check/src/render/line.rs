@@ -36,7 +36,12 @@ impl Display for Line<'_> {
             write!(f, " keepalive_s={seconds}")?;
         }
         let faults = report.server.faults.len();
-        write!(f, " duration_s={} server={} server_faults={faults}", report.duration_s, report.server.query)?;
+        // A name with blanks is one value all the same.
+        let query = match report.server.query.contains(char::is_whitespace) {
+            true => format!("{:?}", report.server.query),
+            false => report.server.query.clone(),
+        };
+        write!(f, " duration_s={} server={query} server_faults={faults}", report.duration_s)?;
         match &family.reason {
             Some(reason) => write!(f, " reason={reason:?}"),
             None => Ok(()),

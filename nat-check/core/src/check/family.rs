@@ -333,6 +333,14 @@ fn unreached(observed: &Observed) -> Reason {
         }
         None => {
             let tried_tcp = observed.tcp.is_some() || !log.tcp.connections.is_empty();
+            if log.connected.is_some() || log.tcp.reached(log.server) {
+                let text = format!(
+                    "{} accepts TCP connections and answers no STUN request there, nor any of {sent} over UDP: it is no STUN server, \
+                     or something on the way answers in its place",
+                    log.server
+                );
+                return (ReasonCode::ServerUnreachable, text).into();
+            }
             let tcp = if tried_tcp { ", nor over TCP" } else { "" };
             let text = format!(
                 "{} answered none of {sent} UDP requests in {:.1} s{tcp}; no other port was tried, and a firewall may let out \

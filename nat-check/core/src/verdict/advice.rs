@@ -178,7 +178,7 @@ fn open_firewall_port(known: &Known<'_>) -> Option<Advice> {
     let direct = known.udp?.mapping.sure() == Some(&Mapping::Direct);
     let text = "Nothing translates addresses here, but a firewall keeps strangers out: to be called by \
                 anybody, open the UDP port of your program in it.";
-    (direct && known.keeps_strangers_out())
+    (direct && known.keeps_strangers_out() && known.reached().is_none())
         .then(|| Advice::new(AdviceCode::OpenFirewallPort, text, "ipv4.udp.filtering"))
 }
 
@@ -209,6 +209,10 @@ fn send_keepalives(known: &Known<'_>) -> Option<Advice> {
 
 fn use_relay(known: &Known<'_>) -> Option<Advice> {
     let udp = known.udp?;
+    // A port that is open to everybody needs none.
+    if known.reached().is_some() {
+        return None;
+    }
     udp.filtering.sure()?;
     udp.mapping.sure()?;
     let peers = &known.report.ipv4.hole_punching.as_ref()?.peers;

@@ -16,11 +16,10 @@ pub(super) fn table(udp: &UdpReport, tcp: Option<&TcpReport>) -> Vec<PeerVerdict
     let (selves, if_unlikely) = (candidates(udp), candidates(&without_weak(udp)));
     let row = |kind: &PeerKind| {
         let over_udp = against(*kind, &selves, &if_unlikely, udp);
-        let has_no_udp = selves == [Side::UdpBlocked] || *kind == PeerKind::UdpBlocked;
-        match tcp {
-            Some(tcp) if has_no_udp && over_udp.outcome == PeerOutcome::Relay => over_tcp::row(over_udp, tcp),
-            Some(_) | None => over_udp,
-        }
+        // Of TCP nothing follows from UDP; a peer with neither NAT nor filter can be connected to.
+        let is_up_to_tcp = *kind == PeerKind::UdpBlocked
+            || selves == [Side::UdpBlocked] && over_udp.outcome == PeerOutcome::Relay;
+        if is_up_to_tcp { over_tcp::row(over_udp, tcp) } else { over_udp }
     };
     KINDS.iter().map(row).collect()
 }

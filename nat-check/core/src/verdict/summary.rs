@@ -16,7 +16,8 @@ pub(super) fn of(level: Level, udp: &UdpReport, peers: &[PeerVerdict]) -> String
         Level::MostPeers => most_peers(table),
         Level::SomePeers => some_peers(table),
         Level::None => {
-            "Hole punching does not work: UDP is blocked here, so only TCP or a relay is left.".into()
+            "Hole punching over UDP does not work: UDP is blocked here, so only TCP or a relay is left."
+                .into()
         }
         Level::Unknown => partly_known(udp, table),
     };
@@ -109,7 +110,10 @@ fn most_peers(table: Table<'_>) -> String {
 
 fn some_peers(table: Table<'_>) -> String {
     let home = match table.direct(PeerKind::PortRestrictedCone) {
-        Some(Technique::Prediction | Technique::Birthday) => {
+        Some(Technique::Prediction) => {
+            "with a port-restricted cone NAT (typical home router) by predicting ports"
+        }
+        Some(Technique::Birthday) => {
             "with a port-restricted cone NAT (typical home router) by guessing ports"
         }
         Some(_) => "with a port-restricted cone NAT (typical home router), too",

@@ -130,7 +130,11 @@ async fn over_tcp(session: &Arc<Session>, test: OutsideTest) -> bool {
         session.accept_calls(&with_server, listener);
     }
     let purpose = Purposes::of(test.protocol).call;
-    outside::call(session, &with_server, purpose, test.external, outside::CALLS).await;
+    // Beside it a port that nobody opened: what became of those calls tells silence from loss.
+    tokio::join!(
+        outside::call(session, &with_server, purpose, test.external, outside::CALLS),
+        outside::call_unmapped(Arc::clone(session))
+    );
     if in_use {
         // The server waits for an echo first, which nobody gives.
         let is_told = |log: &ObservationLog| log.tcp.calls_of(purpose).any(|call| call.outcome().is_some());

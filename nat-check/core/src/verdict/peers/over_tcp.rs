@@ -14,11 +14,23 @@ use crate::{
 };
 
 /// A row for a peer with whom there is no UDP, given what it would be without TCP.
-pub(super) fn row(without: PeerVerdict, tcp: &TcpReport) -> PeerVerdict {
-    let here = this_side(tcp);
-    if here.mapping.is_none() {
-        return without;
-    }
+pub(super) fn row(without: PeerVerdict, tcp: Option<&TcpReport>) -> PeerVerdict {
+    let relay = PeerVerdict {
+        outcome: PeerOutcome::Relay,
+        technique: Some(Technique::Turn),
+        probability: Some(0.0),
+        at_least: false,
+        ..without.clone()
+    };
+    let without = PeerVerdict {
+        outcome: PeerOutcome::Unknown,
+        technique: None,
+        probability: None,
+        at_least: false,
+        why: "UDP is blocked, and whether TCP gets through this side's NAT or firewall is not known".into(),
+        ..without
+    };
+    let Some(here) = tcp.map(this_side).filter(|here| here.mapping.is_some()) else { return without };
     let over = |peer: &TcpBehaviour| predict(&here, peer, &Budget::DEFAULT);
     let with_all: Option<Vec<Prediction>> = PEERS.iter().map(|peer| way(over(peer))).collect();
     let least = |all: Vec<Prediction>| all.into_iter().min_by(|a, b| chance(a).total_cmp(&chance(b)));
@@ -48,7 +60,7 @@ pub(super) fn row(without: PeerVerdict, tcp: &TcpReport) -> PeerVerdict {
         },
         OverTcp::Unknown(..) => without,
         none @ OverTcp::NoWay(_) => {
-            PeerVerdict { why: format!("UDP is blocked, and {}", none.why(HERE, THERE)), ..without }
+            PeerVerdict { why: format!("UDP is blocked, and {}", none.why(HERE, THERE)), ..relay }
         }
     }
 }
