@@ -187,7 +187,7 @@ mod linux {
         let nat = nat.map_err(|e| LabError::Words(e.to_string()))?;
         let lab = Lab::tun(&[TunSite::new(nat)], 1)?;
         let _server = lab.server()?;
-        let run = nat_check(lab.host(0), SERVER4[0].into(), &["-4", "--only", "port-mapping"])?;
+        let run = nat_check(lab.host(0), SERVER4[0].into(), &["-4", "--only", "port-mapping,filtering"])?;
         assert_eq!(run.output.code, 0, "{}", run.output.stderr);
         for name in ["pcp", "nat_pmp"] {
             let Some(it) = protocol(&run, name) else { continue };

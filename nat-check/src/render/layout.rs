@@ -122,6 +122,7 @@ mod tests {
         assert_eq!(
             table(&["what", "found", "sure"], &rows(), 40),
             [
+                "what",
                 "  Mapping",
                 "    found: endpoint-independent: the",
                 "    same external port for every",

@@ -367,6 +367,7 @@ mod tests {
     fn upnp(reachable: bool, agrees: bool) -> PortMapping {
         let surely = |value| Finding::known(value, Confidence::Strong, "test");
         let upnp = MappingProtocol {
+            gateway: "192.168.1.1".parse().ok(),
             mapping: Some(GrantedMapping::new(MappedTransport::Udp, 5000, 6000, 120)),
             reachable_udp: surely(reachable),
             external_address_agrees: surely(agrees),
@@ -380,7 +381,11 @@ mod tests {
         let (ei, apd) = (Mapping::EndpointIndependent, Filtering::AddressAndPortDependent);
         let one = || home(ei, apd, LayersKind::One, "192.168.1.1");
         assert_eq!(codes(&one()), [AdviceCode::ForwardPort]);
-        assert!(of(&one())[0].text.contains("192.168.1.1, or see with --port-mapping"));
+        assert!(
+            of(&one())[0]
+                .text
+                .contains("192.168.1.1, and allow it in this host's firewall, or see with --port-mapping")
+        );
         let works = Report { port_mapping: Some(upnp(true, true)), ..one() };
         assert_eq!(codes(&works), [AdviceCode::UsePortMapping]);
         let dead = Report { port_mapping: Some(upnp(false, true)), ..one() };

@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use shared::port_mapping::{Protocol, Transport};
+use shared::{
+    nat::Filtering,
+    port_mapping::{Protocol, Transport},
+};
 
 use super::{CONTROL_CALL, PROBE, Purposes};
 use crate::{
@@ -16,7 +19,10 @@ use crate::{
         call::{Call, CallResult},
         port_mapping::{AskedMapping, Attempt, Deletion, Link},
     },
-    probe::tcp_calls::{counts, log_ratio, why_no_calls},
+    probe::{
+        so_far,
+        tcp_calls::{counts, log_ratio, why_no_calls},
+    },
     report::{
         Chain, ChainLink, Confidence, Finding, GrantedMapping, MappedTransport, MappingProtocol, PortMapping,
         Reason, ReasonCode,
@@ -429,7 +435,9 @@ fn deleted(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
         (false, _) => is_refused_or_silent(log, calls),
     };
     // What was sent from the port has a mapping of its own then, which needs nobody to open it.
-    let may_be_anothers = outbound(log, attempt).value == Some(true);
+    let filtering = so_far(log, &["mapping", "filtering"]).udp.filtering;
+    let is_filtered = filtering.sure().is_some_and(|it| *it != Filtering::EndpointIndependent);
+    let may_be_anothers = outbound(log, attempt).value == Some(true) && !is_filtered;
     let ends_after = opened().filter_map(AskedMapping::opened).map(|opened| opened.lifetime).max();
     let failed = opened().find_map(|mapping| match &mapping.deletion {
         Some(Deletion::Failed(why)) => Some(why.as_str()),
@@ -443,7 +451,8 @@ fn deleted(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
         Finding::unknown(without_mapping(), DELETED)
     } else if is_heard && may_be_anothers && listed(Some(true)) == 0 {
         let text = "the port is reached still, which what was sent from it may have opened";
-        Finding::unknown((ReasonCode::ReachableWithoutMapping, text), DELETED)
+        let reason = (ReasonCode::ReachableWithoutMapping, text);
+        Finding::known(false, Confidence::Weak, DELETED).because(reason)
     } else if !is_heard && listed(Some(true)) > 0 {
         let text = "the gateway lists the mapping still; from outside nobody came through any more";
         let reason = (ReasonCode::GatewaysWordOnly, text);

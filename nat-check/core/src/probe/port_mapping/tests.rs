@@ -31,6 +31,7 @@ fn granted(named: &str) -> (ObservationLog, SocketId) {
     log.tests.push(PROBE.name);
     let mapped = socket(&mut log, "192.168.1.2:50000");
     log.port_mapping.gateway = Some(Some("192.168.1.1".parse().unwrap()));
+    log.port_mapping.is_discovered = true;
     log.port_mapping.control = Some(socket(&mut log, "192.168.1.2:50002"));
     let opened = Opened { external: EXTERNAL, lifetime: Duration::from_secs(120) };
     let mapping = |transport, socket| AskedMapping {
@@ -123,22 +124,57 @@ fn granted_is_not_reachable() {
     tested(&mut log, purposes.control, None);
     called(&mut log, purposes.call, false);
     let found = concluded(&log);
-    for finding in [&found.reachable_udp, &found.reachable_tcp] {
-        assert_eq!((finding.value, finding.confidence), (Some(false), Confidence::Strong), "{finding:?}");
+    for (finding, sure) in
+        [(&found.reachable_udp, Confidence::Strong), (&found.reachable_tcp, Confidence::Weak)]
+    {
+        assert_eq!((finding.value, finding.confidence), (Some(false), sure), "{finding:?}");
         assert_eq!(finding.reason_code, Some(ReasonCode::GrantedWithoutEffect));
     }
+    // Once a connection of the server was seen to leave its network, silence counts for more.
+    rejected(&mut log, CONTROL_CALL);
+    assert_eq!(concluded(&log).reachable_tcp.confidence, Confidence::Strong);
     assert_eq!(found.deleted.confidence, Confidence::Weak, "nobody saw it open: {:?}", found.deleted);
 }
 
 #[test]
 fn another_address_of_the_gateway_tells_why() {
-    for named in ["10.0.0.2", "100.64.3.4", "203.0.113.200"] {
+    for (named, why) in [
+        ("10.0.0.2", (Some(false), ReasonCode::BehindAnotherNat)),
+        ("100.64.3.4", (Some(false), ReasonCode::BehindAnotherNat)),
+        // The port may be open there, which nobody has tried.
+        ("203.0.113.200", (None, ReasonCode::AnotherPublicAddress)),
+    ] {
         let (mut log, _) = granted(named);
         tested(&mut log, Purposes::of(Protocol::Pcp).test, None);
         let found = concluded(&log);
         assert_eq!(found.external_address_agrees.value, Some(false), "{named}");
-        assert_eq!(found.reachable_udp.reason_code, Some(ReasonCode::BehindAnotherNat), "{named}");
+        let reachable = found.reachable_udp;
+        assert_eq!((reachable.value, reachable.reason_code), (why.0, Some(why.1)), "{named}");
     }
+}
+
+#[test]
+fn silence_of_an_endpoint_that_answers_nobody_and_of_several_addresses_says_nothing() {
+    let judged = |change: fn(&mut ObservationLog)| {
+        let (mut log, _) = granted("203.0.113.1");
+        tested(&mut log, Purposes::of(Protocol::Pcp).test, None);
+        change(&mut log);
+        let found = concluded(&log).reachable_udp;
+        (found.value, found.reason_code)
+    };
+    assert_eq!(judged(|_| ()).0, Some(false));
+    let named = |log: &mut ObservationLog| {
+        let answers = log.transactions.iter_mut().flat_map(|t| &mut t.responses);
+        answers.for_each(|answer| answer.other = Some(at("198.51.100.11:3479")));
+    };
+    assert_eq!(judged(named), (None, Some(ReasonCode::ServerEndpointSilent)));
+    let elsewhere = |log: &mut ObservationLog| {
+        let asks = socket(log, "192.168.1.2:50009");
+        let mut seen = transaction(Purpose::main("test"), asks, log.server, RequestKind::Binding);
+        seen.responses.push(answer(asks, log.server, "203.0.113.77:50009"));
+        log.transactions.push(seen);
+    };
+    assert_eq!(judged(elsewhere), (None, Some(ReasonCode::SeveralExternalAddresses)));
 }
 
 #[test]
@@ -198,7 +234,7 @@ fn a_mapping_that_stays_is_told() {
     let word = concluded(&log).deleted;
     assert_eq!(
         (word.value, word.confidence),
-        (Some(true), Confidence::Strong),
+        (Some(true), Confidence::Weak),
         "nobody called again: {word:?}"
     );
     called(&mut log, purposes.call_after, true);
@@ -251,6 +287,8 @@ fn why_nothing_is_known_is_told() {
     log.port_mapping.gateway = Some(None);
     assert_eq!(conclude(&log).and_then(|it| it.reason_code), Some(ReasonCode::GatewayUnknown));
     log.port_mapping.gateway = Some(Some("192.168.1.1".parse().unwrap()));
+    assert_eq!(conclude(&log).and_then(|it| it.reason_code), Some(ReasonCode::EndedEarly), "who answers?");
+    log.port_mapping.is_discovered = true;
     let found = conclude(&log).unwrap();
     assert!(found.reason.is_none() && found.pcp.is_none() && found.upnp.is_none(), "nobody answers");
 }

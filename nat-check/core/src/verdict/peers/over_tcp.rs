@@ -17,7 +17,7 @@ use crate::{
 pub(super) fn row(without: PeerVerdict, tcp: Option<&TcpReport>) -> PeerVerdict {
     let relay = PeerVerdict {
         outcome: PeerOutcome::Relay,
-        technique: Some(Technique::Turn),
+        technique: Some(Technique::Relay),
         probability: Some(0.0),
         at_least: false,
         ..without.clone()
