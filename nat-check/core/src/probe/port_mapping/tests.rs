@@ -20,6 +20,8 @@ use crate::{
 };
 
 const EXTERNAL: u16 = 41_000;
+/// The server's endpoint that datagrams come from.
+const OTHER: &str = "198.51.100.11:3479";
 
 fn epoch(heard: u64, told: u32) -> Epoch {
     Epoch { heard: Duration::from_secs(heard), told }
@@ -30,6 +32,11 @@ fn granted(named: &str) -> (ObservationLog, SocketId) {
     let mut log = without_loss();
     log.tests.push(PROBE.name);
     let mapped = socket(&mut log, "192.168.1.2:50000");
+    // The server's other endpoint answers whoever asks it.
+    let asks = socket(&mut log, "192.168.1.2:50008");
+    let mut asked = transaction(Purpose::main("test"), asks, at(OTHER), RequestKind::Binding);
+    asked.responses.push(answer(asks, at(OTHER), "203.0.113.1:50008"));
+    log.transactions.push(asked);
     log.port_mapping.gateway = Some(Some("192.168.1.1".parse().unwrap()));
     log.port_mapping.is_discovered = true;
     log.port_mapping.control = Some(socket(&mut log, "192.168.1.2:50002"));
@@ -163,11 +170,8 @@ fn silence_of_an_endpoint_that_answers_nobody_and_of_several_addresses_says_noth
         (found.value, found.reason_code)
     };
     assert_eq!(judged(|_| ()).0, Some(false));
-    let named = |log: &mut ObservationLog| {
-        let answers = log.transactions.iter_mut().flat_map(|t| &mut t.responses);
-        answers.for_each(|answer| answer.other = Some(at("198.51.100.11:3479")));
-    };
-    assert_eq!(judged(named), (None, Some(ReasonCode::ServerEndpointSilent)));
+    let dead = |log: &mut ObservationLog| log.transactions.retain(|t| t.to != at(OTHER));
+    assert_eq!(judged(dead), (None, Some(ReasonCode::ServerEndpointSilent)));
     let elsewhere = |log: &mut ObservationLog| {
         let asks = socket(log, "192.168.1.2:50009");
         let mut seen = transaction(Purpose::main("test"), asks, log.server, RequestKind::Binding);
