@@ -29,7 +29,7 @@ pub(super) struct SystemTracePort {
 }
 
 /// Between two packets.
-const PACE: Duration = Duration::from_millis(5);
+const PACE: Duration = Duration::from_millis(2);
 /// Longest datagram that is read: a request with a token.
 const MAX_DATAGRAM: usize = 256;
 /// The beginning of each packet; the last byte is its TTL.

@@ -217,7 +217,8 @@ impl Evidence {
     /// Whether the router at this distance passes packets to this host's own external address on, so that it is not the
     /// outermost NAT.
     pub(super) fn passes_external_on(&self, hop: u8) -> bool {
-        let router = self.to_external.get(&hop);
+        // What is turned back may be counted as passed before that is seen.
+        let router = self.to_external.get(&hop).filter(|_| self.turned_at != Some(hop));
         router.is_some_and(|hop| hop.is_expired && !self.external.contains(&hop.address))
     }
 

@@ -153,6 +153,13 @@ fn every_kind_is_told() {
             Strong,
             1,
         ),
+        (
+            "the gateway turns packets back, and lets those die first that may go no farther",
+            behind_nat().way(&["198.51.100.1"]).own_way(&["192.168.1.1"]).turned_at(1),
+            Some(One),
+            Strong,
+            1,
+        ),
         ("whoever is near turns them back, and hides", behind_nat().turned_at(1), None, Unknown, 1),
         (
             "the gateway names that address, and turns packets to it back",
