@@ -20,7 +20,7 @@ mod linux {
         Lab, LabError,
         address::SERVER4,
         client::{ClientRun, nat_check},
-        harness::{self, trial},
+        harness::{self, is_decided, trial},
         netns::Namespace,
         tun::TunSite,
     };
@@ -51,6 +51,12 @@ mod linux {
         name_themselves: &'static [(usize, [u8; 4])],
         /// Whether routers send no ICMP errors.
         is_silent: bool,
+        /// Further rules of the gateway.
+        rules: &'static str,
+        /// Where packets to the own external address are turned back.
+        turned_at: Option<u64>,
+        /// Routers that the server sees from the outermost NAT inwards.
+        from_outermost: u64,
         kind: &'static str,
         at_least: u64,
         sure: Sure,
@@ -74,23 +80,67 @@ mod linux {
         between: &[],
         name_themselves: &[],
         is_silent: false,
+        rules: "",
+        turned_at: None,
+        from_outermost: 1,
         kind: "one",
         at_least: 1,
         sure: Sure::Yes,
     };
-    const DOUBLE: Topology = Topology { nats: "linux+linux", at_least: 2, ..PLAIN };
+    const DIRECT: Topology = Topology { nats: "open", from_outermost: 0, kind: "none", at_least: 0, ..PLAIN };
+    const DOUBLE: Topology = Topology { nats: "linux+linux", from_outermost: 2, at_least: 2, ..PLAIN };
+    const TURNING: Topology = Topology {
+        nats: "linux+full-cone,hairpin=external",
+        between: OWN,
+        turned_at: Some(2),
+        kind: "own-double",
+        sure: Sure::Likely,
+        ..DOUBLE
+    };
     const OWN: &[[&str; 2]] = &[["192.168.1.1", "192.168.1.2"]];
     const CARRIER: &[[&str; 2]] = &[["100.64.0.1", "100.64.0.2"]];
     const CARRIER_10: &[[&str; 2]] = &[["10.20.0.1", "10.20.0.2"]];
     const AFTR: &[[&str; 2]] = &[["192.0.0.1", "192.0.0.2"]];
 
     const TOPOLOGIES: &[Topology] = &[
-        Topology { name: "none", nats: "open", kind: "none", at_least: 0, ..PLAIN },
-        Topology { name: "firewall", nats: "firewall", kind: "none", ..PLAIN },
+        Topology { name: "none", ..DIRECT },
+        Topology { name: "firewall", nats: "firewall", at_least: 1, ..DIRECT },
         Topology { name: "one", sure: Sure::Likely, ..PLAIN },
         Topology { name: "one_that_names_itself", name_themselves: &[(0, EXTERNAL)], ..PLAIN },
         Topology { name: "one_that_answers_for_its_address", nats: "linux-open-input", ..PLAIN },
-        Topology { name: "one_without_icmp", is_silent: true, sure: Sure::Open, ..PLAIN },
+        Topology {
+            name: "one_that_turns_packets_back",
+            nats: "full-cone,hairpin=external",
+            turned_at: Some(1),
+            ..PLAIN
+        },
+        Topology {
+            name: "one_that_turns_packets_back_without_icmp",
+            nats: "full-cone,hairpin=external",
+            is_silent: true,
+            turned_at: Some(1),
+            from_outermost: 0,
+            sure: Sure::Open,
+            ..PLAIN
+        },
+        Topology { name: "one_without_icmp", is_silent: true, from_outermost: 0, sure: Sure::Open, ..PLAIN },
+        Topology { name: "own_double_that_turns_packets_back", ..TURNING },
+        // What leaves and what comes in starts with a TTL anew at the gateway: nobody can count the routers behind it.
+        Topology {
+            name: "ttl_set_anew",
+            rules: "chain pre { type filter hook prerouting priority -150; ip ttl set 64; }",
+            turned_at: None,
+            from_outermost: 1,
+            sure: Sure::Open,
+            ..TURNING
+        },
+        Topology {
+            name: "ttl_set_anew_on_the_way_in",
+            rules: "chain pre { type filter hook prerouting priority -150; iifname \"wan\" ip ttl set 64; }",
+            turned_at: None,
+            from_outermost: 1,
+            ..TURNING
+        },
         Topology { name: "own_double", between: OWN, kind: "own-double", sure: Sure::Likely, ..DOUBLE },
         Topology {
             name: "own_double_that_names_itself",
@@ -107,13 +157,12 @@ mod linux {
             kind: "own-double",
             ..DOUBLE
         },
-        Topology { name: "carrier", between: CARRIER, kind: "carrier-grade", sure: Sure::Likely, ..DOUBLE },
+        Topology { name: "carrier", between: CARRIER, kind: "carrier-grade", ..DOUBLE },
         Topology {
             name: "carrier_whose_nat_lets_strangers_in",
             nats: "linux+full-cone",
             between: CARRIER,
             kind: "carrier-grade",
-            sure: Sure::Likely,
             ..DOUBLE
         },
         Topology {
@@ -135,6 +184,7 @@ mod linux {
             name: "carrier_without_icmp",
             between: CARRIER,
             is_silent: true,
+            from_outermost: 0,
             kind: "carrier-grade",
             sure: Sure::Open,
             ..DOUBLE
@@ -159,6 +209,9 @@ mod linux {
             for router in routers.iter().filter(|_| self.is_silent) {
                 router.nft(NO_ICMP_ERRORS)?;
             }
+            if let Some(gateway) = routers.last().filter(|_| !self.rules.is_empty()) {
+                gateway.nft(&format!("table ip more {{\n {}\n}}\n", self.rules))?;
+            }
             let names = self.name_themselves.iter();
             let named: Result<Vec<Named>, LabError> =
                 names.map(|(at, address)| Named::start(&routers[routers.len() - 1 - at], *address)).collect();
@@ -181,11 +234,19 @@ mod linux {
             let most = if self.nats.contains('+') { 3 } else { 1 };
             let counted = count.as_u64().unwrap_or_default();
             assert!(!is_count_sure || counted <= most, "more boxes than there are, {told}");
+            let evidence = &layers["kind"]["evidence"];
+            // On a busy machine packets come too late to count.
+            let turned_at = evidence["turned_back_at_hop"].as_u64();
+            assert!(turned_at.is_none() || turned_at == self.turned_at, "{told}");
+            is_decided(turned_at == self.turned_at);
+            let inwards = evidence["routers_from_outermost_nat"].as_u64();
+            assert!(inwards <= Some(self.from_outermost), "{told}");
+            is_decided(inwards == Some(self.from_outermost));
             if self.sure == Sure::Open {
                 return;
             }
             assert_eq!(kind, self.kind, "{told}");
-            assert_eq!(is_sure, is_sure || self.sure == Sure::Yes, "not sure, {told}");
+            is_decided(is_sure || self.sure != Sure::Yes);
             assert!(counted >= self.at_least, "{told}");
         }
     }

@@ -8,6 +8,8 @@ natlab::on_linux!(linux);
 mod linux {
     mod chain;
     mod home;
+    mod layers;
+    mod pinholes;
     mod scripted;
 
     use std::{
@@ -36,7 +38,11 @@ mod linux {
         harness::main(|| {
             vec![
                 trial("miniupnpd::ports_are_opened_reached_and_closed", opened_reached_and_closed),
-                trial("miniupnpd::pinholes_are_opened_reached_and_closed", pinholes),
+                trial("miniupnpd::pinholes_are_opened_reached_and_closed", pinholes::opened_and_closed),
+                trial("miniupnpd::a_pinhole_that_is_asked_for_twice_ends_soon", pinholes::asked_for_twice),
+                trial("map::a_pinhole_stays_open_until_it_is_stopped", pinholes::kept_open),
+                trial("layers::a_router_is_asked_by_upnp", layers::told_by_upnp),
+                trial("layers::a_router_that_was_told_wrongly_is_not_believed", layers::told_wrongly_by_upnp),
                 trial("miniupnpd::an_interrupted_run_closes_them", interrupted),
                 // Two minutes, which is the lease.
                 trial("miniupnpd::they_end_by_themselves_after_a_kill", end_after_a_kill)
@@ -129,27 +135,6 @@ mod linux {
             assert!(software.contains("MiniUPnPd/2."), "{software}");
         }
         home.until_rules(PATIENCE, |rules| rules == before)?;
-        Ok(())
-    }
-
-    /// The firewall for IPv6, opened by PCP and by WANIPv6FirewallControl.
-    fn pinholes() -> Result<(), LabError> {
-        let home = with_miniupnpd("ext_ifname6=wan\n")?;
-        let run = home.measure_over_ipv6()?;
-        assert_eq!(run.output.code, 0, "{}", run.output.stderr);
-        let found = &run.report["port_mapping"]["ipv6"];
-        for name in ["pcp", "upnp"] {
-            let it = &found[name];
-            if !harness::is_decided(it.is_object()) {
-                continue;
-            }
-            says(it, "reachable_udp", true);
-            says(it, "reachable_tcp", true);
-            assert_eq!(it["mapping"]["internal"], it["mapping"]["external"], "{it:#}");
-        }
-        // On a busy machine miniupnpd 2.3.1 sometimes keeps a pinhole of PCP until its lease ends, and says NOT_AUTHORIZED to
-        // whoever opened it; that is reported. UPnP's are closed.
-        says(&found["upnp"], "deleted", true);
         Ok(())
     }
 

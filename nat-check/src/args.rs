@@ -270,6 +270,14 @@ pub struct MapArgs {
     #[arg(long, help_heading = WHAT)]
     pub tcp: bool,
 
+    /// Over IPv4, which is the default: a port of the gateway's external address
+    #[arg(short = '4', long = "ipv4", conflicts_with = "ipv6", help_heading = WHAT)]
+    pub ipv4: bool,
+
+    /// Over IPv6: a pinhole in the gateway's firewall to this host's own address
+    #[arg(short = '6', long = "ipv6", help_heading = WHAT)]
+    pub ipv6: bool,
+
     /// For how long; s, m and h may follow a number [default: until Ctrl-C]
     #[arg(long = "for", value_name = "TIME", value_parser = idle_time, help_heading = WHAT)]
     pub hold: Option<f64>,

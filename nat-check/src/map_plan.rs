@@ -43,7 +43,7 @@ impl MapPlan {
         let hold: Option<Duration> =
             args.hold.map(|seconds| usage::seconds("for", seconds, 1.0, LONGEST_S)).transpose()?;
         Ok(Self {
-            kept: Kept { port: args.port, transports, hold, server: None },
+            kept: Kept { port: args.port, transports, hold, over_ipv6: args.ipv6, server: None },
             server: server.map(usage::server).transpose()?,
             json: args.json,
             verbosity: Verbosity::new(args.quiet, args.verbose),
@@ -69,6 +69,7 @@ mod tests {
         let port = plan("42000", Some("probe.example.org")).unwrap();
         assert_eq!((port.kept.port, port.kept.hold, port.json), (42_000, None, false));
         assert!(plan("42000 --json --json", None).unwrap().json);
+        assert!(!port.kept.over_ipv6 && plan("42000 -6", None).unwrap().kept.over_ipv6);
         assert_eq!(port.kept.transports, Transport::ALL);
         assert_eq!(port.server, Some(Query::parse("probe.example.org").unwrap()));
         let tcp = plan("42000 --tcp --for 2h -s a.example", Some("b.example")).unwrap();
@@ -83,6 +84,7 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_named() {
         assert!(plan("42000 --for 0", None).unwrap_err().to_string().contains("--for 0"));
+        assert!(Args::try_parse_from(["nat-check", "map", "42000", "-4", "-6"]).is_err());
         assert!(Args::try_parse_from(["nat-check", "map", "0"]).is_err());
         assert!(Args::try_parse_from(["nat-check", "map", "70000"]).is_err());
     }

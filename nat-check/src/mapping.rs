@@ -50,7 +50,7 @@ async fn held(plan: &MapPlan, interruption: &Interruption) -> Result<Result<(), 
         Some(query) => tokio::select! {
             biased;
             () = interruption.happens() => return Ok(Ok(())),
-            found = look_up(query) => found?,
+            found = look_up(query, plan.kept.over_ipv6) => found?,
         },
     };
     let kept = Kept { server, ..plan.kept.clone() };
@@ -68,13 +68,18 @@ async fn held(plan: &MapPlan, interruption: &Interruption) -> Result<Result<(), 
     Ok(keep(&net, &kept, &tell, interruption.flag()).await)
 }
 
-/// The server's address over IPv4.
-async fn look_up(query: &Query) -> Result<Option<SocketAddr>, anyhow::Error> {
-    let families = Families { v4: true, v6: false };
+/// The server's address over this family.
+async fn look_up(query: &Query, over_ipv6: bool) -> Result<Option<SocketAddr>, anyhow::Error> {
+    let families = Families { v4: !over_ipv6, v6: over_ipv6 };
     let found: Result<_, ResolveError> =
         Resolver::system().resolve(query, families, &mut fastrand::Rng::with_seed(fastrand::u64(..))).await;
-    match found?.v4 {
+    let found = found?;
+    let (address, lacks) = match over_ipv6 {
+        true => (found.v6, "it has no IPv6 address"),
+        false => (found.v4, "it has no IPv4 address"),
+    };
+    match address {
         Some(address) => Ok(Some(address)),
-        None => Err(UsageError::value("server", query.given(), "it has no IPv4 address").into()),
+        None => Err(UsageError::value("server", query.given(), lacks).into()),
     }
 }

@@ -442,7 +442,7 @@ fn drop_reset_icmp_and_hops_are_told_apart_and_two_syns_are_sent() {
                     assert_eq!(after_us >= 4_000_000, is_late, "{after_us}");
                 }
                 // The router between the two answers for what does not reach the client.
-                session.say(&ToServer::Trace { id: 8, ttl_from: 1, ttl_to: 4 }).await;
+                session.say(&ToServer::Trace { id: 8, ttl_from: 1, ttl_to: 4, wait_ms: 1500 }).await;
                 assert_eq!(session.hear().await, ToClient::Declined { id: 8, reason: Decline::NoFlow });
                 session.say(&ToServer::TracePort { id: 8 }).await;
                 let ToClient::TracePort { id: 8, at } = session.hear().await else { panic!("no port") };
@@ -450,7 +450,10 @@ fn drop_reset_icmp_and_hops_are_told_apart_and_two_syns_are_sent() {
                 flow.send_to(&request(Some(session.welcome.token)), at).expect("sent");
                 let from = flow.local_addr().expect("an address");
                 assert_eq!(session.hear().await, ToClient::Flow { at: from });
-                session.say(&ToServer::Trace { id: 8, ttl_from: 1, ttl_to: 4 }).await;
+                session.say(&ToServer::Trace { id: 8, ttl_from: 1, ttl_to: 4, wait_ms: 1500 }).await;
+                // Everything else goes on meanwhile: three of the packets reach the client, so the trace waits for longer.
+                session.say(&ToServer::Ping { id: 9 }).await;
+                assert_eq!(session.hear().await, ToClient::Pong { id: 9 });
                 let ToClient::TraceResult { id: 8, hops } = session.hear().await else { panic!("no result") };
                 let router = Icmp { kind: 11, code: 0, from: IpAddr::from([198, 19, 0, 1]) };
                 assert_eq!(hops.iter().map(|hop| (hop.ttl, hop.icmp)).collect::<Vec<_>>(), [(1, router)]);

@@ -131,7 +131,7 @@ fn judge(attempts: &[(Instant, Attempt)], proven: &[u16]) {
 
 /// The token in the welcome.
 async fn read_token(client: &mut DuplexStream) -> Option<Token> {
-    let heard = read_until(client, r#""hold_ms":900000}"#).await?;
+    let heard = read_until(client, r#""trace_ms":1500}"#).await?;
     match ToClient::parse(&heard[heard.find(r#"{"type":"welcome""#)?..]) {
         Ok(ToClient::Welcome(welcome)) => Some(welcome.token),
         _ => None,

@@ -1,6 +1,6 @@
 //! A home router of the kernel's NAT, on which a daemon may open ports: miniupnpd (Debian's 2.3.1), or one of a test.
 
-use std::{path::Path, time::Duration};
+use std::{net::IpAddr, path::Path, time::Duration};
 
 use natlab::{
     Lab, LabError,
@@ -119,8 +119,13 @@ impl Home {
 
     /// Starts `nat-check map`.
     pub(crate) fn map(&self, arguments: &[&str]) -> Result<Running, LabError> {
+        self.map_tested_by(SERVER4[0].into(), arguments)
+    }
+
+    /// The same, with the server at this address.
+    pub(crate) fn map_tested_by(&self, server: IpAddr, arguments: &[&str]) -> Result<Running, LabError> {
         let client = self.lab.host(0).command(binary("nat-check")?);
-        client.args(["map", "--server", &SERVER4[0].to_string()]).args(arguments).start()
+        client.args(["map", "--server", &server.to_string()]).args(arguments).start()
     }
 
     /// The rules of all routers.
@@ -195,13 +200,6 @@ pub(crate) fn protocol<'a>(run: &'a ClientRun, name: &str) -> Option<&'a Value> 
         eprintln!("{name}: {:#}; {}", run.report["port_mapping"], run.output.stderr);
     }
     harness::is_decided(protocol.is_object()).then_some(protocol)
-}
-
-/// The value of a finding that is certain or strong.
-pub(crate) fn sure<'a>(protocol: &'a Value, finding: &str) -> &'a Value {
-    let it = &protocol[finding];
-    assert!(it["confidence"] == "certain" || it["confidence"] == "strong", "{finding}: {protocol:#}");
-    &it["value"]
 }
 
 /// Holds a finding against the truth.

@@ -115,13 +115,16 @@ pub trait Datagram: Send + Sync + fmt::Debug {
     fn set_ttl(&self, ttl: u32) -> io::Result<()>;
 }
 
-/// A UDP socket that hears at which router its packets die.
+/// A UDP socket that hears at which router its packets die, and with which TTL others arrive.
 pub trait TraceSocket: Send + Sync + fmt::Debug {
     /// Sends a datagram that dies after so many routers.
     fn send<'a>(&'a self, datagram: &'a [u8], to: SocketAddr, ttl: u8) -> Boxed<'a, io::Result<()>>;
 
     /// The next ICMP error about a datagram that was sent.
     fn report(&self) -> Boxed<'_, io::Result<IcmpReport>>;
+
+    /// The next datagram that comes in.
+    fn receive<'a>(&'a self, buffer: &'a mut [u8]) -> Boxed<'a, io::Result<Arrival>>;
 }
 
 /// An ICMP error about a datagram (RFC 792, RFC 4443).
@@ -135,6 +138,17 @@ pub struct IcmpReport {
     pub is_expired: bool,
     /// How long ago it arrived; zero where the system does not say.
     pub ago: Duration,
+}
+
+/// A datagram that has come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Bytes of it that fit into the buffer.
+    pub length: usize,
+    /// Who sent it.
+    pub from: SocketAddr,
+    /// The time to live that it arrived with, where the system tells.
+    pub ttl: Option<u8>,
 }
 
 /// What kind of interface it is, as far as that tells of the way.

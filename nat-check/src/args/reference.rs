@@ -61,6 +61,7 @@ pub const MAP: Reference = Reference {
     examples: &[
         ("nat-check map 42000 --server probe.example.org", "open for UDP and TCP, tested from outside"),
         ("nat-check map 8080 --tcp --for 2h", "TCP alone, for two hours"),
+        ("nat-check map 42000 -6", "a pinhole in the firewall for IPv6"),
     ],
 };
 

@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     pin::Pin,
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,25 +20,27 @@ pub trait ConnectBack: Send + Sync {
     fn helper_ports(&self, addresses: [Option<IpAddr>; 2]) -> [HelperPorts; 2];
 
     /// A UDP port of this address for the traces of one session, where there can be one.
-    fn trace_port(&self, ip: IpAddr) -> Option<Box<dyn TracePort>> {
+    fn trace_port(&self, ip: IpAddr) -> Option<Arc<dyn TracePort>> {
         let _ = ip;
         None
     }
 }
 
 /// Sends packets with a limited TTL to whoever has sent to it.
-pub trait TracePort: Send {
+pub trait TracePort: Send + Sync {
     /// Its number.
     fn port(&self) -> u16;
 
     /// Waits for a datagram with this token; where it came from.
-    fn flow(&mut self, token: Token) -> Pin<Box<dyn Future<Output = SocketAddr> + Send + '_>>;
+    fn flow(&self, token: Token) -> Pin<Box<dyn Future<Output = SocketAddr> + Send + '_>>;
 
-    /// Sends one packet with each TTL from the first to the last; what came back, in the order of the TTL.
+    /// Sends one packet with each TTL from the first to the last, and waits for so long; what came back, in the order of the TTL.
+    /// One trace waits for the other.
     fn trace(
-        &mut self,
+        &self,
         to: SocketAddr,
         ttls: (u8, u8),
+        wait: Duration,
     ) -> Pin<Box<dyn Future<Output = Vec<Hop>> + Send + '_>>;
 }
 

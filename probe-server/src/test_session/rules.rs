@@ -118,6 +118,8 @@ pub struct Trace {
     pub to: SocketAddr,
     /// The first and the last TTL.
     pub ttls: (u8, u8),
+    /// How long to wait for what comes back.
+    pub wait: Duration,
 }
 
 /// The sessions of one server.
@@ -154,6 +156,9 @@ struct Proven {
     port: Option<u16>,
     may_be_held: bool,
 }
+
+/// The longest wait for what comes of a trace.
+pub(super) const MAX_TRACE_WAIT: Duration = Duration::from_millis(1500);
 
 /// What a trace costs, in connects.
 const TRACE_COST: u32 = 4;
@@ -240,8 +245,9 @@ impl SessionTable {
                 (*id, Err(Decline::Busy))
             }
             ToServer::TracePort { id } => (*id, Ok(Order::TracePort(*id))),
-            ToServer::Trace { id, ttl_from, ttl_to } => {
-                (*id, self.trace(session, *id, (*ttl_from, *ttl_to), now))
+            ToServer::Trace { id, ttl_from, ttl_to, wait_ms } => {
+                let wait = Duration::from_millis((*wait_ms).into());
+                (*id, self.trace(session, *id, (*ttl_from, *ttl_to), wait, now))
             }
         };
         Ok(order.unwrap_or_else(|reason| Order::Tell(ToClient::Declined { id, reason })))
@@ -375,9 +381,16 @@ impl SessionTable {
         Ok(Order::Hold(hold))
     }
 
-    fn trace(&mut self, session: u64, id: u32, ttls: (u8, u8), now: Duration) -> Result<Order, Decline> {
+    fn trace(
+        &mut self,
+        session: u64,
+        id: u32,
+        ttls: (u8, u8),
+        wait: Duration,
+        now: Duration,
+    ) -> Result<Order, Decline> {
         let entry = self.sessions.get_mut(&session).ok_or(Decline::Busy)?;
-        if ttls.0 == 0 || ttls.0 > ttls.1 || ttls.1 > MAX_TTL {
+        if ttls.0 == 0 || ttls.0 > ttls.1 || ttls.1 > MAX_TTL || wait > MAX_TRACE_WAIT {
             return Err(Decline::TooLong);
         }
         let port = entry.flow.ok_or(Decline::NoFlow)?;
@@ -388,6 +401,6 @@ impl SessionTable {
         host.check_connects(TRACE_COST, now)?;
         host.begin_connect(TRACE_COST, now);
         self.connects += 1;
-        Ok(Order::Trace(Trace { id, to: SocketAddr::new(entry.ip, port), ttls }))
+        Ok(Order::Trace(Trace { id, to: SocketAddr::new(entry.ip, port), ttls, wait }))
     }
 }

@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, frame::coding::CloseC
 
 use super::{
     Attempt, Connect, ConnectBack, Hold, HoldOrder, Offer, Order, ServerSide, SessionTable, TestCounts,
-    TestLimits, Trace, TracePort, echo::judge_attempt, server_side::SOURCES,
+    TestLimits, Trace, TracePort, echo::judge_attempt, rules::MAX_TRACE_WAIT, server_side::SOURCES,
 };
 use crate::{
     http::{self, HttpOptions, Site, Socket},
@@ -195,8 +195,9 @@ impl TestSessions {
         }
         state.counts.opened += 1;
         state.links.insert(session, Link { mailbox, connections: HashMap::new() });
-        let hold_ms = u32::try_from(self.limits.hold.as_millis()).unwrap_or(u32::MAX);
-        Ok((session, Box::new(Welcome { token, you: from, primary, alternate, hold_ms })))
+        let [hold_ms, trace_ms] = [self.limits.hold, MAX_TRACE_WAIT]
+            .map(|longest| u32::try_from(longest.as_millis()).unwrap_or(u32::MAX));
+        Ok((session, Box::new(Welcome { token, you: from, primary, alternate, hold_ms, trace_ms })))
     }
 
     /// Reads, judges and tells, until one side ends it.
@@ -209,7 +210,7 @@ impl TestSessions {
     ) -> End {
         // Dropped with the session, and with it all that is under way.
         let mut under_way = JoinSet::new();
-        let mut trace_port = None;
+        let mut trace_port: Option<Arc<dyn TracePort>> = None;
         loop {
             let deadline = self.lock().table.deadline(session);
             let until = self.started + deadline.unwrap_or_default();
@@ -234,11 +235,14 @@ impl TestSessions {
                             None => continue,
                         },
                         Ok(Order::TracePort(id)) => self.open_trace_port(id, server, &mut trace_port),
-                        Ok(Order::Trace(order)) => self.trace(order, &mut trace_port).await,
+                        Ok(Order::Trace(order)) => {
+                            under_way.spawn(self.trace(order, trace_port.clone()));
+                            continue;
+                        }
                         Err(refusal) => return End::Refused(refusal),
                     }
                 }
-                at = flow(&mut trace_port, token) => {
+                at = flow(trace_port.as_deref(), token) => {
                     if !self.lock().table.prove_flow(session, at) {
                         continue;
                     }
@@ -324,7 +328,7 @@ impl TestSessions {
         &self,
         id: u32,
         server: &ServerSide,
-        trace_port: &mut Option<Box<dyn TracePort>>,
+        trace_port: &mut Option<Arc<dyn TracePort>>,
     ) -> ToClient {
         let opened = server
             .address(SourceAddress::Primary)
@@ -337,13 +341,20 @@ impl TestSessions {
         ToClient::TracePort { id, at }
     }
 
-    /// Carries out a trace: it takes two seconds at the most, and whatever else comes waits.
-    async fn trace(self: &Arc<Self>, order: Trace, trace_port: &mut Option<Box<dyn TracePort>>) -> ToClient {
-        let _guard = WorkGuard { sessions: Arc::clone(self), ip: order.to.ip(), work: Work::Connect };
-        let Trace { id, to, ttls } = order;
-        match trace_port {
-            Some(port) => ToClient::TraceResult { id, hops: port.trace(to, ttls).await },
-            None => ToClient::Declined { id, reason: Decline::NoFlow },
+    /// Carries out a trace; what came of it.
+    fn trace(
+        self: &Arc<Self>,
+        order: Trace,
+        trace_port: Option<Arc<dyn TracePort>>,
+    ) -> impl Future<Output = ToClient> + Send + use<> {
+        let guard = WorkGuard { sessions: Arc::clone(self), ip: order.to.ip(), work: Work::Connect };
+        async move {
+            let _guard = guard;
+            let Trace { id, to, ttls, wait } = order;
+            match trace_port {
+                Some(port) => ToClient::TraceResult { id, hops: port.trace(to, ttls, wait).await },
+                None => ToClient::Declined { id, reason: Decline::NoFlow },
+            }
         }
     }
 
@@ -412,7 +423,7 @@ impl Proof {
 }
 
 /// Waits for a datagram with the token at the trace port.
-async fn flow(trace_port: &mut Option<Box<dyn TracePort>>, token: Token) -> SocketAddr {
+async fn flow(trace_port: Option<&dyn TracePort>, token: Token) -> SocketAddr {
     match trace_port {
         Some(port) => port.flow(token).await,
         None => std::future::pending().await,

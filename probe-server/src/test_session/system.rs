@@ -9,6 +9,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
+    sync::Arc,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -59,8 +60,8 @@ impl ConnectBack for SystemSockets {
         helpers.entry(addresses).or_insert(sockets).ports()
     }
 
-    fn trace_port(&self, ip: IpAddr) -> Option<Box<dyn TracePort>> {
-        Some(Box::new(SystemTracePort::open(ip).ok()?))
+    fn trace_port(&self, ip: IpAddr) -> Option<Arc<dyn TracePort>> {
+        Some(Arc::new(SystemTracePort::open(ip).ok()?))
     }
 }
 

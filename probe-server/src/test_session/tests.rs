@@ -63,10 +63,9 @@ fn message() -> impl Strategy<Value = ToServer> {
         nonce,
         after_ms,
     });
-    let trace = (any::<u8>(), any::<u8>()).prop_map(|(ttl_from, ttl_to)| ToServer::Trace {
-        id: 1,
-        ttl_from: ttl_from % 40,
-        ttl_to: ttl_to % 40,
+    let trace = (any::<u8>(), any::<u8>(), 0_u32..3000).prop_map(|(ttl_from, ttl_to, wait_ms)| {
+        let (ttl_from, ttl_to) = (ttl_from % 40, ttl_to % 40);
+        ToServer::Trace { id: 1, ttl_from, ttl_to, wait_ms }
     });
     prop_oneof![
         8 => syn,
@@ -164,6 +163,7 @@ proptest! {
                             assert_eq!(order.to.ip(), own);
                             assert!(!OWN.contains(&order.to.port()));
                             assert!(order.ttls.0 > 0 && order.ttls.1 <= MAX_TTL);
+                            assert!(order.wait <= rules::MAX_TRACE_WAIT);
                             ledger.cost(own, 4, now);
                         }
                         Ok(Order::Hold(order)) => {

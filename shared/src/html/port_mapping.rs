@@ -36,7 +36,29 @@ pub(super) fn write(html: &mut Html, report: &Value, words: &Words) {
             findings::table(html, it, &FINDINGS, words);
         }
     }
+    chain(html, &report["chain"], words);
     html.raw("</section>\n");
+}
+
+/// Both NATs of a double NAT: what each opened, and whether anybody comes in through both.
+fn chain(html: &mut Html, chain: &Value, words: &Words) {
+    if !chain.is_object() {
+        return;
+    }
+    html.element("h3", "", words.both_nats);
+    if !chain["reason"].is_null() {
+        html.element("p", "", &words.reason(chain));
+    }
+    for (link, name) in [("inner", words.first_router), ("outer", words.second_router)] {
+        let link = &chain[link];
+        if link.is_object() {
+            html.element("p", "", &format!("{name}: {}", summary(link, words)));
+            findings::table(html, link, &["deleted"], words);
+        }
+    }
+    if chain["reason"].is_null() {
+        findings::table(html, chain, &["reachable_udp", "reachable_tcp"], words);
+    }
 }
 
 /// Who answers and what was opened, or why nothing was.

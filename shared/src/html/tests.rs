@@ -171,6 +171,26 @@ fn ports_that_the_gateway_opens_have_their_section() {
         }
     }
     assert!(document(&report, Language::English).contains("Reached from outside over UDP"));
+    let link = |gateway: &str, internal: u16| {
+        json!({ "gateway": gateway, "protocol": "pcp", "error": null, "mapping_tcp": null,
+        "mapping": { "protocol": "udp", "internal": internal, "external": 43000, "lifetime_s": 120 }, "deleted": finding(json!(true)) })
+    };
+    report["port_mapping"]["chain"] = json!({ "reason": null, "inner": link("192.168.77.1", 50000),
+        "outer": link("192.168.1.1", 41000), "reachable_udp": finding(json!(true)), "reachable_tcp": finding(json!(false)) });
+    let html = document(&report, Language::English);
+    assert_well_formed(&html);
+    for said in ["Through both NATs", "Second router: 192.168.1.1, UDP 43000 → 41000 (120 s)", "over TCP"] {
+        assert!(html.contains(said), "{said}");
+    }
+    report["port_mapping"]["chain"] = json!({ "reason": "it is <not> sure", "reason_code": "second-nat-unsure",
+        "inner": null, "outer": null, "reachable_udp": finding(Value::Null), "reachable_tcp": finding(Value::Null) });
+    let html = document(&report, Language::English);
+    assert!(
+        html.contains("it is &lt;not&gt; sure")
+            && !html.contains("Second router")
+            && !html.contains("over TCP"),
+        "{html}"
+    );
     report["port_mapping"] =
         json!({ "gateway": "192.168.77.1", "reason": null, "pcp": null, "nat_pmp": null, "upnp": null });
     assert!(document(&report, Language::English).contains("answers neither PCP"));

@@ -10,6 +10,8 @@ pub const VERSION: u8 = 2;
 pub const LONGEST: usize = 1100;
 /// Result code of a gateway that knows no PCP (section 7.4).
 pub const UNSUPP_VERSION: u8 = 1;
+/// Result code of a gateway that does not allow this, or not with this nonce (sections 7.4 and 11.1).
+pub const NOT_AUTHORIZED: u8 = 2;
 /// Result code of a gateway that sees the client with another address than it names: a NAT stands in between (section 8.2).
 pub const ADDRESS_MISMATCH: u8 = 12;
 

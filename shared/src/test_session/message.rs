@@ -63,6 +63,9 @@ pub enum ToServer {
         ttl_from: u8,
         /// The last TTL.
         ttl_to: u8,
+        /// How long to wait for what comes back after the last packet, in milliseconds.
+        #[serde(default = "default_wait_ms")]
+        wait_ms: u32,
     },
 }
 
@@ -166,6 +169,10 @@ pub struct Welcome {
     /// For how long at most the server holds a connection, in milliseconds; 0 = not at all.
     #[serde(default)]
     pub hold_ms: u32,
+    /// For how long at most the server waits for what comes of a trace, in milliseconds, while everything else in the session
+    /// goes on; 0 = there are no traces, or everything else waits for them.
+    #[serde(default)]
+    pub trace_ms: u32,
 }
 
 /// One address of the server and what is to be found at it; a port that it does not have is not there.

@@ -13,7 +13,7 @@ fn messages_are_read_as_they_are_written() {
         ToServer::Syn { id: 1, port, from, source, nonce: NONCE, after_ms: 300, wait_ms: 7000 },
         ToServer::Hold { id: 1, connection: 2, nonce: NONCE, after_ms: 900_000 },
         ToServer::TracePort { id: 1 },
-        ToServer::Trace { id: 1, ttl_from: 1, ttl_to: 32 },
+        ToServer::Trace { id: 1, ttl_from: 1, ttl_to: 32, wait_ms: 200 },
     ] {
         let text = serde_json::to_string(&message).unwrap();
         assert!(text.len() < MAX_MESSAGE / 2, "{text}");
@@ -30,6 +30,7 @@ fn messages_are_read_as_they_are_written() {
             primary: address.clone(),
             alternate: Some(address),
             hold_ms: 900_000,
+            trace_ms: 1500,
         })),
         ToClient::Proven { connection: 1, at, to: at },
         ToClient::TracePort { id: 1, at },

@@ -1,4 +1,5 @@
-//! At which router packets die, without privileges: ICMP errors from the error queue of Linux (ip(7), IP_RECVERR).
+//! At which router packets die, and with which TTL others arrive, without privileges: ICMP errors from the error queue of Linux
+//! (ip(7), IP_RECVERR), and IP_RECVTTL.
 
 use std::{
     io::{self, IoSliceMut},
@@ -11,13 +12,13 @@ use nix::{
     libc,
     sys::socket::{
         ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt,
-        sockopt::{Ipv4RecvErr, Ipv6RecvErr, ReceiveTimestampns},
+        sockopt::{Ipv4RecvErr, Ipv4RecvTtl, Ipv6RecvErr, ReceiveTimestampns},
     },
 };
 use socket2::SockRef;
 use tokio::{io::Interest, net::UdpSocket};
 
-use super::{Boxed, IcmpReport, TraceSocket};
+use super::{Arrival, Boxed, IcmpReport, TraceSocket};
 
 /// A UDP socket that keeps ICMP errors.
 #[derive(Debug)]
@@ -28,7 +29,10 @@ impl OsTraceSocket {
         let socket = std::net::UdpSocket::bind(local)?;
         socket.set_nonblocking(true)?;
         match local {
-            SocketAddr::V4(_) => setsockopt(&socket, Ipv4RecvErr, &true)?,
+            SocketAddr::V4(_) => {
+                setsockopt(&socket, Ipv4RecvErr, &true)?;
+                setsockopt(&socket, Ipv4RecvTtl, &true)?;
+            }
             SocketAddr::V6(_) => setsockopt(&socket, Ipv6RecvErr, &true)?,
         }
         setsockopt(&socket, ReceiveTimestampns, &true)?;
@@ -63,6 +67,32 @@ impl TraceSocket for OsTraceSocket {
             }
         })
     }
+
+    fn receive<'a>(&'a self, buffer: &'a mut [u8]) -> Boxed<'a, io::Result<Arrival>> {
+        Box::pin(async move {
+            loop {
+                self.0.readable().await?;
+                match self.0.try_io(Interest::READABLE, || arrival(&self.0, buffer)) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    received => return received,
+                }
+            }
+        })
+    }
+}
+
+/// The next datagram.
+fn arrival(socket: &impl AsRawFd, buffer: &mut [u8]) -> io::Result<Arrival> {
+    let mut control = nix::cmsg_space!(libc::c_int);
+    let mut pieces = [IoSliceMut::new(buffer)];
+    let flags = MsgFlags::MSG_DONTWAIT;
+    let message = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut pieces, Some(&mut control), flags)?;
+    let from = message.address.as_ref().and_then(socket_address).ok_or(io::ErrorKind::InvalidData)?;
+    let ttl = message.cmsgs()?.find_map(|control| match control {
+        ControlMessageOwned::Ipv4Ttl(ttl) => u8::try_from(ttl).ok(),
+        _ => None,
+    });
+    Ok(Arrival { length: message.bytes, from, ttl })
 }
 
 /// The next ICMP error that was kept.
@@ -139,5 +169,19 @@ mod tests {
             }
         }
         panic!("no error was reported");
+    }
+
+    #[tokio::test]
+    async fn datagrams_arrive_with_their_ttl() {
+        let local: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let [a, b] = [OsTraceSocket::open(local).unwrap(), OsTraceSocket::open(local).unwrap()];
+        let to = b.0.local_addr().unwrap();
+        for (word, ttl) in [(&b"one"[..], 40), (b"three", 64)] {
+            a.send(word, to, ttl).await.unwrap();
+            let mut buffer = [0; 16];
+            let arrival = b.receive(&mut buffer).await.unwrap();
+            let wanted = Arrival { length: word.len(), from: a.0.local_addr().unwrap(), ttl: Some(ttl) };
+            assert_eq!((arrival, &buffer[..arrival.length]), (wanted, word));
+        }
     }
 }

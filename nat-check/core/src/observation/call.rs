@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use shared::test_session::{Source, SourceAddress, SynOutcome};
+use shared::test_session::{Hop, Source, SourceAddress, SynOutcome};
 
 use super::Purpose;
 
@@ -55,6 +55,21 @@ pub enum CallResult {
     },
     /// It did not try.
     Declined,
+}
+
+/// What came of a trace that the server was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServerTrace {
+    /// The port of the server that it comes from.
+    pub port: Option<SocketAddr>,
+    /// Where the server has seen the flow that it follows come from.
+    pub flow: Option<SocketAddr>,
+    /// Who told the server of which TTL; none = the server has not said.
+    pub hops: Option<Vec<Hop>>,
+    /// The TTL that each packet was sent with which arrived here.
+    pub arrived: Vec<u8>,
+    /// The server does not do it.
+    pub is_declined: bool,
 }
 
 impl Call {

@@ -32,6 +32,19 @@ pub struct LayersLog {
     pub no_trace: Option<String>,
     /// Packets that were to die on the way, in order of sending.
     pub trace: Vec<TracePacket>,
+    /// Packets of one socket of this host to another's external endpoint that came back.
+    pub turned: Vec<Turned>,
+}
+
+/// A packet to an external endpoint of this host that was turned back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turned {
+    /// The TTL that it was sent with.
+    pub sent: u8,
+    /// The TTL that it arrived with.
+    pub arrived: u8,
+    /// Whether it came from the external address of the socket that sent it.
+    pub is_external: bool,
 }
 
 /// A packet that was to die on the way.

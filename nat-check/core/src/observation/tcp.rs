@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use super::{
     Purpose,
-    call::{Call, TestSessionState},
+    call::{Call, ServerTrace, TestSessionState},
     idle::IdleConnection,
 };
 
@@ -27,6 +27,8 @@ pub struct TcpLog {
     pub idle: Vec<IdleConnection>,
     /// The connections that the server was asked to open, in order.
     pub calls: Vec<Call>,
+    /// The trace that it was asked for.
+    pub trace: ServerTrace,
 }
 
 /// A connection that this host opened, or tried to.

@@ -15,13 +15,17 @@ use shared::port_mapping::{
 use tokio::time::Instant;
 
 use super::{
-    MappingError, Protocol, datagrams,
+    MappingError, Protocol,
+    datagrams::{self, AGAIN, SELDOM},
     description::Service,
     discovery::endpoint,
     epochs::Epochs,
     soap::{Action, Results},
 };
 use crate::net::Net;
+
+/// The shortest lifetime that can be asked for, in seconds; servers may make it longer (RFC 6887 section 15).
+const SHORTEST: u32 = 1;
 
 /// A gateway, as one protocol reaches it. Clones stand for the same one.
 #[derive(Clone)]
@@ -168,7 +172,7 @@ impl Client {
     /// When the gateway refuses, or does not answer.
     pub async fn unmap(&self, wish: &Wish) -> Result<(), MappingError> {
         match &self.way {
-            Way::Pcp => ended(self.pcp(wish, 0).await?),
+            Way::Pcp => self.end_by_pcp(wish).await,
             Way::NatPmp => ended(self.nat_pmp(wish, 0, 0).await?),
             Way::Firewall(service, pinholes) => {
                 // Without its number it cannot be named; it may be there.
@@ -281,6 +285,17 @@ impl Client {
         })
     }
 
+    /// miniupnpd before 2.3.6 forgets the nonce of a pinhole that is asked for again, which a repeated request is, too, and then
+    /// refuses to end it for whoever opened it. It still gives it another lifetime: the shortest one ends it soon.
+    async fn end_by_pcp(&self, wish: &Wish) -> Result<(), MappingError> {
+        let ended = self.pcp(wish, 0).await.and_then(ended);
+        let is_refused = ended == Err(MappingError::Refused(pcp::result_name(pcp::NOT_AUTHORIZED)));
+        if is_refused && self.local.is_ipv6() {
+            _ = self.pcp(wish, SHORTEST).await;
+        }
+        ended
+    }
+
     async fn pcp(&self, wish: &Wish, lifetime: u32) -> Result<Granted, MappingError> {
         let map = Map {
             nonce: wish.nonce,
@@ -293,7 +308,9 @@ impl Client {
             },
         };
         let request = pcp::Request { lifetime, client: self.seen_as, operation: Operation::Map(map) };
-        let response = datagrams::ask(&*self.net, self.local, self.at, &request.write(), |message| {
+        let again = if self.local.is_ipv6() && lifetime > SHORTEST { SELDOM } else { AGAIN };
+        let asked = request.write();
+        let response = datagrams::ask(&*self.net, self.local, self.at, (&asked, again), |message| {
             pcp::Response::read(message).filter(|response| request.is_answered_by(response))
         })
         .await?;
@@ -325,7 +342,8 @@ impl Client {
     }
 
     async fn ask_nat_pmp(&self, request: nat_pmp::Request) -> Result<nat_pmp::Response, MappingError> {
-        let response = datagrams::ask(&*self.net, self.local, self.at, &request.write(), |message| {
+        let asked = request.write();
+        let response = datagrams::ask(&*self.net, self.local, self.at, (&asked, AGAIN), |message| {
             nat_pmp::Response::read(message).filter(|response| request.is_answered_by(response))
         })
         .await?;

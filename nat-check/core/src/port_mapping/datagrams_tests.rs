@@ -149,7 +149,8 @@ async fn the_port_that_was_granted_last_is_asked_for() {
         success(epoch, Body::Map { transport, internal, external, lifetime })
     });
     let hold = Some(Duration::from_secs(700));
-    let kept = keep::Kept { port: PORT, transports: vec![Transport::Udp], hold, server: None };
+    let kept =
+        keep::Kept { port: PORT, transports: vec![Transport::Udp], hold, over_ipv6: false, server: None };
     let (_stop, stopped) = watch::channel(false);
     assert_eq!(keep::keep(&net, &kept, &|_| {}, stopped).await, Ok(()));
     assert_eq!(*asked.lock().unwrap(), [PORT, PORT, PORT + 7, 0], "opened, renewed twice, closed");

@@ -2,7 +2,7 @@
 //! UPnP), tested from outside, renewed at half of its lifetime (RFC 6887 section 11.2.1), closed at the end.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -34,7 +34,9 @@ pub struct Kept {
     pub transports: Vec<Transport>,
     /// For how long; none = until it is stopped.
     pub hold: Option<Duration>,
-    /// The probe server that tests it from outside; none = it is not tested.
+    /// Over IPv6, where nothing is translated: the gateway opens a pinhole in its firewall.
+    pub over_ipv6: bool,
+    /// The probe server that tests it from outside, of the same family; none = it is not tested.
     pub server: Option<SocketAddr>,
 }
 
@@ -152,7 +154,11 @@ pub async fn keep(
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), KeepError> {
     // Any address beyond the local network tells the way out; nothing is sent there.
-    let outside = kept.server.unwrap_or(SocketAddr::new(Ipv4Addr::new(192, 0, 2, 1).into(), 9));
+    let anywhere: IpAddr = match kept.over_ipv6 {
+        true => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
+        false => Ipv4Addr::new(192, 0, 2, 1).into(),
+    };
+    let outside = kept.server.unwrap_or(SocketAddr::new(anywhere, 9));
     let local = net.source_for(outside).map_err(|_| KeepError::NoGateway)?;
     let gateway = net.gateway(local).ok_or(KeepError::NoGateway)?;
     let found = discover(net, local, gateway).await;
@@ -164,7 +170,7 @@ pub async fn keep(
         biased;
         // An error means that nobody can stop it any more: then it goes on.
         Ok(_) = stop.wait_for(|stopped| *stopped) => Ok(()),
-        ended = open_and_renew(net, kept, &found.clients, tell, &mut open) => ended,
+        ended = open_and_renew((net, local), kept, &found.clients, tell, &mut open) => ended,
     };
     for Open { client, wish, is_granted, .. } in open {
         // With UPnP the port may be another host's by now.
@@ -180,7 +186,7 @@ pub async fn keep(
 }
 
 async fn open_and_renew(
-    net: &Arc<dyn Net>,
+    (net, local): (&Arc<dyn Net>, IpAddr),
     kept: &Kept,
     clients: &[Client],
     tell: &(dyn Fn(Event<'_>) + Sync),
@@ -188,7 +194,7 @@ async fn open_and_renew(
 ) -> Result<(), KeepError> {
     let begun = Instant::now();
     for &transport in &kept.transports {
-        open_one(kept, clients, transport, tell, open).await?;
+        open_one(kept, (clients, local), transport, tell, open).await?;
     }
     if let Some(server) = kept.server {
         for it in open.iter().filter(|it| it.is_granted) {
@@ -228,7 +234,7 @@ async fn open_and_renew(
 /// Asks one protocol after the other. What is asked for is kept from before the answer, so that it is closed in any case.
 async fn open_one(
     kept: &Kept,
-    clients: &[Client],
+    (clients, local): (&[Client], IpAddr),
     transport: Transport,
     tell: &(dyn Fn(Event<'_>) + Sync),
     open: &mut Vec<Open>,
@@ -260,17 +266,15 @@ async fn open_one(
             }
             continue;
         };
-        entry.granted = *granted;
+        // Over IPv6 it is a pinhole to this host's own address, which not every protocol tells.
+        let external_address = granted.external_address.or(local.is_ipv6().then_some(local));
+        let granted = Granted { external_address, ..*granted };
+        entry.granted = granted;
         entry.is_granted = true;
-        entry.renew_at = Instant::now() + half(granted);
+        entry.renew_at = Instant::now() + half(&granted);
         // Renewing asks for what was granted.
         entry.wish.external = granted.external;
-        tell(Event::Opened {
-            protocol: client.protocol(),
-            gateway: client.gateway(),
-            transport,
-            granted: *granted,
-        });
+        tell(Event::Opened { protocol: client.protocol(), gateway: client.gateway(), transport, granted });
         return Ok(());
     }
     Err(KeepError::NotOpened(transport.name(), kept.port, refusals.join("; ")))

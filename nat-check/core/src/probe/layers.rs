@@ -2,15 +2,18 @@
 //! 6598 and RFC 7335 set addresses aside for carriers, and RFC 792 makes routers tell at which of them a packet has died.
 //!
 //! Once filtering is decided, a few packets die on the way to the server, and others on the way to this host's own external
-//! address: whoever answers for that one is the outermost NAT. Then the gateway is asked which external address it has
+//! address: whoever answers for that one is the outermost NAT. Others go from one socket here to another's external endpoint: what
+//! is left of their TTL tells where they were turned back. The server sends some that die on the way here. Then the gateway is asked which external address it has
 //! (NAT-PMP, UPnP; nothing is changed by it). Not before: routers send few ICMP errors a second to one host, and a closed port
 //! takes some of them.
 
 mod conclude;
 mod evidence;
+mod from_outside;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod turned_back;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -51,6 +54,8 @@ const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2,
 const UNUSED_PORTS: std::ops::Range<u16> = 20_000..30_000;
 /// How long routers are waited for where this was asked for by name.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long for where the second router is to be asked to open a port, which takes being sure of it: nobody else's may be asked.
+const PATIENCE_FOR_SECOND: Duration = Duration::from_secs(6);
 
 /// What the run says of the way out; none where that was not asked for. `several` is what was seen of several external
 /// addresses.
@@ -116,6 +121,21 @@ fn ask_for_nat_before(session: &Arc<Session>, second: IpAddr) {
     });
 }
 
+/// Does this beside everything else, as one more question.
+fn beside<F>(session: &Arc<Session>, work: impl FnOnce(Arc<Session>) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    session.note_layers(|log| log.questions += 1);
+    let (weak, work) = (Arc::downgrade(session), work(Arc::clone(session)));
+    session.spawn(async move {
+        work.await;
+        if let Some(session) = weak.upgrade() {
+            session.note_layers(|log| log.questions -= 1);
+        }
+    });
+}
+
 /// Has packets die on the way, then asks the gateway, and the second router, too, where it may be the user's own. In a run
 /// that did not ask for this by name nobody waits for their answers: those that come before the run ends count.
 async fn follow_the_way(session: Arc<Session>) {
@@ -134,16 +154,27 @@ async fn follow_the_way(session: Arc<Session>) {
     if evidence::is_vpn(interface, takes_all, Some(own)) {
         return;
     }
+    let is_patient = session.read(|log| log.layers.is_asked_for);
     let is_sent = trace::send(&session, beyond).await;
+    if beyond.is_some() {
+        beside(&session, |session| async move { _ = turned_back::send(&session).await });
+        beside(&session, move |session| async move { _ = from_outside::ask(&session, is_patient).await });
+    }
     // Where nothing translates there is nothing to ask for, and a router in a public network is somebody else's.
     if let Some(gateway) = gateway.filter(|at| beyond.is_some() && !is_global(*at)) {
         ask(&session, gateway, |log| &mut log.named);
     }
-    let is_patient = session.read(|log| log.layers.is_asked_for);
     let wait = if is_patient { PATIENCE } else { session.response_timeout().min(PATIENCE) };
     let is_heard =
         |log: &ObservationLog| !is_sent || log.layers.trace.iter().all(|packet| packet.report.is_some());
-    session.until(begun + wait, |log| is_heard(log) || second_router(log).is_some()).await;
+    let needs_second = beyond.is_some() && session.read(|log| log.port_mapping.is_chain_asked);
+    let for_second = if needs_second { PATIENCE_FOR_SECOND } else { wait };
+    let tells_second = |log: &ObservationLog| match needs_second {
+        // Whoever stands there may say so of packets to the external address alone, or late.
+        true => log.layers.trace.iter().any(|packet| packet.ttl == 2 && packet.report.is_some()),
+        false => second_router(log).is_some(),
+    };
+    session.until(begun + for_second, |log| is_heard(log) || tells_second(log)).await;
     let second = session.read(second_router);
     // Who gives the gateway's own address may be asked; whoever stands in a public network is somebody else's.
     if let Some(second) = second.filter(|_| beyond.is_some()) {

@@ -68,6 +68,8 @@ const GREETING: Duration = Duration::from_secs(3);
 const MAX_MESSAGES: usize = 1000;
 /// Numbers of held connections begin here: those of calls are lower.
 const FIRST_HOLD: u32 = 1_000_000;
+/// The number of the trace, which neither calls nor holds have.
+const TRACE: u32 = 2_000_000;
 /// Ports that are kept as proven.
 const MAX_PROVEN: usize = 64;
 
@@ -139,6 +141,20 @@ impl TestSession {
         let id = FIRST_HOLD.checked_add(connection)?;
         self.to_server.send(ToServer::Hold { id, connection, nonce: Nonce(nonce), after_ms }).ok()?;
         Some(nonce)
+    }
+
+    /// Has the server open a port for a trace.
+    #[cfg(feature = "port-mapping")]
+    pub(crate) fn open_trace_port(&self) -> Option<()> {
+        self.to_server.send(ToServer::TracePort { id: TRACE }).ok()
+    }
+
+    /// Has the server send packets with these TTLs to whoever has sent to that port, and wait for so long.
+    #[cfg(feature = "port-mapping")]
+    pub(crate) fn trace(&self, ttls: std::ops::RangeInclusive<u8>, wait: Duration) -> Option<()> {
+        let wait_ms = u32::try_from(wait.as_millis()).ok()?.min(self.welcome.trace_ms);
+        let (ttl_from, ttl_to) = ttls.into_inner();
+        self.to_server.send(ToServer::Trace { id: TRACE, ttl_from, ttl_to, wait_ms }).ok()
     }
 
     /// Has the server answer in the session.
@@ -217,6 +233,14 @@ fn enter(session: &Session, message: ToClient) {
                     log.proven.push((connection, at));
                 }
             });
+        }
+        ToClient::TracePort { at, .. } => return session.note_tcp(|log| log.trace.port = Some(at)),
+        ToClient::Flow { at } => return session.note_tcp(|log| log.trace.flow = Some(at)),
+        ToClient::TraceResult { hops, .. } => {
+            return session.note_tcp(|log| log.trace.hops = Some(hops));
+        }
+        ToClient::Declined { id: TRACE, .. } => {
+            return session.note_tcp(|log| log.trace.is_declined = true);
         }
         ToClient::SynSent { id } => {
             let now = session.now();

@@ -13,9 +13,9 @@ use shared::{
 };
 use socket2::SockRef;
 use tokio::{
-    io::Interest,
     net::UdpSocket,
-    time::{Instant, sleep, timeout_at},
+    sync::Mutex,
+    time::{Instant, sleep},
 };
 
 use super::icmp;
@@ -24,12 +24,12 @@ use crate::test_session::TracePort;
 /// A socket that keeps ICMP errors.
 pub(super) struct SystemTracePort {
     socket: UdpSocket,
+    /// Held by the one trace that may set the socket's TTL.
+    tracing: Mutex<()>,
 }
 
 /// Between two packets.
-const PACE: Duration = Duration::from_millis(5);
-/// How long to wait for what comes back, after the last packet.
-const PATIENCE: Duration = Duration::from_millis(1500);
+const PACE: Duration = Duration::from_millis(2);
 /// Longest datagram that is read: a request with a token.
 const MAX_DATAGRAM: usize = 256;
 /// The beginning of each packet; the last byte is its TTL.
@@ -40,7 +40,7 @@ impl SystemTracePort {
         let socket = std::net::UdpSocket::bind(SocketAddr::new(ip, 0))?;
         socket.set_nonblocking(true)?;
         icmp::keep_errors(&socket, ip.is_ipv6())?;
-        Ok(Self { socket: UdpSocket::from_std(socket)? })
+        Ok(Self { socket: UdpSocket::from_std(socket)?, tracing: Mutex::new(()) })
     }
 
     async fn next_flow(&self, token: Token) -> SocketAddr {
@@ -55,9 +55,10 @@ impl SystemTracePort {
         }
     }
 
-    async fn trace(&self, to: SocketAddr, ttls: (u8, u8)) -> Vec<Hop> {
+    async fn trace(&self, to: SocketAddr, ttls: (u8, u8), wait: Duration) -> Vec<Hop> {
+        let _tracing = self.tracing.lock().await;
         while icmp::take_error(&self.socket).is_some() {}
-        let mut sent = Vec::new();
+        let (mut sent, mut hops) = (Vec::new(), Vec::new());
         for ttl in ttls.0..=ttls.1 {
             let limited = match to {
                 SocketAddr::V4(_) => SockRef::from(&self.socket).set_ttl_v4(ttl.into()),
@@ -71,23 +72,28 @@ impl SystemTracePort {
                 _ = self.socket.send_to(&packet, to).await;
             }
             sleep(PACE).await;
+            self.collect(&sent, &mut hops);
         }
-        let mut hops: Vec<Hop> = Vec::new();
-        let until = Instant::now() + PATIENCE;
-        while hops.len() < sent.len() && timeout_at(until, self.socket.ready(Interest::ERROR)).await.is_ok() {
-            while let Some((icmp, quoted)) = icmp::take_error(&self.socket) {
-                let ttl = quoted.strip_prefix(&PAYLOAD[..]).and_then(|rest| rest.first().copied());
-                let found = sent.iter().find(|(it, _)| Some(*it) == ttl);
-                if let Some((ttl, at)) = found.filter(|(ttl, _)| hops.iter().all(|hop| hop.ttl != *ttl)) {
-                    let after_us = u32::try_from(at.elapsed().as_micros()).unwrap_or(u32::MAX);
-                    hops.push(Hop { ttl: *ttl, icmp, after_us });
-                }
-            }
-            // There is nothing more: the next error makes it ready again.
-            _ = self.socket.try_io(Interest::ERROR, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+        let until = Instant::now() + wait;
+        // Looked at again and again, as whoever waits for the flow is woken by the errors, too.
+        while hops.len() < sent.len() && Instant::now() < until {
+            sleep(PACE).await;
+            self.collect(&sent, &mut hops);
         }
         hops.sort_by_key(|hop| hop.ttl);
         hops
+    }
+
+    /// Enters the ICMP errors that have come: of several about one packet the first.
+    fn collect(&self, sent: &[(u8, Instant)], hops: &mut Vec<Hop>) {
+        while let Some((icmp, quoted)) = icmp::take_error(&self.socket) {
+            let ttl = quoted.strip_prefix(&PAYLOAD[..]).and_then(|rest| rest.first().copied());
+            let found = sent.iter().find(|(it, _)| Some(*it) == ttl);
+            if let Some((ttl, at)) = found.filter(|(ttl, _)| hops.iter().all(|hop| hop.ttl != *ttl)) {
+                let after_us = u32::try_from(at.elapsed().as_micros()).unwrap_or(u32::MAX);
+                hops.push(Hop { ttl: *ttl, icmp, after_us });
+            }
+        }
     }
 }
 
@@ -96,16 +102,17 @@ impl TracePort for SystemTracePort {
         self.socket.local_addr().map_or(0, |local| local.port())
     }
 
-    fn flow(&mut self, token: Token) -> Pin<Box<dyn Future<Output = SocketAddr> + Send + '_>> {
+    fn flow(&self, token: Token) -> Pin<Box<dyn Future<Output = SocketAddr> + Send + '_>> {
         Box::pin(self.next_flow(token))
     }
 
     fn trace(
-        &mut self,
+        &self,
         to: SocketAddr,
         ttls: (u8, u8),
+        wait: Duration,
     ) -> Pin<Box<dyn Future<Output = Vec<Hop>> + Send + '_>> {
-        Box::pin(Self::trace(self, to, ttls))
+        Box::pin(Self::trace(self, to, ttls, wait))
     }
 }
 

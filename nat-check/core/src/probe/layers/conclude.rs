@@ -40,6 +40,8 @@ pub(super) fn conclude(evidence: &Evidence) -> Layers {
             )
             .with("nat_before_second_router", evidence.is_nat_before_second)
             .with("external_address_answered_at_hop", evidence.holder())
+            .with("turned_back_at_hop", evidence.turned_at)
+            .with("routers_from_outermost_nat", evidence.from_outermost)
             .with("outermost_filter_at_hop", evidence.sure_distance()),
         gateway: evidence.gateway,
         gateway_external_address: gateway_external_address(evidence),
@@ -93,12 +95,14 @@ const GATEWAYS_WORD: (ReasonCode, &str) = (ReasonCode::GatewaysWordOnly, "only t
 
 /// What no rule is sure of by itself, and what would not be so behind a way of this kind.
 fn speaks_against(candidate: &Candidate, evidence: &Evidence) -> bool {
-    let is_beyond = |hop: u8| {
-        evidence.holder().is_some_and(|at| at > hop) || evidence.sure_distance().is_some_and(|at| at > hop)
-    };
+    let is_beyond =
+        |hop: u8| evidence.is_held_beyond(hop) || evidence.sure_distance().is_some_and(|at| at > hop);
     let has_private = evidence.named.iter().any(|(_, at)| is_private(*at) || is_shared_address_space(*at));
     // A gateway of several connections may name the one that is not in use.
-    let is_at_gateway = evidence.holder() == Some(1) || evidence.keeps_external();
+    let is_at_gateway = evidence.is_held_by_gateway() || evidence.keeps_external();
+    if evidence.has_two_outermost() {
+        return true;
+    }
     match candidate.value {
         Some(LayersKind::One) => has_private || evidence.passes_external_on(1) || is_beyond(1),
         Some(LayersKind::OwnDouble) => is_at_gateway || evidence.passes_external_on(2) || is_beyond(2),
@@ -110,7 +114,7 @@ fn speaks_against(candidate: &Candidate, evidence: &Evidence) -> bool {
 /// A filter that stands behind whoever has the external address is somewhere in the Internet, and so may the router be whose
 /// address is a carrier's.
 fn is_filter_behind_outermost(evidence: &Evidence) -> bool {
-    let is_behind = evidence.holder().is_some_and(|at| evidence.sure_distance() > Some(at));
+    let is_behind = evidence.outermost().is_some_and(|at| evidence.sure_distance() > Some(at));
     let is_named = evidence.named.iter().any(|(_, at)| is_shared_address_space(*at));
     is_behind && !is_named && evidence.carriers_before_outermost() != Some(true)
 }
@@ -171,10 +175,10 @@ fn shared_address_space(evidence: &Evidence) -> Option<Candidate> {
         let hops = || evidence.to_server.iter().filter(|(hop, _)| (2..=most).contains(*hop));
         hops().any(|(_, it)| is_shared_address_space(it.address))
     };
-    let is_on_the_way = shared_up_to(evidence.holder().unwrap_or(u8::MAX));
+    let is_on_the_way = shared_up_to(evidence.outermost().unwrap_or(u8::MAX));
     let is_filtered_there = evidence.sure_distance().is_some_and(shared_up_to);
-    if is_of_gateway || before_outermost == Some(true) || is_filtered_there && evidence.passes_external_on(1)
-    {
+    let is_inside = before_outermost == Some(true) || evidence.has_carriers_inside();
+    if is_of_gateway || is_inside || is_filtered_there && evidence.passes_external_on(1) {
         return Some(strong(LayersKind::CarrierGrade));
     }
     if is_of_host {
@@ -199,7 +203,7 @@ fn own_double(evidence: &Evidence) -> Option<Candidate> {
         return Some(strong(LayersKind::OwnDouble));
     }
     let is_home = |at: IpAddr| matches!(at, IpAddr::V4(v4) if is_private(at) && v4.octets()[0] != 10);
-    let follows = evidence.to_server.get(&2).filter(|_| evidence.passes_external_on(1));
+    let follows = evidence.to_server.get(&2).filter(|_| evidence.is_beyond_gateway());
     let network = named_private(evidence).or(follows.map(|hop| hop.address));
     let is_likely = !evidence.second_named.is_empty() || network.is_some_and(is_home) && !is_far(evidence);
     is_likely.then(|| weak(LayersKind::OwnDouble, WHOSE))
@@ -228,15 +232,14 @@ fn several(evidence: &Evidence) -> Option<Candidate> {
 
 /// Some carriers use RFC 1918 before their NAT.
 fn private_network_of_a_carrier(evidence: &Evidence) -> Option<Candidate> {
-    let follows = evidence.to_server.get(&2).filter(|_| evidence.passes_external_on(1));
+    let follows = evidence.to_server.get(&2).filter(|_| evidence.is_beyond_gateway());
     let network = named_private(evidence).or(follows.map(|hop| hop.address).filter(|at| is_private(*at)));
     (evidence.is_translated() && network.is_some()).then(|| weak(LayersKind::CarrierGrade, WHOSE))
 }
 
 /// A second router filters, and nothing tells whose it is. Carriers have more of them than homes.
 fn second_filter(evidence: &Evidence) -> Option<Candidate> {
-    let is_beyond =
-        evidence.sure_distance().is_some_and(|hops| hops > 1) || evidence.holder().is_some_and(|hop| hop > 1);
+    let is_beyond = evidence.sure_distance().is_some_and(|hops| hops > 1) || evidence.is_held_beyond(1);
     (evidence.is_translated() && is_beyond).then(|| {
         let text = "a second box stands behind the gateway, and nothing tells whose it is";
         weak(LayersKind::CarrierGrade, (ReasonCode::RoutersSilent, text))
@@ -252,7 +255,7 @@ fn one(evidence: &Evidence) -> Option<Candidate> {
     if evidence.named.iter().any(|(_, at)| evidence.external == [*at]) {
         // Gateways pass the question, and what is to be opened, on to the carrier's NAT (RFC 6970, RFC 7648), so packets have to
         // show that the address is the gateway's own.
-        let holds = evidence.holder() == Some(1) || evidence.keeps_external();
+        let holds = evidence.is_held_by_gateway() || evidence.keeps_external();
         return Some(match (holds, evidence.is_opened) {
             (true, true) => Finding::known(LayersKind::One, Confidence::Certain, KIND),
             (true, false) => strong(LayersKind::One),
@@ -263,7 +266,7 @@ fn one(evidence: &Evidence) -> Option<Candidate> {
     let first = evidence.to_server.get(&1);
     let is_gateway_first =
         first.is_some_and(|hop| hop.is_expired && evidence.gateway.is_some_and(|at| at == hop.address));
-    if evidence.holder() == Some(1) && is_gateway_first {
+    if evidence.is_held_by_gateway() && is_gateway_first {
         return Some(strong(LayersKind::One));
     }
     (evidence.keeps_external() && evidence.named.is_empty()).then(|| {
@@ -346,7 +349,7 @@ fn boxes(evidence: &Evidence) -> Option<Finding<u8>> {
     let is_double = evidence.is_nat_before_second && is_second_outermost(evidence);
     Some(match named {
         _ if carriers_follow || is_double => known(2, Confidence::Strong),
-        Some(_) if evidence.passes_external_on(1) => known(2, Confidence::Strong),
+        Some(_) if evidence.is_beyond_gateway() => known(2, Confidence::Strong),
         Some(_) => known(2, Confidence::Weak).because(GATEWAYS_WORD),
         None => known(1, Confidence::Certain),
     })

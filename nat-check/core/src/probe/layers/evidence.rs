@@ -1,7 +1,7 @@
 //! What a run has seen of the way out, as one value: what the conclusion is drawn from.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
     time::Duration,
 };
@@ -9,12 +9,17 @@ use std::{
 use shared::{
     nat::{Filtering, Mapping},
     port_mapping::Protocol,
+    test_session::Hop as ServersHop,
 };
 
 use crate::{
     contactable::is_global,
     net::InterfaceKind,
-    observation::{ObservationLog, RequestKind, layers::TracePacket},
+    observation::{
+        ObservationLog, RequestKind,
+        call::ServerTrace,
+        layers::{TracePacket, Turned},
+    },
     probe::{Found, mapping},
     report::{Finding, HopKind, LayersHop, LayersKind, PortMapping, Reason},
     server_position::nat_before_server,
@@ -51,6 +56,10 @@ pub(super) struct Evidence {
     pub(super) to_external: BTreeMap<u8, Hop>,
     /// Packets to the server, and to the own external address, that were to die at the gateway; and those that did.
     pub(super) at_gateway: [Counted; 2],
+    /// At which distance packets to the own external address were turned back.
+    pub(super) turned_at: Option<u8>,
+    /// Routers from the outermost NAT inwards, itself included, as far as they told the server of packets that died at them.
+    pub(super) from_outermost: u8,
     /// Why there was no trace.
     pub(super) no_trace: Option<String>,
     /// What was seen of several external addresses.
@@ -150,6 +159,8 @@ impl Evidence {
             to_server: hops(to(false)),
             to_external: hops(to(true)),
             at_gateway: [counted(false), counted(true)],
+            turned_at: turned_at(&seen.turned),
+            from_outermost: from_outermost(&log.tcp.trace),
             no_trace: seen.no_trace.clone(),
             several,
         }
@@ -181,11 +192,39 @@ impl Evidence {
         self.to_external.iter().find(|(_, hop)| self.external.contains(&hop.address)).map(|(ttl, _)| *ttl)
     }
 
+    /// The distance of the box that has this host's own external address, by whoever answers for it, or turns packets to it back.
+    pub(super) fn outermost(&self) -> Option<u8> {
+        self.holder().or(self.turned_at)
+    }
+
+    /// Whether different things show it at different distances.
+    pub(super) fn has_two_outermost(&self) -> bool {
+        let counted = [self.holder(), self.turned_at];
+        let nearest = counted.into_iter().flatten().min();
+        nearest.is_some_and(|at| self.from_outermost > at || counted.into_iter().flatten().any(|it| it != at))
+    }
+
+    /// Whether it is seen that this host's own external address belongs to a box farther away than this.
+    pub(super) fn is_held_beyond(&self, hop: u8) -> bool {
+        self.holder().max(self.turned_at) > Some(hop) || self.from_outermost > hop
+    }
+
+    /// Whether it is seen that it belongs to the gateway.
+    pub(super) fn is_held_by_gateway(&self) -> bool {
+        self.holder() == Some(1) || self.turned_at == Some(1)
+    }
+
     /// Whether the router at this distance passes packets to this host's own external address on, so that it is not the
     /// outermost NAT.
     pub(super) fn passes_external_on(&self, hop: u8) -> bool {
-        let router = self.to_external.get(&hop);
+        // What is turned back may be counted as passed before that is seen.
+        let router = self.to_external.get(&hop).filter(|_| self.turned_at != Some(hop));
         router.is_some_and(|hop| hop.is_expired && !self.external.contains(&hop.address))
+    }
+
+    /// Whether packets show that the external address belongs to somebody behind the gateway.
+    pub(super) fn is_beyond_gateway(&self) -> bool {
+        self.passes_external_on(1) || self.is_held_beyond(1)
     }
 
     /// Whether the gateway drops packets to this host's own external address in silence, and no others: it may have it.
@@ -201,10 +240,14 @@ impl Evidence {
         let passing = self.to_external.range(2..).filter(|(_, hop)| hop.is_expired);
         let carriers = passing.filter(|(_, hop)| is_shared_address_space(hop.address));
         let nearest = carriers.map(|(&hop, _)| hop).next()?;
-        Some(
-            self.holder().is_some_and(|at| at > nearest)
-                || self.sure_distance().is_some_and(|at| at >= nearest),
-        )
+        Some(self.is_held_beyond(nearest) || self.sure_distance().is_some_and(|at| at >= nearest))
+    }
+
+    /// Whether a router with an address of RFC 6598 stands before the outermost NAT, or is that one, as others count the routers.
+    pub(super) fn has_carriers_inside(&self) -> bool {
+        let inside = 2..=self.turned_at.unwrap_or_default().max(self.from_outermost);
+        let mut routers = self.to_server.iter().chain(&self.to_external);
+        routers.any(|(ttl, hop)| inside.contains(ttl) && is_shared_address_space(hop.address))
     }
 
     /// The distance of the outermost filter, where that is sure.
@@ -228,6 +271,30 @@ fn hops<'a>(packets: impl Iterator<Item = &'a TracePacket>) -> BTreeMap<u8, Hop>
         }
     }
     hops
+}
+
+/// Where packets were turned back, which is passed by as many routers on the way there as on the way back, and by the box that
+/// turns them. A router that sets the TTL anew shows by packets that were sent with another one, and one that adds to it by an even
+/// number.
+fn turned_at(turned: &[Turned]) -> Option<u8> {
+    let mut passed = turned.iter().filter(|it| it.is_external).map(|it| it.sent.checked_sub(it.arrived));
+    let first = passed.next().flatten()?;
+    let has_two_ttls = turned.iter().any(|it| it.is_external && it.sent != turned[0].sent);
+    let is_sound = first % 2 == 1 && passed.all(|other| other == Some(first));
+    (has_two_ttls && turned[0].is_external && is_sound).then_some(first / 2 + 1)
+}
+
+/// Each router answers for one TTL, and puts the external address over its own: nobody farther inside than the packets that
+/// arrived here can.
+fn from_outermost(trace: &ServerTrace) -> u8 {
+    let Some(external) = trace.flow.map(|flow| flow.ip().to_canonical()) else { return 0 };
+    let is_expired = |hop: &&ServersHop| (hop.icmp.kind, hop.icmp.code) == (11, 0);
+    let inside = |hop: &&ServersHop| hop.icmp.from.to_canonical() == external;
+    let hops = trace.hops.iter().flatten().filter(is_expired).filter(inside);
+    let died: BTreeSet<u8> = hops.map(|hop| hop.ttl).collect();
+    // A way that changes meanwhile counts routers twice.
+    let is_sound = died.last() < trace.arrived.iter().min();
+    if is_sound { u8::try_from(died.len()).unwrap_or_default() } else { 0 }
 }
 
 /// Whether everything goes through a tunnel to somebody else; carriers' tunnels (RFC 7335) are another matter.

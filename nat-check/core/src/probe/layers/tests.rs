@@ -1,11 +1,15 @@
 //! Every kind of way, with all its evidence and with parts of it.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use proptest::prelude::*;
 use shared::{
     nat::{Filtering, Mapping},
     port_mapping::Protocol,
+    test_session::Icmp,
 };
 
 use super::{
@@ -14,10 +18,10 @@ use super::{
 };
 use crate::{
     net::InterfaceKind,
-    observation::made::without_loss,
+    observation::{layers::Turned, made::without_loss},
     probe::Found,
     report::{
-        Confidence::{self, Certain, Strong, Weak},
+        Confidence::{self, Certain, Strong, Unknown, Weak},
         Finding, HopKind,
         LayersKind::{self, CarrierGrade, DsLite, MultiWan, One, OwnDouble, Vpn, Xlat464},
         MappingProtocol, PortMapping, ReasonCode,
@@ -60,6 +64,18 @@ impl Evidence {
 
     fn distance(mut self, hops: u8) -> Self {
         self.distance = Finding::known(hops, Strong, "");
+        self
+    }
+
+    /// Where packets to the own external address were turned back.
+    fn turned_at(mut self, hop: u8) -> Self {
+        self.turned_at = Some(hop);
+        self
+    }
+
+    /// Routers that told the server of packets that died at them, the outermost NAT being the last.
+    fn inwards(mut self, routers: u8) -> Self {
+        self.from_outermost = routers;
         self
     }
 
@@ -129,6 +145,51 @@ fn every_kind_is_told() {
             Some(One),
             Weak,
             1,
+        ),
+        (
+            "the gateway turns packets to it back",
+            behind_nat().way(&["198.51.100.1"]).turned_at(1),
+            Some(One),
+            Strong,
+            1,
+        ),
+        (
+            "the gateway turns packets back, and lets those die first that may go no farther",
+            behind_nat().way(&["198.51.100.1"]).own_way(&["192.168.1.1"]).turned_at(1),
+            Some(One),
+            Strong,
+            1,
+        ),
+        ("whoever is near turns them back, and hides", behind_nat().turned_at(1), None, Unknown, 1),
+        (
+            "the gateway names that address, and turns packets to it back",
+            behind_nat().named(EXTERNAL).turned_at(1),
+            Some(One),
+            Strong,
+            1,
+        ),
+        ("one router tells the server of itself", behind_nat().inwards(1), None, Unknown, 1),
+        ("two do", behind_nat().inwards(2), Some(CarrierGrade), Weak, 2),
+        (
+            "two do, and the second one is a carrier's",
+            behind_nat().way(&["100.64.0.1"]).inwards(2),
+            Some(CarrierGrade),
+            Strong,
+            2,
+        ),
+        (
+            "a carrier's router turns them back",
+            behind_nat().way(&["100.64.0.1"]).turned_at(2),
+            Some(CarrierGrade),
+            Strong,
+            2,
+        ),
+        (
+            "behind whoever turns them back routers have any address",
+            behind_nat().way(&["192.168.0.1", "100.64.0.1"]).turned_at(2).inwards(2),
+            Some(OwnDouble),
+            Weak,
+            2,
         ),
         ("the gateway is in 100.64/10", behind_nat().named("100.64.0.2"), Some(CarrierGrade), Strong, 2),
         (
@@ -254,11 +315,21 @@ fn every_kind_is_told() {
 #[test]
 fn what_contradicts_itself_is_not_believed() {
     let own_double = || behind_nat().named("192.168.0.7").way(&["192.168.0.1"]).second_named(EXTERNAL);
+    let kept_by_gateway = || behind_nat().named(EXTERNAL).way(&["198.51.100.1"]).own_way(&[]);
     let contradictions = [
         // A gateway that was told its address.
         behind_nat().named(EXTERNAL).distance(2),
         behind_nat().named(EXTERNAL).way(&["100.64.0.1"]).own_way(&["192.168.1.1", "100.64.0.1"]),
+        behind_nat().named(EXTERNAL).turned_at(2),
+        kept_by_gateway().inwards(2),
+        behind_nat().way(&["198.51.100.1"]).turned_at(1).inwards(2),
+        behind_nat().way(&["100.64.0.1"]).own_way(&[EXTERNAL]).inwards(2),
+        behind_nat().way(&["100.64.0.1"]).own_way(&[EXTERNAL]).turned_at(2),
+        own_double().inwards(3),
+        own_double().turned_at(3),
+        own_double().turned_at(1),
         // One that names the address of a connection that is not in use.
+        behind_nat().named("100.64.0.2").turned_at(1),
         behind_nat().named("100.64.0.2").way(&["198.51.100.1"]).own_way(&[EXTERNAL]),
         behind_nat().named("192.168.0.7").way(&["198.51.100.1"]).own_way(&[EXTERNAL]),
         behind_nat().named("100.64.0.2").way(&["198.51.100.1"]).own_way(&[]),
@@ -306,8 +377,9 @@ fn boxes_are_counted_where_packets_show_them() {
     };
     let named = behind_nat().named("100.64.0.2");
     assert_eq!(counted(&named), (Some(2), Weak, Some(ReasonCode::GatewaysWordOnly)));
-    let passing = named.own_way(&["192.168.1.1"]);
-    assert_eq!(counted(&passing), (Some(2), Strong, None));
+    for shown in [named.clone().own_way(&["192.168.1.1"]), named.clone().inwards(2), named.turned_at(2)] {
+        assert_eq!(counted(&shown), (Some(2), Strong, None));
+    }
 }
 
 #[test]
@@ -344,6 +416,55 @@ fn hops_are_told_by_their_addresses() {
     assert_eq!(kinds, [HopKind::Gateway, HopKind::Private, HopKind::Carrier, HopKind::Public]);
 }
 
+/// A TTL that packets were sent with, and what was left of it.
+fn turned(packets: &[(u8, u8, bool)]) -> Option<u8> {
+    let mut log = without_loss();
+    let packet = |&(sent, arrived, is_external)| Turned { sent, arrived, is_external };
+    log.layers.turned = packets.iter().map(packet).collect();
+    Evidence::of(&log, &Found::default(), None, None).turned_at
+}
+
+#[test]
+fn what_is_left_of_the_ttl_tells_where_packets_were_turned_back() {
+    assert_eq!(turned(&[(64, 63, true), (40, 39, true)]), Some(1));
+    assert_eq!(turned(&[(64, 61, true), (40, 37, true), (64, 61, true)]), Some(2));
+    for (what, packets) in [
+        ("nothing came", vec![]),
+        ("one TTL alone may be set by a router", vec![(64, 63, true), (64, 63, true)]),
+        ("a router sets it anew", vec![(64, 63, true), (40, 63, true)]),
+        ("a router sets it to what it was", vec![(64, 64, true), (40, 64, true)]),
+        ("a router adds to it, or does not count", vec![(64, 62, true), (40, 38, true)]),
+        ("the way has changed meanwhile", vec![(64, 63, true), (40, 37, true)]),
+        ("somebody nearer puts the internal address there", vec![(64, 63, false), (40, 39, false)]),
+        ("and only for some", vec![(64, 63, true), (40, 39, false)]),
+    ] {
+        assert_eq!(turned(&packets), None, "{what}");
+    }
+}
+
+#[test]
+fn routers_are_counted_from_the_outermost_nat_inwards() {
+    let counted = |hops: &[(u8, u8, &str)], arrived: &[u8]| {
+        let mut log = without_loss();
+        let said = |&(ttl, kind, from): &(u8, u8, &str)| {
+            let icmp = Icmp { kind, code: 0, from: ip(from) };
+            shared::test_session::Hop { ttl, icmp, after_us: 0 }
+        };
+        log.tcp.trace.flow = Some(SocketAddr::new(ip(EXTERNAL), 50_000));
+        log.tcp.trace.hops = Some(hops.iter().map(said).collect());
+        log.tcp.trace.arrived = arrived.to_vec();
+        Evidence::of(&log, &Found::default(), None, None).from_outermost
+    };
+    let outside = (1, 11, "198.51.100.1");
+    assert_eq!(counted(&[outside, (2, 11, EXTERNAL)], &[3, 4]), 1);
+    assert_eq!(counted(&[outside, (2, 11, EXTERNAL), (4, 11, EXTERNAL)], &[5]), 2, "one was silent");
+    assert_eq!(counted(&[outside, (2, 11, EXTERNAL), (3, 3, EXTERNAL)], &[4]), 1, "unreachable is no router");
+    assert_eq!(counted(&[outside, (2, 11, EXTERNAL), (2, 11, EXTERNAL)], &[4]), 1, "each counts once");
+    assert_eq!(counted(&[outside, (2, 11, EXTERNAL), (3, 11, EXTERNAL)], &[3]), 0, "the way has changed");
+    assert_eq!(counted(&[outside, (2, 11, EXTERNAL)], &[]), 0, "nothing has arrived");
+    assert_eq!(counted(&[outside], &[2]), 0, "the NAT is silent");
+}
+
 fn address() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec![
         EXTERNAL,
@@ -361,8 +482,10 @@ fn any_evidence() -> impl Strategy<Value = Evidence> {
     let routers = || prop::collection::vec(prop::option::of((address(), any::<bool>())), 0..4);
     let names = || prop::collection::vec(address(), 0..2);
     let host = (prop::sample::select(vec!["192.168.1.2", "100.64.0.9", "192.0.0.4"]), 0..3_usize);
-    (host, names(), names(), routers(), routers(), 0..4_u8, any::<[bool; 2]>()).prop_map(
-        |((local, interface), named, second, way, own, distance, [is_opened, is_nat_before_second])| {
+    let counts = (0..4_u8, prop::option::of(1..4_u8), 0..4_u8);
+    (host, names(), names(), routers(), routers(), counts, any::<[bool; 2]>()).prop_map(
+        |((local, interface), named, second, way, own, counts, [is_opened, is_nat_before_second])| {
+            let (distance, turned_at, from_outermost) = counts;
             let hops = |routers: Vec<Option<(&str, bool)>>| {
                 let numbered = (1..).zip(routers).filter_map(|(ttl, it)| Some((ttl, it?)));
                 numbered.map(|(ttl, (at, is_expired))| (ttl, hop(at, is_expired))).collect()
@@ -376,6 +499,7 @@ fn any_evidence() -> impl Strategy<Value = Evidence> {
             evidence.second_named = second.into_iter().map(|at| (Protocol::NatPmp, ip(at))).collect();
             (evidence.to_server, evidence.to_external) = (hops(way), hops(own));
             (evidence.is_opened, evidence.is_nat_before_second) = (is_opened, is_nat_before_second);
+            (evidence.turned_at, evidence.from_outermost) = (turned_at, from_outermost);
             if distance > 0 { evidence.distance(distance) } else { evidence }
         },
     )
@@ -386,7 +510,7 @@ proptest! {
     #[test]
     fn less_evidence_never_makes_another_kind_sure(
         evidence in any_evidence(),
-        keeps in prop::array::uniform6(any::<bool>()),
+        keeps in prop::array::uniform8(any::<bool>()),
         longest in 0..4_u8,
     ) {
         let mut less = evidence.clone();
@@ -396,6 +520,8 @@ proptest! {
         if !keeps[3] { less.to_external.retain(|ttl, _| *ttl <= longest); }
         if !keeps[4] { less.to_server.retain(|ttl, _| *ttl <= longest); }
         less.is_nat_before_second &= keeps[5];
+        if !keeps[6] { less.turned_at = None; }
+        if !keeps[7] { less.from_outermost = less.from_outermost.min(longest); }
         let [all, part] = [&evidence, &less].map(|it| conclude(it).kind);
         if all.confidence >= Strong && part.confidence >= Strong {
             prop_assert_eq!(all.value, part.value, "{:?} and {:?}", evidence, less);

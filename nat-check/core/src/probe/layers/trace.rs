@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use shared::stun::{Class, Writer};
+use shared::stun::{Class, TransactionId, Writer};
 
 use crate::{net::TraceSocket, observation::layers::TracePacket, session::Session};
 
@@ -41,7 +41,7 @@ pub(super) async fn send(session: &Arc<Session>, own_external: Option<IpAddr>) -
         for ttl in distances {
             let Some(socket) = sockets.get(usize::from(ttl) - 1) else { continue };
             for to in [Some(session.server()), unused].into_iter().flatten() {
-                let Some(datagram) = binding_request(session) else { return true };
+                let Some((_, datagram)) = binding_request(session) else { return true };
                 let sent = session.now();
                 session.note_layers(|log| log.trace.push(TracePacket { to, ttl, sent, report: None }));
                 // What the system refuses to send nobody reports.
@@ -64,9 +64,9 @@ fn listen(session: &Arc<Session>, ttl: u8, socket: Arc<dyn TraceSocket>) {
 }
 
 /// A server that is so near gets something that it knows; its answers are not waited for.
-fn binding_request(session: &Session) -> Option<Vec<u8>> {
+pub(super) fn binding_request(session: &Session) -> Option<(TransactionId, Vec<u8>)> {
     let id = session.transaction_id().ok()?;
     let mut buffer = [0; 64];
     let length = Writer::new(&mut buffer, Class::Request, &id).finish().ok()?;
-    Some(buffer[..length].to_vec())
+    Some((id, buffer[..length].to_vec()))
 }

@@ -24,8 +24,8 @@ use crate::{
     session::{Session, Socket},
 };
 
-/// How long the answers of routers are waited for, which have been asked long before.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the answers of routers are waited for: longer than the questions themselves take, with a router that is busy.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The server connects to one host once a second at length, and has done so often by then.
 const CALLS_AGAIN: Duration = Duration::from_secs(3);

@@ -115,6 +115,7 @@ fn kept(nat: &str, seconds: u64) -> Vec<String> {
             port: 42_000,
             transports: Transport::ALL.to_vec(),
             hold: Some(Duration::from_secs(seconds)),
+            over_ipv6: false,
             server: Some(world.server()),
         };
         let events = std::sync::Mutex::new(Vec::new());
