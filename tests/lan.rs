@@ -23,8 +23,10 @@ mod linux {
     use switch::{PATIENCE, Switch, lan, report};
 
     const SNOOPING_OFF: &str = "mcast_snooping 0";
-    /// A switch that asks who is a member, and minds what it is told from the first second on.
-    const QUERIER: &str = "mcast_snooping 1 mcast_querier 1 mcast_query_response_interval 100";
+    /// A switch that asks who is a member, and minds what it is told a second later.
+    const QUERIER: &str = "mcast_snooping 1 mcast_query_response_interval 100;mcast_querier 1";
+    /// The same after a tenth of a second.
+    const HASTY_QUERIER: &str = "mcast_snooping 1 mcast_query_response_interval 10;mcast_querier 1";
 
     pub(crate) fn main() -> ExitCode {
         harness::main(|| {
@@ -36,6 +38,7 @@ mod linux {
                 trial("works::three_hosts", || everything_works(&Switch::new(3, QUERIER)?)),
                 trial("works::without_a_route_for_groups", without_a_route),
                 trial("works::the_tunnel_is_left_out", beside_a_tunnel),
+                trial("works::on_a_network_that_loses_a_third", lossy),
                 trial("filtered::a_switch_that_does_not_know_the_members", reports_are_lost),
                 trial("filtered::all_groups", all_groups),
                 trial("filtered::a_deaf_port", deaf_port),
@@ -96,9 +99,24 @@ mod linux {
         Ok(())
     }
 
+    /// Loss is no filter. What is open then is so for a reason.
+    fn lossy() -> Result<(), LabError> {
+        let third = "table bridge drops {\n chain c {\n type filter hook forward priority 0;\n \
+                     meta l4proto udp numgen random mod 100 < 33 drop\n }\n}\n";
+        for lan in Switch::new(3, SNOOPING_OFF)?.with_rules(third)?.all(&[])? {
+            for finding in ["multicast", "ipv6_multicast", "broadcast"] {
+                shows(&lan[finding], &json!("works"));
+            }
+            for finding in ["isolation", "one_way"] {
+                shows(&lan[finding], &json!(false));
+            }
+        }
+        Ok(())
+    }
+
     /// Snooping is on, there is a querier, and what hosts report does not arrive: the group goes to nobody, that of mDNS to all.
     fn reports_are_lost() -> Result<(), LabError> {
-        let switch = Switch::new(2, QUERIER)?.with_rules(&bridge_rule("ip protocol igmp"))?;
+        let switch = Switch::new(2, HASTY_QUERIER)?.with_rules(&bridge_rule("ip protocol igmp"))?;
         for lan in switch.all(&[])? {
             says(&lan["multicast"], &json!("link-local-only"));
             says(&lan["broadcast"], &json!("works"));
@@ -135,7 +153,7 @@ mod linux {
     fn forgotten() -> Result<(), LabError> {
         let forgets =
             "mcast_membership_interval 1200 mcast_query_interval 100000 mcast_startup_query_interval 100000";
-        let switch = Switch::new(2, &format!("{QUERIER} {forgets}"))?;
+        let switch = Switch::new(2, &format!("{QUERIER};{forgets}"))?;
         for lan in switch.all(&["--hold", "40"])? {
             says(&lan["lasts"], &json!(false));
             assert_eq!(lan["multicast"]["reason_code"], "group-forgotten", "{:#}", lan["multicast"]);

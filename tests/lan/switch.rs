@@ -20,11 +20,14 @@ pub(crate) struct Switch {
 }
 
 impl Switch {
-    /// So many hosts, 192.168.77.2 and so on, and settings of the bridge.
+    /// So many hosts, 192.168.77.2 and so on, and settings of the bridge; those behind a semicolon are made after the others.
     pub(crate) fn new(hosts: usize, settings: &str) -> Result<Self, LabError> {
         let switch = Namespace::new("switch")?;
+        let (first, others) = settings.split_once(';').unwrap_or((settings, ""));
+        let others = others.split(';').filter(|it| !it.is_empty());
+        let others: String = others.map(|it| format!("link set lan type bridge {it}\n")).collect();
         switch.ip(&format!(
-            "link add lan type bridge {settings}\nlink set lan up\naddr add 192.168.77.1/24 dev lan\n"
+            "link add lan type bridge {first}\n{others}link set lan up\naddr add 192.168.77.1/24 dev lan\n"
         ))?;
         let hosts = (0..hosts).map(|number| {
             let host = Namespace::new(format!("lan host {number}"))?;

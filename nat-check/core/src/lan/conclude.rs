@@ -255,7 +255,7 @@ impl Directions {
         let has = |set: u8| ways.iter().any(|way| set & way.bit() != 0);
         let is_young = self.all().any(|tally| tally.sent.iter().all(|sent| *sent < ENOUGH));
         let text = match () {
-            () if !has(self.own_sends) => "this host's system does not send so",
+            () if !has(self.own_sends) => "this host has no such address, or its system does not send so",
             () if !has(self.own_hears) => {
                 "this host does not hear what it sends itself: its own firewall or system is in the way"
             }
@@ -312,7 +312,7 @@ fn isolation(pairs: &Pairs, beside: Beside<'_>, nobody: Reason) -> Finding<bool>
         let text = format!("nothing passes from {}; of the way back nothing is known", named.join(", "));
         known(true, Confidence::Weak).because((ReasonCode::HostsIsolated, text)).with("unheard", named)
     } else if !pairs.open.is_empty() {
-        known(false, Confidence::Certain).with("open", names(&pairs.open, "and"))
+        of_all_pairs(known(false, Confidence::Certain), pairs)
     } else if others.clone().next().is_some() {
         let text = "other devices answer; whether they are clients as this host is takes a second one";
         known(false, Confidence::Weak)
@@ -323,6 +323,19 @@ fn isolation(pairs: &Pairs, beside: Beside<'_>, nobody: Reason) -> Finding<bool>
     }
 }
 
+/// What holds of the open pairs is sure only where they are all that there are.
+fn of_all_pairs(finding: Finding<bool>, pairs: &Pairs) -> Finding<bool> {
+    let rest: Vec<_> = pairs.unknown.iter().chain(&pairs.unheard).copied().collect();
+    let finding = match rest.as_slice() {
+        [] => finding,
+        rest => finding.at_most(Confidence::Weak).because((
+            ReasonCode::TooFewSamples,
+            format!("too little is known of {}", names(rest, "and").join(", ")),
+        )),
+    };
+    finding.with("open", names(&pairs.open, "and"))
+}
+
 fn one_way(pairs: &Pairs, nobody: Reason) -> Finding<bool> {
     let known = |value, confidence| Finding::known(value, confidence, ISOLATION_METHOD);
     let because = |found: &[(Ipv4Addr, Ipv4Addr)]| {
@@ -331,7 +344,7 @@ fn one_way(pairs: &Pairs, nobody: Reason) -> Finding<bool> {
     };
     match (pairs.one_way.as_slice(), pairs.perhaps_one_way.as_slice()) {
         ([], []) if pairs.open.is_empty() => Finding::unknown(nobody, ISOLATION_METHOD),
-        ([], []) => known(false, Confidence::Certain).with("open", names(&pairs.open, "and")),
+        ([], []) => of_all_pairs(known(false, Confidence::Certain), pairs),
         ([], found) => {
             known(true, Confidence::Weak).because(because(found)).with("pairs", names(found, "to"))
         }

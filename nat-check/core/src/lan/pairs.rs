@@ -27,6 +27,8 @@ pub(crate) struct Pairs {
     pub(crate) one_way: Vec<Pair>,
     /// The same, with only the first one's word for it that it is there.
     pub(crate) perhaps_one_way: Vec<Pair>,
+    /// Too little is known.
+    pub(crate) unknown: Vec<Pair>,
 }
 
 const UNICAST: &[Way] = &[Way::Unicast, Way::UnicastIpv6];
@@ -122,7 +124,7 @@ fn sort(pairs: &mut Pairs, (a, b): Pair, hearing: (Hearing, Hearing), is_sure: b
         (H::NoUnicast, H::Unicast) => one_way.push((b, a)),
         (H::Nothing, H::Unknown) => pairs.unheard.push((a, b)),
         (H::Unknown, H::Nothing) => pairs.unheard.push((b, a)),
-        _ => {}
+        _ => pairs.unknown.push((a, b)),
     }
 }
 

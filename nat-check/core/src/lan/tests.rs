@@ -336,6 +336,10 @@ fn a_flood_displaces_nobody_and_is_not_answered() {
     }
     assert!(switch.hosts[0].neighbours.len() <= MOST_NEIGHBOURS);
     assert!(switch.hosts[0].neighbours.iter().any(|it| it.is_proven));
+    let ids = |host: &Neighbourhood| host.neighbours.iter().map(|it| it.id).collect::<Vec<_>>();
+    let (before, late) = (ids(&switch.hosts[0]), "192.168.77.249:5000".parse().unwrap());
+    switch.hosts[0].take(SocketAddr::V4(late), &forged(3, late).write());
+    assert_eq!(ids(&switch.hosts[0]), before, "those who come later displace nobody");
     // Only so many are read in a round, of all and of one.
     let read = |host: &mut Neighbourhood, count: u32, ip: fn(u32) -> [u8; 4]| {
         let before = host.ignored;
@@ -363,6 +367,26 @@ fn a_flood_displaces_nobody_and_is_not_answered() {
     let newcomer = Beacon { records: vec![proof], ..newcomer };
     switch.hosts[0].take(newcomer.at.into(), &newcomer.write());
     assert!(switch.hosts[0].neighbours.iter().any(|it| it.is_proven && it.id == newcomer.id));
+}
+
+#[test]
+fn nobody_who_is_proven_makes_room() {
+    let mut host = Neighbourhood::new(us(0), 0xff, 0xff);
+    let ids = |host: &Neighbourhood| host.neighbours.iter().map(|it| it.id).collect::<Vec<_>>();
+    let mut before = Vec::new();
+    for number in 0..40_u8 {
+        let at = SocketAddrV4::new(Ipv4Addr::new(192, 168, 77, 100 + number), 5000);
+        let tally = super::beacon::Tally { sent: [1; 8], heard: [1; 8] };
+        let (from, to, nonce) = (host.us.id, [100 + number; 8], host.us.nonce);
+        let proof = super::beacon::Record { from, to, at: host.us.at, nonce, age: 0, tally };
+        let beacon = Beacon { records: vec![proof], ..forged(100 + number, at) };
+        host.take(at.into(), &beacon.write());
+        if host.neighbours.len() < MOST_NEIGHBOURS {
+            before = ids(&host);
+        }
+    }
+    assert_eq!(host.neighbours.len(), MOST_NEIGHBOURS);
+    assert_eq!(ids(&host)[..MOST_NEIGHBOURS - 1], before);
 }
 
 #[test]
@@ -427,6 +451,7 @@ fn hearsay_is_bounded() {
         record(64, real.id, "192.168.77.255:5002"),
         record(65, real.id, "192.168.77.12:1900"),
         record(66, [67; 8], "192.168.77.13:5002"),
+        super::beacon::Record { age: 2, ..record(68, real.id, "192.168.77.14:5002") },
     ];
     let mut sent = Vec::new();
     for round in 10..60 {
@@ -441,6 +466,36 @@ fn hearsay_is_bounded() {
     let to6 = sent.iter().filter(|it| it.to.is_some_and(|to| to.is_ipv6())).count();
     assert_eq!(sent.len(), 32 + to6, "{sent:?}");
     assert!(us.peers.is_empty());
+}
+
+/// That a host is there is counted once a round, and for one that is heard here only with its nonce.
+#[test]
+fn a_word_for_another_counts_once_a_round() {
+    let mut switch = Switch::new(2, 1, 0.0);
+    switch.run(5, open);
+    let real = switch.hosts[1].us.clone();
+    let host = &mut switch.hosts[0];
+    let stranger: SocketAddrV4 = "192.168.77.9:5000".parse().unwrap();
+    host.take(stranger.into(), &forged(60, stranger).write());
+    let tally = super::beacon::Tally { sent: [9; 8], heard: [9; 8] };
+    let record = |id: u8, nonce: u8, at: &str| super::beacon::Record {
+        from: [id; 8],
+        to: real.id,
+        at: at.parse().unwrap(),
+        nonce: [nonce; 8],
+        age: 0,
+        tally,
+    };
+    let mut say = |nonce: u8, round: u16| {
+        let records = vec![record(60, nonce, "192.168.77.9:5000"), record(62, 62, "192.168.77.11:5002")];
+        let beacon = Beacon { id: real.id, nonce: real.nonce, round, records, ..forged(1, real.at) };
+        (0..8).for_each(|_| host.take(real.at.into(), &beacon.write()));
+        host.next_round();
+        let find = |id: u8| host.neighbours.iter().find(|it| it.id == [id; 8]).unwrap();
+        (find(60).is_confirmed, find(62).vouched)
+    };
+    assert_eq!(say(1, 10), (false, 1));
+    assert_eq!(say(60, 11), (true, 2));
 }
 
 /// Any bytes, mutations of real beacons among them.

@@ -32,14 +32,7 @@ const LONGEST_PREFIX: u8 = 30;
 /// The networks of this host, tunnels left out, and all its addresses.
 pub(crate) fn networks() -> io::Result<(Vec<LanNetwork>, Vec<IpAddr>)> {
     let interfaces = if_addrs::get_if_addrs()?;
-    let own = interfaces.iter().map(if_addrs::Interface::ip).collect();
-    let ipv6 = |name: &str| {
-        let of_it = interfaces.iter().filter(|it| it.name == name);
-        of_it.map(if_addrs::Interface::ip).find_map(|ip| match ip {
-            IpAddr::V6(v6) if v6.is_unicast_link_local() => Some(v6),
-            IpAddr::V4(_) | IpAddr::V6(_) => None,
-        })
-    };
+    let mut own: Vec<IpAddr> = interfaces.iter().map(if_addrs::Interface::ip).collect();
     let network = |it: &if_addrs::Interface| {
         let if_addrs::IfAddr::V4(v4) = &it.addr else { return None };
         let is_wire =
@@ -53,10 +46,23 @@ pub(crate) fn networks() -> io::Result<(Vec<LanNetwork>, Vec<IpAddr>)> {
             address: v4.ip,
             prefix_len: v4.prefixlen,
             broadcast: Ipv4Addr::from(u32::from(v4.ip) | hosts),
-            ipv6: ipv6(&it.name),
+            ipv6: link_local(&it.name),
         })
     };
-    Ok((interfaces.iter().filter_map(network).take(MOST_NETWORKS).collect(), own))
+    let networks: Vec<LanNetwork> = interfaces.iter().filter_map(network).take(MOST_NETWORKS).collect();
+    own.extend(networks.iter().filter_map(|it| it.ipv6).map(IpAddr::from));
+    Ok((networks, own))
+}
+
+/// The library leaves link-local addresses out.
+#[cfg(target_os = "linux")]
+fn link_local(interface: &str) -> Option<Ipv6Addr> {
+    super::if_inet6::link_local(interface)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn link_local(_: &str) -> Option<Ipv6Addr> {
+    None
 }
 
 /// The sockets of one network.
