@@ -473,7 +473,7 @@ fn hearsay_is_bounded() {
 fn a_word_for_another_counts_once_a_round() {
     let mut switch = Switch::new(2, 1, 0.0);
     switch.run(5, open);
-    let real = switch.hosts[1].us.clone();
+    let [ours, real] = [0, 1].map(|host| switch.hosts[host].us.clone());
     let host = &mut switch.hosts[0];
     let stranger: SocketAddrV4 = "192.168.77.9:5000".parse().unwrap();
     host.take(stranger.into(), &forged(60, stranger).write());
@@ -487,15 +487,20 @@ fn a_word_for_another_counts_once_a_round() {
         tally,
     };
     let mut say = |nonce: u8, round: u16| {
-        let records = vec![record(60, nonce, "192.168.77.9:5000"), record(62, 62, "192.168.77.11:5002")];
+        // What 62 has heard of this host is passed on, too.
+        let passed_on =
+            super::beacon::Record { from: ours.id, to: [62; 8], ..record(1, nonce, "192.168.77.2:40000") };
+        let records =
+            vec![record(60, nonce, "192.168.77.9:5000"), record(62, 62, "192.168.77.11:5002"), passed_on];
         let beacon = Beacon { id: real.id, nonce: real.nonce, round, records, ..forged(1, real.at) };
         (0..8).for_each(|_| host.take(real.at.into(), &beacon.write()));
         host.next_round();
         let find = |id: u8| host.neighbours.iter().find(|it| it.id == [id; 8]).unwrap();
-        (find(60).is_confirmed, find(62).vouched)
+        (find(60).is_confirmed, find(62).vouched, find(62).told.is_some())
     };
-    assert_eq!(say(1, 10), (false, 1));
-    assert_eq!(say(60, 11), (true, 2));
+    assert_eq!(say(1, 10), (false, 1, false));
+    assert_eq!(say(60, 11), (true, 2, false));
+    assert_eq!(say(0xa0, 12), (true, 3, true), "that is the nonce of this host");
 }
 
 /// Any bytes, mutations of real beacons among them.
