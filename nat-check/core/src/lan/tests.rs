@@ -166,6 +166,18 @@ fn filters_are_named_for_what_they_filter() {
 }
 
 #[test]
+fn what_holds_of_some_hosts_is_not_said_of_all() {
+    let from_third = |it: &Crossing| (it.from, it.to) == (2, 0) && GROUPS.contains(&it.way);
+    let mut switch = Switch::new(3, 1, 0.0);
+    let found = switch.run(22, |it| !from_third(&it)).says(0);
+    assert!(right(&found.multicast, Reach::Partly) && right(&found.ipv6_multicast, Reach::Partly));
+    // One that falls silent is no group that is forgotten, as long as another one is heard.
+    let mut later = Switch::new(3, 1, 0.0);
+    let found = later.run(60, |it| it.round < 20 || !from_third(&it)).says(0);
+    assert_eq!(found.lasts.value, None, "{:?}", found.lasts);
+}
+
+#[test]
 fn isolation_shows_with_a_third_host() {
     let isolated = |it: Crossing| it.from == 2 || it.to == 2;
     let mut switch = Switch::new(3, 1, 0.0);
