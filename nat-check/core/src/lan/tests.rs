@@ -268,6 +268,14 @@ fn groups_that_lose_half_are_not_filtered() {
 }
 
 #[test]
+fn what_mostly_gets_lost_works_perhaps() {
+    let mut switch = Switch::new(2, 1, 0.0);
+    let found = switch.run(22, |it| !it.way.is_group() || it.round % 4 == 0).says(0).multicast;
+    assert_eq!((found.value, found.confidence), (Some(Reach::Works), Confidence::Weak));
+    assert_eq!(found.reason_code, Some(ReasonCode::LossLeavesDoubt));
+}
+
+#[test]
 fn filters_are_found_on_lossy_networks_too() {
     let mut found_out = 0;
     for seed in 0..300 {
