@@ -116,21 +116,18 @@ impl Neighbourhood {
         }
     }
 
+    /// What comes too often from one address takes nothing from the others.
     fn may_read(&mut self, from: IpAddr) -> bool {
-        self.read += 1;
-        if self.read > MOST_READ {
+        let index = self.read_of.iter().position(|(ip, _)| *ip == from);
+        if index.is_some_and(|index| self.read_of[index].1 >= MOST_READ_OF_ONE) || self.read >= MOST_READ {
             return false;
         }
-        match self.read_of.iter_mut().find(|(ip, _)| *ip == from) {
-            Some((_, count)) => {
-                *count += 1;
-                *count <= MOST_READ_OF_ONE
-            }
-            None => {
-                self.read_of.push((from, 1));
-                true
-            }
+        self.read += 1;
+        match index {
+            Some(index) => self.read_of[index].1 += 1,
+            None => self.read_of.push((from, 1)),
         }
+        true
     }
 
     fn believe(&mut self, from: SocketAddr, bytes: &[u8]) -> Option<()> {

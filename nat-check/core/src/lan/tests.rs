@@ -181,7 +181,11 @@ fn what_holds_of_some_hosts_is_not_said_of_all() {
 fn isolation_shows_with_a_third_host() {
     let isolated = |it: Crossing| it.from == 2 || it.to == 2;
     let mut switch = Switch::new(3, 1, 0.0);
-    switch.run(25, isolated);
+    switch.run(12, isolated);
+    for host in 0..3 {
+        assert!(switch.says(host).isolation.confidence < Confidence::Strong, "{host}: it is too early");
+    }
+    switch.run(13, isolated);
     for host in 0..3 {
         let found = switch.says(host);
         assert!(switch.hosts[host].is_settled(), "{host}");
@@ -376,6 +380,7 @@ fn a_flood_displaces_nobody_and_is_not_answered() {
     assert_eq!(read(host, 50, |_| [192, 168, 77, 2]), 10);
     assert_eq!(read(host, 1200, |number| [10, 9, (number >> 8) as u8, number as u8]), 200);
     assert_eq!(read(host, 40, |_| [192, 168, 77, 2]), 0);
+    assert_eq!(read(host, 2000, |number| [10, 9, 9, u8::from(number >= 1960)]), 1920, "one of two floods");
     host.us.own.truncate(2);
     assert!(sent <= 160 * 97, "{sent} bytes");
     // One who proves itself still finds room.

@@ -61,10 +61,15 @@ impl Tally {
     /// measured by another one: that of a group by the worst of the groups that arrive, that of unicast by anything.
     fn is_silent(&self, way: Way) -> bool {
         let (silent, _) = self.of(way);
-        let arrives = |other: &&Way| self.of(**other).1 > 0;
         let worst = |group_only: bool| {
-            let others = Way::ALL.iter().filter(arrives).filter(|other| !group_only || other.is_group());
-            others.map(|other| self.of(*other)).min_by_key(|(sent, heard)| per_mille(*heard, *sent))
+            let arrive = || {
+                let others = Way::ALL.iter().filter(move |other| !group_only || other.is_group());
+                others.map(|other| self.of(*other)).filter(|(_, heard)| *heard > 0)
+            };
+            // One that arrives seldom may be kept back most of the time, by a switch that forgets.
+            let passing = arrive().filter(|(sent, heard)| u16::from(*heard) * 2 >= u16::from(*sent));
+            let share = |(sent, heard): &(u8, u8)| per_mille(*heard, *sent);
+            passing.min_by_key(share).or_else(|| arrive().min_by_key(share))
         };
         let (control, least) = match worst(way.is_group()) {
             Some(control) => (Some(control), 0),
@@ -100,7 +105,7 @@ mod tests {
         assert_eq!(all.word(Way::Multicast), Word::Passes);
         assert_eq!(all.word(Way::MulticastTtl4), Word::Passes);
         assert_eq!(all.word(Way::MdnsGroup), Word::Lossy);
-        assert_eq!(all.word(Way::MulticastIpv6), Word::Open, "another group loses more than half");
+        assert_eq!(all.word(Way::MulticastIpv6), Word::Open, "another group loses half");
         assert_eq!(all.word(Way::SubnetBroadcast), Word::NotTried);
         assert_eq!(all.word(Way::LimitedBroadcast), Word::Open);
         assert_eq!(all.best(&[Way::MdnsGroup, Way::Multicast]), Word::Passes);
