@@ -2,6 +2,7 @@
 
 pub mod html;
 mod json;
+pub mod lan;
 mod layout;
 mod line;
 pub mod map;
