@@ -25,6 +25,7 @@ use super::{
 use crate::{
     http::{self, HttpOptions, Site, Socket},
     rendezvous::{read, write},
+    source_filter::is_clients_own,
 };
 
 /// All of them.
@@ -94,6 +95,9 @@ impl TestSessions {
         let options = HttpOptions::default();
         let site = Site { options: &options, paths: &[PATH], page: None, tls_port: None };
         let opened = http::serve(Vec::new(), stream, from.ip(), &site).await?;
+        if opened.is_proxied {
+            return self.close_socket(opened.socket, End::Refused(Refusal::Proxied)).await;
+        }
         self.converse_over(opened.socket, from, server, || {}).await
     }
 
@@ -175,6 +179,9 @@ impl TestSessions {
     ) -> Result<(u64, Box<Welcome>), Refusal> {
         let text = timeout(CLIENT_TIMEOUT, read(socket)).await.ok().flatten().ok_or(Refusal::Expired)??;
         ToServer::first(&text)?;
+        if !is_clients_own(&server.topology, from.ip()) || self.network.is_own(from.ip()) {
+            return Err(Refusal::Proxied);
+        }
         let mut token = Token([0; 16]);
         getrandom::fill(&mut token.0).map_err(|_| Refusal::Full)?;
         let [primary, alternate] = self.server_addresses(server);
