@@ -8,7 +8,7 @@ use std::{
 };
 
 use shared::test_session::{
-    Decline, PATH, Refusal, ServerAddress, Source, SourceAddress, ToClient, ToServer, Token, Welcome,
+    Decline, Nonce, PATH, Refusal, ServerAddress, Source, SourceAddress, ToClient, ToServer, Token, Welcome,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -182,8 +182,9 @@ impl TestSessions {
         if !is_clients_own(&server.topology, from.ip()) || self.network.is_own(from.ip()) {
             return Err(Refusal::Proxied);
         }
-        let mut token = Token([0; 16]);
+        let (mut token, mut nonces) = (Token([0; 16]), Nonce([0; 16]));
         getrandom::fill(&mut token.0).map_err(|_| Refusal::Full)?;
+        getrandom::fill(&mut nonces.0).map_err(|_| Refusal::Full)?;
         let [primary, alternate] = self.server_addresses(server);
         let primary = primary.ok_or(Refusal::Stopping)?;
         let has_pending = |address: Option<&ServerAddress>| address.is_some_and(|it| it.pending.is_some());
@@ -196,14 +197,14 @@ impl TestSessions {
         if state.is_closing {
             return Err(Refusal::Stopping);
         }
-        let (session, victim) = state.table.open(from.ip(), offer, token, now)?;
+        let (session, victim) = state.table.open(from.ip(), offer, (token, nonces), now)?;
         if let Some(link) = victim.and_then(|victim| state.links.remove(&victim)) {
             _ = link.mailbox.try_send(ToClient::Refused { reason: Refusal::Full });
         }
         state.counts.opened += 1;
         state.links.insert(session, Link { mailbox, connections: HashMap::new() });
         let hold_ms = u32::try_from(self.limits.hold.as_millis()).unwrap_or(u32::MAX);
-        Ok((session, Box::new(Welcome { token, you: from, primary, alternate, hold_ms })))
+        Ok((session, Box::new(Welcome { token, nonces, you: from, primary, alternate, hold_ms })))
     }
 
     /// Reads, judges and tells, until one side ends it.
