@@ -54,6 +54,8 @@ const WRITE_BUFFER: usize = 8 * MAX_MESSAGE;
 const PAGE_WRITE_BUFFER: usize = 64 * MAX_MESSAGE;
 
 type Answer = Response<Full<Bytes>>;
+/// The address of a client, and whether a proxy stands before it.
+type Client = (IpAddr, bool);
 type Handler = fn(&Request<()>, &Site<'_>) -> Answer;
 
 /// Where the page opens its WebSocket.
@@ -88,7 +90,7 @@ pub(crate) async fn serve<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let upgrade: Mutex<Option<(OnUpgrade, &'static str, (IpAddr, bool), String)>> = Mutex::default();
+    let upgrade: Mutex<Option<(OnUpgrade, &'static str, Client, String)>> = Mutex::default();
     let service = service_fn(|mut request: Request<Incoming>| {
         let upgraded = hyper::upgrade::on(&mut request);
         // No endpoint reads a body.

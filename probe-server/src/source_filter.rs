@@ -47,11 +47,8 @@ pub fn is_clients_own(topology: &Topology, ip: IpAddr) -> bool {
     if topology.is_loopback() {
         return ip.is_loopback();
     }
-    is_host(ip)
-        && !ip.is_loopback()
-        && !is_link_local(ip)
-        && !topology.is_known_as(ip)
-        && !(topology.drops_bogons() && is_bogon(ip))
+    let is_excluded = topology.is_known_as(ip) || topology.drops_bogons() && is_bogon(ip);
+    is_host(ip) && !ip.is_loopback() && !is_link_local(ip) && !is_excluded
 }
 
 fn is_link_local(ip: IpAddr) -> bool {
