@@ -54,6 +54,8 @@ const WRITE_BUFFER: usize = 8 * MAX_MESSAGE;
 const PAGE_WRITE_BUFFER: usize = 64 * MAX_MESSAGE;
 
 type Answer = Response<Full<Bytes>>;
+/// The address of a client, and whether a proxy stands before it.
+type Client = (IpAddr, bool);
 type Handler = fn(&Request<()>, &Site<'_>) -> Answer;
 
 /// Where the page opens its WebSocket.
@@ -69,6 +71,8 @@ pub(crate) struct Upgraded<S> {
     pub(crate) socket: Socket<S>,
     /// The address of the client, which is another one than the connection's where a trusted proxy stands in between.
     pub(crate) client: IpAddr,
+    /// Whether the request came from a proxy or through one, as far as can be seen.
+    pub(crate) is_proxied: bool,
     /// Where it was opened.
     pub(crate) path: &'static str,
     /// The name and port that it asked for.
@@ -86,7 +90,7 @@ pub(crate) async fn serve<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let upgrade: Mutex<Option<(OnUpgrade, &'static str, IpAddr, String)>> = Mutex::default();
+    let upgrade: Mutex<Option<(OnUpgrade, &'static str, Client, String)>> = Mutex::default();
     let service = service_fn(|mut request: Request<Incoming>| {
         let upgraded = hyper::upgrade::on(&mut request);
         // No endpoint reads a body.
@@ -100,8 +104,12 @@ where
             let port = site.tls_port.filter(|_| path != PAGE_PATH);
             let offer = port.and_then(|port| HeaderValue::try_from(tls_offer(port)).ok());
             offer.map(|offer| answer.headers_mut().insert(ALT_SVC, offer));
-            let client = forwarded::client(from, request.headers(), site.options);
-            *upgrade = Some((upgraded, path, client, host(request.headers()).unwrap_or_default().to_owned()));
+            let headers = request.headers();
+            let client = (
+                forwarded::client(from, headers, site.options),
+                forwarded::is_proxied(from, headers, site.options),
+            );
+            *upgrade = Some((upgraded, path, client, host(headers).unwrap_or_default().to_owned()));
         }
         async { Ok::<_, Infallible>(answer) }
     });
@@ -115,7 +123,7 @@ where
             .with_upgrades(),
     );
     timeout(REQUEST_TIMEOUT, connection).await.ok()?.ok()?;
-    let (upgraded, path, client, host) = upgrade.into_inner().ok()??;
+    let (upgraded, path, (client, is_proxied), host) = upgrade.into_inner().ok()??;
     let parts = upgraded.await.ok()?.downcast::<TokioIo<Limited<S, FrameLimiter>>>().ok()?;
     // A client has to wait for the answer: frames that came before it would not have been followed.
     if !parts.read_buf.is_empty() {
@@ -130,7 +138,7 @@ where
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE));
     let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
-    Some(Upgraded { socket: Box::new(socket), client, path, host })
+    Some(Upgraded { socket: Box::new(socket), client, is_proxied, path, host })
 }
 
 fn route(request: &Request<()>, site: &Site<'_>) -> Answer {

@@ -38,6 +38,26 @@ pub fn may_answer_to(topology: &Topology, port: u16) -> bool {
     port >= 1024 && !is_reflector(port) && !topology.owns_port(port)
 }
 
+/// Whether the address that a connection comes from can be a client's own, so that it may be connected back to: what stands
+/// between the two and hides the client's address must not be taken for it. A server at a loopback address serves its own host
+/// alone.
+#[must_use]
+pub fn is_clients_own(topology: &Topology, ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    if topology.is_loopback() {
+        return ip.is_loopback();
+    }
+    let is_excluded = topology.is_known_as(ip) || topology.drops_bogons() && is_bogon(ip);
+    is_host(ip) && !ip.is_loopback() && !is_link_local(ip) && !is_excluded
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
 /// Whether an address can be one host's: IPv4 in IPv6 is refused, since it would slip past every later rule.
 fn is_host(ip: IpAddr) -> bool {
     match ip {
@@ -122,6 +142,34 @@ mod tests {
         let from = "10.1.2.3:5000".parse().unwrap();
         assert_eq!(screen_source(&topology(), from), Ok(()));
         assert_eq!(screen_source(&topology().drop_bogons(true), from), Err(DropReason::BogonSource));
+    }
+
+    #[test]
+    fn an_address_of_the_server_or_of_its_host_is_no_clients_own() {
+        let behind_nat =
+            topology().advertise("198.51.100.10".parse().unwrap(), "203.0.113.10".parse().unwrap());
+        let local = Topology::new("127.0.0.1".parse().unwrap(), Some("127.0.0.2".parse().unwrap()), (1, 2));
+        let public = topology().drop_bogons(true);
+        for (topology, ip, expected) in [
+            (&behind_nat, "192.0.2.1", true),
+            (&behind_nat, "10.0.0.1", true),
+            (&behind_nat, "2001:db8::1", true),
+            (&behind_nat, "198.51.100.10", false),
+            (&behind_nat, "::ffff:198.51.100.11", false),
+            (&behind_nat, "203.0.113.10", false),
+            (&behind_nat, "127.0.0.1", false),
+            (&behind_nat, "::1", false),
+            (&behind_nat, "169.254.1.1", false),
+            (&behind_nat, "fe80::1", false),
+            (&behind_nat, "0.0.0.0", false),
+            (&public, "172.17.0.1", false),
+            (&public, "8.8.8.8", true),
+            (&local, "127.0.0.1", true),
+            (&local, "127.1.0.1", true),
+            (&local, "192.0.2.1", false),
+        ] {
+            assert_eq!(is_clients_own(topology, ip.parse().unwrap()), expected, "{ip}");
+        }
     }
 
     #[test]

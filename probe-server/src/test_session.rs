@@ -15,6 +15,7 @@ mod service;
 mod system;
 #[cfg(test)]
 mod tests;
+mod under_way;
 
 pub use connect_back::{Attempt, Attempted, ByteStream, ConnectBack, HelperPorts, NoConnection, TracePort};
 pub use hold::{HoldOrder, run as hold};

@@ -162,6 +162,18 @@ impl Topology {
         self.bound.iter().flatten().any(|address| address.ip() == ip)
     }
 
+    /// Whether clients know the server under this address, or it is bound to it.
+    #[must_use]
+    pub fn is_known_as(&self, ip: IpAddr) -> bool {
+        self.bound.iter().chain(&self.advertised).flatten().any(|address| address.ip() == ip)
+    }
+
+    /// Whether it is at loopback addresses, for its own host alone.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.bound.iter().flatten().all(|address| address.ip().is_loopback())
+    }
+
     /// Whether this port is one of the server's own.
     #[must_use]
     pub fn owns_port(&self, port: u16) -> bool {

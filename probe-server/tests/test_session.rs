@@ -71,18 +71,18 @@ fn socket_at(ip: Ipv4Addr, port: u16) -> TcpSocket {
     socket
 }
 
-async fn web_socket(server: SocketAddr, forwarded_for: Option<&str>) -> WebSocketStream<TcpStream> {
+async fn web_socket(server: SocketAddr, headers: &[(&'static str, &str)]) -> WebSocketStream<TcpStream> {
     let stream = socket(0).connect(server).await.expect("a connection");
     let mut request = format!("ws://{server}{PATH}").into_client_request().expect("a request");
-    if let Some(client) = forwarded_for {
-        request.headers_mut().insert("x-forwarded-for", client.parse().expect("a header"));
+    for (name, value) in headers {
+        request.headers_mut().append(*name, value.parse().expect("a header"));
     }
     client_async(request, stream).await.expect("a websocket").0
 }
 
 impl Session {
     async fn open(server: SocketAddr) -> Self {
-        Self::open_over(web_socket(server, None).await, server).await
+        Self::open_over(web_socket(server, &[]).await, server).await
     }
 
     async fn open_over(mut socket: WebSocketStream<TcpStream>, server: SocketAddr) -> Self {
@@ -129,7 +129,7 @@ impl Session {
         source: Source,
         wait_ms: u32,
     ) -> ToClient {
-        let message = ToServer::Syn { id: 7, port, from, source, nonce: NONCE, after_ms: 0, wait_ms };
+        let message = ToServer::Syn { id: 7, port, from, source, after_ms: 0, wait_ms };
         self.say(&message).await;
         match self.hear().await {
             ToClient::SynSent { id: 7 } => self.hear().await,
@@ -159,12 +159,12 @@ fn request(token: Option<Token>) -> Vec<u8> {
     bytes[..length].to_vec()
 }
 
-/// Takes one connection and sends back what comes over it; where it came from.
-async fn echo_once(listener: Arc<TcpListener>) -> SocketAddr {
+/// Takes one connection and sends back what comes over it, which is to be this; where it came from.
+async fn echo_once(listener: Arc<TcpListener>, expected: Nonce) -> SocketAddr {
     let (mut stream, from) = listener.accept().await.expect("a connection");
     let mut nonce = [0; 16];
     stream.read_exact(&mut nonce).await.expect("a nonce");
-    assert_eq!(nonce, NONCE.0);
+    assert_eq!(nonce, expected.0);
     stream.write_all(&nonce).await.expect("sent");
     // The server closes it.
     _ = stream.read(&mut nonce).await;
@@ -195,7 +195,7 @@ async fn the_server_connects_back_to_a_proven_port_from_all_its_sources() {
         (SourceAddress::Alternate, Source::Ephemeral, alternate.stun[0].ip()),
         (SourceAddress::Primary, Source::Pending, at.ip()),
     ] {
-        let accepted = tokio::spawn(echo_once(Arc::clone(&listener)));
+        let accepted = tokio::spawn(echo_once(Arc::clone(&listener), session.welcome.nonce(7)));
         let result = session.syn(port, address, source).await;
         let ToClient::SynResult { outcome, from, after_us, icmp, .. } = result else { panic!("{result:?}") };
         assert_eq!((outcome, icmp), (SynOutcome::Echoed, None));
@@ -235,12 +235,12 @@ async fn a_simultaneous_open_needs_no_privileges() {
     tokio::task::yield_now().await;
     // The port is named, not proven: nothing could have been sent from it.
     let (from, source) = (SourceAddress::Primary, Source::Pending);
-    let message = ToServer::Syn { id: 7, port, from, source, nonce: NONCE, after_ms: 200, wait_ms: 1500 };
+    let message = ToServer::Syn { id: 7, port, from, source, after_ms: 200, wait_ms: 1500 };
     session.say(&message).await;
     assert_eq!(session.hear().await, ToClient::SynSent { id: 7 });
     let result = session.hear().await;
     assert_eq!(outcome_of(&result), SynOutcome::Echoed, "{result:?}");
-    assert_eq!(connecting.await.expect("no panic"), NONCE.0);
+    assert_eq!(connecting.await.expect("no panic"), session.welcome.nonce(7).0);
 }
 
 #[tokio::test]
@@ -297,8 +297,22 @@ async fn what_a_proxy_says_of_an_address_is_no_reason_to_connect_there() {
     let trusted_proxies = vec!["127.0.0.0/8".parse().expect("a network")];
     let http = HttpOptions { trusted_proxies, ..HttpOptions::default() };
     let (_server, at) = start(Config { http, ..Config::local() });
-    let mut socket = web_socket(at, Some("192.0.2.1")).await;
-    assert_eq!(hear(&mut socket).await, ToClient::Refused { reason: Refusal::Proxied });
+    // Whatever is made up beside what the proxy says, its own address does not become the client's.
+    for headers in [
+        &[("x-forwarded-for", "192.0.2.1")][..],
+        &[("x-forwarded-for", "192.0.2.1"), ("forwarded", "for=1.1.1.1")],
+        &[("forwarded", "for=unknown")],
+        &[],
+    ] {
+        let mut socket = web_socket(at, headers).await;
+        assert_eq!(hear(&mut socket).await, ToClient::Refused { reason: Refusal::Proxied }, "{headers:?}");
+    }
+    // Nor does that of a proxy that the operator has not named.
+    let (_server, at) = start(Config::local());
+    for headers in [("x-forwarded-for", "192.0.2.1"), ("forwarded", "for=192.0.2.1"), ("via", "1.1 proxy")] {
+        let mut socket = web_socket(at, &[headers]).await;
+        assert_eq!(hear(&mut socket).await, ToClient::Refused { reason: Refusal::Proxied }, "{headers:?}");
+    }
 }
 
 #[tokio::test]
@@ -354,8 +368,8 @@ fn a_thousand_sessions_with_a_held_connection_each_fit_into_16_mib() {
         let before = resident(program.id());
         let mut clients = Vec::new();
         for number in 0..SESSIONS {
-            // Ten from each host, each host in a network of its own.
-            let ip = Ipv4Addr::from_bits(CLIENT.to_bits() + ((number / 10) << 8));
+            // Ten from each host, each host of a provider of its own.
+            let ip = Ipv4Addr::from_bits(CLIENT.to_bits() + ((number / 10) << 16));
             let stream = socket_at(ip, 0).connect(at).await.expect("a connection");
             let socket = client_async(format!("ws://{at}{PATH}"), stream).await.expect("a websocket").0;
             let mut session = Session::open_over(socket, at).await;
@@ -383,6 +397,43 @@ fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a figure");
     line.split_whitespace().nth(1).expect("a figure").parse::<u64>().expect("a number") * 1024
+}
+
+/// Behind whatever stands on the server's own host and hides where clients come from, a session would be one with that host.
+#[test]
+fn who_comes_from_an_address_of_the_servers_own_host_gets_no_session() {
+    let test = "who_comes_from_an_address_of_the_servers_own_host_gets_no_session";
+    namespace::in_a_namespace(test, &[], || {
+        let client = namespace::Host::new();
+        client.connect("client", "eth0");
+        client.run("ip address add 198.18.0.2/24 dev eth0");
+        for last in [1, 10, 11] {
+            namespace::run(&format!("ip address add 198.18.0.{last}/24 dev client"));
+        }
+        let [primary, alternate] = ["198.18.0.10", "198.18.0.11"].map(|ip| ip.parse().expect("an address"));
+        let family = Family { primary, alternate: Some(alternate) };
+        let (server, at) = start(Config::new(vec![family], (3478, 3479)));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        // The server's own two, a third one of its host, and loopback.
+        for ip in ["198.18.0.10", "198.18.0.11", "198.18.0.1", "127.0.0.1"] {
+            let first = runtime.block_on(first_answer(ip.parse().expect("an address"), at));
+            assert_eq!(first, ToClient::Refused { reason: Refusal::Proxied }, "{ip}");
+        }
+        assert_eq!(server.test_sessions().expect("test sessions").opened, 0);
+        let first = client.run_inside(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(first_answer(Ipv4Addr::new(198, 18, 0, 2), at))
+        });
+        assert!(matches!(first, ToClient::Welcome(_)), "{first:?}");
+    });
+}
+
+/// What a client at this address is told first.
+async fn first_answer(ip: Ipv4Addr, server: SocketAddr) -> ToClient {
+    let stream = socket_at(ip, 0).connect(server).await.expect("a connection");
+    let mut socket = client_async(format!("ws://{server}{PATH}"), stream).await.expect("a websocket").0;
+    say(&mut socket, &ToServer::Open { version: VERSION }).await;
+    hear(&mut socket).await
 }
 
 /// Through a router, at a client that drops, or refuses in one way or the other.

@@ -1,4 +1,4 @@
-//! The test session, version 1: how a client has a probe server connect back to it, hold a connection, or send packets with
+//! The test session, version 2: how a client has a probe server connect back to it, hold a connection, or send packets with
 //! a limited TTL, so that it can measure what RFC 5382 asks of TCP. JSON over a WebSocket; `TEST-SESSION.md` describes it.
 //!
 //! The server sends only to the address that the session's own connection comes from, and to few ports of it. Its word
@@ -19,7 +19,7 @@ pub use secret::{Nonce, Token};
 pub use crate::rendezvous::{Malformed, Refusal};
 
 /// Version of this protocol.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The path that the WebSocket is opened at.
 pub const PATH: &str = "/probe";
 /// Longest message of a client, in bytes.
@@ -36,8 +36,10 @@ pub const CONNECTS_IN_FLIGHT: usize = 20;
 pub const HELD_CONNECTIONS: usize = 16;
 /// Ports that may be proven in one session.
 pub const PROVEN_PORTS: usize = 64;
-/// Longest time for which a client may put off a connect.
-pub const MAX_CONNECT_DELAY: Duration = Duration::from_secs(300);
+/// Highest number of a connect. What the server writes on a connection follows from it, and is not to be the client's choice.
+pub const MAX_CONNECT_ID: u32 = 1023;
+/// Longest time for which a client may put off a connect: its own SYN is to pass its gateways first.
+pub const MAX_CONNECT_DELAY: Duration = Duration::from_secs(2);
 /// Longest time for which a client may have the server wait for an answer: an RST may come after 6 s (RFC 5382 REQ-4).
 pub const MAX_CONNECT_WAIT: Duration = Duration::from_secs(10);
 /// How long the server waits for the echo of the nonce that it wrote on a new connection.

@@ -28,6 +28,15 @@ pub(super) fn client(from: IpAddr, headers: &HeaderMap, options: &HttpOptions) -
     }
 }
 
+/// Whether a request came from a proxy, or through one that says so. Then the address that it came from is the proxy's, and
+/// what headers say of the client's may be made up.
+pub(super) fn is_proxied(from: IpAddr, headers: &HeaderMap, options: &HttpOptions) -> bool {
+    options.is_proxy(from) || SIGNS.iter().any(|name| headers.contains_key(*name))
+}
+
+/// What proxies add to a request (RFC 7239, RFC 9110 section 7.6.3, and what is in use beside them).
+const SIGNS: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
+
 /// Walks back from the proxy that we know, as far as each one is trusted.
 fn last_untrusted(
     from: IpAddr,
@@ -69,17 +78,45 @@ mod tests {
 
     const PROXY: &str = "10.0.0.1";
 
-    fn client_of(from: &str, headers: &[(&str, &str)]) -> String {
-        let options = HttpOptions {
+    fn options() -> HttpOptions {
+        HttpOptions {
             trusted_proxies: vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::1".parse().unwrap()],
             ..HttpOptions::default()
-        };
+        }
+    }
+
+    fn all(headers: &[(&str, &str)]) -> HeaderMap {
         let headers = headers.iter().map(|(name, value)| {
             (HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap())
         });
         let mut all = HeaderMap::new();
         headers.for_each(|(name, value)| _ = all.append(name, value));
-        client(from.parse().unwrap(), &all, &options).to_string()
+        all
+    }
+
+    fn client_of(from: &str, headers: &[(&str, &str)]) -> String {
+        client(from.parse().unwrap(), &all(headers), &options()).to_string()
+    }
+
+    #[test]
+    fn a_proxy_is_known_by_its_address_and_by_what_it_adds_whatever_that_says() {
+        let is_proxied =
+            |from: &str, headers: &[_]| is_proxied(from.parse().unwrap(), &all(headers), &options());
+        for from in [PROXY, "::ffff:10.0.0.1", "2001:db8::1"] {
+            assert!(is_proxied(from, &[]), "{from}");
+        }
+        let host = "198.51.100.7";
+        assert!(!is_proxied(host, &[("host", "probe"), ("user-agent", "x")]));
+        for headers in [
+            &[("x-forwarded-for", "198.51.100.7")][..],
+            &[("x-forwarded-for", "")],
+            &[("forwarded", "rubbish")],
+            &[("forwarded", "for=1.1.1.1"), ("x-forwarded-for", "192.0.2.1")],
+            &[("x-real-ip", "192.0.2.1")],
+            &[("via", "1.1 proxy")],
+        ] {
+            assert!(is_proxied(host, headers), "{headers:?}");
+        }
     }
 
     #[test]

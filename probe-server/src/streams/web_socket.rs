@@ -85,12 +85,12 @@ async fn converse<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Upgraded { socket, client, path, host } = opened;
+    let Upgraded { socket, client, is_proxied, path, host } = opened;
     // Whoever came through a proxy pays here what others have paid to the listener.
     let client = SocketAddr::new(client, from.port());
-    let is_proxied = client.ip() != from.ip().to_canonical();
+    let is_told = client.ip() != from.ip().to_canonical();
     let cost = if path == PAGE_PATH { PAGE_COST } else { CONNECTION_COST };
-    let pays = is_proxied || path == PAGE_PATH;
+    let pays = is_told || path == PAGE_PATH;
     let is_too_fast = pays && !context.take(listener.family, client, cost);
     if is_too_fast {
         context.limiter.count(Event::TooFast);
@@ -110,7 +110,7 @@ async fn converse<S>(
     // The server does not end before its time while this is there.
     let _running = context.running;
     if let Some(sessions) = context.test_sessions.filter(|_| path == test_session::PATH) {
-        // What a proxy says of an address is no reason to send anything there.
+        // What a proxy says of an address is no reason to send anything there, and its own address is not the client's.
         let refusal = is_too_fast.then_some(Refusal::TooFast).or(is_proxied.then_some(Refusal::Proxied));
         if let Some(refusal) = refusal {
             return Box::pin(sessions.refuse(socket, refusal)).await;

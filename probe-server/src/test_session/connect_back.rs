@@ -19,6 +19,12 @@ pub trait ConnectBack: Send + Sync {
     /// cannot have them now.
     fn helper_ports(&self, addresses: [Option<IpAddr>; 2]) -> [HelperPorts; 2];
 
+    /// Whether this is an address of the machine that the server runs on, other than a loopback address.
+    fn is_own(&self, ip: IpAddr) -> bool {
+        let _ = ip;
+        false
+    }
+
     /// A UDP port of this address for the traces of one session, where there can be one.
     fn trace_port(&self, ip: IpAddr) -> Option<Arc<dyn TracePort>> {
         let _ = ip;

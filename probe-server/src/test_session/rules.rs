@@ -10,11 +10,11 @@ use std::{
 };
 
 use shared::test_session::{
-    Decline, MAX_CONNECT_DELAY, MAX_CONNECT_WAIT, MAX_TTL, NAMED_PORTS, Nonce, PROVEN_PORTS, Refusal, Source,
-    SourceAddress, ToClient, ToServer, Token,
+    Decline, MAX_CONNECT_DELAY, MAX_CONNECT_ID, MAX_CONNECT_WAIT, MAX_TTL, NAMED_PORTS, Nonce, PROVEN_PORTS,
+    Refusal, Source, SourceAddress, ToClient, ToServer, Token,
 };
 
-use super::hosts::Hosts;
+use super::{hosts::Hosts, under_way::UnderWay};
 use crate::admission::{AdmissionTable, Shares, nanoseconds};
 
 /// What is kept, for how long, for whom.
@@ -26,9 +26,9 @@ pub struct TestLimits {
     pub per_host: usize,
     /// Sessions of one network (IPv4 /24, IPv6 /48); beyond that, it makes room within itself.
     pub per_net: usize,
-    /// Connects and traces of all clients that may wait or be under way.
+    /// Connects and traces of all clients that may wait or be under way; one network may have a twentieth, one provider a tenth.
     pub connects: usize,
-    /// Connections of all clients that may be held.
+    /// Connections of all clients that may be held; the same for them.
     pub held: usize,
     /// How long at most a connection is held; zero = not at all.
     pub hold: Duration,
@@ -133,14 +133,16 @@ pub struct SessionTable {
     tokens: HashMap<Token, u64>,
     clients: AdmissionTable,
     hosts: Hosts,
-    connects: usize,
-    held: usize,
+    connects: UnderWay,
+    held: UnderWay,
 }
 
 #[derive(Debug)]
 struct Session {
     ip: IpAddr,
     token: Token,
+    /// The first of the nonces of its connects.
+    nonces: Nonce,
     offer: Offer,
     until: Duration,
     messages: u32,
@@ -175,13 +177,13 @@ impl SessionTable {
             tokens: HashMap::new(),
             clients: AdmissionTable::default(),
             hosts: Hosts::default(),
-            connects: 0,
-            held: 0,
+            connects: UnderWay::new(limits.connects),
+            held: UnderWay::new(limits.held),
         }
     }
 
-    /// Begins a session of a client at this address. `token` has to come from a source that nobody can predict. Where another
-    /// session has to end for it, that is given, too.
+    /// Begins a session of a client at this address. Its token and the first nonce of its connects have to come from a source
+    /// that nobody can predict. Where another session has to end for it, that is given, too.
     ///
     /// # Errors
     /// When its host has too many, or there is no room.
@@ -189,7 +191,7 @@ impl SessionTable {
         &mut self,
         from: IpAddr,
         offer: Offer,
-        token: Token,
+        (token, nonces): (Token, Nonce),
         now: Duration,
     ) -> Result<(u64, Option<u64>), Refusal> {
         let ip = from.to_canonical();
@@ -207,6 +209,7 @@ impl SessionTable {
         let entry = Session {
             ip,
             token,
+            nonces,
             offer,
             until: now + self.limits.last,
             messages: 0,
@@ -277,13 +280,13 @@ impl SessionTable {
 
     /// A connect or a trace for a client at this address is over, or will not be.
     pub fn end_connect(&mut self, ip: IpAddr) {
-        self.connects = self.connects.saturating_sub(1);
+        self.connects.end(ip);
         self.hosts.end_connect(ip);
     }
 
     /// A connection of a client at this address is not held any longer.
     pub fn end_hold(&mut self, ip: IpAddr) {
-        self.held = self.held.saturating_sub(1);
+        self.held.end(ip);
         self.hosts.end_hold(ip);
     }
 
@@ -314,7 +317,7 @@ impl SessionTable {
     }
 
     fn connect(&mut self, session: u64, message: &ToServer, now: Duration) -> Result<Order, Decline> {
-        let &ToServer::Syn { id, port, from, source, nonce, after_ms, wait_ms } = message else {
+        let &ToServer::Syn { id, port, from, source, after_ms, wait_ms } = message else {
             return Err(Decline::NotOffered);
         };
         let entry = self.sessions.get_mut(&session).ok_or(Decline::Busy)?;
@@ -332,6 +335,9 @@ impl SessionTable {
         if after > MAX_CONNECT_DELAY || wait > MAX_CONNECT_WAIT {
             return Err(Decline::TooLong);
         }
+        if id > MAX_CONNECT_ID {
+            return Err(Decline::HighId);
+        }
         if self.own_ports.contains(&port) {
             return Err(Decline::OwnPort);
         }
@@ -341,9 +347,7 @@ impl SessionTable {
         if !is_proven && !is_named && entry.named.len() >= NAMED_PORTS {
             return Err(Decline::TooManyPorts);
         }
-        if self.connects >= self.limits.connects {
-            return Err(Decline::Busy);
-        }
+        self.connects.check(entry.ip)?;
         let host = self.hosts.get(entry.ip, now)?;
         host.check_connects(1, now)?;
         if !is_proven {
@@ -354,9 +358,9 @@ impl SessionTable {
             }
         }
         host.begin_connect(1, now);
-        self.connects += 1;
+        self.connects.begin(entry.ip);
         entry.until = entry.until.max(now + after + self.limits.last);
-        let to = SocketAddr::new(entry.ip, port);
+        let (to, nonce) = (SocketAddr::new(entry.ip, port), entry.nonces.of_connect(id));
         Ok(Order::Connect(Connect { id, to, from, source, nonce, after, wait }))
     }
 
@@ -371,12 +375,10 @@ impl SessionTable {
         let position = (hold.connection as usize).checked_sub(1).ok_or(Decline::NoConnection)?;
         let proven = entry.proven.get_mut(position).filter(|it| it.may_be_held);
         let proven = proven.ok_or(Decline::NoConnection)?;
-        if self.held >= self.limits.held {
-            return Err(Decline::Busy);
-        }
+        self.held.check(entry.ip)?;
         self.hosts.get(entry.ip, now)?.begin_hold()?;
         proven.may_be_held = false;
-        self.held += 1;
+        self.held.begin(entry.ip);
         entry.until = entry.until.max(now + hold.after + self.limits.last);
         Ok(Order::Hold(hold))
     }
@@ -394,13 +396,11 @@ impl SessionTable {
             return Err(Decline::TooLong);
         }
         let port = entry.flow.ok_or(Decline::NoFlow)?;
-        if self.connects >= self.limits.connects {
-            return Err(Decline::Busy);
-        }
+        self.connects.check(entry.ip)?;
         let host = self.hosts.get(entry.ip, now)?;
         host.check_connects(TRACE_COST, now)?;
         host.begin_connect(TRACE_COST, now);
-        self.connects += 1;
+        self.connects.begin(entry.ip);
         Ok(Order::Trace(Trace { id, to: SocketAddr::new(entry.ip, port), ttls, wait }))
     }
 }

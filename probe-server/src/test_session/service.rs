@@ -8,7 +8,7 @@ use std::{
 };
 
 use shared::test_session::{
-    Decline, PATH, Refusal, ServerAddress, Source, SourceAddress, ToClient, ToServer, Token, Welcome,
+    Decline, Nonce, PATH, Refusal, ServerAddress, Source, SourceAddress, ToClient, ToServer, Token, Welcome,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -25,6 +25,7 @@ use super::{
 use crate::{
     http::{self, HttpOptions, Site, Socket},
     rendezvous::{read, write},
+    source_filter::is_clients_own,
 };
 
 /// All of them.
@@ -94,6 +95,9 @@ impl TestSessions {
         let options = HttpOptions::default();
         let site = Site { options: &options, paths: &[PATH], page: None, tls_port: None };
         let opened = http::serve(Vec::new(), stream, from.ip(), &site).await?;
+        if opened.is_proxied {
+            return self.close_socket(opened.socket, End::Refused(Refusal::Proxied)).await;
+        }
         self.converse_over(opened.socket, from, server, || {}).await
     }
 
@@ -175,8 +179,12 @@ impl TestSessions {
     ) -> Result<(u64, Box<Welcome>), Refusal> {
         let text = timeout(CLIENT_TIMEOUT, read(socket)).await.ok().flatten().ok_or(Refusal::Expired)??;
         ToServer::first(&text)?;
-        let mut token = Token([0; 16]);
+        if !is_clients_own(&server.topology, from.ip()) || self.network.is_own(from.ip()) {
+            return Err(Refusal::Proxied);
+        }
+        let (mut token, mut nonces) = (Token([0; 16]), Nonce([0; 16]));
         getrandom::fill(&mut token.0).map_err(|_| Refusal::Full)?;
+        getrandom::fill(&mut nonces.0).map_err(|_| Refusal::Full)?;
         let [primary, alternate] = self.server_addresses(server);
         let primary = primary.ok_or(Refusal::Stopping)?;
         let has_pending = |address: Option<&ServerAddress>| address.is_some_and(|it| it.pending.is_some());
@@ -189,7 +197,7 @@ impl TestSessions {
         if state.is_closing {
             return Err(Refusal::Stopping);
         }
-        let (session, victim) = state.table.open(from.ip(), offer, token, now)?;
+        let (session, victim) = state.table.open(from.ip(), offer, (token, nonces), now)?;
         if let Some(link) = victim.and_then(|victim| state.links.remove(&victim)) {
             _ = link.mailbox.try_send(ToClient::Refused { reason: Refusal::Full });
         }
@@ -197,7 +205,7 @@ impl TestSessions {
         state.links.insert(session, Link { mailbox, connections: HashMap::new() });
         let [hold_ms, trace_ms] = [self.limits.hold, MAX_TRACE_WAIT]
             .map(|longest| u32::try_from(longest.as_millis()).unwrap_or(u32::MAX));
-        Ok((session, Box::new(Welcome { token, you: from, primary, alternate, hold_ms, trace_ms })))
+        Ok((session, Box::new(Welcome { token, nonces, you: from, primary, alternate, hold_ms, trace_ms })))
     }
 
     /// Reads, judges and tells, until one side ends it.

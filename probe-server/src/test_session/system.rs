@@ -15,8 +15,9 @@ use std::{
 };
 
 use nix::{
+    ifaddrs::getifaddrs,
     setsockopt_impl, sockopt_impl,
-    sys::socket::{setsockopt, sockopt::DontRoute},
+    sys::socket::{SockaddrStorage, setsockopt, sockopt::DontRoute},
 };
 use shared::test_session::SynOutcome;
 use socket2::Socket;
@@ -60,9 +61,21 @@ impl ConnectBack for SystemSockets {
         helpers.entry(addresses).or_insert(sockets).ports()
     }
 
+    fn is_own(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        // Where the system does not tell, the addresses that the server is bound to have been looked at.
+        let Ok(mut addresses) = getifaddrs() else { return false };
+        addresses.any(|it| it.address.as_ref().and_then(ip_of) == Some(ip)) && !ip.is_loopback()
+    }
+
     fn trace_port(&self, ip: IpAddr) -> Option<Arc<dyn TracePort>> {
         Some(Arc::new(SystemTracePort::open(ip).ok()?))
     }
+}
+
+fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|it| it.ip().into());
+    v4.or_else(|| address.as_sockaddr_in6().map(|it| it.ip().into()))
 }
 
 async fn connect(attempt: Attempt) -> Attempted {

@@ -15,6 +15,7 @@ use shared::test_session::{
 use super::*;
 
 const OWN: [u16; 2] = [3478, 3479];
+const NONCE: Nonce = Nonce([1; 16]);
 const EVERYTHING: Offer = Offer { alternate: true, pending: [true, true] };
 
 /// Two addresses of one host, one of another host, and one of another family.
@@ -29,6 +30,17 @@ fn host(ip: IpAddr) -> String {
         IpAddr::V6(ip) => format!("{:014x}", ip.to_bits() >> 72),
     }
 }
+
+/// The same for a network.
+fn network(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(ip) => ip.to_string().rsplit_once('.').unwrap().0.to_owned(),
+        IpAddr::V6(ip) => format!("{:012x}", ip.to_bits() >> 80),
+    }
+}
+
+/// Connects of all: so many that a network may have more than a host.
+const CONNECTS: usize = 500;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -47,13 +59,13 @@ fn port() -> impl Strategy<Value = u16> {
 
 fn message() -> impl Strategy<Value = ToServer> {
     let nonce = Nonce([1; 16]);
-    let syn = (port(), any::<bool>(), any::<bool>(), prop_oneof![Just(0), any::<u32>()], 0_u32..12_000);
-    let syn = syn.prop_map(move |(port, alternate, pending, after_ms, wait_ms)| ToServer::Syn {
-        id: 1,
+    let after_ms = prop_oneof![Just(0), 0_u32..3000, any::<u32>()];
+    let syn = (0_u32..1200, port(), any::<bool>(), any::<bool>(), after_ms, 0_u32..12_000);
+    let syn = syn.prop_map(|(id, port, alternate, pending, after_ms, wait_ms)| ToServer::Syn {
+        id,
         port,
         from: if alternate { SourceAddress::Alternate } else { SourceAddress::Primary },
         source: if pending { Source::Pending } else { Source::Ephemeral },
-        nonce,
         after_ms,
         wait_ms,
     });
@@ -130,6 +142,8 @@ impl Ledger {
             assert!(f64::from(sum) <= allowed, "{sum} connects in {:?}", now - *at);
         }
         self.under_way.push(ip);
+        let of_network = self.under_way.iter().filter(|it| network(**it) == network(ip)).count();
+        assert!(self.under_way.len() <= CONNECTS && of_network <= CONNECTS / 20);
         assert!(self.under_way.iter().filter(|it| host(**it) == host(ip)).count() <= CONNECTS_IN_FLIGHT);
     }
 }
@@ -141,15 +155,17 @@ proptest! {
     /// or more often than is written down.
     #[test]
     fn nothing_goes_anywhere_else_nor_more_often(steps in vec(step(), 1..300)) {
-        let mut table = SessionTable::new(TestLimits { connects: 50, ..TestLimits::default() }, OWN.to_vec());
+        let mut table = SessionTable::new(TestLimits { connects: CONNECTS, ..TestLimits::default() }, OWN.to_vec());
         let mut ledger = Ledger::default();
         let mut now = Duration::ZERO;
         let token = |number: usize| Token((number as u128 + 1).to_be_bytes());
+        let nonces = |number: usize| Nonce([number as u8; 16]);
         for step in steps {
             let known = ledger.sessions.len().max(1);
             match step {
                 Step::Open(from) => {
-                    let opened = table.open(ip(from), EVERYTHING, token(ledger.sessions.len()), now);
+                    let number = ledger.sessions.len();
+                    let opened = table.open(ip(from), EVERYTHING, (token(number), nonces(number)), now);
                     if let Ok((session, _)) = opened {
                         ledger.sessions.push((session, ip(from), HashSet::new(), HashSet::new()));
                     }
@@ -158,7 +174,13 @@ proptest! {
                     let Some((id, own, ..)) = ledger.sessions.get(session % known) else { continue };
                     let (id, own) = (*id, *own);
                     match table.handle(id, &message, now) {
-                        Ok(Order::Connect(order)) => ledger.connect(session % known, order.to, now),
+                        Ok(Order::Connect(order)) => {
+                            assert!(order.after <= Duration::from_secs(2));
+                            let first = u128::from_be_bytes(nonces(session % known).0);
+                            let written = u128::from_be_bytes(order.nonce.0).wrapping_sub(first);
+                            assert!(written < 1024, "bytes of the client's choice");
+                            ledger.connect(session % known, order.to, now);
+                        }
                         Ok(Order::Trace(order)) => {
                             assert_eq!(order.to.ip(), own);
                             assert!(!OWN.contains(&order.to.port()));
@@ -208,8 +230,8 @@ proptest! {
 }
 
 fn syn(port: u16) -> ToServer {
-    let (from, source, nonce) = (SourceAddress::Primary, Source::Ephemeral, Nonce([1; 16]));
-    ToServer::Syn { id: 1, port, from, source, nonce, after_ms: 0, wait_ms: 1500 }
+    let (from, source) = (SourceAddress::Primary, Source::Ephemeral);
+    ToServer::Syn { id: 1, port, from, source, after_ms: 0, wait_ms: 1500 }
 }
 
 fn declined(order: &Order) -> Option<Decline> {
@@ -223,7 +245,7 @@ fn declined(order: &Order) -> Option<Decline> {
 fn a_port_that_another_address_proved_is_not_connected_to() {
     let mut table = SessionTable::new(TestLimits::default(), OWN.to_vec());
     let (now, token) = (Duration::ZERO, Token([1; 16]));
-    let (session, _) = table.open(ip(2), EVERYTHING, token, now).unwrap();
+    let (session, _) = table.open(ip(2), EVERYTHING, (token, NONCE), now).unwrap();
     table.prove(&token, SocketAddr::new(ip(3), 80), now).unwrap();
     assert_eq!(declined(&table.handle(session, &syn(80), now).unwrap()), Some(Decline::LowPort));
     table.prove(&token, SocketAddr::new(ip(2), 80), now).unwrap();
@@ -241,7 +263,7 @@ fn a_host_has_16_named_ports_an_hour_over_all_its_sessions_and_16_connects_at_on
     let mut now = Duration::ZERO;
     let mut answers = Vec::new();
     for number in 0..3 {
-        let (session, _) = table.open(ip(2), EVERYTHING, Token([number; 16]), now).unwrap();
+        let (session, _) = table.open(ip(2), EVERYTHING, (Token([number; 16]), NONCE), now).unwrap();
         for port in 0..9 {
             let order = table.handle(session, &syn(2000 + 10 * u16::from(number) + port), now).unwrap();
             answers.push(declined(&order));
@@ -257,7 +279,7 @@ fn a_host_has_16_named_ports_an_hour_over_all_its_sessions_and_16_connects_at_on
         _ => None,
     };
     assert_eq!(answers, (0..27).map(expected).collect::<Vec<_>>());
-    let (session, _) = table.open(ip(2), EVERYTHING, Token([9; 16]), now).unwrap();
+    let (session, _) = table.open(ip(2), EVERYTHING, (Token([9; 16]), NONCE), now).unwrap();
     let answers: Vec<_> =
         (0..18).map(|_| declined(&table.handle(session, &syn(2000), now).unwrap())).collect();
     assert_eq!(answers.iter().filter(|it| it.is_none()).count(), 16, "{answers:?}");
@@ -269,12 +291,45 @@ fn sessions_have_a_place_and_an_end() {
     let limits = TestLimits { sessions: 2, per_host: 1, ..TestLimits::default() };
     let mut table = SessionTable::new(limits, Vec::new());
     let now = Duration::ZERO;
-    let (first, _) = table.open(ip(0), EVERYTHING, Token([1; 16]), now).unwrap();
-    assert_eq!(table.open(ip(1), EVERYTHING, Token([2; 16]), now), Err(Refusal::HostFull));
-    table.open(ip(2), EVERYTHING, Token([3; 16]), now).unwrap();
-    let (_, victim) = table.open(ip(3), EVERYTHING, Token([4; 16]), now).unwrap();
+    let (first, _) = table.open(ip(0), EVERYTHING, (Token([1; 16]), NONCE), now).unwrap();
+    assert_eq!(table.open(ip(1), EVERYTHING, (Token([2; 16]), NONCE), now), Err(Refusal::HostFull));
+    table.open(ip(2), EVERYTHING, (Token([3; 16]), NONCE), now).unwrap();
+    let (_, victim) = table.open(ip(3), EVERYTHING, (Token([4; 16]), NONCE), now).unwrap();
     assert_eq!((victim, table.count()), (Some(first), 2));
     assert_eq!(table.handle(first, &syn(2000), now), Err(Refusal::Expired));
     let later = limits.last;
     assert_eq!(table.handle(first + 1, &ToServer::Ping { id: 1 }, later), Err(Refusal::Expired));
+}
+
+#[test]
+fn one_network_cannot_take_all_connects_however_many_hosts_it_has() {
+    let mut table = SessionTable::new(TestLimits::default(), OWN.to_vec());
+    let (now, mut number) = (Duration::ZERO, 0);
+    let mut asked = |table: &mut SessionTable, ip: IpAddr| {
+        number += 1;
+        let (session, _) = table.open(ip, EVERYTHING, (Token([number; 16]), NONCE), now).unwrap();
+        let orders = (2000..2008).map(|port| table.handle(session, &syn(port), now).unwrap());
+        orders.map(|order| declined(&order)).collect::<Vec<_>>()
+    };
+    let host_of_one_48 = |host: u128| IpAddr::V6((0x2001_0db8_0001_u128 << 80 | host << 72).into());
+    let answers: Vec<_> = (0..50).flat_map(|host| asked(&mut table, host_of_one_48(host))).collect();
+    assert_eq!(answers.iter().filter(|it| it.is_none()).count(), 50, "a twentieth of 1,000");
+    assert!(answers.iter().all(|it| matches!(it, None | Some(Decline::Busy))), "{answers:?}");
+    assert_eq!(asked(&mut table, ip(2)), [None; 8], "somebody else");
+}
+
+#[test]
+fn a_connect_is_put_off_for_two_seconds_at_the_most_and_has_a_low_number() {
+    let mut table = SessionTable::new(TestLimits::default(), OWN.to_vec());
+    let now = Duration::ZERO;
+    let (session, _) = table.open(ip(2), EVERYTHING, (Token([1; 16]), NONCE), now).unwrap();
+    let (port, from, source, wait_ms) = (2000, SourceAddress::Primary, Source::Ephemeral, 1500);
+    let mut ask = |id, after_ms| {
+        let message = ToServer::Syn { id, port, from, source, after_ms, wait_ms };
+        declined(&table.handle(session, &message, now).unwrap())
+    };
+    assert_eq!(
+        [ask(1023, 2000), ask(1, 2001), ask(1024, 0)],
+        [None, Some(Decline::TooLong), Some(Decline::HighId)]
+    );
 }

@@ -20,9 +20,9 @@ pub enum ToServer {
         /// Comes back.
         id: u32,
     },
-    /// Connect to my address.
+    /// Connect to my address, and write the [`nonce`](Welcome::nonce) of this number on the connection.
     Syn {
-        /// Comes back with the result.
+        /// Comes back with the result; at most [`MAX_CONNECT_ID`](super::MAX_CONNECT_ID).
         id: u32,
         /// The port: a proven one, or one of 1024 and above.
         port: u16,
@@ -30,8 +30,6 @@ pub enum ToServer {
         from: SourceAddress,
         /// Which port of the server connects.
         source: Source,
-        /// What the server writes on the connection, and expects back.
-        nonce: Nonce,
         /// Connect so many milliseconds after reading this.
         #[serde(default)]
         after_ms: u32,
@@ -159,6 +157,8 @@ pub enum ToClient {
 pub struct Welcome {
     /// To be sent in TOKEN, from the ports under test.
     pub token: Token,
+    /// What the nonces of connects begin with, see [`nonce`](Self::nonce).
+    pub nonces: Nonce,
     /// Where the session's connection comes from: the only address that the server connects to.
     pub you: SocketAddr,
     /// The address that the session's connection came to.
@@ -173,6 +173,14 @@ pub struct Welcome {
     /// goes on; 0 = there are no traces, or everything else waits for them.
     #[serde(default)]
     pub trace_ms: u32,
+}
+
+impl Welcome {
+    /// What the server writes on the connection that was asked for under this number, and expects back.
+    #[must_use]
+    pub fn nonce(&self, id: u32) -> Nonce {
+        self.nonces.of_connect(id)
+    }
 }
 
 /// One address of the server and what is to be found at it; a port that it does not have is not there.
@@ -216,6 +224,9 @@ pub enum Decline {
     /// A port below 1024 that was not proven.
     #[error("a port below 1024 has to be proven")]
     LowPort,
+    /// A number above [`MAX_CONNECT_ID`](super::MAX_CONNECT_ID).
+    #[error("the number of a connect is too high")]
+    HighId,
     /// A port that the server speaks STUN at.
     #[error("the port is one of the server's own")]
     OwnPort,

@@ -41,6 +41,15 @@ secret! {
     Token "a token is 32 hexadecimal digits"
 }
 secret! {
-    /// What a client gives with a request: the server writes it on the connection, and expects it back.
+    /// What the server writes on a connection, and expects back.
     Nonce "a nonce is 32 hexadecimal digits"
+}
+
+impl Nonce {
+    /// The nonce of the connect with this number, where this is the first one of a session: a number that only the two sides
+    /// of the session know, and of which the client can choose no more than the last ten bits.
+    #[must_use]
+    pub fn of_connect(self, id: u32) -> Self {
+        Self(u128::from_be_bytes(self.0).wrapping_add(id.into()).to_be_bytes())
+    }
 }

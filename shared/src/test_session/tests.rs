@@ -10,7 +10,7 @@ fn messages_are_read_as_they_are_written() {
     for message in [
         ToServer::Open { version: VERSION },
         ToServer::Ping { id: 1 },
-        ToServer::Syn { id: 1, port, from, source, nonce: NONCE, after_ms: 300, wait_ms: 7000 },
+        ToServer::Syn { id: 1, port, from, source, after_ms: 300, wait_ms: 7000 },
         ToServer::Hold { id: 1, connection: 2, nonce: NONCE, after_ms: 900_000 },
         ToServer::TracePort { id: 1 },
         ToServer::Trace { id: 1, ttl_from: 1, ttl_to: 32, wait_ms: 200 },
@@ -26,6 +26,7 @@ fn messages_are_read_as_they_are_written() {
     for message in [
         ToClient::Welcome(Box::new(Welcome {
             token: Token([1; 16]),
+            nonces: NONCE,
             you: at,
             primary: address.clone(),
             alternate: Some(address),
@@ -70,10 +71,10 @@ fn what_is_no_message_is_told() {
         r#"{"type":"sing","version":1}"#,
         r#"{"type":"ping","id":-1}"#,
         r#"{"type":"ping","id":1}}"#,
-        r#"{"type":"syn","id":1,"port":65536,"from":"primary","source":"ephemeral","nonce":"00000000000000000000000000000000"}"#,
-        r#"{"type":"syn","id":1,"port":80,"from":"192.0.2.1","source":"ephemeral","nonce":"00000000000000000000000000000000"}"#,
-        r#"{"type":"syn","id":1,"port":80,"from":"primary","source":"ephemeral","nonce":"+0000000000000000000000000000000"}"#,
-        r#"{"type":"syn","id":1,"port":80,"from":"primary","source":"ephemeral","nonce":"00"}"#,
+        r#"{"type":"syn","id":1,"port":65536,"from":"primary","source":"ephemeral"}"#,
+        r#"{"type":"syn","id":1,"port":80,"from":"192.0.2.1","source":"ephemeral"}"#,
+        r#"{"type":"hold","id":1,"connection":1,"after_ms":1,"nonce":"+0000000000000000000000000000000"}"#,
+        r#"{"type":"hold","id":1,"connection":1,"after_ms":1,"nonce":"00"}"#,
     ] {
         assert_eq!(ToServer::parse(wrong), Err(Malformed), "{wrong}");
     }
@@ -85,15 +86,25 @@ fn what_is_no_message_is_told() {
 #[test]
 fn another_version_is_told_from_rubbish_whatever_else_it_says() {
     for (text, expected) in [
-        (r#"{"type":"open","version":1,"more":1}"#, Ok(())),
-        (r#"{"type":"open","version":2}"#, Err(Refusal::Version)),
+        (r#"{"type":"open","version":2,"more":1}"#, Ok(())),
+        (r#"{"type":"open","version":1}"#, Err(Refusal::Version)),
+        (r#"{"type":"open","version":3}"#, Err(Refusal::Version)),
         (r#"{"type":"begin","version":"1.1"}"#, Err(Refusal::Version)),
-        (r#"{"type":"begin","version":1}"#, Err(Refusal::BadMessage)),
+        (r#"{"type":"begin","version":2}"#, Err(Refusal::BadMessage)),
         (r#"{"type":"ping","id":1}"#, Err(Refusal::BadMessage)),
         ("[]", Err(Refusal::BadMessage)),
     ] {
         assert_eq!(ToServer::first(text), expected, "{text}");
     }
+}
+
+#[test]
+fn the_nonce_of_a_connect_is_the_first_one_and_its_number() {
+    let nonce = |first: &str, id| String::from(Nonce::try_from(first.to_owned()).unwrap().of_connect(id));
+    let first = "202122232425262728292a2b2c2d2e2f";
+    assert_eq!(nonce(first, 0), first);
+    assert_eq!(nonce(first, 0xd2), "202122232425262728292a2b2c2d2f01");
+    assert_eq!(nonce(&"f".repeat(32), 2), format!("{:032x}", 1), "it wraps");
 }
 
 #[test]
@@ -127,6 +138,7 @@ fn the_examples_of_the_protocol_page_are_read() {
     use Decline as D;
     let declines = [
         D::LowPort,
+        D::HighId,
         D::OwnPort,
         D::TooManyPorts,
         D::PortsTooFast,

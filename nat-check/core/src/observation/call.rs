@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use shared::test_session::{Hop, Source, SourceAddress, SynOutcome};
+use shared::test_session::{Decline, Hop, Icmp, Source, SourceAddress, SynOutcome};
 
 use super::Purpose;
 
@@ -41,6 +41,10 @@ pub struct Call {
     pub arrived: Option<Duration>,
     /// What the server says.
     pub result: Option<CallResult>,
+    /// The ICMP error that it says came.
+    pub icmp: Option<Icmp>,
+    /// Why it declined.
+    pub declined: Option<Decline>,
 }
 
 /// What the server says came of a call.

@@ -89,6 +89,8 @@ pub(crate) fn call(purpose: Purpose, from: SourceAddress, source: Source) -> cal
         left: Some(Duration::from_secs(1)),
         arrived: None,
         result: None,
+        icmp: None,
+        declined: None,
     }
 }
 

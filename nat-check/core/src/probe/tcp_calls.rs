@@ -1,12 +1,19 @@
 //! Calls: connections that the server opens to this host, with controls beside them, so that silence can be judged as it is
 //! over UDP.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
-use shared::stun::Dialect;
+use shared::{
+    stun::Dialect,
+    test_session::{Decline, SynOutcome},
+};
 use tokio::time::{sleep, timeout};
 
-use super::tcp::connected;
+use super::tcp::{connected, endpoints};
 use crate::{
     loss_test::{LIKELY, LossCounts},
     observation::{
@@ -14,6 +21,7 @@ use crate::{
         call::{Call, CallResult, TestSessionState},
     },
     report::{Reason, ReasonCode},
+    server_endpoints::ServerEndpoint,
     session::{CallRequest, Contact, Request, Session, TestSession},
 };
 
@@ -31,6 +39,9 @@ const PATIENT_CONTROLS: usize = 6;
 const CONTROLS_OVER_TCP: usize = 5;
 /// A handshake that took longer has lost a segment.
 const FIRST_SYN: Duration = Duration::from_millis(900);
+
+/// By so much two times of which each is taken by a program of its own differ at least before one is less than the other.
+const CLOCKS: Duration = Duration::from_millis(1);
 
 /// Asks for calls to one external endpoint of this host.
 pub(super) struct Caller<'a> {
@@ -118,14 +129,14 @@ pub(super) fn counts<'a>(log: &ObservationLog, calls: impl Iterator<Item = &'a C
     controls.sort_by_key(|(sent, _)| *sent);
     let mut counts = LossCounts::after_returned(controls.iter().map(|(_, returned)| *returned));
     let (patience, now) = (patience(log), end_of(log));
-    for call in calls.filter(|call| call.counts() && call.begun() + patience <= now) {
+    for call in calls.filter(|call| is_tried(log, call) && call.begun() + patience <= now) {
         counts.sent += 1;
         let before = controls.iter().rev().find(|(sent, _)| *sent <= call.begun());
         let after = controls.iter().find(|(sent, _)| *sent > call.begun());
         let corroborated =
             [before, after].iter().all(|control| control.is_some_and(|(_, returned)| *returned));
         counts.answered += u32::from(call.arrived.is_some());
-        counts.silent += u32::from(call.arrived.is_none() && call.rejection().is_none() && corroborated);
+        counts.silent += u32::from(call.arrived.is_none() && rejection(log, call).is_none() && corroborated);
     }
     counts
 }
@@ -159,11 +170,65 @@ pub(super) fn end_of(log: &ObservationLog) -> Duration {
     if log.ended.is_zero() { Duration::MAX } else { log.ended }
 }
 
+/// Whether the server has tried, and its SYN may have come here.
+pub(super) fn is_tried(log: &ObservationLog, call: &Call) -> bool {
+    call.counts() && !is_rejected_at_the_server(log, call)
+}
+
+/// What something on this side of the way says no with, and after how long.
+pub(super) fn rejection(log: &ObservationLog, call: &Call) -> Option<(SynOutcome, Duration)> {
+    call.rejection().filter(|_| !is_rejected_at_the_server(log, call))
+}
+
+/// Whether what said no to a SYN stands on the server's side of the way, as its own firewall or its provider does: it said so
+/// sooner than a packet comes to the middle of the way and back, or sends from the server's own network.
+pub(super) fn is_rejected_at_the_server(log: &ObservationLog, call: &Call) -> bool {
+    let Some((_, after)) = call.rejection() else { return false };
+    let way = log.quickest().into_iter().chain(log.tcp.quickest(log.server)).min();
+    let is_too_soon = way.is_some_and(|way| after * 2 < way && after + CLOCKS < way);
+    is_too_soon || call.icmp.is_some_and(|icmp| is_of_the_server(log, call, icmp.from.to_canonical()))
+}
+
+/// Whether this address is in the server's network (IPv4 /24, IPv6 /48), and not the one that was connected to.
+fn is_of_the_server(log: &ObservationLog, call: &Call, ip: IpAddr) -> bool {
+    let network = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => IpAddr::from(ip & Ipv4Addr::new(255, 255, 255, 0)),
+        IpAddr::V6(ip) => IpAddr::from(ip & Ipv6Addr::new(0xffff, 0xffff, 0xffff, 0, 0, 0, 0, 0)),
+    };
+    let endpoints = endpoints(log);
+    let servers = ServerEndpoint::ALL.into_iter().filter_map(|endpoint| endpoints.get(endpoint));
+    let is_near = servers.into_iter().any(|server| network(server.ip().to_canonical()) == network(ip));
+    is_near && ip != call.to.ip()
+}
+
+/// Why calls that were rejected say nothing.
+pub(super) fn rejected_at_the_server() -> Reason {
+    let text =
+        "connections of the server are rejected on its own side of the way, by a firewall or its provider";
+    (ReasonCode::ServerNotProven, text).into()
+}
+
+/// The end of the sentence that the server declines to connect.
+fn why_declined(reason: Decline) -> String {
+    match reason {
+        Decline::TooFast | Decline::PortsTooFast | Decline::TooManyPorts => {
+            format!(": it does so only so often for one address ({reason})")
+        }
+        Decline::Busy => {
+            ": it does so only for so many clients of one host, of one network and of all at a time".into()
+        }
+        other => format!(": {other}"),
+    }
+}
+
 /// Why there are no calls to judge.
 pub(super) fn why_no_calls(log: &ObservationLog) -> Reason {
     if log.tcp.calls.iter().any(|call| call.result == Some(CallResult::Declined)) {
-        let text = "the server declines to connect: it does so only so often for one address";
-        return (ReasonCode::ServerRefuses, text).into();
+        let why = log.tcp.calls.iter().find_map(|call| call.declined).map_or(String::new(), why_declined);
+        return (ReasonCode::ServerRefuses, format!("the server declines to connect{why}")).into();
+    }
+    if log.tcp.calls.iter().any(|call| is_rejected_at_the_server(log, call)) {
+        return rejected_at_the_server();
     }
     match &log.tcp.session {
         TestSessionState::Absent(why) => (ReasonCode::ServerHasNoTestSessions, why.as_str()).into(),
@@ -175,5 +240,75 @@ pub(super) fn why_no_calls(log: &ObservationLog) -> Reason {
                         time, or leaves from another address than the test session";
             (ReasonCode::NoAnswer, text).into()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::test_session::{Icmp, Source, SourceAddress};
+
+    use super::*;
+    use crate::observation::made;
+
+    const MS: fn(u64) -> Duration = Duration::from_millis;
+
+    fn rejected(after: Duration, from: Option<&str>) -> Call {
+        let result = Some(CallResult::Tried { outcome: SynOutcome::Unreachable, after });
+        let icmp = from.map(|from| Icmp { kind: 3, code: 13, from: from.parse().unwrap() });
+        Call { result, icmp, ..made::call(CONTROL, SourceAddress::Alternate, Source::Ephemeral) }
+    }
+
+    #[test]
+    fn what_is_rejected_on_the_servers_side_says_nothing_of_this_one() {
+        // The way takes 20 ms.
+        let log = made::without_loss();
+        let is_theirs = |call: &Call| {
+            let theirs = is_rejected_at_the_server(&log, call);
+            assert_eq!((is_tried(&log, call), rejection(&log, call).is_some()), (!theirs, !theirs));
+            theirs
+        };
+        for (after, from, theirs) in [
+            (MS(1), None, true),
+            (MS(9), None, true),
+            (MS(11), None, false),
+            (MS(20), None, false),
+            (MS(6000), None, false),
+            (MS(1), Some("203.0.113.1"), true),
+            (MS(20), Some("203.0.113.1"), false),
+            (MS(20), Some("203.0.113.254"), false),
+            (MS(20), Some("198.51.100.11"), true),
+            (MS(20), Some("198.51.100.254"), true),
+        ] {
+            assert_eq!(is_theirs(&rejected(after, from)), theirs, "{after:?} {from:?}");
+        }
+        let neighbour =
+            Call { to: made::at("198.51.100.77:40000"), ..rejected(MS(20), Some("198.51.100.77")) };
+        assert!(!is_theirs(&neighbour), "this side's own NAT, in the same network as the server");
+        let silent = made::call(CONTROL, SourceAddress::Primary, Source::Ephemeral);
+        assert!(is_tried(&log, &silent) && rejection(&log, &silent).is_none());
+    }
+
+    #[test]
+    fn where_the_way_is_short_the_clocks_do_not_tell() {
+        let mut log = made::without_loss();
+        log.transactions.iter_mut().for_each(|t| t.responses[0].at = t.sent + MS(1));
+        assert!(!is_rejected_at_the_server(&log, &rejected(Duration::from_micros(100), None)));
+    }
+
+    #[test]
+    fn each_decline_has_its_reason() {
+        let text = |declined| {
+            let mut log = made::without_loss();
+            let call = made::call(CONTROL, SourceAddress::Primary, Source::Ephemeral);
+            log.tcp.calls = vec![Call { result: Some(CallResult::Declined), declined, ..call }];
+            let Reason { code, text, .. } = why_no_calls(&log);
+            assert_eq!(code, ReasonCode::ServerRefuses);
+            text
+        };
+        let often = text(Some(Decline::TooFast));
+        let [busy, low] = [Decline::Busy, Decline::LowPort].map(|decline| text(Some(decline)));
+        assert!(often.contains("so often for one address"), "{often}");
+        assert!(busy.contains("so many clients") && !busy.contains("so often"), "{busy}");
+        assert!(low.contains("1024") && !low.contains("so often"), "{low}");
     }
 }

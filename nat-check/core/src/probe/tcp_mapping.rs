@@ -1,7 +1,7 @@
 //! TCP mapping (RFC 5382 REQ-1): does the external endpoint of one local port depend on the destination? Connections to all
 //! four endpoints of the server from one port, all open at the same time.
 
-mod interception;
+pub(super) mod interception;
 mod same_address;
 #[cfg(test)]
 mod tests;
@@ -125,7 +125,13 @@ pub(super) fn conclude(log: &ObservationLog) -> Finding<Mapping> {
     }
     let local = log.tcp.of(PURPOSE).find_map(|connection| connection.local);
     let seen: BTreeMap<_, _> = readings.seen.iter().map(|(endpoint, at)| (endpoint.name(), at)).collect();
-    judge(log, local, &readings).with("seen", seen).with("local", local)
+    let finding = judge(log, local, &readings);
+    let finding = match finding.value {
+        // Each connection of a proxy has a port of its own: that would look like a dependence.
+        Some(Mapping::Direct | Mapping::EndpointIndependent) if !interception::is_shown(log) => finding,
+        _ => interception::of_this_host(log, finding),
+    };
+    finding.with("seen", seen).with("local", local)
 }
 
 fn judge(log: &ObservationLog, local: Option<SocketAddr>, readings: &Readings) -> Finding<Mapping> {

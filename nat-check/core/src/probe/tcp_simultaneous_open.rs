@@ -15,8 +15,8 @@ use shared::{
 use super::{
     measured::Transport,
     tcp::{self, connected},
-    tcp_calls::{Caller, WAIT, counts, log_ratio, why_no_calls},
-    tcp_mapping,
+    tcp_calls::{Caller, WAIT, counts, is_tried, log_ratio, rejection, why_no_calls},
+    tcp_mapping::{self, interception},
 };
 use crate::{
     loss_test::{DECIDED, LossCounts},
@@ -55,7 +55,8 @@ impl Measured for SimultaneousOpen {
     slot!(tcp.simultaneous_open);
 
     fn conclude(log: &ObservationLog, found: &Found) -> Finding<bool> {
-        conclude(log, found)
+        // What arrived may have come over the connection of whoever answers in the server's place.
+        interception::of_this_host(log, conclude(log, found))
     }
 
     fn text(value: &bool) -> String {
@@ -87,7 +88,7 @@ async fn run(session: Arc<Session>) {
 async fn tries(session: &Arc<Session>) -> Option<()> {
     for _ in 0..TRIES {
         let settled = |log: &ObservationLog| {
-            log.tcp.calls_of(PURPOSE).any(|call| call.arrived.is_some() || call.rejection().is_some())
+            log.tcp.calls_of(PURPOSE).any(|call| call.arrived.is_some() || rejection(log, call).is_some())
         };
         try_once(session).await?;
         if session.read(settled) || !session.is_patient() {
@@ -146,13 +147,13 @@ pub(super) fn can_arrive(log: &ObservationLog) -> bool {
 }
 
 fn conclude(log: &ObservationLog, found: &Found) -> Finding<bool> {
-    let calls = || log.tcp.calls_of(PURPOSE).filter(|call| call.counts());
+    let calls = || log.tcp.calls_of(PURPOSE).filter(|call| is_tried(log, call));
     if calls().next().is_none() {
         return Finding::unknown(why_no_calls(log), METHOD);
     }
     let [arrived, rejected] = [
         calls().filter(|call| call.arrived.is_some()).count(),
-        calls().filter(|call| call.rejection().is_some()).count(),
+        calls().filter(|call| rejection(log, call).is_some()).count(),
     ];
     let counts = counts(log, calls());
     let finding = match found.tcp.mapping.value {
@@ -236,5 +237,14 @@ mod tests {
     fn silence_of_a_server_that_may_not_connect_proves_nothing() {
         let (value, _, code) = found(call(), Mapping::Direct);
         assert_eq!((value, code), (None, Some(ReasonCode::LossLeavesDoubt)));
+    }
+
+    #[test]
+    fn what_arrives_through_somebody_who_answers_in_the_servers_place_proves_nothing() {
+        let mut log = made::without_loss();
+        log.tcp.calls = vec![Call { arrived: Some(Duration::from_secs(1)), ..call() }];
+        interception::made_shown(&mut log);
+        let finding = SimultaneousOpen::conclude(&log, &Found::default());
+        assert_eq!((finding.value, finding.reason_code), (None, Some(ReasonCode::ConnectionsIntercepted)));
     }
 }

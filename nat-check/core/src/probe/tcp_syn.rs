@@ -9,8 +9,9 @@ use tokio::time::sleep;
 
 use super::{
     measured::Transport,
-    tcp_calls::{Caller, counts, end_of, log_ratio, why_no_calls},
+    tcp_calls::{Caller, counts, end_of, is_tried, log_ratio, rejection, why_no_calls},
     tcp_filtering,
+    tcp_mapping::interception,
 };
 use crate::{
     loss_test::{DECIDED, LIKELY},
@@ -49,7 +50,7 @@ impl Measured for SynAnswered {
     slot!(tcp.unsolicited_syn);
 
     fn conclude(log: &ObservationLog, found: &Found) -> Finding<UnsolicitedSyn> {
-        conclude(log, found)
+        interception::of_this_host(log, conclude(log, found))
     }
 
     // How long nothing came, or an answer took, is another time with each server.
@@ -122,17 +123,19 @@ async fn run(session: Arc<Session>) {
 fn conclude(log: &ObservationLog, found: &Found) -> Finding<UnsolicitedSyn> {
     let calls = || {
         let calls = log.tcp.calls_of(tcp_filtering::PURPOSE).chain(log.tcp.calls_of(PURPOSE));
-        calls.filter(|call| call.counts() && call.arrived.is_none())
+        calls.filter(|call| is_tried(log, call) && call.arrived.is_none())
     };
     let outcomes: Vec<_> = calls().map(|call| call.outcome()).collect();
-    if log.tcp.calls_of(tcp_filtering::PURPOSE).all(|call| !call.counts()) {
+    if log.tcp.calls_of(tcp_filtering::PURPOSE).all(|call| !is_tried(log, call)) {
         return Finding::unknown(why_no_calls(log), METHOD);
     }
-    let rejections = calls().filter_map(Call::rejection);
+    let rejections = calls().filter_map(|call| rejection(log, call));
     if let Some((outcome, after)) = rejections.min_by_key(|(_, after)| *after) {
         let answer = if outcome == SynOutcome::Refused { SynAnswer::Reset } else { SynAnswer::Icmp };
-        let rejected = calls().filter(|call| call.rejection().is_some()).count();
-        return Finding::known(UnsolicitedSyn::new(answer, seconds(after)), Confidence::Certain, METHOD)
+        let rejected = calls().filter(|call| rejection(log, call).is_some()).count();
+        // The server alone says so, and one answer may be about something else.
+        let sure = if rejected > 1 { Confidence::Certain } else { Confidence::Strong };
+        return Finding::known(UnsolicitedSyn::new(answer, seconds(after)), sure, METHOD)
             .with("calls", outcomes.len())
             .with("rejected", rejected);
     }
@@ -205,12 +208,27 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_proof_and_the_quickest_one_counts() {
+    fn two_answers_are_proof_and_the_quickest_one_counts() {
         let reset =
             vec![call(None), call(tried(SynOutcome::Refused, 30)), call(tried(SynOutcome::Refused, 20))];
         assert_eq!(found(reset), (Some(UnsolicitedSyn::new(SynAnswer::Reset, 0.02)), Confidence::Certain));
         let icmp = vec![call(tried(SynOutcome::Unreachable, 6010))];
-        assert_eq!(found(icmp), (Some(UnsolicitedSyn::new(SynAnswer::Icmp, 6.01)), Confidence::Certain));
+        assert_eq!(
+            found(icmp),
+            (Some(UnsolicitedSyn::new(SynAnswer::Icmp, 6.01)), Confidence::Strong),
+            "one"
+        );
+        let near = vec![call(tried(SynOutcome::Refused, 1)); 2];
+        assert_eq!(found(near), (None, Confidence::Unknown), "the server's own side");
+    }
+
+    #[test]
+    fn what_answers_in_this_hosts_place_says_nothing_of_it() {
+        let mut log = made::without_loss();
+        log.tcp.calls = vec![call(tried(SynOutcome::Refused, 20)); 3];
+        interception::made_shown(&mut log);
+        let finding = SynAnswered::conclude(&log, &Found::default());
+        assert_eq!((finding.value, finding.reason_code), (None, Some(ReasonCode::ConnectionsIntercepted)));
     }
 
     #[test]

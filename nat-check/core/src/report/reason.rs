@@ -89,6 +89,8 @@ pub enum ReasonCode {
     Unfinished,
     /// Something answers over TCP sooner than the server does over UDP.
     HandshakeTooFast,
+    /// Something on the way answers connections in the server's place.
+    ConnectionsIntercepted,
     // What the NAT does.
     /// Nothing translates addresses here.
     NoTranslation,

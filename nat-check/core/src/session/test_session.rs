@@ -1,6 +1,10 @@
 //! The test session with the server (`shared::test_session`): opened once, when the first measurement needs it. What the
 //! server says goes into the log; whoever waits for it looks there.
 
+mod greetings;
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
@@ -96,10 +100,8 @@ impl Session {
     pub(crate) fn accept_calls(self: &Arc<Self>, test: &Arc<TestSession>, listener: Box<dyn Listener>) {
         let (session, test) = (Arc::downgrade(self), Arc::clone(test));
         self.spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let Some(strong) = session.upgrade() else { return };
-                strong.spawn(greet(session.clone(), Arc::clone(&test), stream));
-            }
+            greetings::take_each(&*listener, |stream| greet(session.clone(), Arc::clone(&test), stream))
+                .await;
         });
     }
 
@@ -118,18 +120,30 @@ impl TestSession {
     /// Asks for a connection; gives its number in the log.
     pub(crate) fn call(&self, session: &Session, request: CallRequest) -> Option<usize> {
         let CallRequest { purpose, from, source, to, put_off, wait } = request;
-        let nonce = session.lock().random.bytes().ok()?;
         let asked = session.now();
         let number = session.note_tcp(|log| {
-            let (left, arrived, result) = (None, None, None);
-            log.calls.push(Call { purpose, from, source, to, asked, put_off, wait, left, arrived, result });
+            let (left, arrived, result, icmp, declined) = (None, None, None, None, None);
+            log.calls.push(Call {
+                purpose,
+                from,
+                source,
+                to,
+                asked,
+                put_off,
+                wait,
+                left,
+                arrived,
+                result,
+                icmp,
+                declined,
+            });
             log.calls.len() - 1
         });
-        self.nonces.lock().unwrap_or_else(PoisonError::into_inner).insert(nonce, number);
         let ms = |time: Duration| u32::try_from(time.as_millis()).ok();
         let (id, after_ms, wait_ms) = (u32::try_from(number).ok()?, ms(put_off)?, ms(wait)?);
-        let (port, nonce) = (to.port(), Nonce(nonce));
-        let syn = ToServer::Syn { id, port, from, source, nonce, after_ms, wait_ms };
+        let nonce = self.welcome.nonce(id);
+        self.nonces.lock().unwrap_or_else(PoisonError::into_inner).insert(nonce.0, number);
+        let syn = ToServer::Syn { id, port: to.port(), from, source, after_ms, wait_ms };
         self.to_server.send(syn).ok()?;
         Some(number)
     }
@@ -176,6 +190,11 @@ async fn open(session: &Arc<Session>) -> Result<Opened, String> {
     let local = SocketAddr::new(session.local_ip(), 0);
     let stream = session.net().connect(Some(local), server).await;
     let stream = stream.map_err(|error| format!("no connection for a test session: {error}"))?;
+    begin(stream, server).await
+}
+
+/// Begins a test session with the server, over a connection with it.
+async fn begin(stream: Box<dyn Stream>, server: SocketAddr) -> Result<Opened, String> {
     // The scheme only says how the library would have connected: that has been done.
     let url = format!("ws://{server}{PATH}");
     let upgraded = timeout(ANSWER, client_async_with_config(url, stream, Some(limits()))).await;
@@ -187,7 +206,8 @@ async fn open(session: &Arc<Session>) -> Result<Opened, String> {
         match hear(&mut socket).await.ok_or("the server ended the test session")? {
             Some(ToClient::Welcome(welcome)) => {
                 let (to_server, orders) = mpsc::unbounded_channel();
-                let test = TestSession { welcome: *welcome, to_server, nonces: Mutex::default() };
+                let welcome = at_the_server(*welcome, server.ip());
+                let test = TestSession { welcome, to_server, nonces: Mutex::default() };
                 return Ok((Arc::new(test), socket, orders));
             }
             Some(ToClient::Refused { reason }) => {
@@ -197,6 +217,16 @@ async fn open(session: &Arc<Session>) -> Result<Opened, String> {
         }
     }
     Err("the server opens no test session".into())
+}
+
+/// What the server offers, with no address in it but the one at which this host has reached the server. Others that it names
+/// may be anybody's: of those only the ports are kept.
+fn at_the_server(mut welcome: Welcome, server: IpAddr) -> Welcome {
+    for address in std::iter::once(&mut welcome.primary).chain(&mut welcome.alternate) {
+        let ports = address.stun.iter_mut().chain(&mut address.pending).chain(&mut address.closed);
+        ports.for_each(|port| port.set_ip(server));
+    }
+    welcome
 }
 
 /// Says what is to be said and enters what is heard, until either side ends it.
@@ -221,7 +251,7 @@ async fn converse(session: Weak<Session>, mut socket: Socket, mut orders: mpsc::
 }
 
 fn enter(session: &Session, message: ToClient) {
-    let (id, result) = match message {
+    let (id, result, icmp, declined) = match message {
         ToClient::Pong { .. } => {
             let now = session.now();
             return session.note_tcp(|log| log.last_pong = Some(now));
@@ -250,35 +280,35 @@ fn enter(session: &Session, message: ToClient) {
                 }
             });
         }
-        ToClient::SynResult { id, outcome, after_us, .. } => {
+        ToClient::SynResult { id, outcome, after_us, icmp, .. } => {
             let after = Duration::from_micros(after_us.into());
-            (id, CallResult::Tried { outcome, after })
+            (id, CallResult::Tried { outcome, after }, icmp, None)
         }
         ToClient::Declined { id, reason } => {
             tracing::debug!(id, %reason, "the server declines to connect");
-            (id, CallResult::Declined)
+            (id, CallResult::Declined, None, Some(reason))
         }
         _ => return,
     };
     session.note_tcp(|log| {
-        if let Some(call) = usize::try_from(id).ok().and_then(|number| log.calls.get_mut(number)) {
-            call.result.get_or_insert(result);
+        let call = usize::try_from(id).ok().and_then(|number| log.calls.get_mut(number));
+        if let Some(call) = call.filter(|call| call.result.is_none()) {
+            (call.result, call.icmp, call.declined) = (Some(result), icmp, declined);
         }
     });
 }
 
-/// Reads the nonce and sends it back. Whoever connects without one is a stranger, and proves nothing.
+/// Reads the nonce and sends it back. Whoever connects without one is a stranger, proves nothing, and is let go.
 async fn greet(session: Weak<Session>, test: Arc<TestSession>, mut stream: Box<dyn Stream>) {
     let mut nonce = [0; 16];
     let read = timeout(GREETING, stream.read_exact(&mut nonce)).await;
     let (Ok(Ok(_)), Some(session)) = (read, session.upgrade()) else { return };
-    if let Some(number) = test.number_of(&nonce) {
-        let now = session.now();
-        session.note_tcp(|log| _ = log.calls[number].arrived.get_or_insert(now));
-        // The echo is for the server's result only.
-        _ = stream.write_all(&nonce).await;
-        _ = stream.flush().await;
-    }
+    let Some(number) = test.number_of(&nonce) else { return };
+    let now = session.now();
+    session.note_tcp(|log| _ = log.calls[number].arrived.get_or_insert(now));
+    // The echo is for the server's result only.
+    _ = stream.write_all(&nonce).await;
+    _ = stream.flush().await;
     session.keep_open(stream);
 }
 

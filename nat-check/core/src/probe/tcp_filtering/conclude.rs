@@ -10,7 +10,11 @@ use crate::{
     loss_test::{DECIDED, LIKELY},
     observation::{ObservationLog, call::Call},
     probe::{
-        tcp_calls::{counts, log_ratio, why_no_calls},
+        tcp_calls::{
+            counts, is_rejected_at_the_server, is_tried, log_ratio, rejected_at_the_server, rejection,
+            why_no_calls,
+        },
+        tcp_mapping::interception,
         tcp_simultaneous_open,
     },
     report::{Confidence, Finding, Reason, ReasonCode},
@@ -42,15 +46,21 @@ pub(super) fn is_decided(log: &ObservationLog) -> bool {
 
 /// Draws the conclusion.
 pub(super) fn conclude(log: &ObservationLog, udp: &Finding<Filtering>) -> Finding<Filtering> {
-    if log.tcp.calls_of(PURPOSE).all(|call| !call.counts()) {
+    if log.tcp.calls_of(PURPOSE).all(|call| !is_tried(log, call)) {
         return Finding::unknown(why_no_calls(log), METHOD);
     }
     let [address, port, same_port] = groups(log);
     let judged = judge(address, port, same_port, no_port_filter(udp));
-    let mut finding = unlike_udp(doubted(log, judged), udp);
+    let mut finding = of_this_host(log, unlike_udp(doubted(log, judged), udp));
+    let elsewhere = log.tcp.calls_of(PURPOSE).filter(|call| is_rejected_at_the_server(log, call)).count();
+    if elsewhere > 0 {
+        let unknown = || Finding::unknown(rejected_at_the_server(), METHOD);
+        finding = if finding.value.is_none() { unknown() } else { finding };
+        finding = finding.with("rejected_at_the_server", elsewhere);
+    }
     for (name, from, source) in GROUPS {
         let arrived = calls(log, from, source).filter(|call| call.arrived.is_some()).count();
-        let rejected = calls(log, from, source).filter(|call| call.rejection().is_some()).count();
+        let rejected = calls(log, from, source).filter(|call| rejection(log, call).is_some()).count();
         let facts = [calls(log, from, source).count(), arrived, rejected];
         finding = finding.with(&format!("{name}_asked_arrived_rejected"), facts);
     }
@@ -76,31 +86,33 @@ enum Group {
     NotAsked,
     /// One arrived.
     Open,
-    /// One was rejected, and none arrived.
-    Rejected,
+    /// So many were rejected, and none arrived.
+    Rejected(usize),
     /// Nothing was heard: log10 of the chance that this is loss.
     Silent(f64),
 }
 
 impl Group {
     fn of(log: &ObservationLog, from: SourceAddress, source: Source) -> Self {
-        let mut tried = calls(log, from, source).filter(|call| call.counts()).peekable();
+        let mut tried = calls(log, from, source).filter(|call| is_tried(log, call)).peekable();
         if tried.peek().is_none() {
             return Self::NotAsked;
         }
         if came(log, from, source) {
-            Self::Open
-        } else if calls(log, from, source).any(|call| call.rejection().is_some()) {
-            Self::Rejected
-        } else {
-            Self::Silent(log_ratio(&counts(log, calls(log, from, source))))
+            return Self::Open;
+        }
+        match calls(log, from, source).filter(|call| rejection(log, call).is_some()).count() {
+            0 => Self::Silent(log_ratio(&counts(log, calls(log, from, source)))),
+            rejected => Self::Rejected(rejected),
         }
     }
 
     /// How sure it is that nothing gets in from there, where this likelihood ratio decides it.
     fn closed(self, decided: f64) -> Confidence {
         match self {
-            Self::Rejected => Confidence::Certain,
+            // The server alone says so, and one answer may be about something else.
+            Self::Rejected(1) => Confidence::Strong,
+            Self::Rejected(_) => Confidence::Certain,
             Self::Silent(ratio) if ratio <= decided => Confidence::Strong,
             Self::Silent(ratio) if ratio <= LIKELY.max(decided / 2.0) => Confidence::Weak,
             Self::Silent(_) | Self::Open | Self::NotAsked => Confidence::Unknown,
@@ -125,6 +137,15 @@ fn doubted(log: &ObservationLog, finding: Finding<Filtering>) -> Finding<Filteri
     finding
 }
 
+/// Where connections are answered on the way, the port that the server connects to is not this host's. Only what arrived here
+/// tells something of the way to it.
+fn of_this_host(log: &ObservationLog, finding: Finding<Filtering>) -> Finding<Filtering> {
+    match finding.value {
+        Some(Filtering::EndpointIndependent) => finding,
+        _ => interception::of_this_host(log, finding),
+    }
+}
+
 /// What calls need to be answered passes the line a round trip later than the controls beside them, so that one burst of loss
 /// can take all of it. Silence alone is strong only where it shows what UDP has shown.
 fn unlike_udp(finding: Finding<Filtering>, udp: &Finding<Filtering>) -> Finding<Filtering> {
@@ -140,7 +161,7 @@ fn unlike_udp(finding: Finding<Filtering>, udp: &Finding<Filtering>) -> Finding<
 /// Whether any SYN of the server is known to have left it: it arrived, or was rejected. Where a simultaneous open cannot
 /// arrive, as the mapping depends on the destination, the server's offer is believed.
 fn got_out(log: &ObservationLog) -> bool {
-    let has = |call: &Call| call.arrived.is_some() || call.rejection().is_some();
+    let has = |call: &Call| call.arrived.is_some() || rejection(log, call).is_some();
     log.tcp.calls.iter().any(has) || !tcp_simultaneous_open::can_arrive(log)
 }
 
@@ -192,7 +213,16 @@ fn no_alternate() -> Reason {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use shared::test_session::SynOutcome;
+
     use super::*;
+    use crate::observation::{
+        call::CallResult,
+        made,
+        tcp::{Outcome, OutcomeKind},
+    };
 
     fn found(address: Group, port: Group, same_port: Group) -> (Option<Filtering>, Confidence) {
         let finding = judge(address, port, same_port, NO_PORT_FILTER);
@@ -203,10 +233,13 @@ mod tests {
     fn what_arrives_is_proof() {
         use Group::{NotAsked, Open, Rejected, Silent};
         let certain = |filtering| (Some(filtering), Confidence::Certain);
+        let strong = |filtering| (Some(filtering), Confidence::Strong);
         assert_eq!(found(Open, Open, Open), certain(Filtering::EndpointIndependent));
-        assert_eq!(found(Rejected, Open, Rejected), certain(Filtering::AddressDependent));
-        assert_eq!(found(Rejected, Rejected, Open), certain(Filtering::PortDependent));
-        assert_eq!(found(Rejected, Rejected, Rejected), certain(Filtering::AddressAndPortDependent));
+        assert_eq!(found(Rejected(2), Open, Rejected(2)), certain(Filtering::AddressDependent));
+        assert_eq!(found(Rejected(2), Rejected(2), Open), certain(Filtering::PortDependent));
+        assert_eq!(found(Rejected(2), Rejected(2), Rejected(2)), certain(Filtering::AddressAndPortDependent));
+        assert_eq!(found(Rejected(1), Open, Rejected(1)), strong(Filtering::AddressDependent));
+        assert_eq!(found(Rejected(2), Rejected(1), Open), strong(Filtering::PortDependent));
         assert_eq!(found(Silent(-9.0), Open, Open), (None, Confidence::Unknown), "no class");
         assert_eq!(found(NotAsked, Open, NotAsked), (None, Confidence::Unknown), "one address");
     }
@@ -249,8 +282,45 @@ mod tests {
         assert_eq!(confidence(unlike_udp(silent(), &udp(same, Confidence::Strong))).0, Confidence::Strong);
         assert_eq!(confidence(unlike_udp(silent(), &udp(same, Confidence::Weak))), doubted);
         assert_eq!(confidence(unlike_udp(silent(), &udp(other, Confidence::Certain))), doubted);
-        let rejected = judge(Group::Rejected, Group::Open, Group::Rejected, NO_PORT_FILTER);
+        let rejected = judge(Group::Rejected(2), Group::Open, Group::Rejected(2), NO_PORT_FILTER);
         let found = unlike_udp(rejected, &udp(other, Confidence::Certain));
         assert_eq!(found.confidence, Confidence::Certain, "a rejection is no loss");
+    }
+
+    /// Behind an open NAT, 20 ms away from a server whose connections from its other address something rejects.
+    fn rejected_elsewhere(after_ms: u64) -> Finding<Filtering> {
+        let mut log = made::without_loss();
+        let call = |from| made::call(PURPOSE, from, Source::Ephemeral);
+        let after = Duration::from_millis(after_ms);
+        let result = Some(CallResult::Tried { outcome: SynOutcome::Refused, after });
+        let arrived = Some(Duration::from_millis(1020));
+        for _ in 0..3 {
+            log.tcp.calls.push(Call { arrived, ..call(SourceAddress::Primary) });
+            log.tcp.calls.push(Call { result, ..call(SourceAddress::Alternate) });
+        }
+        let answered = log.tcp.begin(PURPOSE, None, made::at(made::OTHER), Duration::ZERO);
+        let connected = Outcome { kind: OutcomeKind::Connected, at: Duration::from_millis(25) };
+        log.tcp.connections[answered].outcome = Some(connected);
+        conclude(&log, &Finding::known(Filtering::EndpointIndependent, Confidence::Certain, "test"))
+    }
+
+    #[test]
+    fn what_the_servers_own_side_rejects_is_no_filter_of_this_one() {
+        let near = rejected_elsewhere(1);
+        assert_eq!((near.value, near.reason_code), (None, Some(ReasonCode::ServerNotProven)));
+        let far = rejected_elsewhere(20);
+        assert_eq!((far.value, far.confidence), (Some(Filtering::AddressDependent), Confidence::Certain));
+    }
+
+    #[test]
+    fn where_connections_are_answered_on_the_way_only_what_arrives_counts() {
+        let judged = |value| {
+            let mut log = made::without_loss();
+            interception::made_shown(&mut log);
+            of_this_host(&log, Finding::known(value, Confidence::Certain, METHOD))
+        };
+        let strict = judged(Filtering::AddressAndPortDependent);
+        assert_eq!((strict.value, strict.reason_code), (None, Some(ReasonCode::ConnectionsIntercepted)));
+        assert_eq!(judged(Filtering::EndpointIndependent).confidence, Confidence::Certain);
     }
 }

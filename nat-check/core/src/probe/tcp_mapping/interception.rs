@@ -78,6 +78,39 @@ pub(super) async fn connect_to_closed_ports(session: &Arc<Session>) {
     }
 }
 
+/// Whether it is as good as sure that something answers in the server's place: then what the server sees over TCP, and connects
+/// to, belongs to that.
+pub(super) fn is_shown(log: &ObservationLog) -> bool {
+    Facts::of(log).judge().sure() == Some(&true)
+}
+
+/// What is left of a finding about this host, which something that answers in the server's place would have made another.
+pub(in crate::probe) fn of_this_host<T>(log: &ObservationLog, finding: Finding<T>) -> Finding<T> {
+    if is_shown(log) {
+        let text = "something on the way answers connections in the server's place: the server sees that, and not this host";
+        let unknown = Finding::unknown((ReasonCode::ConnectionsIntercepted, text), &finding.method);
+        return Finding { evidence: finding.evidence, ..unknown };
+    }
+    if Facts::of(log).is_as_long() == Some(false) && finding.confidence > Confidence::Weak {
+        let text = "the handshake took less than half of UDP's round trip: something near this host may have answered, and \
+                    the server have seen that";
+        return finding.at_most(Confidence::Weak).because((ReasonCode::HandshakeTooFast, text));
+    }
+    finding
+}
+
+/// Enters what shows it.
+#[cfg(test)]
+pub(in crate::probe) fn made_shown(log: &mut ObservationLog) {
+    for port in [50_000, 60_000] {
+        let to = SocketAddr::new(log.server.ip(), port);
+        let number = log.tcp.begin(CLOSED_PORT, None, to, Duration::ZERO);
+        let connected =
+            crate::observation::tcp::Outcome { kind: OutcomeKind::Connected, at: Duration::from_millis(20) };
+        log.tcp.connections[number].outcome = Some(connected);
+    }
+}
+
 /// What the conclusion rests on.
 struct Facts {
     tried: usize,
@@ -96,6 +129,11 @@ impl Facts {
             handshake: log.tcp.quickest(log.server),
             round_trip: log.quickest(),
         }
+    }
+
+    /// Whether the handshake took at least half as long as UDP's round trip, where both are known.
+    fn is_as_long(&self) -> Option<bool> {
+        self.handshake.zip(self.round_trip).map(|(handshake, round_trip)| handshake * 2 >= round_trip)
     }
 
     fn judge(&self) -> Finding<bool> {
@@ -121,10 +159,15 @@ impl Facts {
         }
         if self.refused {
             let finding = Finding::known(false, Confidence::Strong, METHOD);
-            let text = "without UDP's round trip to compare with, a proxy of single ports would not show";
-            return match self.round_trip {
-                Some(_) => finding,
-                None => finding.at_most(Confidence::Weak).because((ReasonCode::TooFewSamples, text)),
+            let alone = "without UDP's round trip to compare with, a proxy of single ports would not show";
+            let quick = "the handshake took less than half of UDP's round trip: a proxy of single ports near this host would show \
+                         no more";
+            return match self.is_as_long() {
+                Some(true) => finding,
+                Some(false) => {
+                    finding.at_most(Confidence::Weak).because((ReasonCode::HandshakeTooFast, quick))
+                }
+                None => finding.at_most(Confidence::Weak).because((ReasonCode::TooFewSamples, alone)),
             };
         }
         let text = "connections to closed ports of the server get no answer, as a firewall in front of it drops them";
@@ -143,6 +186,7 @@ fn is_far_less(handshake: Duration, round_trip: Duration) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observation::{made, tcp::Outcome};
 
     fn facts(connected: usize, refused: bool, handshake: u64, round_trip: Option<u64>) -> Facts {
         let [handshake, round_trip] = [Some(handshake), round_trip].map(|ms| ms.map(Duration::from_millis));
@@ -163,7 +207,11 @@ mod tests {
     #[test]
     fn a_quick_handshake_is_a_hint_only() {
         assert_eq!(found(&facts(0, true, 20, Some(600))), (Some(true), Confidence::Weak));
-        assert_eq!(found(&facts(0, true, 1, Some(10))), (Some(false), Confidence::Strong), "a busy server");
+        assert_eq!(found(&facts(0, true, 5, Some(10))), (Some(false), Confidence::Strong));
+        for round_trip in [10, 20] {
+            let near = found(&facts(0, true, 1, Some(round_trip)));
+            assert_eq!(near, (Some(false), Confidence::Weak), "a busy server, or a proxy of this port alone");
+        }
         assert_eq!(
             found(&facts(0, true, 20, None)),
             (Some(false), Confidence::Weak),
@@ -175,5 +223,20 @@ mod tests {
     fn silence_of_a_closed_port_proves_nothing() {
         assert_eq!(found(&facts(0, false, 50, Some(50))), (Some(false), Confidence::Weak));
         assert_eq!(found(&facts(0, false, 50, None)), (None, Confidence::Unknown));
+    }
+
+    #[test]
+    fn what_would_be_a_proxys_is_known_of_this_host_only_where_there_is_none() {
+        let found = |handshake| {
+            let mut log = made::without_loss();
+            let number = log.tcp.begin(CLOSED_PORT, None, log.server, Duration::ZERO);
+            let connected = Outcome { kind: OutcomeKind::Connected, at: Duration::from_millis(handshake) };
+            log.tcp.connections[number].outcome = Some(connected);
+            let finding = of_this_host(&log, Finding::known(1, Confidence::Certain, METHOD));
+            (finding.confidence, finding.reason_code)
+        };
+        // UDP's round trip is 20 ms.
+        assert_eq!(found(10), (Confidence::Certain, None));
+        assert_eq!(found(9), (Confidence::Weak, Some(ReasonCode::HandshakeTooFast)));
     }
 }

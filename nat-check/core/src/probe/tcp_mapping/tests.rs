@@ -79,3 +79,14 @@ fn a_nat_before_the_server_is_not_this_sides() {
     let proxy = run(LOCAL, [Some("172.17.0.1:1"); 4]);
     assert_eq!(found(&proxy), (None, Confidence::Unknown, Some(ReasonCode::NatBeforeServer)));
 }
+
+#[test]
+fn the_ports_of_whoever_answers_in_the_servers_place_are_no_mapping() {
+    let mut log = run(
+        LOCAL,
+        [1, 2, 3, 4].map(|port| format!("203.0.113.1:{port}")).each_ref().map(|at| Some(at.as_str())),
+    );
+    assert_eq!(found(&log).0, Some(Mapping::AddressAndPortDependent));
+    interception::made_shown(&mut log);
+    assert_eq!(found(&log), (None, Confidence::Unknown, Some(ReasonCode::ConnectionsIntercepted)));
+}
