@@ -32,6 +32,9 @@ impl Interruption {
                 _ = ready.send(());
                 let first = signals.next().await;
                 code.send_replace(Some(first));
+                // A terminal that closes may say so twice.
+                #[cfg(unix)]
+                signals.hang_up.take();
                 // Nobody listens any more once the measurement has ended.
                 if stop.send(true).is_ok() {
                     signals.next().await;

@@ -3,9 +3,14 @@
 
 use std::{
     cell::Cell,
+    collections::BTreeMap,
     env,
+    panic::Location,
     process::ExitCode,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 pub use libtest_mimic::Trial;
@@ -40,33 +45,51 @@ pub fn main(trials: impl FnOnce() -> Vec<Trial>) -> ExitCode {
     let outcome = run(&arguments, trials);
     let (asked, open) = (ASKED.load(Relaxed), OPEN.load(Relaxed));
     if open > FEW && open * MOST_OPEN > asked {
-        eprintln!(
-            "\n==> {open} tests of {asked} findings left some open: too many even for a busy machine\n"
-        );
+        eprintln!("\n==> {open} of {asked} tests left findings open: too many even for a busy machine\n");
+        return ExitCode::FAILURE;
+    }
+    let by_place = BY_PLACE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((place, times)) = by_place.iter().find(|(_, it)| it.made == 0 && it.asked > FEW) {
+        eprintln!("\n==> what {}:{} asks for was open each of {} times\n", place.0, place.1, times.asked);
         return ExitCode::FAILURE;
     }
     outcome.exit_code()
 }
 
-/// One finding in so many may stay open in a run of all tests, ...
+/// One test in so many may leave findings open in a run of all tests, ...
 const MOST_OPEN: usize = 10;
 /// ... and so many in a run of few.
 const FEW: usize = 2;
 static ASKED: AtomicUsize = AtomicUsize::new(0);
 static OPEN: AtomicUsize = AtomicUsize::new(0);
+/// By the file and line that asks.
+static BY_PLACE: Mutex<BTreeMap<(&str, u32), Times>> = Mutex::new(BTreeMap::new());
+
+/// How often something was asked for, and how often it was made.
+#[derive(Default)]
+struct Times {
+    asked: usize,
+    made: usize,
+}
 
 thread_local! {
-    /// Whether this test has left something open: what comes late at one time is counted once.
-    static LEAVES_OPEN: Cell<bool> = const { Cell::new(false) };
+    /// Whether this test has asked for something, and left something open: what comes late at one time is counted once.
+    static TEST: Cell<(bool, bool)> = const { Cell::new((false, false)) };
 }
 
 /// Counts a finding that a test asks for, and whether it was made; gives that back. On a busy machine packets come late, and a
-/// measurement that says nothing then is right: it may, but not often.
+/// measurement that says nothing then is right: it may, but not often, and not each time at the same place.
+#[track_caller]
 pub fn is_decided(is_made: bool) -> bool {
-    ASKED.fetch_add(1, Relaxed);
-    if !is_made && !LEAVES_OPEN.replace(true) {
-        OPEN.fetch_add(1, Relaxed);
-    }
+    let (has_asked, leaves_open) = TEST.get();
+    ASKED.fetch_add(usize::from(!has_asked), Relaxed);
+    OPEN.fetch_add(usize::from(!is_made && !leaves_open), Relaxed);
+    TEST.set((true, leaves_open || !is_made));
+    let place = Location::caller();
+    let mut by_place = BY_PLACE.lock().unwrap_or_else(PoisonError::into_inner);
+    let times = by_place.entry((place.file(), place.line())).or_default();
+    times.asked += 1;
+    times.made += usize::from(is_made);
     is_made
 }
 
@@ -109,7 +132,7 @@ pub fn trial(name: impl Into<String>, test: impl FnOnce() -> Result<(), LabError
     let told = name.clone();
     let test = move || {
         // A thread runs one test after another.
-        LEAVES_OPEN.set(false);
+        TEST.set((false, false));
         test()
     };
     Trial::ignorable_test(name, move || match test() {

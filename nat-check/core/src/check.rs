@@ -158,23 +158,21 @@ pub(crate) async fn directly(
         let address_here = address(&servers[at]);
         address_here.is_none() || servers[..at].iter().all(|earlier| address(earlier) != address_here)
     };
-    let mut reports: Vec<ServerReport> = servers
-        .iter()
-        .enumerate()
-        .filter(|(at, _)| is_new(*at))
-        .map(|(at, asked)| server_report(asked, &v4.servers[at], &v6.servers[at]))
-        .collect();
+    let each: Vec<(usize, &ServerQuery)> = servers.iter().enumerate().filter(|(at, _)| is_new(*at)).collect();
+    let asked: Vec<&ServerQuery> = each.iter().map(|(_, asked)| *asked).collect();
+    let mut reports: Vec<ServerReport> =
+        each.iter().map(|(at, asked)| server_report(asked, &v4.servers[*at], &v6.servers[*at])).collect();
     let is_v6_only = |asked: &ServerQuery| {
         setup.families.v4 && asked.target.as_ref().is_ok_and(|t| t.v4.is_none() && t.v6.is_some())
     };
-    for (asked, report) in servers.iter().zip(&reports).filter(|(asked, _)| is_v6_only(asked)) {
+    for (asked, report) in asked.iter().zip(&reports).filter(|(asked, _)| is_v6_only(asked)) {
         if report.ipv6.is_none() && ipv4.status == FamilyStatus::Tested {
             let why = ipv6.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
             warnings.push(format!("{} has no IPv4 address, and was not reached over IPv6{why}", asked.query));
         }
     }
     warnings.extend(reports.iter().filter_map(near_server));
-    warnings.extend(broken_ipv6(&*net, &reports, &ipv6, servers));
+    warnings.extend(broken_ipv6(&*net, &reports, &ipv6, &asked));
     // The first that answered; where nobody did, the first.
     let answered = |report: &ServerReport| report.ipv4.is_some() || report.ipv6.is_some();
     let first = reports.iter().position(answered).unwrap_or(0);
@@ -234,7 +232,7 @@ fn broken_ipv6(
     net: &dyn Net,
     reports: &[ServerReport],
     ipv6: &FamilyReport,
-    servers: &[ServerQuery],
+    servers: &[&ServerQuery],
 ) -> Option<String> {
     let own = Family::V6.source(net).filter(|own| !address_family::is_private(*own))?;
     let has_both =
@@ -248,7 +246,7 @@ fn broken_ipv6(
     (ipv6.status == FamilyStatus::Unreachable && !silent.is_empty()).then(|| {
         let whose = match silent.len() {
             1 => "it is broken here or at the server",
-            _ => "it is broken here",
+            _ => "it is probably broken here",
         };
         format!(
             "IPv6: this host has an address ({own}) and a route, and {} answers over IPv4 alone: {whose}; where it is here, \

@@ -14,7 +14,7 @@ use super::{
 use crate::report::{Confidence, Finding, Reason, ReasonCode};
 
 /// The ways of one question.
-const LOCAL_SCOPE: &[Way] = &[Way::Multicast, Way::MulticastTtl4];
+pub(super) const LOCAL_SCOPE: &[Way] = &[Way::Multicast, Way::MulticastTtl4];
 const LINK: &[Way] = &[Way::MdnsGroup];
 const IPV6: &[Way] = &[Way::MulticastIpv6];
 const BROADCAST: &[Way] = &[Way::SubnetBroadcast, Way::LimitedBroadcast];
@@ -357,19 +357,23 @@ fn one_way(pairs: &Pairs, nobody: Reason) -> Finding<bool> {
 /// Whether the group is heard to the end, or falls silent while other packets arrive.
 fn lasts(network: &Neighbourhood, ended_early: bool) -> Finding<bool> {
     let hears = network.hears();
-    let proven = network.neighbours.iter().filter(|it| it.is_proven);
-    let heard: Vec<(usize, usize, Tally)> = proven
-        .filter_map(|it| it.after_last(LOCAL_SCOPE, hears).map(|(last, after)| (it.age(), last, after)))
+    // By this host's own rounds: those of a neighbour that has left stand still.
+    let is_recent =
+        |at: Option<u16>| at.is_some_and(|at| usize::from(at) + RECENT >= usize::from(network.round));
+    let proven = || network.neighbours.iter().filter(|it| it.is_proven);
+    let heard: Vec<(usize, Tally)> = proven()
+        .filter_map(|it| it.after_last(LOCAL_SCOPE, hears).map(|found| (found, is_recent(it.heard_at))))
+        .filter(|((_, after), is_here)| *is_here || after.best(LOCAL_SCOPE) == Word::Silent)
+        .map(|(found, _)| found)
         .collect();
     let known =
         |value, confidence| Finding::known(value, confidence, LASTS_METHOD).with("listened_s", network.round);
-    let has_forgotten = |(_, _, after): &(usize, usize, Tally)| after.best(LOCAL_SCOPE) == Word::Silent;
-    let is_recent = |(age, last, _): &(usize, usize, Tally)| last + 1 + RECENT >= *age;
+    let has_forgotten = |(_, after): &(usize, Tally)| after.best(LOCAL_SCOPE) == Word::Silent;
     if !heard.is_empty() && heard.iter().all(has_forgotten) {
-        let until = heard.iter().map(|(_, last, _)| *last).max().unwrap_or_default();
+        let until = heard.iter().map(|(last, _)| *last).max().unwrap_or_default();
         return known(false, Confidence::Strong).with("last_heard_round", until);
     }
-    if network.round >= FORGOTTEN && heard.iter().any(is_recent) {
+    if network.round >= FORGOTTEN && proven().any(|it| is_recent(it.group_at)) {
         return known(true, Confidence::Certain);
     }
     let reason = match () {

@@ -4,6 +4,7 @@ use std::net::{SocketAddrV4, SocketAddrV6};
 
 use super::{
     beacon::{Beacon, Id, LEAVING, Nonce, Record, SETTLED, Tally},
+    conclude::LOCAL_SCOPE,
     way::Way,
 };
 
@@ -32,6 +33,8 @@ pub(crate) struct Neighbour {
     pub(crate) nonce: Option<Nonce>,
     /// It has repeated our nonce.
     pub(crate) is_proven: bool,
+    /// It has done so from this address, and from this one: nothing much is sent to an address that only its beacon names.
+    pub(crate) proven_at: [bool; 2],
     /// Somebody who is proven has repeated its nonce.
     pub(crate) is_confirmed: bool,
     pub(crate) flags: u8,
@@ -42,6 +45,8 @@ pub(crate) struct Neighbour {
     /// Our round when we came to know of it, and when we heard it last.
     pub(crate) met: u16,
     pub(crate) heard_at: Option<u16>,
+    /// Our round when a group of local scope brought something of it last.
+    pub(crate) group_at: Option<u16>,
     /// Our rounds in which somebody who is proven heard it.
     pub(crate) vouched: u16,
     pub(crate) vouched_at: Option<u16>,
@@ -61,12 +66,14 @@ impl Neighbour {
             at6: None,
             nonce: None,
             is_proven: false,
+            proven_at: [false; 2],
             is_confirmed: false,
             flags: 0,
             told: None,
             records: Vec::new(),
             met,
             heard_at: None,
+            group_at: None,
             vouched: 0,
             vouched_at: None,
             asked: 0,
@@ -83,6 +90,9 @@ impl Neighbour {
             self.first = beacon.round;
         }
         (self.flags, self.heard_at) = (beacon.flags, Some(now));
+        if LOCAL_SCOPE.contains(&beacon.way) {
+            self.group_at = Some(now);
+        }
         let Some(index) = self.index(beacon.round) else { return };
         if index >= self.rounds.len() {
             self.rounds.resize(index + 1, Round::default());

@@ -159,6 +159,7 @@ impl Neighbourhood {
         let neighbour = &mut self.neighbours[index];
         neighbour.hear(&beacon, now);
         neighbour.is_proven |= proves;
+        neighbour.proven_at[usize::from(from.is_ipv6())] |= proves;
         if let Some(record) = of_us {
             neighbour.note_knows_us(beacon.round);
             if proves || neighbour.told.is_none_or(|told| !told.is_heard()) {
@@ -293,6 +294,18 @@ impl Neighbourhood {
         }
         let at6 = neighbour.at6.filter(|_| self.us.at6.is_some());
         ways.extend(at6.map(|at| (Way::UnicastIpv6, at.into())));
+        let [at_proven, at6_proven] = neighbour.proven_at;
+        ways.retain(|(_, to)| {
+            let is_proven = if to.is_ipv6() { at6_proven } else { at_proven };
+            let asked = &mut self.neighbours[index].asked;
+            let may_ask = *asked < MOST_ASKED && self.asked < MOST_ASKED_OF_ALL;
+            if !is_proven && may_ask {
+                self.asked += 1;
+                *asked += 1;
+            }
+            is_proven || may_ask
+        });
+        let neighbour = &self.neighbours[index];
         // What others have heard of it comes before what this host has heard of others.
         let id = neighbour.id;
         let others = self.neighbours.iter().filter(|it| it.is_proven && it.id != id);

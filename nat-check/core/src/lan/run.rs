@@ -76,7 +76,15 @@ pub async fn lan(
         let hosts = u32::MAX.checked_shr(it.prefix_len.into()).unwrap_or(0);
         u32::from(ip) & !hosts == u32::from(it.address) & !hosts
     };
-    if let Some(peer) = setup.peers.iter().find(|peer| !networks.iter().any(|it| is_in(**peer, it))) {
+    // Neither the whole network nor this host is a peer.
+    let is_host = |ip: Ipv4Addr, it: &LanNetwork| {
+        let hosts = u32::MAX.checked_shr(it.prefix_len.into()).unwrap_or(0);
+        let host = u32::from(ip) & hosts;
+        hosts <= 1 || host != 0 && host != hosts
+    };
+    let may_be =
+        |ip: Ipv4Addr, it: &LanNetwork| is_in(ip, it) && is_host(ip, it) && !own.contains(&ip.into());
+    if let Some(peer) = setup.peers.iter().find(|peer| !networks.iter().any(|it| may_be(**peer, it))) {
         return Err(LanError::PeerElsewhere(*peer));
     }
     let is_done = AtomicBool::new(false);

@@ -83,14 +83,17 @@ impl TraceSocket for OsTraceSocket {
 
 /// The next datagram.
 fn arrival(socket: &impl AsRawFd, buffer: &mut [u8]) -> io::Result<Arrival> {
-    let mut control = nix::cmsg_space!(libc::c_int);
+    // All that the socket was asked to tell comes with each datagram, in the system's order.
+    let mut control = nix::cmsg_space!(libc::c_int, libc::timespec);
     let mut pieces = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_DONTWAIT;
     let message = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut pieces, Some(&mut control), flags)?;
     let from = message.address.as_ref().and_then(socket_address).ok_or(io::ErrorKind::InvalidData)?;
-    let ttl = message.cmsgs()?.find_map(|control| match control {
-        ControlMessageOwned::Ipv4Ttl(ttl) => u8::try_from(ttl).ok(),
-        _ => None,
+    let ttl = message.cmsgs().ok().and_then(|mut all| {
+        all.find_map(|control| match control {
+            ControlMessageOwned::Ipv4Ttl(ttl) => u8::try_from(ttl).ok(),
+            _ => None,
+        })
     });
     Ok(Arrival { length: message.bytes, from, ttl })
 }

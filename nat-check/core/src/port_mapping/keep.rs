@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{Client, Granted, MappingError, Protocol, Transport, Wish, discover};
@@ -24,6 +24,8 @@ use crate::{
 const LIFETIME: Duration = Duration::from_secs(600);
 /// When a gateway that has not renewed a mapping is asked again.
 const AGAIN: Duration = Duration::from_secs(10);
+/// How long closing one may take, where the gateway is slow to say what it lists.
+const CLOSING: Duration = Duration::from_secs(15);
 
 /// What is to be kept open.
 #[derive(Clone, Debug)]
@@ -175,7 +177,9 @@ pub async fn keep(
     for Open { client, wish, is_granted, .. } in open {
         // With UPnP the port may be another host's by now.
         let is_own = is_granted && client.protocol() != Protocol::Upnp;
-        let ended = if is_own { client.unmap(&wish).await } else { client.unmap_if_made(&wish).await };
+        let ending =
+            async { if is_own { client.unmap(&wish).await } else { client.unmap_if_made(&wish).await } };
+        let ended = timeout(CLOSING, ending).await.unwrap_or(Err(MappingError::NoAnswer));
         match ended {
             Ok(()) if is_granted => tell(Event::Closed(wish.transport)),
             Err(error) if is_granted => tell(Event::NotClosed(wish.transport, error)),

@@ -158,7 +158,10 @@ async fn follow_the_way(session: Arc<Session>) {
     let is_sent = trace::send(&session, beyond).await;
     if beyond.is_some() {
         beside(&session, |session| async move { _ = turned_back::send(&session).await });
-        beside(&session, move |session| async move { _ = from_outside::ask(&session, is_patient).await });
+        // The server's packets are charged like connections, which others need, and a run that is not patient seldom sees them.
+        if is_patient {
+            beside(&session, |session| async move { _ = from_outside::ask(&session).await });
+        }
     }
     // Where nothing translates there is nothing to ask for, and a router in a public network is somebody else's.
     if let Some(gateway) = gateway.filter(|at| beyond.is_some() && !is_global(*at)) {

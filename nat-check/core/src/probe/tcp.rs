@@ -2,7 +2,7 @@
 
 #[cfg(feature = "punch")]
 use std::net::IpAddr;
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use shared::test_session::Token;
 
@@ -20,6 +20,9 @@ use crate::{
     session::Session,
     stun_over_tcp,
 };
+
+/// By so much two times of which each is taken by a program of its own differ at least before one is less than the other.
+pub(super) const CLOCKS: Duration = Duration::from_millis(1);
 
 /// A connection from a port under test that is open.
 pub(super) struct Reached {

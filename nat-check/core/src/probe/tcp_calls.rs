@@ -13,7 +13,7 @@ use shared::{
 };
 use tokio::time::{sleep, timeout};
 
-use super::tcp::{connected, endpoints};
+use super::tcp::{CLOCKS, connected, endpoints};
 use crate::{
     loss_test::{LIKELY, LossCounts},
     observation::{
@@ -39,9 +39,6 @@ const PATIENT_CONTROLS: usize = 6;
 const CONTROLS_OVER_TCP: usize = 5;
 /// A handshake that took longer has lost a segment.
 const FIRST_SYN: Duration = Duration::from_millis(900);
-
-/// By so much two times of which each is taken by a program of its own differ at least before one is less than the other.
-const CLOCKS: Duration = Duration::from_millis(1);
 
 /// Asks for calls to one external endpoint of this host.
 pub(super) struct Caller<'a> {

@@ -10,6 +10,7 @@ use crate::{
     probe::{
         Found,
         port_mapping::{datagram_counts, is_refused_or_silent},
+        tcp_calls::is_tried,
     },
     report::{Confidence, Finding, Ipv6Findings, Ipv6Inbound, Ipv6Translation, Reason, ReasonCode},
     server_position::nat_before_server,
@@ -55,6 +56,13 @@ fn translation(log: &ObservationLog) -> Finding<Ipv6Translation> {
         let reason = (ReasonCode::NoAnswer, "no answer shows where the server sees this host");
         return Finding::unknown(reason, TRANSLATION);
     };
+    if external.ip().to_canonical().is_ipv4() {
+        let text = format!(
+            "the server has IPv4 alone and sees {}: a NAT64 is on the way to it",
+            external.ip().to_canonical()
+        );
+        return Finding::unknown((ReasonCode::ServerHasNoAddress, text), TRANSLATION);
+    }
     let (value, confidence, reason) = judge(&seen, log.ipv6.second);
     let finding = Finding::known(value, confidence, TRANSLATION)
         .with("local", local.ip())
@@ -165,7 +173,7 @@ fn inbound_tcp(log: &ObservationLog, found: &Found) -> Finding<bool> {
     if let Some(reason) = nat_before_server(log) {
         return Finding::unknown(reason, INBOUND_TCP);
     }
-    let calls = || log.tcp.calls_of(CALL).filter(|call| call.counts());
+    let calls = || log.tcp.calls_of(CALL).filter(|call| is_tried(log, call));
     if calls().next().is_none() {
         return by_filter(&found.tcp.filtering, INBOUND_TCP);
     }
@@ -213,6 +221,17 @@ fn undecided(log: &ObservationLog) -> Reason {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observation::{Purpose, made};
+
+    #[test]
+    fn a_nat64_is_no_nat66() {
+        let mut log = ObservationLog::new(at("[64:ff9b::c633:640a]:3478"));
+        let own = made::socket(&mut log, "[2001:db8::2]:50000");
+        let mut seen = made::transaction(Purpose::main("test"), own, log.server, RequestKind::Binding);
+        seen.responses.push(made::answer(own, log.server, "203.0.113.7:41000"));
+        log.transactions.push(seen);
+        assert_eq!(translation(&log).value, None);
+    }
 
     fn at(text: &str) -> SocketAddr {
         text.parse().unwrap()

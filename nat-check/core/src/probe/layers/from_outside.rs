@@ -20,13 +20,13 @@ use crate::{
 const TTLS: std::ops::RangeInclusive<u8> = 1..=32;
 /// Tokens that are sent at the most, as one may get lost.
 const COPIES: u32 = 3;
-/// How late ICMP errors may come where this was asked for by name.
+/// How late ICMP errors may come.
 const LATE: Duration = Duration::from_millis(700);
 /// What packets of the trace begin with; the last byte is the TTL.
 const PAYLOAD: &[u8] = b"trace\0\0";
 
 /// Has the server send them, and enters what arrives here; the server's word is entered by the test session.
-pub(super) async fn ask(session: &Arc<Session>, is_patient: bool) -> Option<()> {
+pub(super) async fn ask(session: &Arc<Session>) -> Option<()> {
     let test = session.test_session().await?;
     // With a server that does nothing else meanwhile a trace would delay what others ask it for.
     if test.welcome.trace_ms == 0 {
@@ -48,7 +48,7 @@ pub(super) async fn ask(session: &Arc<Session>, is_patient: bool) -> Option<()> 
         }
     }
     session.read(|log| log.tcp.trace.flow)?;
-    let wait = session.response_timeout().max(if is_patient { LATE } else { Duration::ZERO });
+    let wait = session.response_timeout().max(LATE);
     test.trace(TTLS, wait)?;
     let is_over =
         |log: &crate::observation::ObservationLog| log.tcp.trace.hops.is_some() || log.tcp.trace.is_declined;

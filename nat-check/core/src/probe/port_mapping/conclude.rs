@@ -21,7 +21,7 @@ use crate::{
     },
     probe::{
         so_far,
-        tcp_calls::{counts, log_ratio, why_no_calls},
+        tcp_calls::{counts, is_tried, log_ratio, rejection, why_no_calls},
     },
     report::{
         Chain, ChainLink, Confidence, Finding, GrantedMapping, MappedTransport, MappingProtocol, PortMapping,
@@ -268,9 +268,9 @@ pub(super) fn reachable_tcp(log: &ObservationLog, attempt: &Attempt) -> Finding<
     if attempt.mapping(Transport::Tcp).is_none_or(|mapping| mapping.opened().is_none()) {
         return Finding::unknown(not_opened(log, attempt, Transport::Tcp), CALLS);
     }
-    let calls = || log.tcp.calls_of(purpose).filter(|call| call.counts());
+    let calls = || log.tcp.calls_of(purpose).filter(|call| is_tried(log, call));
     let arrived = calls().filter(|call| call.arrived.is_some()).count();
-    let controls = || log.tcp.calls_of(CONTROL_CALL).filter(|call| call.counts());
+    let controls = || log.tcp.calls_of(CONTROL_CALL).filter(|call| is_tried(log, call));
     let control_arrived = controls().filter(|call| call.arrived.is_some()).count();
     let finding = if arrived > 0 {
         let finding = Finding::known(true, Confidence::Certain, CALLS);
@@ -279,7 +279,7 @@ pub(super) fn reachable_tcp(log: &ObservationLog, attempt: &Attempt) -> Finding<
         Finding::unknown(why_no_calls(log), CALLS)
     } else if is_refused_or_silent(log, calls) {
         let finding = silent(log, attempt, CALLS);
-        let got_out = |call: &Call| call.arrived.is_some() || call.rejection().is_some();
+        let got_out = |call: &Call| call.arrived.is_some() || rejection(log, call).is_some();
         // Nothing shows that the server's connections leave its own network.
         if log.tcp.calls.iter().any(got_out) { finding } else { finding.at_most(Confidence::Weak) }
     } else if log.tcp.calls_of(purpose).any(|call| call.result == Some(CallResult::Declined)) {
@@ -290,7 +290,7 @@ pub(super) fn reachable_tcp(log: &ObservationLog, attempt: &Attempt) -> Finding<
     finding
         .with("calls", calls().count())
         .with("arrived", arrived)
-        .with("rejected", calls().filter_map(Call::rejection).count())
+        .with("rejected", calls().filter_map(|call| rejection(log, call)).count())
         .with("controls", controls().count())
         .with("controls_arrived", control_arrived)
 }
@@ -306,7 +306,7 @@ pub(in crate::probe) fn is_refused_or_silent<'a, I: Iterator<Item = &'a Call>>(
     log: &ObservationLog,
     calls: impl Fn() -> I,
 ) -> bool {
-    calls().filter_map(Call::rejection).count() > 1 || log_ratio(&counts(log, calls())) <= DECIDED
+    calls().filter_map(|call| rejection(log, call)).count() > 1 || log_ratio(&counts(log, calls())) <= DECIDED
 }
 
 fn undecided(log: &ObservationLog) -> Reason {
@@ -421,7 +421,7 @@ fn deleted(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
     let counts = counts.unwrap_or_default();
     // Of two routers in a row the inner one is open still when the server calls again.
     let is_called = attempt.link != Link::Inner;
-    let calls = || log.tcp.calls_of(purposes.call_after).filter(|call| is_called && call.counts());
+    let calls = || log.tcp.calls_of(purposes.call_after).filter(|call| is_called && is_tried(log, call));
     let called = calls().filter(|call| call.arrived.is_some()).count();
     let is_heard = counts.answered > 0 || called > 0;
     let control_called = log.tcp.calls_of(CONTROL_CALL).any(|call| call.arrived.is_some());

@@ -8,7 +8,7 @@ use shared::test_session::{Source, SourceAddress};
 use super::{CONTROL_CALL, conclude::datagram_counts};
 use crate::{
     observation::{ObservationLog, Purpose, RequestKind, SocketId},
-    probe::tcp_calls::{Caller, WAIT},
+    probe::tcp_calls::{Caller, WAIT, rejection},
     server_endpoints::ServerEndpoint,
     session::{CallRequest, Request, Session, Socket, TestSession},
 };
@@ -98,7 +98,7 @@ pub(in crate::probe) async fn call(
     };
     let is_settled = |log: &ObservationLog| {
         let mut calls = log.tcp.calls_of(purpose);
-        calls.any(|call| call.arrived.is_some() || call.rejection().is_some())
+        calls.any(|call| call.arrived.is_some() || rejection(log, call).is_some())
     };
     for _ in 0..most {
         let (source, put_off) = (Source::Ephemeral, Duration::ZERO);
