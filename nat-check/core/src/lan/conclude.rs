@@ -108,10 +108,10 @@ fn nobody(network: &Neighbourhood, beside: Beside<'_>) -> Reason {
             return (ReasonCode::EndedEarly, "it was ended before anybody was heard").into();
         }
         [] => format!(
-            "{gateway}no other host that runs nat-check lan is heard: there is none, or the network isolates its clients"
+            "{gateway}no other host that runs nat-check lan is heard: there is none, a firewall is in the way, or the network isolates its clients"
         ),
         peers => format!(
-            "{gateway}{} is not heard: it does not run nat-check lan, is not there, or the network isolates its clients",
+            "{gateway}{} is not heard: it does not run nat-check lan, is not there, a firewall is in the way, or the network isolates its clients",
             peers.join(", ")
         ),
     };
@@ -236,6 +236,16 @@ impl Directions {
                 .because((ReasonCode::LossLeavesDoubt, "fewer than half of the beacons arrive"));
         }
         let is_short = |tally: &Tally| counts(tally, ways)[0] < ENOUGH;
+        // Around a half, chance decides on which side of it a share is.
+        let is_near_half = |tally: &Tally| {
+            let [sent, heard] = counts(tally, ways).map(u16::from);
+            sent > 0 && heard * 4 < sent * 3
+        };
+        if self.all().any(is_near_half) {
+            return finding
+                .at_most(Confidence::Weak)
+                .because((ReasonCode::LossLeavesDoubt, "about half of the beacons arrive"));
+        }
         match self.all().any(is_short) {
             true => finding
                 .at_most(Confidence::Weak)

@@ -49,9 +49,18 @@ pub(crate) fn networks() -> io::Result<(Vec<LanNetwork>, Vec<IpAddr>)> {
             ipv6: link_local(&it.name),
         })
     };
-    let networks: Vec<LanNetwork> = interfaces.iter().filter_map(network).take(MOST_NETWORKS).collect();
+    let all: Vec<LanNetwork> = interfaces.iter().filter_map(network).collect();
+    // A program's network is a VPN, unless there is no other: some containers have nothing else.
+    let wires: Vec<LanNetwork> = all.iter().filter(|it| !is_of_a_program(&it.interface)).cloned().collect();
+    let networks = if wires.is_empty() { all } else { wires };
+    let networks: Vec<LanNetwork> = networks.into_iter().take(MOST_NETWORKS).collect();
     own.extend(networks.iter().filter_map(|it| it.ipv6).map(IpAddr::from));
     Ok((networks, own))
+}
+
+/// Whether the interface is a program's (TAP), as those of some VPNs are. Linux tells.
+fn is_of_a_program(interface: &str) -> bool {
+    std::path::Path::new("/sys/class/net").join(interface).join("tun_flags").exists()
 }
 
 /// The library leaves link-local addresses out.
