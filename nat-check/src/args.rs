@@ -1,6 +1,5 @@
 //! The command line as it is typed. [`crate::plan`] turns it into something that can be run.
 
-mod lan;
 mod reference;
 mod room;
 
@@ -11,8 +10,7 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum, builder::PossibleValuesPars
 use shared::nat::model::PRESETS;
 
 use crate::render;
-pub use lan::LanArgs;
-pub use reference::{CHECK, LAN, MAP, PUNCH, ROOM, Reference};
+pub use reference::{CHECK, MAP, PUNCH, ROOM, Reference};
 pub use room::RoomArgs;
 
 /// Headings of the help, in the order in which they appear.
@@ -182,9 +180,6 @@ pub enum Command {
     /// Meet several others in a room and show who reaches whom
     #[command(after_help = ROOM.short(), after_long_help = ROOM.long())]
     Room(RoomArgs),
-    /// Find out what the local network carries: multicast, broadcast, clients to each other
-    #[command(after_help = LAN.short(), after_long_help = LAN.long())]
-    Lan(LanArgs),
 }
 
 /// What a punch takes.
@@ -354,16 +349,12 @@ pub enum Generate {
     MapMan,
     /// The manual page nat-check-room(1)
     RoomMan,
-    /// The manual page nat-check-lan(1)
-    LanMan,
     /// The JSON Schema of the report
     Schema,
     /// The JSON Schema of the report of a punch
     PunchSchema,
     /// The JSON Schema of the report of a room
     RoomSchema,
-    /// The JSON Schema of the report of a local network
-    LanSchema,
     /// What hole punching is worth by behaviour: the table of probe-server's page
     Prospects,
     /// What comes of two browsers by behaviour: a table of probe-server's page
@@ -407,7 +398,7 @@ mod tests {
         assert_eq!(parsed("--tcp-idle 90 --json").tcp_idle, Some(90.0));
         let tls = |line: &str| match parsed(line).command {
             Some(Command::Punch(punch)) => punch.tls,
-            Some(Command::Map(_) | Command::Room(_) | Command::Lan(_)) | None => panic!("no punch"),
+            Some(Command::Map(_) | Command::Room(_)) | None => panic!("no punch"),
         };
         assert_eq!(tls("punch --tls"), Some(None));
         assert_eq!(tls("punch --tls=444"), Some(Some(444)));

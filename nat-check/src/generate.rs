@@ -6,7 +6,7 @@ use crate::prospects;
 use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 use clap_mangen::Man;
-use nat_check::args::{Args, CHECK, Generate, LAN, MAP, PUNCH, ROOM, Reference};
+use nat_check::args::{Args, CHECK, Generate, MAP, PUNCH, ROOM, Reference};
 use nat_check_core::schema;
 use roff::{Roff, bold, roman};
 
@@ -17,13 +17,7 @@ use roff::{Roff, bold, roman};
 pub(crate) fn text(what: Generate) -> io::Result<String> {
     match what {
         Generate::Man => {
-            let others = [
-                "nat-check-punch(1)",
-                "nat-check-map(1)",
-                "nat-check-room(1)",
-                "nat-check-lan(1)",
-                "probe-server(1)",
-            ];
+            let others = ["nat-check-punch(1)", "nat-check-map(1)", "nat-check-room(1)", "probe-server(1)"];
             page(Args::command(), &CHECK, &others)
         }
         Generate::PunchMan => {
@@ -38,14 +32,9 @@ pub(crate) fn text(what: Generate) -> io::Result<String> {
             let command = subcommand("room", "nat-check-room", "nat-check room");
             page(command, &ROOM, &["nat-check(1)", "nat-check-punch(1)", "probe-server(1)"])
         }
-        Generate::LanMan => {
-            let command = subcommand("lan", "nat-check-lan", "nat-check lan");
-            page(command, &LAN, &["nat-check(1)", "nat-check-room(1)"])
-        }
         Generate::Schema => Ok(format!("{:#}\n", schema::report())),
         Generate::PunchSchema => Ok(format!("{:#}\n", schema::punch())),
         Generate::RoomSchema => Ok(format!("{:#}\n", schema::room())),
-        Generate::LanSchema => Ok(format!("{:#}\n", schema::lan())),
         Generate::Prospects => Ok(format!("{}\n", prospects::table())),
         Generate::BrowserPairs => Ok(format!("{}\n", prospects::browser_pairs())),
         Generate::Bash => Ok(completions(Shell::Bash)),
@@ -113,12 +102,10 @@ mod tests {
                 Generate::Schema
                     | Generate::PunchSchema
                     | Generate::RoomSchema
-                    | Generate::LanSchema
                     | Generate::Prospects
                     | Generate::BrowserPairs
             );
-            let word = if what == Generate::LanMan { "network" } else { "server" };
-            assert!(data || text.contains(word), "{what:?}: {text}");
+            assert!(data || text.contains("server"), "{what:?}: {text}");
             assert!(text.ends_with('\n'), "{what:?}");
         }
     }
@@ -132,13 +119,11 @@ mod tests {
 
     #[test]
     fn all_pages_are_complete() {
-        for what in [Generate::Man, Generate::PunchMan, Generate::MapMan, Generate::RoomMan, Generate::LanMan]
-        {
+        for what in [Generate::Man, Generate::PunchMan, Generate::MapMan, Generate::RoomMan] {
             let page = text(what).unwrap();
             let sections: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix(".SH ")).collect();
-            let options = if what == Generate::LanMan { "OUTPUT" } else { "SERVERS" };
             let wanted =
-                ["NAME", "SYNOPSIS", "DESCRIPTION", options, "EXIT STATUS", "ENVIRONMENT", "EXAMPLES"];
+                ["NAME", "SYNOPSIS", "DESCRIPTION", "SERVERS", "EXIT STATUS", "ENVIRONMENT", "EXAMPLES"];
             for section in wanted {
                 assert!(sections.iter().any(|s| s.trim_matches('"') == section), "{section}: {sections:?}");
             }

@@ -2,7 +2,6 @@
 //! with is the library [`nat_check_core`].
 
 pub mod args;
-pub mod lan_plan;
 pub mod map_plan;
 pub mod plan;
 pub mod punch_plan;

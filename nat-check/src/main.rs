@@ -3,7 +3,6 @@
 mod checking;
 mod generate;
 mod interruption;
-mod local_network;
 mod mapping;
 mod output;
 mod prospects;
@@ -19,7 +18,7 @@ use nat_check::{
     terminal,
     usage::UsageError,
 };
-use nat_check_core::{lan::LanError, probe::REGISTRY, punch::IntroError, resolve::ResolveError};
+use nat_check_core::{probe::REGISTRY, punch::IntroError, resolve::ResolveError};
 use output::{complain, print};
 
 fn main() -> ExitCode {
@@ -42,7 +41,6 @@ fn run(args: Args) -> anyhow::Result<u8> {
         Some(Command::Punch(args)) => return punching::run(args),
         Some(Command::Map(args)) => return mapping::run(args),
         Some(Command::Room(args)) => return rooming::run(args),
-        Some(Command::Lan(args)) => return local_network::run(args),
         None => {}
     }
     if let Some(what) = args.generate {
@@ -61,15 +59,10 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const UNREACHED: u8 = 3;
 
-/// What an error that ended the program means for scripts: only a server that could not be reached is one, or that there is no local
-/// network.
+/// What an error that ended the program means for scripts: only a server that could not be reached is one.
 fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<UsageError>() {
         USAGE
-    } else if matches!(error.downcast_ref(), Some(LanError::PeerElsewhere(_))) {
-        USAGE
-    } else if matches!(error.downcast_ref(), Some(LanError::NoNetwork)) {
-        UNREACHED
     } else if error.is::<ResolveError>() || error.is::<IntroError>() {
         UNREACHED
     } else {

@@ -2,7 +2,6 @@
 
 pub mod html;
 mod json;
-pub mod lan;
 mod layout;
 mod line;
 pub mod map;

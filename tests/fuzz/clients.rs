@@ -1,7 +1,6 @@
-//! The client, fuzzed: whatever a peer says to it in an attempt, whatever a name server answers, and whatever hosts of the local network
-//! send.
+//! The client, fuzzed: whatever a peer says to it in an attempt, and whatever a name server answers.
 
-use nat_check_core::{lan, punch, resolve};
+use nat_check_core::{punch, resolve};
 
 /// The first bit chooses: messages of the peer that come through the server, or its datagrams in a round.
 pub(crate) fn punch(bytes: &[u8]) {
@@ -20,9 +19,4 @@ pub(crate) fn srv(bytes: &[u8]) {
         0 => resolve::fuzz::answers(bytes),
         _ => resolve::fuzz::queries(bytes),
     }
-}
-
-/// Hosts of the local network, which may send anything in anybody's name.
-pub(crate) fn lan(bytes: &[u8]) {
-    lan::fuzz::beacons(bytes);
 }

@@ -31,7 +31,6 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("rooms", rendezvous::rooms),
     ("test_sessions", test_sessions::test_sessions),
     ("punch", clients::punch),
-    ("lan", clients::lan),
     ("srv", clients::srv),
 ];
 

@@ -41,7 +41,6 @@
 //! - `dns`: `resolve`, which finds probe servers by name (SRV, A, AAAA).
 //! - `punch`: `punch`, two clients that a probe server introduces really reach each other, or learn why not.
 //! - `port-mapping`: `port_mapping`, which opens ports at the gateway (PCP, NAT-PMP, UPnP).
-//! - `lan`: `lan`, which tells whether the local network carries multicast and broadcast, with other hosts that run it.
 //! - `proxy`: `proxy`, which measures what proxies let through, UDP included.
 //! - `sim`: `net::sim`, a network in virtual time with modelled NATs and a probe server, for tests.
 //! - `schema`: `schema`, the JSON Schemas of the reports.
@@ -52,8 +51,6 @@ pub mod check;
 pub mod classify;
 pub mod contactable;
 pub mod engine;
-#[cfg(feature = "lan")]
-pub mod lan;
 mod mapping_limit;
 pub mod net;
 pub mod observation;

@@ -7,8 +7,6 @@ mod icmp;
 mod if_inet6;
 #[cfg(all(target_os = "linux", feature = "port-mapping"))]
 mod interfaces;
-#[cfg(feature = "lan")]
-pub(crate) mod lan;
 pub mod os;
 pub mod owned;
 #[cfg(all(target_os = "linux", feature = "port-mapping"))]

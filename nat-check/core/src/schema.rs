@@ -3,8 +3,6 @@
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
-#[cfg(feature = "lan")]
-use crate::lan::report::LanDocument;
 #[cfg(feature = "punch")]
 use crate::punch::{report::PunchDocument, room::report::RoomDocument};
 use crate::report::Report;
@@ -27,13 +25,6 @@ pub fn punch() -> Value {
 #[must_use]
 pub fn room() -> Value {
     of::<RoomDocument>()
-}
-
-/// The same for `nat-check lan --json`.
-#[cfg(feature = "lan")]
-#[must_use]
-pub fn lan() -> Value {
-    of::<LanDocument>()
 }
 
 fn of<T: schemars::JsonSchema>() -> Value {

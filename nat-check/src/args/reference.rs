@@ -108,29 +108,6 @@ pub const ROOM: Reference = Reference {
     ],
 };
 
-/// `nat-check lan`.
-pub const LAN: Reference = Reference {
-    exit_status: &[
-        ("0", "the report is complete, whatever the network does"),
-        ("1", "the report could not be written, or the system refuses a socket"),
-        ("2", "usage error, or a --peer that is in none of this host's networks"),
-        ("3", "this host has no network with private IPv4 addresses"),
-        ("130", "interrupted (143: by SIGTERM): the report shows what is known"),
-    ],
-    environment: &[
-        ("COLUMNS", "width of the report; 40 to 120"),
-        ("NO_COLOR", "no colour, even on a terminal"),
-        ("RUST_LOG", "which log lines -vv shows, e.g. nat_check_core=trace"),
-    ],
-    examples: &[
-        ("nat-check lan", "what one host can tell, in two seconds"),
-        ("nat-check lan --wait 60", "on the first of several hosts: waits for others"),
-        ("nat-check lan", "on the others"),
-        ("nat-check lan --hold 330", "on two hosts: does the switch forget who listens?"),
-        ("nat-check lan --peer 192.168.1.7", "where neither multicast nor broadcast finds the other host"),
-    ],
-};
-
 impl Reference {
     /// For `-h`.
     #[must_use]

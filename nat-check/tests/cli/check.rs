@@ -135,6 +135,8 @@ const FINDINGS: &[Expected] = &[
     ("alg", "/ipv4/udp/alg/value", "false", None),
     ("inbound-first", "/ipv4/udp/inbound_first_remap/value", "false", Some("inbound-first")),
     ("distance", "/ipv4/udp/distance/value", "1", Some("distance")),
+    // The simulated host has no IPv6.
+    ("ipv6", "/ipv6/status", "unavailable", None),
     ("layers", "/layers/at_least/value", "1", None),
     ("lifetime", "/ipv4/udp/lifetime/value/unreplied/alive_s", "5", None),
     // The gateway of this one opens no ports.

@@ -13,7 +13,6 @@ fn help_is_what_was_reviewed() {
     insta::assert_snapshot!("punch help", run("punch --help").1);
     insta::assert_snapshot!("map help", run("map --help").1);
     insta::assert_snapshot!("room help", run("room --help").1);
-    insta::assert_snapshot!("lan help", run("lan --help").1);
 }
 
 #[test]
@@ -26,18 +25,8 @@ fn help_can_be_asked_for_in_any_way() {
 
 #[test]
 fn help_fits_a_line_of_100_columns_and_is_plain_ascii() {
-    for line in [
-        "-h",
-        "--help",
-        "punch -h",
-        "punch --help",
-        "map -h",
-        "map --help",
-        "room -h",
-        "room --help",
-        "lan -h",
-        "lan --help",
-    ] {
+    for line in ["-h", "--help", "punch -h", "punch --help", "map -h", "map --help", "room -h", "room --help"]
+    {
         let (_, out, _) = run(line);
         assert!(out.is_ascii(), "{line}: {out}");
         assert!(out.lines().all(|l| l.len() <= 100), "{line}: {out}");
@@ -54,7 +43,7 @@ fn the_manual_pages_are_understood_by_groff() {
         eprintln!("SKIPPED: groff is missing");
         return;
     }
-    for page in ["man", "punch-man", "map-man", "room-man", "lan-man"] {
+    for page in ["man", "punch-man", "map-man", "room-man"] {
         let (_, text, _) = run(&format!("--generate {page}"));
         let file = std::env::temp_dir().join(format!("nat-check-{}-{page}.1", std::process::id()));
         std::fs::write(&file, &text).unwrap();
@@ -69,13 +58,7 @@ fn the_committed_schemas_are_current() {
     let report = include_str!("../../schema/report.schema.json");
     let punch = include_str!("../../schema/punch.schema.json");
     let room = include_str!("../../schema/room.schema.json");
-    let lan = include_str!("../../schema/lan.schema.json");
-    let all = [
-        ("schema", "report", report),
-        ("punch-schema", "punch", punch),
-        ("room-schema", "room", room),
-        ("lan-schema", "lan", lan),
-    ];
+    let all = [("schema", "report", report), ("punch-schema", "punch", punch), ("room-schema", "room", room)];
     for (what, file, committed) in all {
         let generated: Value = serde_json::from_str(&run(&format!("--generate {what}")).1).unwrap();
         let committed: Value = serde_json::from_str(committed).unwrap();

@@ -34,24 +34,6 @@ fn address(line: &str) -> Option<OwnAddress> {
     Some(OwnAddress::new(address.into(), kind))
 }
 
-/// The link-local address of this interface, in use and not in doubt.
-#[cfg(feature = "lan")]
-pub(super) fn link_local(interface: &str) -> Option<Ipv6Addr> {
-    // Those of the thread: the process may have threads in several networks.
-    let text = std::fs::read_to_string("/proc/thread-self/net/if_inet6").ok()?;
-    text.lines().find_map(|line| link_local_of(line, interface))
-}
-
-#[cfg(feature = "lan")]
-fn link_local_of(line: &str, interface: &str) -> Option<Ipv6Addr> {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let [address, _, _, _, flags, name] = words.as_slice() else { return None };
-    let address = Ipv6Addr::from(u128::from_str_radix(address, 16).ok()?);
-    let flags = u32::from_str_radix(flags, 16).ok()?;
-    let is_usable = flags & (TENTATIVE | DUPLICATE) == 0;
-    (*name == interface && address.is_unicast_link_local() && is_usable).then_some(address)
-}
-
 const GLOBAL: u32 = 0;
 const TEMPORARY: u32 = 0x01;
 const DUPLICATE: u32 = 0x08;
@@ -61,21 +43,6 @@ const TENTATIVE: u32 = 0x40;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[cfg(feature = "lan")]
-    #[test]
-    fn the_link_local_address_is_that_of_the_interface() {
-        let of = |line: &str| link_local_of(line, "eth0").map(|address| address.to_string());
-        assert_eq!(of("fe800000000000000000000000000001 02 40 20 80     eth0").as_deref(), Some("fe80::1"));
-        for other in [
-            "fe800000000000000000000000000001 02 40 20 80     eth1",
-            "fe800000000000000000000000000001 02 40 20 c0     eth0",
-            "20010db8000100000000000000000005 02 40 00 80     eth0",
-            "nonsense",
-        ] {
-            assert_eq!(of(other), None, "{other}");
-        }
-    }
 
     #[test]
     fn flags_and_scope_tell_the_kind() {

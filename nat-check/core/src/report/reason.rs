@@ -205,15 +205,6 @@ pub enum ReasonCode {
     MemberLeft,
     /// The two could not carry their attempt to its end.
     AttemptBroken,
-    // The local network.
-    /// No other host of the local network takes part in the measurement.
-    NoNeighbour,
-    /// The network lets no packets pass between two of its hosts.
-    HostsIsolated,
-    /// Packets pass in one direction only.
-    OneDirection,
-    /// The network forgets who is a member of a group.
-    GroupForgotten,
     // Game consoles.
     /// The maker of the console does not say what decides it.
     VendorRuleUnknown,

@@ -184,13 +184,13 @@ fn not_opened(log: &ObservationLog, attempt: &Attempt, transport: Transport) -> 
 }
 
 pub(super) fn reachable_udp(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
-    if let Some(reason) = nat_before_server(log) {
-        return Finding::unknown(reason, OUTSIDE);
-    }
     let purposes = Purposes::of_attempt(attempt);
     let Some((mapping, _)) = attempt.mapping(Transport::Udp).and_then(|it| Some((it, it.opened()?))) else {
         return Finding::unknown(not_opened(log, attempt, Transport::Udp), OUTSIDE);
     };
+    if let Some(reason) = nat_before_server(log) {
+        return Finding::unknown(reason, OUTSIDE);
+    }
     let Some(socket) = mapping.socket else { return Finding::not_asked_for(OUTSIDE) };
     let tests = || log.of(purposes.test);
     let counts = datagram_counts(log, purposes.test, socket, log.timed_out_before);
@@ -261,12 +261,12 @@ fn is_heard(test: &Transaction, socket: SocketId) -> bool {
 }
 
 pub(super) fn reachable_tcp(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
-    if let Some(reason) = nat_before_server(log) {
-        return Finding::unknown(reason, CALLS);
-    }
     let purpose = Purposes::of_attempt(attempt).call;
     if attempt.mapping(Transport::Tcp).is_none_or(|mapping| mapping.opened().is_none()) {
         return Finding::unknown(not_opened(log, attempt, Transport::Tcp), CALLS);
+    }
+    if let Some(reason) = nat_before_server(log) {
+        return Finding::unknown(reason, CALLS);
     }
     let calls = || log.tcp.calls_of(purpose).filter(|call| is_tried(log, call));
     let arrived = calls().filter(|call| call.arrived.is_some()).count();
@@ -365,14 +365,14 @@ fn why_not(attempt: &Attempt) -> Reason {
 }
 
 fn outbound(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
-    if let Some(reason) = nat_before_server(log) {
-        return Finding::unknown(reason, OUTBOUND);
-    }
     let is_way_back = asked_from(log, Purposes::of_attempt(attempt).test) == Some(log.server);
     let mapping = attempt.mapping(Transport::Udp);
     let Some((socket, opened)) = mapping.and_then(|it| Some((it.socket?, it.opened()?))) else {
         return Finding::unknown(not_opened(log, attempt, Transport::Udp), OUTBOUND);
     };
+    if let Some(reason) = nat_before_server(log) {
+        return Finding::unknown(reason, OUTBOUND);
+    }
     match log.mapped(socket, log.server) {
         None => {
             let reason = (ReasonCode::NoAnswer, "no answer came to what was sent from the mapped port");
@@ -408,12 +408,12 @@ fn lost_mappings(attempt: &Attempt) -> Finding<bool> {
 }
 
 fn deleted(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
-    if let Some(reason) = nat_before_server(log) {
-        return Finding::unknown(reason, DELETED);
-    }
     let opened = || attempt.mappings.iter().filter(|mapping| mapping.opened().is_some());
     if opened().next().is_none() {
         return Finding::unknown((ReasonCode::MappingRefused, "no port was opened"), DELETED);
+    }
+    if let Some(reason) = nat_before_server(log) {
+        return Finding::unknown(reason, DELETED);
     }
     let purposes = Purposes::of_attempt(attempt);
     let socket = attempt.mapping(Transport::Udp).and_then(|mapping| mapping.socket);
@@ -449,7 +449,7 @@ fn deleted(log: &ObservationLog, attempt: &Attempt) -> Finding<bool> {
     };
     let finding = if is_heard && is_open_anyway && listed(Some(true)) == 0 {
         Finding::unknown(without_mapping(), DELETED)
-    } else if is_heard && may_be_anothers && listed(Some(true)) == 0 {
+    } else if is_heard && may_be_anothers && failed.is_none() && listed(Some(true)) == 0 {
         let text = "the port is reached still, which what was sent from it may have opened";
         let reason = (ReasonCode::ReachableWithoutMapping, text);
         Finding::known(false, Confidence::Weak, DELETED).because(reason)
