@@ -121,7 +121,7 @@ mod linux {
             Namespace::ip(lab.host(0), &format!("addr add {second}/64 dev eth0 nodad\n"))?;
         }
         let _server = lab.server()?;
-        let run = nat_check(lab.host(0), SERVER6[0].into(), &["-6"])?;
+        let run = nat_check(lab.host(0), SERVER6[0].into(), &["-6", "--only", "ipv6"])?;
         assert_eq!(run.output.code, 0, "{}", run.output.stderr);
         let ipv6 = &run.report["ipv6"];
         let translation = &ipv6["translation"];

@@ -43,12 +43,15 @@ pub fn main(trials: impl FnOnce() -> Vec<Trial>) -> ExitCode {
         trials = trials.into_iter().map(|trial| trial.with_ignored_flag(true)).collect();
     }
     let outcome = run(&arguments, trials);
+    let by_place = BY_PLACE.lock().unwrap_or_else(PoisonError::into_inner);
+    for ((file, line), Times { asked, made }) in by_place.iter().filter(|(_, it)| it.made < it.asked) {
+        eprintln!("{file}:{line}: {made} of {asked} findings were made");
+    }
     let (asked, open) = (ASKED.load(Relaxed), OPEN.load(Relaxed));
     if open > FEW && open * MOST_OPEN > asked {
         eprintln!("\n==> {open} of {asked} tests left findings open: too many even for a busy machine\n");
         return ExitCode::FAILURE;
     }
-    let by_place = BY_PLACE.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((place, times)) = by_place.iter().find(|(_, it)| it.made == 0 && it.asked > FEW) {
         eprintln!("\n==> what {}:{} asks for was open each of {} times\n", place.0, place.1, times.asked);
         return ExitCode::FAILURE;
@@ -100,7 +103,9 @@ pub fn is_decided(is_made: bool) -> bool {
 #[track_caller]
 pub fn says(finding: &Value, expected: &Value) {
     let is_right = is_right(finding, expected);
-    is_decided(is_right && is_sure(finding));
+    if !is_decided(is_right && is_sure(finding)) {
+        eprintln!("open, {expected} is expected: {finding:#}");
+    }
 }
 
 /// The same for what may be right without being sure, as with servers that leave much open.

@@ -240,7 +240,9 @@ fn is_asked_for(settings: &Settings, name: &str) -> bool {
 
 /// Whether a measurement over TCP was asked for.
 fn is_over_tcp_asked_for(settings: &Settings) -> bool {
-    let is_tcp = |name: &String| REGISTRY.iter().any(|probe| probe.name == name && !probe.tcp.is_empty());
+    let takes_tcp =
+        |probe: &Probe| !probe.tcp.is_empty() || probe.steps.iter().any(|step| step.stage == Stage::Tcp);
+    let is_tcp = |name: &String| REGISTRY.iter().any(|probe| probe.name == name && takes_tcp(probe));
     settings.tcp_idle.is_some()
         || matches!(&settings.tests, Selection::Only(names) if names.iter().any(is_tcp))
 }

@@ -52,7 +52,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Packets that are left for others.
 const SPARE: usize = 40;
 /// Calls to a port that has sent nothing, at the most.
-const CALLS: usize = 3;
+const CALLS: usize = 5;
 
 /// Nobody waits for it: it may lead nowhere.
 async fn from_second_address(session: Arc<Session>) {
