@@ -36,7 +36,7 @@ const CALL: Purpose = PURPOSE.role("call");
 pub const PROBE: Probe = Probe {
     name: PURPOSE.measurement,
     about: "over IPv6: whether addresses are translated, and whether strangers reach ports that have sent nothing",
-    needs: &["mapping", "filtering", "tcp-filtering"],
+    needs: &["mapping", "filtering", "tcp-mapping", "tcp-filtering"],
     steps: &[
         Step { stage: Stage::Primary, run: |session| Box::pin(from_second_address(session)) },
         Step { stage: Stage::Confirm, run: |session| Box::pin(to_silent_port(session)) },
