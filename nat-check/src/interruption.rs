@@ -1,5 +1,5 @@
-//! Ctrl-C, SIGTERM and the end of the terminal (SIGHUP): the first one ends the measurement, so that the report tells what is known by then; the second one,
-//! or one that comes when nothing is being measured any more, ends the program at once.
+//! Ctrl-C, SIGTERM and the end of the terminal (SIGHUP): the first one ends the measurement, so that the report tells what is
+//! known by then; the second one, or one that comes when nothing is being measured any more, ends the program at once.
 
 use std::{io, process::exit, sync::mpsc, thread};
 
