@@ -76,6 +76,29 @@ fn the_table_says_that_it_is_partial() {
     assert!(out.contains("ended early"), "{out}");
 }
 
+/// A terminal that closes may say so twice: what is open is closed all the same, and the report printed.
+#[test]
+fn the_end_of_the_terminal_is_told_twice() {
+    // Whoever runs the tests may ignore the signal, and programs inherit that.
+    let mut command = std::process::Command::new("env");
+    command.args([
+        "--default-signal=HUP",
+        env!("CARGO_BIN_EXE_nat-check"),
+        "--local",
+        "--tcp-idle=60",
+        "-v",
+        "--json",
+    ]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    ended_test(&mut child, "  mapping");
+    send(&child, Signal::HUP);
+    send(&child, Signal::HUP);
+    let (code, out, err) = end(child);
+    assert_eq!(code, Some(129), "{err}");
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(report["partial"], true);
+}
+
 #[test]
 fn a_silent_server_is_not_waited_for_any_longer() {
     let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
